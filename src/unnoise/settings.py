@@ -1,0 +1,176 @@
+"""What a person can set: plain, typed, frozen values.
+
+Nothing here imports torch, so that the command line answers at once. A string names a choice; the dictionary that
+turns it into a function stands beside the functions (`SCHEDULES` in schedules.py, `SAMPLERS` in samplers, ...).
+Sizes are in pixels, lengths of training in pictures, half-lives in pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The DDPM U-Net and its improved (ADM) options. Ho et al. 2020, App. B; Dhariwal & Nichol 2021, sec. 3."""
+
+    kind: Literal["unet"] = "unet"
+    size: int = 32  # pixels, height and width; the network itself takes any multiple of 2 ** (levels - 1)
+    in_channels: int = 3
+    out_channels: int = 3  # twice the picture's where the variance is learned
+    channels: tuple[int, ...] = (128, 256, 256, 256)  # width of each level, the finest first
+    blocks: int = 2  # residual blocks a level on the way down; one more on the way up
+    attention: tuple[bool, ...] = (False, True, False, False)  # which levels attend
+    middle_attention: bool = True
+    heads: int | None = None  # number of heads; None: by head_width
+    head_width: int | None = None  # width of a head; both None: one head over all channels
+    dropout: float = 0.0
+    groups: int = 32  # of GroupNorm
+    norm_eps: float = 1e-6
+    scale_shift: bool = False  # time scales and shifts the second norm (AdaGN) instead of being added
+    residual_resampling: bool = False  # residual blocks that go up and down (BigGAN), instead of one convolution
+    asymmetric_padding: bool = True  # stride-2 convolutions pad right and bottom only, as DDPM's do
+    cosine_first: bool = False  # the time embedding is [cos, sin] (ADM) instead of [sin, cos] (DDPM)
+    frequency_shift: float = 1.0  # frequencies are 1e4 ** (-i / (half - shift)): DDPM 1, ADM 0
+    classes: int = 0  # 0: unconditional
+    null_class: bool = True  # one more row in the class embedding, for "no class": index `classes`
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """A diffusion transformer with adaLN-zero. Peebles & Xie 2023."""
+
+    kind: Literal["dit"] = "dit"
+    size: int = 32
+    in_channels: int = 3
+    out_channels: int = 3
+    patch: int = 2
+    width: int = 384
+    depth: int = 12
+    heads: int = 6
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    classes: int = 0
+    null_class: bool = True
+
+
+NetConfig = UNetConfig | DiTConfig
+
+
+@dataclass(frozen=True)
+class Process:
+    """What diffusion is: the schedule, what the network is asked for, and how it is taught."""
+
+    schedule: str = "linear"  # a name in schedules.SCHEDULES
+    schedule_options: dict[str, float] = field(default_factory=dict)  # fields of that schedule
+    predicts: str = "eps"  # a name in denoiser.PREDICTIONS
+    learned_variance: bool = False
+    weight: str = "simple"  # a name in denoiser.WEIGHTS
+    weight_options: dict[str, float] = field(default_factory=dict)
+    draw: str = "uniform"  # how training draws t: a name in denoiser.DRAWS
+    stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
+    label_dropout: float = 0.1  # share of rows told "no class", per row; for classifier-free guidance
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures, and how they become tensors."""
+
+    path: str = "fashion"  # a folder, a file, or the name of a set that comes with the package
+    size: int = 28  # pixels
+    channels: int = 1  # 1 grey, 3 colour
+    crop: Literal["center", "random"] = "center"
+    flip: bool = False  # left-right, half of the time
+    background: tuple[int, int, int] = (255, 255, 255)  # under transparent pictures
+    max_broken: float = 0.01  # share of unreadable files above which nothing starts
+    max_pixels: int = 89_478_485  # a picture larger than this counts as broken, before it is decoded
+    cache_bytes: int = 4 * 2**30  # decoded pictures are kept in memory up to this
+    workers: int = 0  # decoding threads beyond the main one, where pictures are not cached
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a network is fitted."""
+
+    images: int = 100_000_000  # length of the training, in pictures
+    batch: int = 128  # pictures a step, over all processes and all accumulated parts
+    accumulate: int = 1  # parts in which a batch is computed
+    optimizer: Literal["adam", "adamw"] = "adam"
+    lr: float = 2e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    warmup: int = 5_000  # steps of linear rise
+    decay: Literal["constant", "cosine"] = "constant"
+    clip: float | None = 1.0  # global norm of the gradient; None: not clipped
+    ema: tuple[int, ...] = (887_000,)  # half-lives in pictures (0.9999 a step at batch 128); the first one is drawn from
+    ema_rampup: float | None = 0.05  # a half-life is at most this share of the pictures seen so far
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    fsdp: bool = False  # shard parameters, gradients and optimizer over processes (FSDP2) instead of copying them
+    non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    max_skips: int = 3  # non-finite steps in a row that "skip" bears
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a training leaves behind on its way."""
+
+    log_every: int = 50  # steps
+    checkpoint_every: float = 300.0  # seconds; also at the end and at a signal
+    checkpoint_steps: int | None = None  # steps; None: by seconds only
+    keep: int = 2  # newest checkpoints kept
+    grid_every: int = 2_000  # steps between sample grids at fixed seeds; 0: none
+    grid_labels: int = 10
+    grid_rows: int = 4
+    grid_steps: int = 25
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training of a diffusion model, whole."""
+
+    name: str = "custom"
+    about: str = ""  # where the numbers come from
+    device: str = "auto"
+    data: DataConfig = DataConfig()
+    net: NetConfig = UNetConfig()
+    process: Process = Process()
+    fit: Fit = Fit()
+    watch: Watch = Watch()
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    """A training of a picture classifier: the judge of class accuracy and the features of the Frechet distance."""
+
+    name: str = "classifier"
+    about: str = ""
+    device: str = "auto"
+    data: DataConfig = DataConfig()
+    width: int = 32  # channels of the first level
+    features: int = 128  # width of the pooled features
+    fit: Fit = Fit(images=100_000, batch=128, lr=1e-3, warmup=100, decay="cosine", clip=1.0, ema=(20_000,))
+    watch: Watch = Watch(grid_every=0)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asks of a model: which pictures, and how to draw them."""
+
+    seeds: tuple[int, ...] = (0,)  # one picture a seed (and label)
+    labels: tuple[str, ...] = ()  # names or numbers; one for all, or one a picture; "none": no class
+    sampler: str = "auto"  # a name in samplers.SAMPLERS; auto: the model's own default
+    steps: int = 50
+    grid: str = "auto"  # spacing of the times: a name in samplers.times.GRIDS
+    eta: float = 0.0  # DDIM: 0 is deterministic, 1 is ancestral
+    guidance: float = 1.0  # classifier-free scale; 1 is none
+    clip: bool = True  # clip the estimate of the picture to [-1, 1]
+    threshold: float | None = None  # dynamic thresholding quantile instead of clipping
+    batch: int = 64  # pictures drawn at once
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    previews: int = 0  # pictures of the estimate on the way; 0: none
