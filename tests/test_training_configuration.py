@@ -1,0 +1,112 @@
+"""A configuration comes back from YAML as it went; what is wrong in a file is named by file, line and key."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from unnoise import configuration
+from unnoise.errors import UserError
+from unnoise.settings import DiTConfig, Fit, Process, Request, TrainConfig, UNetConfig
+
+CONFIGS = [
+    TrainConfig(),
+    TrainConfig(net=DiTConfig(depth=3), process=Process(schedule_options={"s": 0.008})),
+    TrainConfig(net=UNetConfig(channels=(1, 2), heads=4), fit=Fit(clip=None, ema=(1, 2), lr=1e-5)),
+    Request(seeds=(3, 4), labels=("none", "1")),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_configuration_comes_back_from_a_file(config, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(configuration.dumps(config))
+    assert configuration.load(path, type(config)) == config
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_value_comes_back_from_text(config):
+    """What a person types is text; the types in the dataclass say what it means."""
+    texts = {name: _typed(value) for name, value in configuration.flat(config).items()}
+    assert configuration.override(config, texts) == config
+
+
+def _typed(value):
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return value if isinstance(value, dict) else str(value)
+
+
+def test_the_end_of_a_name_is_enough_where_it_is_unique():
+    config = configuration.override(TrainConfig(), {"lr": "1e-4", "ema": "10,20", "clip": "none", "fit.images": "1e6"})
+    assert config.fit == Fit(lr=1e-4, ema=(10, 20), clip=None, images=1_000_000)
+    config = configuration.override(TrainConfig(), {"depth": "3", "net.kind": "dit", "net.size": "64"})
+    assert config.net == DiTConfig(depth=3, size=64)
+    config = configuration.override(TrainConfig(), {"schedule_options.s": "0.01"})
+    assert config.process.schedule_options == {"s": 0.01}
+
+
+def test_missing_fields_come_from_the_base():
+    base = TrainConfig(fit=Fit(lr=1.0, batch=7))
+    assert configuration.from_dict(TrainConfig, {"fit": {"lr": 2}}, base=base).fit == Fit(lr=2.0, batch=7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fit:\n  lr: 1e-4\n  lrr: 3\n", "file.yaml:3: fit.lrr: no setting 'lrr'; did you mean 'lr'?"),
+        ("fit:\n  lr: 1e-4\n  lr: 3\n", "file.yaml:3: fit.lr: given twice; the first is in line 2"),
+        ("fit:\n  lr: fast\n", 'file.yaml:2: fit.lr: should be a number, not "fast"'),
+        ("fit:\n  batch: 1.5\n", "file.yaml:2: fit.batch: should be a whole number, not 1.5"),
+        ("fit:\n  batch: true\n", "file.yaml:2: fit.batch: should be a whole number, not true"),
+        ("fit:\n  compile: 3\n", "file.yaml:2: fit.compile: should be true or false, not 3"),
+        ("fit:\n  lr: .nan\n", "file.yaml:2: fit.lr: should be a number"),
+        ("fit:\n  optimizer: adan\n", "file.yaml:2: fit.optimizer: no optimizer 'adan'; did you mean 'adam'?"),
+        ("fit:\n  betas: [0.9]\n", "file.yaml:2: fit.betas: should be 2 values, not 1"),
+        ("fit: 3", "file.yaml:1: fit: should be a group"),
+        ("net: {kind: dot}", "file.yaml:1: net.kind: no kind 'dot'; did you mean 'dit'?"),
+        ("net: {kind: dit, blocks: 3}", "file.yaml:1: net.blocks: no setting 'blocks'"),
+        ("data: {path: 12}", "file.yaml:1: data.path: should be text (in quotes), not 12"),
+        ("fit: [", "file.yaml:1: this is not YAML"),
+        ("- 1", "file.yaml: a configuration is a list of `key: value`"),
+        ("about: !!python/object/apply:os.system [echo]", "file.yaml:1: this is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(text, message, tmp_path):
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        configuration.load(path, TrainConfig)
+    assert message in str(caught.value).replace(f"{tmp_path}/", "")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lrr": "1"}, "no setting 'lrr'; did you mean 'lr'"),
+        ({"size": "32"}, "'size' could be any of data.size, net.size; say which"),
+        ({"lr": "fast"}, "fit.lr: should be a number"),
+        ({"net.kind": "dot"}, "net.kind: no kind 'dot'; did you mean 'dit'?"),
+        ({"depth": "3"}, "net.depth: no setting 'depth'"),
+    ],
+)
+def test_a_wrong_override_is_named(values, message):
+    with pytest.raises(UserError) as caught:
+        configuration.override(TrainConfig(), values, "--set")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("--set: ")
+
+
+def test_numbers_out_of_range_are_listed_all_at_once():
+    fit = Fit(lr=-1.0, batch=3, accumulate=2, betas=(0.9, 1.0), ema=())
+    with pytest.raises(UserError) as caught:
+        configuration.check(TrainConfig(fit=fit))
+    for name in ("fit.lr", "fit.batch", "fit.betas", "fit.ema", "net.in_channels", "net.size"):
+        assert name in str(caught.value)
+
+
+def test_torch_is_not_needed():
+    code = "import sys, unnoise.configuration; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
