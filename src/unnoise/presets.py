@@ -1,0 +1,178 @@
+"""Trainings with a name: every number in sight, and where it comes from.
+
+A preset is a function that returns a TrainConfig; files and flags override its fields. A set that does not come with the
+package is a path of your own: `--data PATH`. Half-lives of averages are in pictures: a decay of d at every step of B
+pictures has the half-life B log(1/2) / log(d).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from unnoise.settings import DataConfig, Fit, Process, TrainConfig, UNetConfig, Watch
+
+
+def half_life(decay: float, batch: int) -> int:
+    """Pictures after which an average with this decay a step has forgotten half."""
+    return round(batch * math.log(0.5) / math.log(decay))
+
+
+def fashion() -> TrainConfig:
+    """Ten kinds of clothes in 28x28, in minutes on a laptop: the pictures come with the package."""
+    return TrainConfig(
+        name="fashion",
+        about="ours: a small U-Net with the cosine schedule of Nichol & Dhariwal 2021, sized for two CPU cores",
+        data=DataConfig(path="fashion", size=28, channels=1),
+        net=UNetConfig(
+            size=28,
+            in_channels=1,
+            out_channels=1,
+            channels=(32, 64, 64),
+            blocks=1,
+            attention=(False, False, True),  # at 7x7
+            groups=8,
+            scale_shift=True,
+            classes=10,
+        ),
+        process=Process(schedule="cosine", label_dropout=0.1),
+        fit=Fit(images=150_000, batch=128, lr=2e-3, warmup=100, decay="cosine", ema=(10_000,), ema_rampup=0.1),
+        watch=Watch(log_every=10, checkpoint_every=60.0, grid_every=300, grid_rows=4, grid_steps=20),
+    )
+
+
+def toy() -> TrainConfig:
+    """The same clothes in 8x8, in seconds: to see that everything works."""
+    return TrainConfig(
+        name="toy",
+        about="ours: as small as a picture that one recognises can be",
+        data=DataConfig(path="fashion", size=8, channels=1),
+        net=UNetConfig(
+            size=8,
+            in_channels=1,
+            out_channels=1,
+            channels=(16, 32),
+            blocks=1,
+            attention=(False, True),  # at 4x4
+            groups=4,
+            scale_shift=True,
+            classes=10,
+        ),
+        process=Process(schedule="cosine", label_dropout=0.1),
+        fit=Fit(images=20_000, batch=64, lr=2e-3, warmup=20, decay="cosine", ema=(2_000,), ema_rampup=0.1),
+        watch=Watch(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=2, grid_steps=10),
+    )
+
+
+def cifar10_ddpm() -> TrainConfig:
+    """DDPM on CIFAR-10, as published: 800,000 steps, 35.7M parameters, FID 3.17."""
+    return TrainConfig(
+        name="cifar10-ddpm",
+        about="Ho, Jain, Abbeel 2020, App. B; warm-up and clipping from the authors' code",
+        data=DataConfig(path="cifar10", size=32, channels=3, flip=True),
+        net=UNetConfig(dropout=0.1),  # 128 x (1, 2, 2, 2), attention at 16x16: the defaults are this network
+        process=Process(schedule="linear", label_dropout=0.0, stratified=False),
+        fit=Fit(images=800_000 * 128, ema=(half_life(0.9999, 128),), ema_rampup=None, precision="float32"),
+    )
+
+
+def cifar10_improved() -> TrainConfig:
+    """Improved DDPM on CIFAR-10: cosine schedule in 4,000 steps, learned variance, hybrid loss; NLL 3.17, FID 3.19."""
+    return TrainConfig(
+        name="cifar10-improved",
+        about="Nichol & Dhariwal 2021, sec. 3 and App. A, with the flags of the authors' code",
+        data=DataConfig(path="cifar10", size=32, channels=3, flip=True),
+        net=UNetConfig(
+            out_channels=6,
+            channels=(128, 256, 256, 256),
+            blocks=3,
+            attention=(False, True, True, False),  # at 16x16 and 8x8
+            heads=4,
+            dropout=0.3,
+            norm_eps=1e-5,
+            scale_shift=True,
+            asymmetric_padding=False,
+            cosine_first=True,
+            frequency_shift=0.0,
+        ),
+        process=Process(
+            schedule="cosine",
+            schedule_options={"steps": 4000},
+            learned_variance=True,
+            label_dropout=0.0,
+            stratified=False,
+        ),
+        fit=Fit(
+            images=500_000 * 128,
+            lr=1e-4,
+            warmup=0,
+            clip=None,
+            ema=(half_life(0.9999, 128),),
+            ema_rampup=None,
+            precision="float32",
+        ),
+    )
+
+
+def celeba64() -> TrainConfig:
+    """Faces in 64x64, with the network of the DDIM paper: 78.7M parameters."""
+    return TrainConfig(
+        name="celeba64",
+        about="Song, Meng, Ermon 2021, App. D, with the settings of the authors' code",
+        data=DataConfig(path="celeba64", size=64, channels=3, flip=True),
+        net=UNetConfig(
+            size=64,
+            channels=(128, 256, 256, 256, 512),
+            attention=(False, False, True, False, False),  # at 16x16
+            dropout=0.1,
+        ),
+        process=Process(schedule="linear", label_dropout=0.0, stratified=False),
+        fit=Fit(images=500_000 * 128, ema=(half_life(0.9999, 128),), ema_rampup=None, precision="float32"),
+    )
+
+
+def lsun256() -> TrainConfig:
+    """Churches (or any 256x256 folder) with the paper's network: 113.7M parameters, 1.2 million steps."""
+    return TrainConfig(
+        name="lsun256",
+        about="Ho, Jain, Abbeel 2020, App. B: LSUN Church 256x256, FID 7.89",
+        data=DataConfig(path="lsun256", size=256, channels=3, flip=True),
+        net=UNetConfig(
+            size=256,
+            channels=(128, 128, 256, 256, 512, 512),
+            attention=(False, False, False, False, True, False),  # at 16x16
+        ),
+        process=Process(schedule="linear", label_dropout=0.0, stratified=False),
+        fit=Fit(images=1_200_000 * 64, batch=64, lr=2e-5, ema=(half_life(0.9999, 64),), ema_rampup=None),
+    )
+
+
+def folder64() -> TrainConfig:
+    """A folder of your own in 64x64: a network that one graphics card trains in a day, and a CPU can begin."""
+    return TrainConfig(
+        name="folder64",
+        about="ours: the U-Net of Dhariwal & Nichol 2021 made small; half-life and ramp-up of Karras et al. 2022",
+        data=DataConfig(path="pictures", size=64, channels=3, flip=True),
+        net=UNetConfig(
+            size=64,
+            channels=(64, 128, 192, 256),
+            attention=(False, False, True, True),  # at 16x16 and 8x8
+            head_width=64,
+            dropout=0.1,
+            scale_shift=True,
+        ),
+        process=Process(schedule="cosine", label_dropout=0.1),
+        fit=Fit(images=5_000_000, batch=64, lr=2e-4, warmup=1_000, ema=(500_000, 100_000), ema_rampup=0.05),
+        watch=Watch(grid_every=1_000),
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    "fashion": fashion,
+    "toy": toy,
+    "cifar10-ddpm": cifar10_ddpm,
+    "cifar10-improved": cifar10_improved,
+    "celeba64": celeba64,
+    "lsun256": lsun256,
+    "folder64": folder64,
+}
