@@ -289,18 +289,19 @@ class ZeroTerminalSNR(VariancePreserving):
 
     base: VariancePreserving
 
+    @cached_property
     def _fixed(self) -> tuple[float, float]:
         first = torch.exp(self.base.table[1] / 2).item() if isinstance(self.base, Tabled) else 1.0
         return first, self.base.at(1.0).alpha.item()
 
     def log_alpha2(self, t: Tensor) -> Tensor:
-        first, last = self._fixed()
+        first, last = self._fixed
         alpha = torch.exp(self.base.log_alpha2(t) / 2)
         shifted = (alpha - last) * (first / (first - last))
         return torch.where(alpha >= first, self.base.log_alpha2(t), 2 * shifted.clamp(min=0).log())
 
     def time_of(self, log_alpha2: Tensor) -> Tensor:
-        first, last = self._fixed()
+        first, last = self._fixed
         shifted = torch.exp(log_alpha2 / 2)
         alpha = shifted * ((first - last) / first) + last
         return self.base.time_of(torch.where(shifted >= first, log_alpha2, 2 * alpha.log()))

@@ -8,7 +8,7 @@ Sizes are in pixels, lengths of training in pictures, half-lives in pictures.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,12 @@ class Process:
     """What diffusion is: the schedule, what the network is asked for, and how it is taught."""
 
     schedule: str = "linear"  # a name in schedules.SCHEDULES
-    schedule_options: dict[str, float] = field(default_factory=dict)  # fields of that schedule
+    schedule_options: dict[str, Any] = field(default_factory=dict)  # fields of that schedule
+    zero_snr: bool = False  # shifted so that nothing of the picture is left at t = 1 (Lin et al. 2023)
     predicts: str = "eps"  # a name in denoiser.PREDICTIONS
     learned_variance: bool = False
     weight: str = "simple"  # a name in denoiser.WEIGHTS
-    weight_options: dict[str, float] = field(default_factory=dict)
+    weight_options: dict[str, Any] = field(default_factory=dict)
     draw: str = "uniform"  # how training draws t: a name in denoiser.DRAWS
     stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
     label_dropout: float = 0.1  # share of rows told "no class", per row; for classifier-free guidance

@@ -1,0 +1,40 @@
+"""DDIM: keep part of the noise that is there, renew the rest.
+
+    x_s = alpha_s mean + sqrt(sigma_s^2 - spread^2) eps + spread z,    eps the noise in x_t if the picture is `mean`
+
+Eq. 12 of Song et al. 2020, for any pair of times on any schedule. eta = 0 renews nothing and is the Euler step of the
+probability flow in sigma / alpha; eta = 1 is the forward process's posterior.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unnoise.denoiser import Denoiser
+from unnoise.noise import Noise
+from unnoise.samplers.walk import State, Step
+from unnoise.schedules import over, posterior
+
+
+def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
+    """`eta` in [0, 1]: the share of the posterior's standard deviation that is renewed.
+
+    `sigma_hat` is the paper's row of that name: the mean as at eta = 1, the noise as large as the forward step's.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is between 0 (no new noise) and 1 (the posterior's), not {eta}")
+
+    def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
+        at, to = denoiser.schedule(state.t), denoiser.schedule(s)
+        estimate = denoiser(state.x, state.t)
+        kernel = posterior(at, to)
+        renewed = kernel.small if sigma_hat else eta**2 * kernel.small
+        keep = (to.sigma.square() - renewed).clamp(min=0).sqrt() / at.sigma
+        x = over(keep, state.x) * state.x + over(to.alpha - keep * at.alpha, state.x) * estimate.mean
+        if (eta > 0 or sigma_hat) and bool((s > 0).any()):
+            added = torch.where(s > 0, kernel.large if sigma_hat else renewed, 0.0).sqrt()
+            x = x + over(added, x) * noise(s, 0).to(x)
+        return State(x, s, (estimate,))
+
+    return step

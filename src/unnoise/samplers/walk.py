@@ -1,0 +1,48 @@
+"""The one loop. A sampler is a pure step; `walk` takes it from time to time and yields every state on the way.
+
+Progress bars, previews, cancelling, and a server that batches requests at different times are all a reader of this
+generator. Times are explicit and may differ from row to row; the last one is 0, where the state is the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unnoise.denoiser import Denoiser, Estimate
+from unnoise.noise import Noise
+
+
+@dataclass(frozen=True)
+class State:
+    """The whole memory of a sampler: x (B, ...) at time t, () or (B,), and the newest estimates, the last one last."""
+
+    x: Tensor
+    t: Tensor
+    trail: tuple[Estimate, ...] = ()
+
+
+Step = Callable[[Denoiser, State, Tensor, Noise], State]
+"""(denoiser, state, the next time s < t, noise) -> the state at s. Pure: what it needs is handed in."""
+
+
+def walk(denoiser: Denoiser, x: Tensor, times: Tensor, step: Step, noise: Noise) -> Iterator[State]:
+    """The states after each step, `len(times) - 1` of them. Stop reading to stop the walk.
+
+    `times` is (N + 1,) or (N + 1, B), falling, float64; `x` is the state at times[0]. No gradients are kept.
+    """
+    state = State(x, times[0])
+    for s in times[1:]:
+        with torch.no_grad():
+            state = step(denoiser, state, s, noise)
+        yield state
+
+
+def last(states: Iterator[State]) -> Tensor:
+    """The picture at the end of a walk."""
+    for state in states:
+        x = state.x
+    return x
