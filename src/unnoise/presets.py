@@ -1,8 +1,8 @@
 """Trainings with a name: every number in sight, and where it comes from.
 
-A preset is a function that returns a TrainConfig; files and flags override its fields. A set that does not come with the
-package is a path of your own: `--data PATH`. Half-lives of averages are in pictures: a decay of d at every step of B
-pictures has the half-life B log(1/2) / log(d).
+A preset is a function that returns a TrainConfig; files and flags override its fields. A set that does not come with
+the package is a path of your own: `--data PATH`. Half-lives of averages are in pictures: a decay of d at every step of
+B pictures has the half-life B log(1/2) / log(d).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def cifar10_improved() -> TrainConfig:
 
 
 def celeba64() -> TrainConfig:
-    """Faces in 64x64, with the network of the DDIM paper: 78.7M parameters."""
+    """Faces in 64x64, with the network of the DDIM paper: 78.7M parameters. The length is ours: the paper has none."""
     return TrainConfig(
         name="celeba64",
         about="Song, Meng, Ermon 2021, App. D, with the settings of the authors' code",
