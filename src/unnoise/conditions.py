@@ -36,3 +36,7 @@ class Cond:
                 raise ValueError("rows with and without a label cannot stand in one condition")
             return Cond()
         return Cond(torch.cat([self.label, other.label]))
+
+
+NOTHING = Cond()
+"""The condition that says nothing."""

@@ -10,14 +10,14 @@ replaces every conversion between eps, x0, v, flow and EDM's F. Samplers, guidan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from unnoise.conditions import Cond
+from unnoise.conditions import NOTHING, Cond
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import Level, Schedule, make_schedule, over, posterior
 from unnoise.settings import Process
@@ -25,9 +25,7 @@ from unnoise.settings import Process
 Clock = Callable[[Tensor, Level], Tensor]
 """(t, its level) -> what the network is told about the time, (B,)."""
 Weight = Callable[[Level], Tensor]
-"""The weight of the squared error of the picture, ||x - mean||^2, in the shape of the level."""
-Draw = Callable[[Tensor, Schedule], Tensor]
-"""(uniforms in (0, 1), schedule) -> times in (0, 1]."""
+"""The weight of the squared error of the picture, ||x - mean||^2, in the shape of the level (objectives.py)."""
 
 
 def discrete(steps: int) -> Clock:
@@ -109,7 +107,7 @@ def posterior_mean(schedule: Schedule, steps: int) -> Prediction:
     return Prediction(row)
 
 
-# --- the network, the schedule, the prediction: what is trained -------------------------------------------------------
+# --- the network, the schedule, the prediction: what is trained ---
 
 
 class Estimate(NamedTuple):
@@ -161,7 +159,7 @@ class Diffusion(nn.Module):
                 "predict v, flow or x0, or take a schedule that ends with a little of the picture"
             )
 
-    def forward(self, x_t: Tensor, t: Tensor, cond: Cond = Cond()) -> Estimate:  # noqa: B008 (a frozen value)
+    def forward(self, x_t: Tensor, t: Tensor, cond: Cond = NOTHING) -> Estimate:
         """The estimate of the picture in x_t (B, C, H, W) at times t, () or (B,)."""
         level = self.schedule(t)
         out, spread = self._ask(x_t, t, level, cond)
@@ -171,7 +169,7 @@ class Diffusion(nn.Module):
         """The denoiser that is told `cond`, a row per sample."""
         return Denoiser(self.schedule, lambda x_t, t: self(x_t, t, cond))
 
-    def loss(self, x: Tensor, t: Tensor, cond: Cond = Cond(), *, noise: Tensor, weight: Weight) -> Tensor:  # noqa: B008
+    def loss(self, x: Tensor, t: Tensor, cond: Cond = NOTHING, *, noise: Tensor, weight: Weight) -> Tensor:
         """The weighted squared error of the picture, the mean over its numbers: a row each, (B,).
 
         Computed on the network's own target, where nothing cancels: ||x - mean|| is `error` times ||target - out||.
@@ -181,7 +179,13 @@ class Diffusion(nn.Module):
         return self._weigh(out - self.predicts.target(x, noise, level), level, weight)
 
     def loss_and_estimate(
-        self, x: Tensor, t: Tensor, cond: Cond = Cond(), *, noise: Tensor, weight: Weight  # noqa: B008
+        self,
+        x: Tensor,
+        t: Tensor,
+        cond: Cond = NOTHING,
+        *,
+        noise: Tensor,
+        weight: Weight,
     ) -> tuple[Tensor, Tensor, Estimate]:
         """The same loss, with the x_t and the estimate it came from: for the hybrid loss of learned variances."""
         level = self.schedule(t)
@@ -205,101 +209,7 @@ class Diffusion(nn.Module):
         return out, (spread + 1) / 2
 
 
-# --- weights of the loss, as weights of ||x - mean||^2 ----------------------------------------------------------------
-
-
-def simple(level: Level) -> Tensor:
-    """||eps - eps_hat||^2 unweighted: DDPM's L_simple."""
-    return level.snr
-
-
-def constant(level: Level) -> Tensor:
-    """||x - mean||^2 unweighted."""
-    return _ones(level)
-
-
-def truncated_snr(level: Level) -> Tensor:
-    """max(SNR, 1). Salimans & Ho 2022."""
-    return level.snr.clamp(min=1)
-
-
-def snr_plus_one(level: Level) -> Tensor:
-    """SNR + 1: ||v - v_hat||^2 unweighted, on variance-preserving schedules. Salimans & Ho 2022."""
-    return level.snr + 1
-
-
-def flow_matching(level: Level) -> Tensor:
-    """||(eps - x) - out||^2 unweighted: (1 + alpha / sigma)^2, on the straight schedule 1 / t^2. Lipman et al. 2022."""
-    return (1 + level.alpha / level.sigma).square()
-
-
-def min_snr(gamma: float = 5.0) -> Weight:
-    """min(SNR, gamma). Hang et al. 2023."""
-    return lambda level: level.snr.clamp(max=gamma)
-
-
-def p2(k: float = 1.0, gamma: float = 1.0) -> Weight:
-    """L_simple over (k + SNR)^gamma. Choi et al. 2022."""
-    return lambda level: level.snr / (k + level.snr) ** gamma
-
-
-def edm_weight(spread: float = 0.5) -> Weight:
-    """1 / c_out^2: every level starts with a loss of one. Karras et al. 2022."""
-
-    def weight(level: Level) -> Tensor:
-        sigma2 = (level.sigma / level.alpha).square()
-        return (sigma2 + spread**2) / (sigma2 * spread**2)
-
-    return weight
-
-
-def bound_weight(schedule: Schedule, steps: int) -> Weight:
-    """The weight that the variational bound of T steps gives, in nats a step: (SNR_s - SNR_t) / 2, s = t - 1/T.
-
-    Ho et al. 2020, eq. 12. At the first step, where SNR_s is infinite, the decoder's: SNR_t / 2.
-    """
-
-    def weight(level: Level) -> Tensor:
-        s = (schedule.time(level.log_ratio) - 1 / steps).clamp(min=0)
-        before = schedule(torch.where(s < 0.5 / steps, 0.0, s)).snr
-        return torch.where(torch.isinf(before), level.snr, before - level.snr) / 2
-
-    return weight
-
-
-# --- draws of t ---------------------------------------------------------------------------------------------------------
-
-
-def any_time(u: Tensor, schedule: Schedule) -> Tensor:
-    """Uniform on (0, 1], continuous, kept off the end where there is no noise."""
-    return u.clamp(min=1e-5)
-
-
-def table_steps(steps: int) -> Draw:
-    """Uniform on k/T, k = 1..T."""
-    return lambda u, schedule: ((u * steps).floor() + 1).clamp(max=steps) / steps
-
-
-def _normal_quantile(u: Tensor) -> Tensor:
-    return torch.special.ndtri(u.clamp(1e-12, 1 - 1e-12))
-
-
-def logit_normal(mean: float = 0.0, std: float = 1.0) -> Draw:
-    """The logit of t is normal. Esser et al. 2024, for the straight schedule."""
-    return lambda u, schedule: torch.sigmoid(mean + std * _normal_quantile(u))
-
-
-def log_normal(mean: float = -1.2, std: float = 1.2) -> Draw:
-    """The logarithm of sigma / alpha is normal. Karras et al. 2022."""
-    return lambda u, schedule: schedule.time(-(mean + std * _normal_quantile(u))).clamp(min=1e-8)
-
-
-def stratified(u: Tensor, index: Tensor, count: int) -> Tensor:
-    """Spreads uniforms evenly: sample `index` of `count` falls in its own one of `count` equal parts of (0, 1)."""
-    return (index + u) / count
-
-
-# --- the rim: names -----------------------------------------------------------------------------------------------------
+# --- the rim: names ---
 
 PREDICTIONS: dict[str, Callable[[Schedule, int], Prediction]] = {
     "eps": lambda schedule, steps: EPSILON,
@@ -310,51 +220,11 @@ PREDICTIONS: dict[str, Callable[[Schedule, int], Prediction]] = {
     "posterior-mean": posterior_mean,
 }
 
-WEIGHTS: dict[str, Callable[..., Weight]] = {
-    "simple": lambda schedule, steps: simple,
-    "x0": lambda schedule, steps: constant,
-    "truncated-snr": lambda schedule, steps: truncated_snr,
-    "snr-plus-one": lambda schedule, steps: snr_plus_one,
-    "flow": lambda schedule, steps: flow_matching,
-    "min-snr": lambda schedule, steps, gamma=5.0: min_snr(gamma),
-    "p2": lambda schedule, steps, k=1.0, gamma=1.0: p2(k, gamma),
-    "edm": lambda schedule, steps, spread=0.5: edm_weight(spread),
-    "bound": bound_weight,
-}
-
-DRAWS: dict[str, Callable[[int], Draw]] = {
-    "uniform": table_steps,
-    "continuous": lambda steps: any_time,
-    "logit-normal": lambda steps: logit_normal(),
-    "edm": lambda steps: log_normal(),
-}
-
-
-def _chosen(what: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
-    if name not in table:
-        raise unknown(what, name, table)
-    return table[name]
-
 
 def make_diffusion(net: nn.Module, process: Process) -> Diffusion:
     """The diffusion that a process describes, around this network."""
-    schedule = make_schedule(
-        process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr
-    )
-    predicts = _chosen("prediction", process.predicts, PREDICTIONS)(schedule, process.steps)
+    if process.predicts not in PREDICTIONS:
+        raise unknown("prediction", process.predicts, PREDICTIONS)
+    schedule = make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
+    predicts = PREDICTIONS[process.predicts](schedule, process.steps)
     return Diffusion(net, schedule, predicts, steps=process.steps, learned_variance=process.learned_variance)
-
-
-def make_weight(process: Process, schedule: Schedule) -> Weight:
-    """The weight of the loss that a process names."""
-    make = _chosen("loss weight", process.weight, WEIGHTS)
-    try:
-        return cast(Weight, make(schedule, process.steps, **process.weight_options))
-    except TypeError:
-        raise UserError(f"the weight {process.weight!r} does not take {sorted(process.weight_options)}") from None
-
-
-def make_draw(process: Process) -> Draw:
-    """How training draws its times."""
-    return cast(Draw, _chosen("draw of times", process.draw, DRAWS)(process.steps))
-

@@ -4,7 +4,7 @@
 
 Three laws hold for every schedule (tests/test_schedules.py): it begins clean, `schedule(0) == (1, 0)`; the log-ratio
 log(alpha / sigma) falls strictly; `time` inverts it. A table of T betas sits at t = k/T, k = 0..T, exactly, and in
-between log(alpha^2) is linear. Levels and times are float64; they are tiny and stay on the CPU until they meet a picture.
+between log(alpha^2) is linear. Levels and times are float64, tiny, and stay on the CPU until they meet a picture.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Schedule(ABC):
         return self(torch.tensor(t, dtype=torch.float64))
 
 
-# --- variance preserving: alpha^2 + sigma^2 = 1, said by log(alpha^2) ------------------------------------------------
+# --- variance preserving: alpha^2 + sigma^2 = 1, said by log(alpha^2) ---
 
 
 class VariancePreserving(Schedule):
@@ -158,7 +158,7 @@ def _linspace(begin: float, end: float, steps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class LinearBeta(Tabled):
-    """Betas rise linearly. Ho et al. 2020; for T other than 1,000 both ends are scaled by 1000/T (Nichol & Dhariwal)."""
+    """Betas rise linearly. Ho et al. 2020; for T other than 1,000 both ends scale by 1000/T (Nichol & Dhariwal)."""
 
     steps: int = 1000
     begin: float = 1e-4
@@ -224,7 +224,7 @@ class Table(Tabled):
 
 @dataclass(frozen=True)
 class CosineContinuous(VariancePreserving):
-    """alpha = cos(pi t / 2): equal steps in angle. With an offset, the curve that `Cosine` discretises, without clip."""
+    """alpha = cos(pi t / 2): equal steps in angle. With an offset, the curve that `Cosine` discretises, unclipped."""
 
     offset: float = 0.0
 
@@ -307,7 +307,7 @@ class ZeroTerminalSNR(VariancePreserving):
         return self.base.time_of(torch.where(shifted >= first, log_alpha2, 2 * alpha.log()))
 
 
-# --- others ---------------------------------------------------------------------------------------------------------
+# --- others ---
 
 
 @dataclass(frozen=True)
@@ -360,7 +360,7 @@ class VarianceExploding(Schedule):
         return t.clamp(0, 1)
 
 
-# --- the rim: names ---------------------------------------------------------------------------------------------------
+# --- the rim: names ---
 
 SCHEDULES: dict[str, type[Schedule]] = {
     "linear": LinearBeta,

@@ -63,13 +63,14 @@ class Process:
     """What diffusion is: the schedule, what the network is asked for, and how it is taught."""
 
     schedule: str = "linear"  # a name in schedules.SCHEDULES
+    steps: int = 1000  # T: entries of a table, and what the network's clock counts
     schedule_options: dict[str, Any] = field(default_factory=dict)  # fields of that schedule
     zero_snr: bool = False  # shifted so that nothing of the picture is left at t = 1 (Lin et al. 2023)
     predicts: str = "eps"  # a name in denoiser.PREDICTIONS
     learned_variance: bool = False
-    weight: str = "simple"  # a name in denoiser.WEIGHTS
+    weight: str = "simple"  # a name in objectives.WEIGHTS
     weight_options: dict[str, Any] = field(default_factory=dict)
-    draw: str = "uniform"  # how training draws t: a name in denoiser.DRAWS
+    draw: str = "uniform"  # how training draws t: a name in objectives.DRAWS
     stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
     label_dropout: float = 0.1  # share of rows told "no class", per row; for classifier-free guidance
 
@@ -105,7 +106,9 @@ class Fit:
     warmup: int = 5_000  # steps of linear rise
     decay: Literal["constant", "cosine"] = "constant"
     clip: float | None = 1.0  # global norm of the gradient; None: not clipped
-    ema: tuple[int, ...] = (887_000,)  # half-lives in pictures (0.9999 a step at batch 128); the first one is drawn from
+    ema: tuple[int, ...] = (
+        887_000,
+    )  # half-lives in pictures (0.9999 a step at batch 128); the first one is drawn from
     ema_rampup: float | None = 0.05  # a half-life is at most this share of the pictures seen so far
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False

@@ -32,9 +32,7 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) ->
     return torch.where(x < -0.999, log_upper, torch.where(x > 0.999, torch.special.log_ndtr(-lower), inner))
 
 
-def bound_term(
-    x: Tensor, x_t: Tensor, estimate: Estimate, t: Tensor, schedule: Schedule, steps: int
-) -> Tensor:
+def bound_term(x: Tensor, x_t: Tensor, estimate: Estimate, t: Tensor, schedule: Schedule, steps: int) -> Tensor:
     """The term of the step that ends at t - 1/T, (B,), in bits a number: the mean over a picture's numbers.
 
     `t` (B,) is k/T. The variance is the learned one where the estimate has a spread, else the posterior's. At k = 1 the

@@ -30,16 +30,12 @@ def from_entries(entries: Tensor, table: int) -> Tensor:
 
 def leading(table: int = 1000) -> Grid:
     """Entries 0, T//N, 2 (T//N), ...: exactly N of them. "leading" in diffusers; DDIM's uniform where N divides T."""
-    return lambda schedule, steps: from_entries(
-        torch.arange(_within(steps, table)).flip(0) * (table // steps), table
-    )
+    return lambda schedule, steps: from_entries(torch.arange(_within(steps, table)).flip(0) * (table // steps), table)
 
 
 def ddim_uniform(table: int = 1000) -> Grid:
-    """What the DDIM authors' code does: every (T // N)-th entry from 0. Where N does not divide T, more than N steps."""
-    return lambda schedule, steps: from_entries(
-        torch.arange(0, table, table // _within(steps, table)).flip(0), table
-    )
+    """What the DDIM authors run: every (T // N)-th entry from 0. More than N steps where N does not divide T."""
+    return lambda schedule, steps: from_entries(torch.arange(0, table, table // _within(steps, table)).flip(0), table)
 
 
 def ddim_quadratic(table: int = 1000) -> Grid:
@@ -47,7 +43,7 @@ def ddim_quadratic(table: int = 1000) -> Grid:
 
     def grid(schedule: Schedule, steps: int) -> Tensor:
         roots = torch.linspace(0, (0.8 * table) ** 0.5, _within(steps, table), dtype=torch.float64)
-        entries = (roots.square() + 1e-9).floor().unique()  # the root's square need not reach its integer
+        entries = torch.unique((roots.square() + 1e-9).floor())  # the root's square need not reach its integer
         return from_entries(entries.flip(0), table)
 
     return grid
@@ -111,7 +107,9 @@ def _positive(steps: int) -> int:
 
 def _within(steps: int, table: int) -> int:
     if not 1 <= steps <= table:
-        raise UserError(f"{steps} steps on a table of {table}: take 1 to {table}, or the grid 'even', which has no table")
+        raise UserError(
+            f"{steps} steps on a table of {table}: take 1 to {table}, or the grid 'even', which has no table"
+        )
     return steps
 
 

@@ -1,0 +1,155 @@
+"""What training asks for: how much each time's error weighs, and how often each time is drawn.
+
+A weight is one of the squared error of the picture, ||x - mean||^2, whatever the network predicts: `simple` is the
+signal-to-noise ratio, because ||eps - eps_hat||^2 = SNR ||x - mean||^2. A draw turns uniforms into times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from unnoise.denoiser import Weight
+from unnoise.errors import UserError, unknown
+from unnoise.schedules import Level, Schedule
+from unnoise.settings import Process
+
+Draw = Callable[[Tensor, Schedule], Tensor]
+"""(uniforms in (0, 1), schedule) -> times in (0, 1]."""
+
+
+def simple(level: Level) -> Tensor:
+    """||eps - eps_hat||^2 unweighted: DDPM's L_simple."""
+    return level.snr
+
+
+def constant(level: Level) -> Tensor:
+    """||x - mean||^2 unweighted."""
+    return torch.ones_like(level.alpha)
+
+
+def truncated_snr(level: Level) -> Tensor:
+    """max(SNR, 1). Salimans & Ho 2022."""
+    return level.snr.clamp(min=1)
+
+
+def snr_plus_one(level: Level) -> Tensor:
+    """SNR + 1: ||v - v_hat||^2 unweighted, on variance-preserving schedules. Salimans & Ho 2022."""
+    return level.snr + 1
+
+
+def flow_matching(level: Level) -> Tensor:
+    """||(eps - x) - out||^2 unweighted: (1 + alpha / sigma)^2, on the straight schedule 1 / t^2. Lipman et al. 2022."""
+    return (1 + level.alpha / level.sigma).square()
+
+
+def min_snr(gamma: float = 5.0) -> Weight:
+    """min(SNR, gamma). Hang et al. 2023."""
+    return lambda level: level.snr.clamp(max=gamma)
+
+
+def p2(k: float = 1.0, gamma: float = 1.0) -> Weight:
+    """L_simple over (k + SNR)^gamma. Choi et al. 2022."""
+    return lambda level: level.snr / (k + level.snr) ** gamma
+
+
+def edm_weight(spread: float = 0.5) -> Weight:
+    """1 / c_out^2: every level starts with a loss of one. Karras et al. 2022."""
+
+    def weight(level: Level) -> Tensor:
+        sigma2 = (level.sigma / level.alpha).square()
+        return (sigma2 + spread**2) / (sigma2 * spread**2)
+
+    return weight
+
+
+def bound_weight(schedule: Schedule, steps: int) -> Weight:
+    """The weight that the variational bound of T steps gives, in nats a step: (SNR_s - SNR_t) / 2, s = t - 1/T.
+
+    Ho et al. 2020, eq. 12. At the first step, where SNR_s is infinite, the decoder's: SNR_t / 2.
+    """
+
+    def weight(level: Level) -> Tensor:
+        s = (schedule.time(level.log_ratio) - 1 / steps).clamp(min=0)
+        before = schedule(torch.where(s < 0.5 / steps, 0.0, s)).snr
+        return torch.where(torch.isinf(before), level.snr, before - level.snr) / 2
+
+    return weight
+
+
+# --- draws of t ---
+
+
+def any_time(u: Tensor, schedule: Schedule) -> Tensor:
+    """Uniform on (0, 1], continuous, kept off the end where there is no noise."""
+    return u.clamp(min=1e-5)
+
+
+def table_steps(steps: int) -> Draw:
+    """Uniform on k/T, k = 1..T."""
+    return lambda u, schedule: ((u * steps).floor() + 1).clamp(max=steps) / steps
+
+
+def _normal_quantile(u: Tensor) -> Tensor:
+    quantile: Tensor = torch.special.ndtri(u.clamp(1e-12, 1 - 1e-12))
+    return quantile
+
+
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> Draw:
+    """The logit of t is normal. Esser et al. 2024, for the straight schedule."""
+    return lambda u, schedule: torch.sigmoid(mean + std * _normal_quantile(u))
+
+
+def log_normal(mean: float = -1.2, std: float = 1.2) -> Draw:
+    """The logarithm of sigma / alpha is normal. Karras et al. 2022."""
+    return lambda u, schedule: schedule.time(-(mean + std * _normal_quantile(u))).clamp(min=1e-8)
+
+
+def stratified(u: Tensor, index: Tensor, count: int) -> Tensor:
+    """Spreads uniforms evenly: sample `index` of `count` falls in its own one of `count` equal parts of (0, 1)."""
+    return (index + u) / count
+
+
+# --- the rim: names ---
+
+WEIGHTS: dict[str, Callable[..., Weight]] = {
+    "simple": lambda schedule, steps: simple,
+    "x0": lambda schedule, steps: constant,
+    "truncated-snr": lambda schedule, steps: truncated_snr,
+    "snr-plus-one": lambda schedule, steps: snr_plus_one,
+    "flow": lambda schedule, steps: flow_matching,
+    "min-snr": lambda schedule, steps, gamma=5.0: min_snr(gamma),
+    "p2": lambda schedule, steps, k=1.0, gamma=1.0: p2(k, gamma),
+    "edm": lambda schedule, steps, spread=0.5: edm_weight(spread),
+    "bound": bound_weight,
+}
+
+DRAWS: dict[str, Callable[[int], Draw]] = {
+    "uniform": table_steps,
+    "continuous": lambda steps: any_time,
+    "logit-normal": lambda steps: logit_normal(),
+    "edm": lambda steps: log_normal(),
+}
+
+
+def _chosen(what: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    if name not in table:
+        raise unknown(what, name, table)
+    return table[name]
+
+
+def make_weight(process: Process, schedule: Schedule) -> Weight:
+    """The weight of the loss that a process names."""
+    make = _chosen("loss weight", process.weight, WEIGHTS)
+    try:
+        return cast(Weight, make(schedule, process.steps, **process.weight_options))
+    except TypeError:
+        raise UserError(f"the weight {process.weight!r} does not take {sorted(process.weight_options)}") from None
+
+
+def make_draw(process: Process) -> Draw:
+    """How training draws its times."""
+    return cast(Draw, _chosen("draw of times", process.draw, DRAWS)(process.steps))
