@@ -1,0 +1,100 @@
+"""Precision, recall, density and coverage of point sets whose answers can be counted, and their expectations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from unnoise.metrics.precision_recall import density_coverage, precision_recall
+
+
+def line(*at: float) -> Tensor:
+    return torch.tensor(at)[:, None]
+
+
+def draws(n: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(n, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_counted_on_a_line() -> None:
+    """Real 0 1 2 10, k = 1: radii 1 1 1 8, balls [-1, 1] [0, 2] [1, 3] [2, 18].
+    Drawn 0.5 2.5 3 -1.5 40: in 2, 2, 2, 0, 0 balls. Radii of the drawn ones: 2 .5 .5 2 37, balls [-1.5, 2.5] [2, 3]
+    [2.5, 3.5] [-3.5, .5] [3, 77]: all four real ones are inside.
+    """
+    real, drawn = line(0, 1, 2, 10), line(0.5, 2.5, 3, -1.5, 40)
+    found = precision_recall(real, drawn, k=1)
+    assert found.precision == pytest.approx(3 / 5)
+    assert found.recall == 1.0
+    assert precision_recall(drawn, real, k=1) == (found.recall, found.precision)
+    held = density_coverage(real, drawn, k=1)
+    assert held.density == pytest.approx(6 / 5)
+    assert held.coverage == 1.0
+    assert density_coverage(real, line(0.5, 0.5), k=1).coverage == pytest.approx(2 / 4)
+
+
+def test_second_neighbour_and_the_edge() -> None:
+    """Real 0 1 3 7, k = 2: radii 3 2 3 6, balls [-3, 3] [-1, 3] [0, 6] [1, 13]: the edges belong to the balls."""
+    real = line(0, 1, 3, 7)
+    drawn = line(-3, -3.0001, 13, 13.0001, 3)
+    assert precision_recall(real, drawn, k=2).precision == pytest.approx(3 / 5)
+    held = density_coverage(real, drawn, k=2)
+    assert held.density == pytest.approx((1 + 0 + 1 + 0 + 4) / (2 * 5))
+    assert held.coverage == 1.0
+    assert density_coverage(real, line(-2.0, -2, -2), k=2).coverage == pytest.approx(1 / 4)
+
+
+def test_copies_and_strangers() -> None:
+    x = draws(50, 4, 0)
+    assert precision_recall(x, x) == (1.0, 1.0)
+    assert density_coverage(x, x).coverage == 1.0
+    assert precision_recall(x, x + 1000) == (0.0, 0.0)
+    assert density_coverage(x, x + 1000) == (0.0, 0.0)
+
+
+def test_half_of_the_world_is_drawn() -> None:
+    """Two far clusters, one of them drawn: all that is drawn is real, half of what is real is drawn."""
+    real = torch.cat([draws(200, 2, 1), draws(200, 2, 2) + 100])
+    drawn = draws(200, 2, 1) + 1e-9
+    assert precision_recall(real, drawn).precision == 1.0
+    assert precision_recall(real, drawn).recall == pytest.approx(0.5)
+    assert density_coverage(real, drawn).coverage == pytest.approx(0.5)
+
+
+def test_an_outlier_lifts_precision_but_not_density() -> None:
+    """One far sample among the real ones has a huge ball (Naeem et al., fig. 1)."""
+    real = torch.cat([draws(200, 2, 3), torch.tensor([[50.0, 50.0]])])
+    drawn = draws(200, 2, 4) + 25
+    assert precision_recall(real, drawn).precision > 0.9
+    assert density_coverage(real, drawn).density == pytest.approx(0.2, abs=0.05)  # one ball of five
+    assert density_coverage(real, drawn).coverage < 0.02
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(80, 80, 3), (60, 120, 5), (100, 30, 2)])
+def test_expectations_for_equal_distributions(n: int, m: int, k: int) -> None:
+    """Naeem et al. 2020, sec. 3.3: density 1, coverage 1 - prod_{i=1..k} (n - i) / (n + m - i), in any space."""
+    found = [density_coverage(draws(n, 3, 100 + s), draws(m, 3, 900 + s), k=k) for s in range(150)]
+    coverage = 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
+    for values, expected in (([d.density for d in found], 1.0), ([d.coverage for d in found], coverage)):
+        x = torch.tensor(values)
+        assert float(x.mean()) == pytest.approx(expected, abs=3.5 * float(x.std()) / 150**0.5)
+
+
+def test_chunks_rotation_and_scale_change_nothing() -> None:
+    x, y = draws(90, 5, 5), draws(70, 5, 6) * 0.8
+    q = torch.linalg.qr(draws(5, 5, 7)).Q
+    for measure in (precision_recall, density_coverage):
+        whole = measure(x, y)
+        assert min(whole) > 0
+        assert measure(x, y, chunk=13) == pytest.approx(whole)
+        assert measure(3 * x @ q + 2, 3 * y @ q + 2) == pytest.approx(whole)
+
+
+def test_too_few_neighbours_are_said() -> None:
+    x = draws(3, 2, 0)
+    with pytest.raises(ValueError, match="more than 3"):
+        precision_recall(x, x, k=3)
+    with pytest.raises(ValueError, match="2 and 3"):
+        density_coverage(x, draws(9, 3, 0), k=1)
