@@ -85,13 +85,14 @@ FLOW = Prediction(lambda level: (-_ones(level), _ones(level)))  # eps - x: Lipma
 def edm(spread: float = 0.5) -> Prediction:
     """EDM's preconditioned network, for data of standard deviation `spread`. Table 1 of Karras et al. 2022."""
 
+    def norm(level: Level) -> Tensor:  # the standard deviation of x_t
+        return (level.sigma.square() + (spread * level.alpha).square()).sqrt()
+
     def row(level: Level) -> tuple[Tensor, Tensor]:
-        sigma = level.sigma / level.alpha
-        norm = (sigma.square() + spread**2).sqrt()
-        return sigma / (spread * norm), -spread / norm
+        return level.sigma / (spread * norm(level)), -spread * level.alpha / norm(level)
 
     def scale(level: Level) -> Tensor:
-        return 1 / (level.sigma.square() + (spread * level.alpha).square()).sqrt()
+        return 1 / norm(level)
 
     return Prediction(row, scale, quarter_log_sigma)
 
@@ -153,7 +154,9 @@ class Diffusion(nn.Module):
         self.steps = steps
         self.learned_variance = learned_variance
         self._clock = predicts.clock or discrete(steps)
-        if not torch.isfinite(predicts.error(schedule.at(1.0))) or predicts.error(schedule.at(1.0)) > 1e12:
+        end = schedule.at(1.0)
+        told = self._clock(torch.ones((), dtype=torch.float64), end)
+        if not (predicts.error(end) < 1e12 and torch.isfinite(told)):
             raise UserError(
                 "at t = 1 this schedule leaves nothing of the picture, and this prediction cannot say it: "
                 "predict v, flow or x0, or take a schedule that ends with a little of the picture"

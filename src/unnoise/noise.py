@@ -18,6 +18,8 @@ from torch import Tensor
 Noise = Callable[[Tensor, int], Tensor]
 """(time, draw) -> noise (B, ...): fresh, independent standard normals for each pair; the same pair, the same noise."""
 
+_TICKS = 2**40  # times are told apart to 1e-12: not by the last digit of how a grid was computed
+
 
 def generator(*key: int | float | str) -> torch.Generator:
     """The CPU generator of this key. Keys that differ in anything have independent generators."""
@@ -61,7 +63,7 @@ class Seeds:
     def __call__(self, t: Tensor, draw: int = 0) -> Tensor:
         """The noise that is added on arriving at time `t`, () or (B,)."""
         times = t.double().expand(len(self.seeds)).tolist()
-        return self._rows([(seed, time, draw) for seed, time in zip(self.seeds, times)])
+        return self._rows([(seed, round(time * _TICKS), draw) for seed, time in zip(self.seeds, times)])
 
     def _rows(self, keys: list[tuple[int | float | str, ...]]) -> Tensor:
         return torch.stack([normal(self.shape, *key) for key in keys]).to(self.device)

@@ -17,6 +17,7 @@ from unnoise.samplers.walk import State, Step
 from unnoise.schedules import over
 
 MOST_CHURN = 2**0.5 - 1
+NO_PICTURE = 1e-6  # alpha / sigma below which these coordinates end
 
 
 def heun(churn: float = 0.0, *, between: tuple[float, float] = (0.0, float("inf")), inflate: float = 1.0) -> Step:
@@ -34,7 +35,7 @@ def heun(churn: float = 0.0, *, between: tuple[float, float] = (0.0, float("inf"
         first = denoiser(state.x, state.t)
         keep = to.sigma / at.sigma
         euler = over(keep, state.x) * state.x + over(to.alpha - keep * at.alpha, state.x) * first.mean
-        again = (to.sigma > 0) & (at.alpha > 1e-6 * at.sigma)  # elsewhere these coordinates end: Euler's it is
+        again = (to.sigma > 0) & (at.alpha > NO_PICTURE * at.sigma)  # elsewhere Euler's
         if not bool(again.any()):
             return State(euler, s, (first,))
         second = denoiser(euler, s)
@@ -53,7 +54,7 @@ def _churned(
     schedule = denoiser.schedule
     at = schedule(state.t)
     ratio = at.sigma / at.alpha
-    inside = (ratio >= between[0]) & (ratio <= between[1])
+    inside = (ratio >= between[0]) & (ratio <= between[1]) & (at.alpha > NO_PICTURE * at.sigma)
     raised = schedule.time(-(ratio * torch.where(inside, 1 + churn, 1.0)).log())
     t = torch.where(inside, raised, state.t)
     to = schedule(t)

@@ -1,0 +1,202 @@
+"""Laws of schedules: clean at 0, falling, invertible; tables exact at k/T; published values."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from unnoise.errors import UserError
+from unnoise.schedules import (
+    EDM,
+    SCHEDULES,
+    Cosine,
+    CosineContinuous,
+    Flow,
+    LinearBeta,
+    ScaledLinear,
+    Schedule,
+    Sigmoid,
+    SigmoidBeta,
+    Table,
+    Tabled,
+    VarianceExploding,
+    ZeroTerminalSNR,
+    make_schedule,
+    posterior,
+)
+
+ALL: list[Schedule] = [
+    LinearBeta(),
+    LinearBeta(steps=100),
+    ScaledLinear(begin=0.00085, end=0.012),
+    Cosine(),
+    Cosine(steps=4000),
+    SigmoidBeta(),
+    Table((0.1, 0.2, 0.3, 0.05)),
+    CosineContinuous(),
+    CosineContinuous(offset=0.008),
+    Sigmoid(),
+    ZeroTerminalSNR(LinearBeta()),
+    ZeroTerminalSNR(Sigmoid(-3, 2)),
+    Flow(),
+    EDM(),
+    VarianceExploding(),
+]
+everywhere = pytest.mark.parametrize("schedule", ALL, ids=str)
+
+
+@everywhere
+def test_begins_clean(schedule: Schedule) -> None:
+    level = schedule.at(0.0)
+    assert level.alpha == 1
+    assert level.sigma == 0
+    assert level.log_ratio == math.inf
+
+
+@everywhere
+def test_log_ratio_falls_strictly(schedule: Schedule) -> None:
+    ratios = schedule(torch.linspace(0, 1, 3001, dtype=torch.float64)).log_ratio
+    assert (ratios.diff() < 0).all()
+
+
+@everywhere
+def test_time_inverts(schedule: Schedule) -> None:
+    t = torch.linspace(0, 0.999, 777, dtype=torch.float64)
+    assert torch.allclose(schedule.time(schedule(t).log_ratio), t, atol=1e-9, rtol=0)
+
+
+@everywhere
+def test_levels_do_not_depend_on_shape(schedule: Schedule) -> None:
+    t = torch.linspace(0, 1, 12, dtype=torch.float64)
+    square = schedule(t.reshape(3, 4))
+    assert torch.equal(square.alpha.flatten(), schedule(t).alpha)
+    assert torch.equal(square.sigma[1, 2], schedule(t[6]).sigma)
+
+
+@pytest.mark.parametrize("schedule", [s for s in ALL if isinstance(s, Tabled)], ids=str)
+def test_table_is_the_product_of_its_betas(schedule: Tabled) -> None:
+    betas = schedule.betas()
+    steps = len(betas)
+    kept = 1.0
+    for k in range(1, steps + 1):
+        kept *= 1 - betas[k - 1].item()
+        level = schedule.at(k / steps)
+        assert level.alpha.item() ** 2 == pytest.approx(kept, rel=1e-12)
+        assert level.sigma.item() ** 2 == pytest.approx(1 - kept, rel=1e-9)
+
+
+def test_between_entries_log_alpha_is_linear() -> None:
+    low, middle, high = (LinearBeta().at(k / 1000).alpha.log() for k in (500, 500.25, 501))
+    assert middle.item() == pytest.approx((0.75 * low + 0.25 * high).item(), rel=1e-12)
+
+
+def test_published_values_of_the_linear_schedule() -> None:
+    schedule = LinearBeta()
+    assert schedule.at(1.0).alpha.item() ** 2 == pytest.approx(4.035829765e-5, rel=1e-9)
+    assert schedule.at(801 / 1000).alpha.item() == pytest.approx(0.03882681, abs=1e-8)
+    assert schedule.at(901 / 1000).alpha.item() == pytest.approx(0.01643912, abs=1e-8)
+
+
+def test_other_lengths_rescale_the_ends() -> None:
+    betas = LinearBeta(steps=250).betas()
+    assert betas[0] == pytest.approx(4e-4)
+    assert betas[-1] == pytest.approx(0.08)
+
+
+def test_published_values_of_the_cosine_schedule() -> None:
+    assert Cosine().at(1.0).alpha.item() ** 2 == pytest.approx(2.4e-9, rel=0.02)
+    assert Cosine(4000).at(1.0).alpha.item() ** 2 == pytest.approx(1.5e-10, rel=0.03)
+    assert math.sqrt(Cosine().betas()[0].item()) == pytest.approx(0.006425, abs=1e-6)
+    assert (Cosine().betas() == 0.999).sum() == 1  # only the last one meets the clip
+
+
+def test_the_discretised_cosine_follows_the_continuous_one() -> None:
+    t = torch.linspace(0, 0.99, 100, dtype=torch.float64)
+    assert torch.allclose(Cosine().log_alpha2(t), CosineContinuous(0.008).log_alpha2(t), atol=2e-5)
+
+
+def test_sigmoid_is_the_papers_curve() -> None:
+    # alpha^2 = (sigmoid(e/tau) - sigmoid((t (e - s) + s)/tau)) / (sigmoid(e/tau) - sigmoid(s/tau)), at a point by hand
+    def squash(value: float) -> float:
+        return 1 / (1 + math.exp(-value))
+
+    expected = (squash(3) - squash(0.3 * 6 - 3)) / (squash(3) - squash(-3))
+    assert Sigmoid().at(0.3).alpha.item() ** 2 == pytest.approx(expected, rel=1e-12)
+
+
+def test_exploding_levels_are_geometric() -> None:
+    schedule = VarianceExploding()
+    sigmas = schedule(torch.arange(1, 1001, dtype=torch.float64) / 1000).sigma
+    assert sigmas[0].item() == pytest.approx(0.01, rel=1e-9)
+    assert sigmas[-1].item() == pytest.approx(50, rel=1e-9)
+    assert torch.allclose(sigmas[1:] / sigmas[:-1], (sigmas[1] / sigmas[0]).expand(999), rtol=1e-9)
+
+
+def test_zero_terminal_snr_ends_at_zero_and_keeps_the_first_entry() -> None:
+    base = LinearBeta()
+    schedule = ZeroTerminalSNR(base)
+    assert schedule.at(1.0).alpha == 0
+    assert schedule.at(1.0).sigma == 1
+    assert schedule.at(1 / 1000).alpha.item() == pytest.approx(base.at(1 / 1000).alpha.item(), rel=1e-12)
+    # algorithm 1 of the paper, at one entry
+    first, last, k = (base.at(t).alpha.item() for t in (0.001, 1.0, 0.4))
+    assert schedule.at(0.4).alpha.item() == pytest.approx((k - last) * first / (first - last), rel=1e-12)
+
+
+def test_posterior_is_bayes_on_a_grid() -> None:
+    """q(x_s | x_t, x) from two Gaussians multiplied by brute force."""
+    schedule, x, x_t = LinearBeta(), 0.4, -0.3
+    at, to = schedule.at(0.31), schedule.at(0.3)
+    grid = torch.linspace(-3, 3, 600_001, dtype=torch.float64)
+    grow = at.alpha / to.alpha
+    forward = at.sigma**2 - grow**2 * to.sigma**2
+    log_density = -((grid - to.alpha * x) ** 2) / (2 * to.sigma**2) - (x_t - grow * grid) ** 2 / (2 * forward)
+    share = torch.softmax(log_density, 0)
+    mean = (share * grid).sum()
+    variance = (share * (grid - mean) ** 2).sum()
+    kernel = posterior(at, to)
+    assert (kernel.x_coef * x + kernel.x_t_coef * x_t).item() == pytest.approx(mean.item(), rel=1e-9)
+    assert kernel.small.item() == pytest.approx(variance.item(), rel=1e-7)
+    assert kernel.large.item() == pytest.approx(forward.item(), rel=1e-9)
+
+
+@everywhere
+def test_posterior_keeps_the_marginal(schedule: Schedule) -> None:
+    """Draw x_s from the posterior at the true picture: its mean and variance are those of q(x_s | x)."""
+    at, to = schedule.at(0.8), schedule.at(0.55)
+    kernel = posterior(at, to)
+    assert (kernel.x_coef + kernel.x_t_coef * at.alpha).item() == pytest.approx(to.alpha.item(), rel=1e-9)
+    total = kernel.x_t_coef**2 * at.sigma**2 + kernel.small
+    assert total.item() == pytest.approx(to.sigma.item() ** 2, rel=1e-9)
+
+
+@everywhere
+def test_posterior_has_no_holes_at_the_ends(schedule: Schedule) -> None:
+    for t, s in ((1.0, 0.999), (1.0, 0.0), (1e-3, 0.0)):
+        kernel = posterior(schedule.at(t), schedule.at(s))
+        assert all(torch.isfinite(value) for value in kernel), (t, s)
+    whole = posterior(schedule.at(0.5), schedule.at(0.0))
+    assert whole.x_coef == 1
+    assert whole.x_t_coef == 0
+    assert whole.small == 0
+
+
+def test_names_make_schedules() -> None:
+    for name in SCHEDULES:
+        made = make_schedule(name, {"values": [0.1, 0.2]} if name == "table" else {}, steps=50)
+        assert made.at(0.0).alpha == 1
+    assert make_schedule("linear", {"end": 0.03}, steps=10) == LinearBeta(10, end=0.03)
+    assert make_schedule("linear", {}, zero_snr=True).at(1.0).alpha == 0
+
+
+def test_bad_names_say_what_is_valid() -> None:
+    with pytest.raises(UserError, match="did you mean 'linear'"):
+        make_schedule("liner", {})
+    with pytest.raises(UserError, match="did you mean 'begin'"):
+        make_schedule("linear", {"begn": 1})
+    with pytest.raises(UserError, match="variance-preserving"):
+        make_schedule("flow", {}, zero_snr=True)
+    with pytest.raises(UserError, match="between 0 and 1"):
+        Table((0.1, 1.0))
