@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def spread(step: Step, world: Gaussian, schedule: Schedule, times: Tensor, start
     """
     denoiser = world.denoiser(schedule)
     variance = start**2
-    for t, s in zip(times[:-1], times[1:]):
+    for t, s in pairwise(times):
         here = schedule(t).alpha * world.mean
 
         def at(x: Tensor, z: float, t: Tensor = t, s: Tensor = s) -> float:
@@ -371,7 +372,7 @@ def test_edm_sampling_is_the_papers_algorithm() -> None:
     times = karras()(schedule, 18)
     ours = last(walk(world.denoiser(schedule), x, times, heun(), silence))
     sigmas = [80 * t for t in times.tolist()]
-    for now, after in zip(sigmas[:-1], sigmas[1:]):
+    for now, after in pairwise(sigmas):
         slope = (x - denoise(x, now)) / now
         moved = x + (after - now) * slope
         if after:

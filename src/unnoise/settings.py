@@ -162,11 +162,27 @@ class ClassifierConfig:
 
 
 @dataclass(frozen=True)
+class ModelCard:
+    """All that is needed to draw from weights: what model.json holds."""
+
+    net: NetConfig = UNetConfig()
+    process: Process = Process()
+    size: tuple[int, int] = (32, 32)  # height and width of a picture
+    channels: int = 3  # 1 grey, 3 colour
+    classes: tuple[str, ...] = ()  # the names of the classes, in the order of their numbers
+    sampler: str = "ddim"  # what `auto` means for this model
+    clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
+    info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source
+
+
+@dataclass(frozen=True)
 class Request:
     """What a person asks of a model: which pictures, and how to draw them."""
 
     seeds: tuple[int, ...] = (0,)  # one picture a seed (and label)
-    labels: tuple[str, ...] = ()  # names or numbers; one for all, or one a picture; "none": no class
+    labels: tuple[
+        str, ...
+    ] = ()  # names or numbers; one for all, or one a picture; "none": no class; empty: by the seed
     sampler: str = "auto"  # a name in samplers.SAMPLERS; auto: the model's own default
     steps: int = 50
     grid: str = "auto"  # spacing of the times: a name in samplers.times.GRIDS

@@ -1,0 +1,1 @@
+"""Make a network fast on the machine at hand."""

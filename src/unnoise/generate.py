@@ -1,0 +1,124 @@
+"""From a request to pictures, step by step: the one path for the command line, the page and the server.
+
+    for frame in generate(model, request): ...      # stop reading to cancel
+
+A picture depends on its seed, its label and the settings; not on how many are drawn beside it, nor on previews.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unnoise.acceleration.placement import Placement, best, place
+from unnoise.codec import to_bytes
+from unnoise.conditions import Cond
+from unnoise.denoiser import Denoiser, Diffusion
+from unnoise.errors import UserError
+from unnoise.guidance import classifier_free, clip, dynamic_threshold
+from unnoise.model import Model, Reader
+from unnoise.noise import Seeds
+from unnoise.pictures import Pictures
+from unnoise.samplers import Sampler, find, find_grid, walk
+from unnoise.settings import Request
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One step of the answer: where the walk is, for some of the pictures."""
+
+    rows: slice  # which of the request's pictures
+    step: int  # 1 to steps
+    steps: int
+    pictures: (
+        Tensor | None
+    )  # (B, C, H, W) float32 in [-1, 1]: at the last step the pictures, before it a preview, or none
+
+    @property
+    def done(self) -> bool:
+        """These pictures are finished."""
+        return self.step == self.steps
+
+
+def generate(model: Model, request: Request) -> Iterator[Frame]:
+    """Draw what is asked, batch after batch, and yield after each step. Raises UserError before the first one."""
+    sampler = check(model, request)
+    placement = best(request.device, request.precision)
+    diffusion = place(model.diffusion, placement)
+    cond = conditions(model.reader, request)
+    times = find_grid(sampler.grid if request.grid == "auto" else request.grid, model.diffusion.steps)(
+        model.diffusion.schedule, request.steps
+    )
+    step, steps = sampler.make(request), len(times) - 1
+    shown = {round(steps * (i + 1) / (request.previews + 1)) for i in range(request.previews)}
+    for first in range(0, len(request.seeds), request.batch):
+        rows = slice(first, min(first + request.batch, len(request.seeds)))
+        noise = Seeds(request.seeds[rows], model.shape, placement.device)
+        denoiser = told(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement)
+        start = diffusion.schedule(times[0])
+        x = noise.start() * math.hypot(start.alpha.item(), start.sigma.item())
+        for at, state in enumerate(walk(denoiser, x, times, step, noise), start=1):
+            pictures = None
+            if at == steps:
+                pictures = model.codec.decode(state.x).cpu()
+            elif at in shown:
+                pictures = model.codec.decode(state.trail[-1].mean).cpu()
+            yield Frame(rows, at, steps, pictures)
+
+
+def draw(model: Model, request: Request) -> Pictures:
+    """The pictures of a request, all at the end."""
+    parts = [frame.pictures for frame in generate(model, request) if frame.done]
+    cond = conditions(model.reader, request)
+    labels = () if cond.label is None else tuple(model.reader.name(int(row)) for row in cond.label)
+    return Pictures(to_bytes(torch.cat([part for part in parts if part is not None])), request.seeds, labels)
+
+
+def told(
+    diffusion: Diffusion, reader: Reader, cond: Cond, count: int, request: Request, placement: Placement
+) -> Denoiser:
+    """The denoiser that is told these rows, guided and kept in the range of pictures as the request says."""
+    cond = cond.to(placement.device)
+    if request.guidance == 1:
+        denoiser = diffusion.given(cond)
+    else:
+        denoiser = classifier_free(diffusion, cond, reader.nothing(count).to(placement.device), request.guidance)
+    if request.threshold is not None:
+        return dynamic_threshold(denoiser, request.threshold)
+    return clip(denoiser) if request.clip else denoiser
+
+
+def conditions(reader: Reader, request: Request) -> Cond:
+    """What each picture is told, a row per seed. One label is for all of them; none at all: a class by the seed."""
+    if not request.labels:
+        return reader.by_seed(request.seeds)
+    labels = request.labels * len(request.seeds) if len(request.labels) == 1 else request.labels
+    if len(labels) != len(request.seeds):
+        raise UserError(f"{len(labels)} labels for {len(request.seeds)} seeds: give one label, or one a seed")
+    return reader.read(labels)
+
+
+def check(model: Model, request: Request) -> Sampler:
+    """The sampler of a request that can be drawn. Raises UserError with what is wrong and what would be right."""
+    if not request.seeds:
+        raise UserError("no seeds: ask for at least one picture, for example --seeds 0-7")
+    if request.batch < 1:
+        raise UserError(f"a batch of {request.batch}: draw at least one picture at once")
+    sampler = find(model.card.sampler if request.sampler == "auto" else request.sampler)
+    name = model.card.sampler if request.sampler == "auto" else request.sampler
+    if request.eta != 0 and name != "ddim":
+        raise UserError(f"eta is DDIM's share of new noise, and {name!r} is not DDIM: take --sampler ddim, or --eta 0")
+    if name == "ddpm-learned" and not model.diffusion.learned_variance:
+        raise UserError("this model did not learn its variance: take the sampler ddpm or ddpm-large")
+    if request.guidance != 1:
+        if not model.card.classes:
+            raise UserError(
+                "this model was trained without classes, so there is nothing to guide to: take --guidance 1"
+            )
+        model.reader.nothing(1)
+    conditions(model.reader, request)
+    return sampler

@@ -1,0 +1,269 @@
+"""A model: a diffusion, the space it works in, and a reader of what people say. On disk, a directory.
+
+    model.safetensors    the network's weights
+    model.json           the card: everything else that is needed to draw
+    manifest.json        the sha256 and size of each file, checked on loading
+
+Nothing in these files can run: they hold numbers and names, and the names choose among classes of ours.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from unnoise import nn as networks
+from unnoise.codec import Codec, Pixels
+from unnoise.conditions import NOTHING, Cond
+from unnoise.configuration import from_dict, to_dict
+from unnoise.denoiser import Diffusion, make_diffusion
+from unnoise.errors import UserError, unknown
+from unnoise.formats import diffusers
+from unnoise.noise import uniform
+from unnoise.pictures import Pictures
+from unnoise.settings import ModelCard, Request
+from unnoise.training import checkpoint as durable
+
+WEIGHTS, CARD = "model.safetensors", "model.json"
+FORMAT = {"format": "unnoise-model", "version": 1}
+MOST_JSON = 4 * 2**20
+MOST_PARAMETERS = 20_000_000_000  # a card that asks for more is a mistake, found before memory is taken
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Turns what a person says into a condition: a class by name or number, "none" for no class."""
+
+    classes: tuple[str, ...] = ()
+    null: int | None = None  # the row of "no class", where the network has one
+
+    def read(self, labels: Sequence[str]) -> Cond:
+        """A row per label. Raises UserError for a label that the model does not know."""
+        if not self.classes:
+            for label in labels:
+                if label != "none":
+                    raise UserError(
+                        f"this model was trained without classes and takes no label {label!r}: leave it out"
+                    )
+            return NOTHING
+        return Cond(torch.tensor([self._index(label) for label in labels], dtype=torch.int64))
+
+    def by_seed(self, seeds: Sequence[int]) -> Cond:
+        """A class for each seed, every one equally likely: what is drawn when nobody says which."""
+        if not self.classes:
+            return NOTHING
+        rows = [int(uniform((), seed, "class").item() * len(self.classes)) for seed in seeds]
+        return Cond(torch.tensor(rows, dtype=torch.int64))
+
+    def nothing(self, count: int) -> Cond:
+        """Rows that are told nothing: what guidance leads away from."""
+        if not self.classes:
+            return NOTHING
+        if self.null is None:
+            raise UserError("this model has no row for 'no class', so it cannot be guided: take --guidance 1")
+        return Cond(torch.full((count,), self.null, dtype=torch.int64))
+
+    def name(self, index: int) -> str:
+        """The label that `read` turns into this row."""
+        return "none" if index == self.null else self.classes[index]
+
+    def _index(self, label: str) -> int:
+        if label in self.classes:
+            return self.classes.index(label)
+        if label == "none" and self.null is not None:
+            return self.null
+        if label.isascii() and label.isdigit() and int(label) < len(self.classes):
+            return int(label)
+        raise unknown("class", label, [*self.classes, *(["none"] if self.null is not None else [])])
+
+
+@dataclass
+class Model:
+    """What is saved, loaded, shared and drawn from."""
+
+    diffusion: Diffusion
+    card: ModelCard
+    codec: Codec = field(default_factory=Pixels)
+
+    @property
+    def reader(self) -> Reader:
+        return Reader(self.card.classes, null_row(self.card))
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of x."""
+        return (self.card.channels, *self.card.size)
+
+    def save(self, path: str | Path) -> None:
+        """Write the directory. The caller publishes it whole (durable.publish), so that no half of it is ever seen."""
+        write_model(Path(path), self.diffusion.net.state_dict(), self.card)
+
+    def sample(self, *, labels: Sequence[str | int] = (), seeds: Sequence[int] = (0,), **settings: Any) -> Pictures:
+        """Draw pictures: one a seed, with one label for all or one a seed. `settings` are the fields of a Request.
+
+        Raises UserError for what this model cannot draw, TypeError for an unknown setting.
+        """
+        from unnoise.generate import draw
+
+        request = Request(seeds=tuple(seeds), labels=tuple(str(label) for label in labels), **settings)
+        return draw(self, request)
+
+    @classmethod
+    def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str) -> Model:
+        """The model of this card and these weights. Raises UserError where they do not fit, with the first names."""
+        with torch.device("meta"):
+            net = networks.build(card.net)
+        count = sum(p.numel() for p in net.parameters())
+        if count > MOST_PARAMETERS:
+            raise UserError(f"{where}: the card asks for {count:,} parameters, more than {MOST_PARAMETERS:,}")
+        check_state(net, state, where)
+        net.load_state_dict(dict(state), assign=True)
+        rest = {name: buffer for name, buffer in net.named_buffers() if buffer.is_meta}
+        if rest:  # buffers that are computed, not saved
+            net = networks.build(card.net)
+            net.load_state_dict(dict(state))
+        net.requires_grad_(False)
+        return cls(make_diffusion(net.eval(), card.process).eval(), card)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Model:
+        """The model in a model directory. Raises UserError that names what is wrong with which file."""
+        folder = Path(path)
+        card = read_card(folder)
+        return cls.of(card, read_weights(folder / WEIGHTS), str(folder))
+
+
+def null_row(card: ModelCard) -> int | None:
+    """The row of "no class" in the network's class embedding."""
+    return card.net.classes if card.net.classes and card.net.null_class else None
+
+
+def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
+    """model.safetensors and model.json into an existing folder."""
+    save_weights(folder / WEIGHTS, state)
+    text = json.dumps(FORMAT | {"card": to_dict(card)}, indent=2, sort_keys=True)
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model directory, without its weights."""
+    file = folder / CARD
+    data = read_json(file)
+    if data.get("format") != FORMAT["format"]:
+        raise UserError(f"{file}: this is not the card of a model of ours: 'format' is {data.get('format')!r}")
+    if data.get("version") != FORMAT["version"]:
+        raise UserError(
+            f"{file}: written in version {data.get('version')!r} of the format, this program reads version "
+            f"{FORMAT['version']}: update unnoise"
+        )
+    return from_dict(ModelCard, data.get("card", {}), str(file))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object of a sane size. Raises UserError."""
+    try:
+        if file.stat().st_size > MOST_JSON:
+            raise UserError(
+                f"{file}: {file.stat().st_size:,} bytes of JSON; a card has some thousands. It is something else"
+            )
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing: this is no complete model directory") from None
+    except (OSError, UnicodeDecodeError, ValueError) as problem:
+        raise UserError(f"{file} cannot be read as JSON ({problem}): copy or export it again") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{file} holds {type(data).__name__}, not an object: it is not a card")
+    return data
+
+
+def save_weights(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Tensors to safetensors: contiguous, on the CPU, none sharing memory with another."""
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, file)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors from safetensors. Raises UserError that says what the file really is."""
+    if not file.is_file():
+        raise UserError(f"{file} is missing: copy the whole directory")
+    try:
+        return load_file(file)
+    except Exception as problem:
+        raise UserError(f"{file} is no whole safetensors file: {what_it_is(file, problem)}") from None
+
+
+def what_it_is(file: Path, problem: Exception) -> str:
+    """A guess at why a weight file does not load, from its first bytes."""
+    head = file.read_bytes()[:64] if file.stat().st_size < 2**31 else b""
+    if not head:
+        return "it is empty; copy it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer, not the weights; run `git lfs pull` where it came from"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "it is a web page; the download was refused or redirected"
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return "it is a pickle (.pt, .ckpt), which can run code and is not loaded; convert it to safetensors"
+    return f"{problem}; it was cut short or damaged, copy it again"
+
+
+def check_state(net: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """The names and shapes of `state` are those of the network, all of them. Raises UserError with the first few."""
+    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is not known" for name in found if name not in expected]
+    problems += [
+        f"{name} is {found[name]} instead of {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        more = f", and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise UserError(f"{where}: the weights are not those of this network: {'; '.join(problems[:4])}{more}")
+
+
+# --- whatever a person has: a run, a model, a checkpoint, somebody else's folder ---
+
+
+def find(path: str | Path) -> Path:
+    """The directory with the weights that `path` means: a run's newest checkpoint, or the directory itself."""
+    folder = Path(path)
+    if not folder.exists():
+        raise UserError(
+            f"there is no {folder}: give a run (runs/00001-fashion), a model directory or a diffusers folder"
+        )
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: give the directory it is in")
+    if (folder / CARD).is_file():
+        return folder
+    if (folder / "checkpoints").is_dir():
+        newest = durable.sound(folder / "checkpoints")
+        if newest is None:
+            raise UserError(f"{folder} has no checkpoint yet: let it train until it has saved one")
+        return newest
+    if diffusers.is_folder(folder):
+        return folder
+    raise UserError(
+        f"{folder} is no run, no model directory and no diffusers folder: it has no {CARD}, checkpoints/ or config.json"
+    )
+
+
+def load(path: str | Path, *, verify: bool = True) -> Model:
+    """The model that `path` means: a run directory, a model directory or checkpoint, or a diffusers folder.
+
+    Every byte is compared with the manifest, where there is one, unless `verify` is off. On the CPU, in float32.
+    """
+    folder = find(path)
+    if (folder / CARD).is_file():
+        if verify and (folder / durable.MANIFEST).is_file():
+            durable.verify(folder)
+        return Model.load(folder)
+    net, state, process, hints = diffusers.read(folder)
+    card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)
+    return Model.of(card, state, str(folder))

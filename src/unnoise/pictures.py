@@ -1,0 +1,45 @@
+"""Drawn pictures, to look at and to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What was drawn: bytes (B, C, H, W) uint8 on the CPU, the seed of each, and its label where there are classes."""
+
+    pixels: Tensor
+    seeds: tuple[int, ...]
+    labels: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        for pixels in self.pixels.permute(0, 2, 3, 1).numpy():
+            yield Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+    def grid(self, columns: int | None = None, *, gap: int = 2) -> Image.Image:
+        """All of them on one sheet, in reading order; by default as square as can be."""
+        across = columns or round(len(self) ** 0.5 + 0.499)
+        _, _, height, width = self.pixels.shape
+        lines = -(-len(self) // across)
+        sheet = Image.new("RGB", (across * (width + gap) + gap, lines * (height + gap) + gap), (255, 255, 255))
+        for i, picture in enumerate(self):
+            sheet.paste(picture, (gap + i % across * (width + gap), gap + i // across * (height + gap)))
+        return sheet
+
+    def save(self, path: str | Path, columns: int | None = None) -> None:
+        """One sheet with all of them."""
+        self.grid(columns).save(path)
+
+    def array(self) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        """(B, H, W, C) uint8."""
+        return np.ascontiguousarray(self.pixels.permute(0, 2, 3, 1).numpy())
