@@ -1,0 +1,232 @@
+"""A model says everything that is needed to draw; a picture belongs to its seed; wrong files are named."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from unnoise import nn as networks
+from unnoise.codec import from_bytes, to_bytes
+from unnoise.denoiser import make_diffusion
+from unnoise.errors import UserError
+from unnoise.generate import draw, generate
+from unnoise.model import CARD, WEIGHTS, Model, Reader, load
+from unnoise.settings import DiTConfig, ModelCard, NetConfig, Process, Request, UNetConfig
+
+NET = UNetConfig(
+    size=8, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, True), groups=4, classes=3
+)
+NAMES = ("cat", "dog", "bird")
+
+
+def small(net: NetConfig = NET, classes: tuple[str, ...] = NAMES, **process: object) -> Model:
+    """A model with random weights everywhere, also where a new-born network has zeros."""
+    generator = torch.Generator().manual_seed(0)
+    built = networks.build(net).eval()
+    for parameter in built.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) * 0.25
+    made = Process(schedule="cosine", steps=100, predicts="x0", **process)  # type: ignore[arg-type]
+    card = ModelCard(net=net, process=made, size=(8, 8), channels=1, classes=classes)
+    return Model(make_diffusion(built, made).eval(), card)
+
+
+FLOAT = {"precision": "float32", "steps": 4}
+
+
+def test_a_saved_model_draws_the_same_pictures(tmp_path: Path) -> None:
+    for net in (NET, DiTConfig(size=8, in_channels=1, out_channels=1, patch=2, width=24, depth=2, heads=2, classes=3)):
+        model = small(net)
+        folder = tmp_path / net.kind
+        folder.mkdir()
+        model.save(folder)
+        again = load(folder)
+        assert again.card == model.card
+        a, b = (m.sample(seeds=[1, 2], labels=["dog", "2"], sampler="ddpm", **FLOAT) for m in (model, again))
+        assert torch.equal(a.pixels, b.pixels)
+        assert a.labels == ("dog", "bird")
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])
+def test_a_picture_belongs_to_its_seed(sampler: str) -> None:
+    """Not to its batch, its neighbours or its place. Convolutions of another batch size may round otherwise: 1 of 255."""
+    model = small()
+    many = model.sample(seeds=range(7), labels=["cat"], sampler=sampler, batch=3, **FLOAT).pixels.int()
+    for seed in (0, 5):
+        alone = model.sample(seeds=[seed], labels=["cat"], sampler=sampler, **FLOAT).pixels.int()
+        assert (many[seed] - alone[0]).abs().max() <= 1
+    assert (many[0] - many[1]).abs().max() > 5
+
+
+def test_previews_change_nothing() -> None:
+    model = small()
+    request = Request(seeds=(3, 4), labels=("cat",), steps=10, sampler="ddpm", precision="float32")
+    plain = draw(model, request).pixels
+    frames = list(generate(model, Request(**{**vars(request), "previews": 3})))
+    shown = [frame.step for frame in frames if frame.pictures is not None]
+    assert shown == [2, 5, 8, 10]
+    assert torch.equal(to_bytes(frames[-1].pictures), plain)  # type: ignore[arg-type]
+    assert [frame.done for frame in frames] == [False] * 9 + [True]
+
+
+def test_two_threads_get_what_each_gets_alone() -> None:
+    model = small()
+    requests = [Request(seeds=(i,), labels=("dog",), steps=6, sampler="ddpm", precision="float32") for i in range(4)]
+    alone = [draw(model, request).pixels for request in requests]
+    found: dict[int, torch.Tensor] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: found.setdefault(i, draw(model, requests[i]).pixels)) for i in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[i], alone[i]) for i in range(4))
+
+
+def test_reading_may_stop_at_any_step() -> None:
+    frames = generate(small(), Request(seeds=(1,), steps=50, precision="float32"))
+    assert next(frames).step == 1
+    frames.close()
+
+
+def test_guidance_one_is_none_and_others_differ() -> None:
+    model = small()
+    plain, one, three = (
+        model.sample(seeds=[1], labels=["cat"], guidance=scale, **FLOAT).pixels for scale in (1.0, 1, 3.0)
+    )
+    assert torch.equal(plain, one)
+    assert (plain.int() - three.int()).abs().max() > 3
+
+
+def test_labels_are_read() -> None:
+    reader = Reader(NAMES, 3)
+    assert reader.read(["dog", "0", "none"]).label.tolist() == [1, 0, 3]  # type: ignore[union-attr]
+    assert [reader.name(i) for i in (0, 3)] == ["cat", "none"]
+    by_seed = reader.by_seed(range(300)).label
+    assert by_seed is not None
+    assert by_seed[5] == reader.by_seed([5]).label  # a seed's own
+    assert (torch.bincount(by_seed) > 70).all()
+    with pytest.raises(UserError, match="did you mean 'dog'"):
+        reader.read(["dgo"])
+    with pytest.raises(UserError, match="without classes"):
+        Reader().read(["dog"])
+    with pytest.raises(UserError, match="no row for 'no class'"):
+        Reader(NAMES).nothing(1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"sampler": "dimm"}, "did you mean 'ddim'"),
+        ({"grid": "evn"}, "did you mean 'even'"),
+        ({"sampler": "ddpm", "eta": 0.5}, "not DDIM"),
+        ({"sampler": "ddpm-learned"}, "did not learn"),
+        ({"labels": ("cat", "dog", "cat")}, "3 labels for 2 seeds"),
+        ({"labels": ("cow",)}, "no class 'cow'"),
+        ({"seeds": ()}, "no seeds"),
+        ({"steps": 0}, "at least one step"),
+        ({"batch": 0}, "batch"),
+        ({"grid": "leading", "steps": 101}, "table of 100"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_the_first_step(settings: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        next(generate(small(), Request(**{"seeds": (1, 2), **settings})))  # type: ignore[arg-type]
+
+
+def test_models_without_classes() -> None:
+    from dataclasses import replace
+
+    model = small(replace(NET, classes=0), ())
+    assert model.sample(seeds=[1], **FLOAT).labels == ()
+    with pytest.raises(UserError, match="nothing to guide to"):
+        model.sample(seeds=[1], guidance=2.0, **FLOAT)
+
+
+def saved(folder: Path) -> Path:
+    small().save(folder)
+    return folder
+
+
+def test_wrong_files_say_what_they_are(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    good = (folder / WEIGHTS).read_bytes()
+    for content, says in (
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"\x80\x02}q\x00.", "pickle"),
+        (good[: len(good) // 2], "cut short"),
+    ):
+        (folder / WEIGHTS).write_bytes(content)
+        with pytest.raises(UserError, match=says):
+            load(folder)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(UserError, match="missing"):
+        load(folder)
+
+
+def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = saved(tmp_path)
+    state = load_file(folder / WEIGHTS)
+    name = "conv_in.weight"
+    for changed, says in (
+        ({k: v for k, v in state.items() if k != name}, f"{name} is missing"),
+        ({**state, "extra": torch.zeros(1)}, "extra is not known"),
+        ({**state, name: torch.zeros(2, 2)}, "instead of"),
+    ):
+        save_file(changed, folder / WEIGHTS)
+        with pytest.raises(UserError, match=says):
+            load(folder)
+
+
+def test_cards_are_strict(tmp_path: Path) -> None:
+    folder = saved(tmp_path)
+    good = json.loads((folder / CARD).read_text())
+    for change, says in (
+        ({"format": "other"}, "not the card"),
+        ({"version": 2}, "update unnoise"),
+        ({"card": {**good["card"], "clases": []}}, "clases"),
+        ({"card": {**good["card"], "net": {**good["card"]["net"], "channels": [8, 10**6]}}}, "parameters"),
+    ):
+        (folder / CARD).write_text(json.dumps(good | change))
+        with pytest.raises(UserError, match=says):
+            load(folder)
+    (folder / CARD).write_text("{")
+    with pytest.raises(UserError, match="JSON"):
+        load(folder)
+
+
+def test_paths_that_are_no_models(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no run, no model"):
+        load(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        load(tmp_path / "file")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="no checkpoint yet"):
+        load(tmp_path / "run")
+
+
+def test_every_byte_comes_back() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_bytes(from_bytes(levels)), levels)
+    assert from_bytes(levels)[[0, 255]].tolist() == [-1, 1]
+
+
+def test_sheets_hold_every_picture(tmp_path: Path) -> None:
+    pictures = small().sample(seeds=range(5), labels=["cat"], **FLOAT)
+    pictures.save(tmp_path / "grid.png", columns=3)
+    sheet = pictures.grid(3)
+    assert sheet.size == (2 + 3 * 10, 2 + 2 * 10)
+    for i, picture in enumerate(pictures):
+        x, y = 2 + i % 3 * 10, 2 + i // 3 * 10
+        assert list(sheet.crop((x, y, x + 8, y + 8)).convert("L").getdata()) == list(picture.getdata())
