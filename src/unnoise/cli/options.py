@@ -1,0 +1,201 @@
+"""Command line options made from the fields of a settings dataclass: its names, types, defaults and comments.
+
+A setting is written once, in settings.py; the comment at the end of its line is its help text.
+
+    @with_settings(Request, steps=Parameter(alias=("--num-inference-steps",)))
+    def sample(model: Path, *, out: Path, **asked: Any) -> None:
+        request = Request(**asked)
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import io
+import tokenize
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+from cyclopts import Parameter
+
+from unnoise.cli.console import UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def comments(settings: type) -> dict[str, str]:
+    """The comment at the end of each field's line."""
+    source = inspect.getsource(settings)
+    names = {field.name for field in dataclasses.fields(settings)}
+    found: dict[str, str] = {}
+    line_name: dict[int, str] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME and token.string in names and token.line[: token.start[1]].strip() == "":
+            line_name.setdefault(token.start[0], token.string)
+        elif token.type == tokenize.COMMENT and token.start[0] in line_name:
+            found[line_name[token.start[0]]] = token.string.lstrip("# ")
+    return found
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def option(text: str, *names: str, **how: Any) -> Parameter:
+    """An option with its help text and further names it answers to."""
+    return Parameter(help=text, alias=names, **how)
+
+
+def flag(text: str, *names: str) -> Parameter:
+    """A switch that is off until it is given."""
+    return Parameter(help=text, alias=names, negative="", show_default=False)
+
+
+def keys_of(file: str, name: str) -> tuple[str, ...]:
+    """The keys of a dictionary that stands in the package's `file`, read without running it.
+
+    For names that stand beside functions which need torch: the command line offers and checks them without it.
+    """
+    tree = ast.parse((Path(__file__).parent.parent / file).read_text(encoding="utf-8"))
+    for node in tree.body:
+        target = (
+            node.target
+            if isinstance(node, ast.AnnAssign)
+            else node.targets[0]
+            if isinstance(node, ast.Assign)
+            else None
+        )
+        if isinstance(target, ast.Name) and target.id == name:
+            value = getattr(node, "value", None)
+            assert isinstance(value, ast.Dict)
+            return tuple(
+                key.value for key in value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
+            )
+    raise AssertionError(f"{file} has no dictionary {name}")
+
+
+def with_settings(settings: type, **parameters: Parameter | None) -> Callable[[F], F]:
+    """Give a command, in place of its `**asked`, one option a field of `settings`; a field set to None gets none.
+
+    Only what a person typed arrives in `asked` as typed; the rest arrives as the field's default.
+    """
+    unknown = set(parameters) - {field.name for field in dataclasses.fields(settings)}
+    assert not unknown, f"no such fields: {unknown}"
+    hints, about = get_type_hints(settings), comments(settings)
+    options = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default_of(field),
+            annotation=Annotated[
+                hints[field.name],
+                Parameter.combine(Parameter(help=about.get(field.name, "")), parameters.get(field.name)),
+            ],
+        )
+        for field in dataclasses.fields(settings)
+        if parameters.get(field.name, ...) is not None
+    ]
+
+    def apply(command: F) -> F:
+        signature = inspect.signature(command)
+        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        hints = get_type_hints(command, include_extras=True)
+        own = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in own]
+        keywords = [p for p in own if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        others = [p for p in own if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+        command.__signature__ = signature.replace(parameters=[*others, *keywords, *options])  # type: ignore[attr-defined]
+        return command
+
+    return apply
+
+
+def within(low: float, high: float, why: str) -> Callable[[type, Any], None]:
+    """A validator: the number lies in [low, high]."""
+
+    def check(_type: type, value: Any) -> None:
+        if value is not None and not low <= value <= high:
+            raise ValueError(f"{value:g} is not between {low:g} and {high:g}: {why}")
+
+    return check
+
+
+MOST_PICTURES = 1_000_000  # one call draws no more: a slip like 0-10000000000 should not fill the memory first
+
+
+def parse_seeds(text: str) -> list[tuple[int, str | None]]:
+    """`0-63,70,5:bag` as [(0, None), ..., (70, None), (5, "bag")]: seeds, ranges, labels of their own."""
+    found: list[tuple[int, str | None]] = []
+    for part in text.split(","):
+        item, _, label = part.strip().partition(":")
+        first, dash, last = (piece.strip() for piece in item.partition("-"))
+        if not first.isascii() or not first.isdigit() or (dash and not (last.isascii() and last.isdigit())):
+            raise UsageError(
+                f"--seeds: {part.strip()!r} in {text!r} is no seed: seeds are whole numbers from 0 on, and ranges of "
+                "them. Write for example --seeds 0-63,70"
+            )
+        low, high = int(first), int(last) if dash else int(first)
+        if high < low:
+            raise UsageError(f"--seeds: the range {item} runs backwards. Write {high}-{low}")
+        if high >= 2**63:
+            raise UsageError(f"--seeds: {high} is too large; seeds are below 2^63")
+        if len(found) + high - low + 1 > MOST_PICTURES:
+            raise UsageError(f"--seeds: {item} asks for more than {MOST_PICTURES:,} pictures. Draw them in parts")
+        found += [(seed, label.strip() or None) for seed in range(low, high + 1)]
+    return found
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """`sneaker, 3` as ("sneaker", "3")."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def pairs(seeds: list[tuple[int, str | None]], labels: tuple[str, ...]) -> list[tuple[int, str | None]]:
+    """One picture a seed and label: a seed without its own label goes with every one of `labels`, label by label."""
+    own = [pair for pair in seeds if pair[1] is not None]
+    free = [seed for seed, label in seeds if label is None]
+    everyone: list[tuple[int, str | None]] = [(seed, label) for label in labels for seed in free]
+    return (everyone if labels else [(seed, None) for seed in free]) + own
+
+
+def compress(seeds: list[int]) -> str:
+    """The shortest text that `parse_seeds` reads back as these seeds, in this order."""
+    runs: list[list[int]] = []
+    for seed in seeds:
+        if runs and seed == runs[-1][1] + 1:
+            runs[-1][1] = seed
+        else:
+            runs.append([seed, seed])
+    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def seeds_text(rows: Sequence[tuple[int, str | None]]) -> str:
+    """Rows of (seed, label) as one `--seeds` argument: `0-7:bag,0-3:shirt`."""
+    parts: list[str] = []
+    start = 0
+    for i in range(1, len(rows) + 1):
+        if i == len(rows) or rows[i][1] != rows[start][1]:
+            label = rows[start][1]
+            for run in compress([seed for seed, _ in rows[start:i]]).split(","):
+                parts.append(run if label is None else f"{run}:{label}")
+            start = i
+    return ",".join(parts)
+
+
+def flags(values: Mapping[str, Any], settings: type) -> list[str]:
+    """The options that say `values`, those at their default left out: what a person would have typed."""
+    words: list[str] = []
+    for field in dataclasses.fields(settings):
+        default = default_of(field)
+        value = values.get(field.name, default)
+        if value == default or value is None:
+            continue
+        name = field.name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", repr(value) if isinstance(value, float) else str(value)]
+    return words

@@ -1,0 +1,167 @@
+"""Pictures on disk: a grid with labels, a recipe inside the file, a walk as GIF or MP4.
+
+The recipe is JSON in the PNG text chunk "unnoise"; a second chunk, "parameters", holds the line that other programs
+know (A1111's). A file is written beside its name and moved over it, so that a reader never meets half a picture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from unnoise.errors import UserError
+
+Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) colour
+
+PAPER, INK = (255, 255, 255), (40, 40, 40)
+
+
+def image(pixels: Pixels) -> Image.Image:
+    """(H, W), (H, W, 1) or (H, W, 3) bytes as a picture."""
+    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+
+
+def enlargement(size: int, *, at_least: int = 56) -> int:
+    """The whole factor that makes a small picture large enough to see."""
+    return max(1, -(-at_least // size)) if size < at_least else 1
+
+
+def grid(
+    pictures: Sequence[Pixels], *, columns: int, rows: Sequence[str] = (), scale: int | None = None, gap: int = 3
+) -> Image.Image:
+    """Pictures in reading order, `columns` a line, each enlarged `scale` times by repeating pixels.
+
+    `rows` are labels on the left, one a line. `scale` None: large enough to see. Pictures of unequal size stand in
+    the upper left of equal cells.
+    """
+    assert pictures, "a grid of no pictures"
+    height = max(p.shape[0] for p in pictures)
+    width = max(p.shape[1] for p in pictures)
+    scale = scale or enlargement(min(height, width))
+    lines = -(-len(pictures) // columns)
+    cell_w, cell_h = width * scale + gap, height * scale + gap
+    font = ImageFont.load_default(max(10, min(18, cell_h // 4)))
+    margin = int(max((font.getlength(text) for text in rows), default=0)) + (3 * gap + 6 if any(rows) else 0)
+    sheet = Image.new("RGB", (margin + columns * cell_w + gap, lines * cell_h + gap), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, pixels in enumerate(pictures):
+        picture = image(pixels).convert("RGB")
+        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+        sheet.paste(picture, (margin + gap + i % columns * cell_w, gap + i // columns * cell_h))
+    for line, text in enumerate(rows[:lines]):
+        place = (margin - gap - 3, gap + line * cell_h + (cell_h - gap) // 2)
+        draw.text(place, text, fill=INK, font=font, anchor="rm")
+    return sheet
+
+
+def write_png(path: Path, picture: Image.Image, recipe: Mapping[str, Any] | None) -> None:
+    """Write a PNG with its recipe, or without one (None)."""
+    info = PngImagePlugin.PngInfo()
+    if recipe is not None:
+        info.add_text("unnoise", json.dumps(recipe))
+        info.add_itxt("parameters", parameters(recipe))
+    publish(path, lambda beside: picture.save(beside, format="PNG", pnginfo=info))
+
+
+def parameters(recipe: Mapping[str, Any]) -> str:
+    """The recipe as other programs write it: the prompt (here the label), then `Steps: 50, Sampler: ddim, ...`."""
+    request = recipe.get("request", {})
+    known = {
+        "Steps": request.get("steps"),
+        "Sampler": request.get("sampler"),
+        "Schedule type": request.get("grid"),
+        "CFG scale": request.get("guidance"),
+        "Seed": recipe.get("seed"),
+        "Size": "x".join(map(str, recipe.get("size", ()))) or None,
+        "Model hash": str(recipe.get("model", {}).get("sha256", ""))[:10] or None,
+        "Model": Path(str(recipe.get("model", {}).get("path", ""))).name or None,
+        "Version": f"unnoise {recipe.get('versions', {}).get('unnoise', '')}".strip(),
+    }
+    line = ", ".join(f"{name}: {value}" for name, value in known.items() if value is not None)
+    return f"{recipe.get('label') or ''}\n{line}"
+
+
+def read_recipe(path: Path) -> dict[str, Any] | None:
+    """The recipe inside a picture; None where it has none. UserError where the file is no readable picture."""
+    try:
+        with Image.open(path) as picture:
+            picture.load()  # chunks may stand behind the pixels
+            text = picture.info.get("unnoise")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a picture that can be read: {error}") from error
+    if not isinstance(text, str):
+        return None
+    try:
+        recipe = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: its recipe is damaged ({error}). Was the file edited after it was made?") from error
+    if not isinstance(recipe, dict):
+        raise UserError(f"{path}: its recipe is damaged (no JSON object). Was the file edited after it was made?")
+    return recipe
+
+
+def animation_writer(path: Path) -> Callable[[Path, Sequence[Image.Image], float], None]:
+    """The function that writes `path`, by its ending; a UserError at once where nothing here can write it."""
+    ending = path.suffix.lower()
+    if ending == ".gif":
+        return write_gif
+    if ending == ".mp4":
+        import importlib.util
+
+        if importlib.util.find_spec("imageio_ffmpeg") is None:
+            raise UserError(
+                f"--animation {path.name}: MP4 needs the package imageio-ffmpeg, which is not installed. "
+                "Run: pip install 'unnoise[video]', or ask for a .gif"
+            )
+        return write_mp4
+    raise UserError(f"--animation {path.name}: an animation is a .gif or an .mp4")
+
+
+def write_gif(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
+    """A GIF that lasts `seconds`, stands still for a second and a half at its end, and starts again."""
+    each = max(20, round(1000 * seconds / len(frames)))  # below 20 ms viewers slow down to 100
+    durations = [each] * (len(frames) - 1) + [1500]
+    first, *rest = [frame.quantize(128, dither=Image.Dither.NONE) for frame in frames]
+    publish(
+        path,
+        lambda beside: first.save(
+            beside, format="GIF", save_all=True, append_images=rest, duration=durations, loop=0, optimize=False
+        ),
+    )
+
+
+def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
+    """An MP4 (H.264) of `seconds`, its last frame held for a second and a half."""
+    import imageio_ffmpeg
+
+    width, height = (side + side % 2 for side in frames[0].size)  # H.264 wants even sides
+    rate = max(1.0, min(60.0, len(frames) / seconds))
+
+    def write(beside: Path) -> None:
+        writer = imageio_ffmpeg.write_frames(str(beside), (width, height), fps=rate, macro_block_size=2, quality=8)
+        writer.send(None)
+        for frame in [*frames, *[frames[-1]] * round(1.5 * rate)]:
+            padded = Image.new("RGB", (width, height), PAPER)
+            padded.paste(frame)
+            writer.send(np.asarray(padded).tobytes())
+        writer.close()
+
+    publish(path, write)
+
+
+def publish(path: Path, write: Callable[[Path], None]) -> None:
+    """Write beside `path`, then move over it: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

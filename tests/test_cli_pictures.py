@@ -1,0 +1,171 @@
+"""Pictures on disk: a recipe put in is the recipe read back, and the pixels are the pixels."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from unnoise.cli import inspect, pictures
+from unnoise.cli.main import main
+from unnoise.errors import UserError
+
+RECIPE = {
+    "model": {"path": "runs/00001-fashion", "weights": "", "sha256": "ab" * 32},
+    "seed": 5,
+    "label": "Ankle boot",
+    "size": [28, 28],
+    "request": {"sampler": "ddim", "steps": 20, "grid": "trailing", "eta": 0.25, "guidance": 2.0, "clip": False},
+    "together": "0-7:Ankle boot",
+    "versions": {"unnoise": "0.1.0", "torch": "2.13.0"},
+}
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (16, 24, 3)])
+def test_pixels_and_recipe_come_back(tmp_path, shape: tuple[int, ...]) -> None:
+    pixels = noise(*shape)
+    pictures.write_png(tmp_path / "a" / "b.png", pictures.image(pixels), RECIPE)
+    with Image.open(tmp_path / "a" / "b.png") as back:
+        assert np.array_equal(np.asarray(back), pixels.squeeze(-1) if shape[-1] == 1 else pixels)
+    assert pictures.read_recipe(tmp_path / "a" / "b.png") == RECIPE
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.png"]  # nothing left beside it
+
+
+def test_the_line_that_other_programs_know(tmp_path) -> None:
+    pictures.write_png(tmp_path / "a.png", pictures.image(noise(4, 4)), RECIPE)
+    with Image.open(tmp_path / "a.png") as back:
+        label, line = back.info["parameters"].split("\n")
+    assert label == "Ankle boot"
+    known = dict(part.split(": ") for part in line.split(", "))
+    assert known["Steps"] == "20"
+    assert known["Seed"] == "5"
+    assert known["CFG scale"] == "2.0"
+    assert known["Size"] == "28x28"
+    assert known["Model hash"] == "ababababab"
+
+
+def test_metadata_can_be_left_out(tmp_path) -> None:
+    pictures.write_png(tmp_path / "a.png", pictures.image(noise(4, 4)), None)
+    assert pictures.read_recipe(tmp_path / "a.png") is None
+
+
+def test_a_grid_shows_every_pixel_of_every_picture_in_reading_order() -> None:
+    drawn = [noise(28, 28) ^ np.uint8(i) for i in range(6)]
+    sheet = np.asarray(pictures.grid(drawn, columns=3, scale=2, gap=3).convert("L"))
+    assert sheet.shape == (2 * (56 + 3) + 3, 3 * (56 + 3) + 3)
+    for i, pixels in enumerate(drawn):
+        y, x = 3 + i // 3 * 59, 3 + i % 3 * 59
+        assert np.array_equal(sheet[y : y + 56 : 2, x : x + 56 : 2], pixels)
+
+
+def test_labels_stand_left_of_the_grid() -> None:
+    drawn = [noise(28, 28) for _ in range(4)]
+    bare = pictures.grid(drawn, columns=2)
+    named = pictures.grid(drawn, columns=2, rows=["Trouser", "Bag"])
+    margin = named.width - bare.width
+    assert named.height == bare.height
+    assert np.array_equal(np.asarray(named)[:, margin:], np.asarray(bare))
+    left = np.asarray(named.convert("L"))[:, :margin]
+    assert (left[: bare.height // 2] < 128).any()
+    assert (left[bare.height // 2 :] < 128).any()
+
+
+def test_a_gif_holds_every_frame_and_its_end(tmp_path) -> None:
+    frames = [Image.new("RGB", (20, 10), (k * 20, 0, 0)) for k in range(10)]
+    pictures.animation_writer(tmp_path / "walk.gif")(tmp_path / "walk.gif", frames, 2.0)
+    with Image.open(tmp_path / "walk.gif") as back:
+        times = [frame.info["duration"] for frame in ImageSequence.Iterator(back)]
+        colours = [frame.convert("RGB").getpixel((3, 3))[0] for frame in ImageSequence.Iterator(back)]
+    assert times == [200] * 9 + [1500]
+    assert colours == sorted(colours)
+    assert len(set(colours)) == 10
+
+
+@pytest.mark.skipif(importlib.util.find_spec("imageio_ffmpeg") is None, reason="imageio-ffmpeg is not installed")
+def test_an_mp4_is_written(tmp_path) -> None:
+    frames = [Image.new("RGB", (21, 11), (k * 20, 0, 0)) for k in range(10)]
+    pictures.animation_writer(tmp_path / "walk.mp4")(tmp_path / "walk.mp4", frames, 1.0)
+    assert (tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_mp4_without_its_package_says_what_to_install(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'unnoise\[video\]', or ask for a .gif"):
+        pictures.animation_writer(tmp_path / "walk.mp4")
+    with pytest.raises(UserError, match=r"a \.gif or an \.mp4"):
+        pictures.animation_writer(tmp_path / "walk.avi")
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path) -> None:
+    (tmp_path / "a.png").write_text("before")
+
+    def fail(beside) -> None:
+        beside.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        pictures.publish(tmp_path / "a.png", fail)
+    assert (tmp_path / "a.png").read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+# ------------------------------------------------------------------------------------------------------- info
+
+
+def test_info_prints_the_command(tmp_path, capsys) -> None:
+    pictures.write_png(tmp_path / "a.png", pictures.image(noise(28, 28)), RECIPE)
+    assert main(["info", str(tmp_path / "a.png"), "--command"]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == (
+        "unnoise sample runs/00001-fashion --seeds '0-7:Ankle boot' --sampler ddim --steps 20 "
+        "--grid-spacing trailing --eta 0.25 --guidance 2.0 --no-clip"
+    )
+    assert "is not here" in err
+    assert main(["info", str(tmp_path / "a.png"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"] == RECIPE
+
+
+def test_a_recipe_from_elsewhere_cannot_steer_shell_or_terminal(tmp_path) -> None:
+    evil = RECIPE | {"model": {"path": "x; rm -rf ~ \x1b[2J"}, "together": "0 $(reboot)"}
+    command = inspect.again(evil)
+    assert "'x; rm -rf ~ [2J'" in command
+    assert "'0 $(reboot)'" in command
+    assert "\x1b" not in command
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        (b"", "model.safetensors", "is empty"),
+        (b"<!DOCTYPE html><html>", "model.safetensors", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "model.safetensors", "git lfs pull"),
+        (b"\x80\x04\x95\x00", "model.bin", "pickle"),
+        (b"PK\x03\x04 zip", "model.ckpt", "pickle"),
+        (b"hello", "model.txt", "neither"),
+        ((1000).to_bytes(8, "little") + b'{"a":', "model.safetensors", "cut off"),
+        ((2).to_bytes(8, "little") + b"{}x", "model.safetensors", "bytes where its header says"),
+        (b"\x89PNG\r\n\x1a\nbroken", "a.png", "not a picture that can be read"),
+    ],
+)
+def test_info_says_what_a_file_really_is(tmp_path, capsys, content: bytes, name: str, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert main(["info", str(tmp_path / name)]) == 1
+    err = capsys.readouterr().err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_info_describes_weights_without_loading_them(tmp_path, capsys) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros((3, 4), np.float32), "b": np.zeros(5, np.float32)}, tmp_path / "m.safetensors", {"k": "v"})
+    assert main(["info", str(tmp_path / "m.safetensors"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["tensors"], found["parameters"], found["metadata"]) == ("weights", 2, 17, {"k": "v"})
