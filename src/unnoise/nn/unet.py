@@ -209,7 +209,7 @@ class Residual(nn.Module):
         h = self.conv2(F.dropout(h, self.dropout, self.training))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
-        return x + h
+        return torch.add(x, h)
 
 
 class Down(nn.Module):
