@@ -52,7 +52,7 @@ def test_a_saved_model_draws_the_same_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])
 def test_a_picture_belongs_to_its_seed(sampler: str) -> None:
-    """Not to its batch, its neighbours or its place. Convolutions of another batch size may round otherwise: 1 of 255."""
+    """Not to its batch, its neighbours or its place. Convolutions of another batch size may round by 1 of 255."""
     model = small()
     many = model.sample(seeds=range(7), labels=["cat"], sampler=sampler, batch=3, **FLOAT).pixels.int()
     for seed in (0, 5):

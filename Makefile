@@ -1,0 +1,47 @@
+# Everything works from a clean clone with Python 3.11 or newer and make: each target sets itself up in .venv first.
+#   make demo     train on clothes, draw, measure, write demo/report.html
+#   make test     everything that continuous integration checks
+#   make bench    the speed table, beside the peers
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+
+.PHONY: demo test lint bench docs clean
+
+demo: .venv/core
+	$(BIN)/unnoise demo
+
+test: .venv/dev lint
+	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+lint: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/bench
+	$(RUN) benchmarks
+
+.venv/pip:
+	$(PYTHON) -c 'import sys; sys.exit("unnoise needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": run make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/core: .venv/pip pyproject.toml requirements/pins.txt
+	$(RUN) pip install -q --disable-pip-version-check -c requirements/pins.txt torch
+	$(RUN) pip install -q --disable-pip-version-check -c requirements/pins.txt -e '.[compile]'
+	@touch $@
+
+.venv/dev: .venv/core
+	$(RUN) pip install -q --disable-pip-version-check -c requirements/pins.txt -e '.[dev,compile]'
+	@touch $@
+
+.venv/bench: .venv/dev
+	$(RUN) pip install -q --disable-pip-version-check -c requirements/pins.txt einops ema-pytorch accelerate
+	$(RUN) pip install -q --disable-pip-version-check --no-deps -c requirements/pins.txt denoising-diffusion-pytorch
+	@touch $@
+
+clean:
+	rm -rf .venv demo build *.egg-info .mypy_cache .ruff_cache .pytest_cache
