@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from worlds import Gaussian
 
 from unnoise.errors import UserError
 from unnoise.schedules import (
@@ -160,6 +161,17 @@ def test_posterior_is_bayes_on_a_grid() -> None:
     assert (kernel.x_coef * x + kernel.x_t_coef * x_t).item() == pytest.approx(mean.item(), rel=1e-9)
     assert kernel.small.item() == pytest.approx(variance.item(), rel=1e-7)
     assert kernel.large.item() == pytest.approx(forward.item(), rel=1e-9)
+
+
+@everywhere
+def test_the_score_is_the_gradient_of_the_log_density(schedule: Schedule) -> None:
+    """Gaussian data: x_t ~ N(alpha m, v), so the score is -(x_t - alpha m) / v; and noise and picture say each other."""
+    world, level = Gaussian(0.2, 0.5), schedule.at(0.4)
+    x_t = torch.linspace(-2, 2, 7, dtype=torch.float64)[None]
+    mean = world.denoise(x_t, level)
+    expected = -(x_t - level.alpha * world.mean) / world.variance(level)
+    assert torch.allclose(level.score(x_t, mean), expected, rtol=1e-9)
+    assert torch.allclose(level.mix(mean, level.eps(x_t, mean)), x_t)
 
 
 @everywhere

@@ -1,0 +1,132 @@
+"""Which wrong letter would the tests miss? Run by hand: `python tests/mutate.py`. Not collected by pytest.
+
+Each fault below changes one symbol or word of the core, in a copy of the tree, and runs the core's tests until one
+fails. A fault that no test catches has survived, and the script ends with 1. `--markdown FILE` writes the table that
+docs/tests.md shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TESTS = [
+    "test_schedules", "test_denoiser", "test_samplers", "test_noise", "test_guidance", "test_bound", "test_conditions",
+    "test_patch", "test_model",
+]  # fmt: skip
+
+FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what stands there wrongly)
+    ("schedules.py", "return -self.eps(x_t, mean)", "return self.eps(x_t, mean)"),
+    ("schedules.py", "x_coef=to.alpha * renewed", "x_coef=at.alpha * renewed"),
+    ("schedules.py", "small=to.sigma.square()", "small=at.sigma.square()"),
+    ("schedules.py", "2 * (at.log_ratio - to.log_ratio)", "1 * (at.log_ratio - to.log_ratio)"),
+    ("schedules.py", "logsigmoid(2 * log_ratio.double())", "logsigmoid(log_ratio.double())"),
+    ("schedules.py", "torch.log1p(-self.betas()).cumsum(0)", "torch.log(self.betas()).cumsum(0)"),
+    ("schedules.py", "scale = 1000 / self.steps\n        return _linspace", "scale = 1\n        return _linspace"),
+    ("schedules.py", "clamp(max=self.max_beta)", "clamp(max=1)"),
+    ("schedules.py", "offset: float = 0.008", "offset: float = 0.08"),
+    ("schedules.py", "return Level(1 - t, t.clone())", "return Level(1 - t, (1 - t))"),
+    ("schedules.py", "place = (t * self.steps - 1) / (self.steps - 1)", "place = (t * self.steps) / self.steps"),
+    ("denoiser.py", "lambda t, level: t * steps - 1", "lambda t, level: t * steps"),
+    ("denoiser.py", "return -level.log_ratio / 4", "return -level.log_ratio / 2"),
+    ("denoiser.py", "lambda level: (-level.sigma, level.alpha)", "lambda level: (level.sigma, level.alpha)"),
+    ("denoiser.py", "lambda level: (-_ones(level), _ones(level))", "lambda level: (_ones(level), _ones(level))"),
+    ("denoiser.py", "det = level.alpha * b - level.sigma * a", "det = level.alpha * b + level.sigma * a"),
+    ("denoiser.py", "self.predicts.error(level).square()", "self.predicts.error(level)"),
+    ("denoiser.py", "-spread * level.alpha / norm(level)", "spread * level.alpha / norm(level)"),
+    ("denoiser.py", "return out, (spread + 1) / 2", "return out, spread / 2"),
+    ("objectives.py", "return level.snr.clamp(min=1)", "return level.snr.clamp(max=1)"),
+    ("objectives.py", "level.snr.clamp(max=gamma)", "level.snr.clamp(min=gamma)"),
+    ("objectives.py", "(k + level.snr) ** gamma", "(k + level.snr) * gamma"),
+    ("objectives.py", "(sigma2 * spread**2)", "(sigma2 * spread)"),
+    ("objectives.py", "((u * steps).floor() + 1)", "((u * steps).floor())"),
+    ("objectives.py", "before - level.snr) / 2", "before - level.snr)"),
+    ("samplers/walk.py", "State(x, times[0])", "State(x, times[1])"),
+    ("samplers/times.py", "(entries.double() + 1) / table", "entries.double() / table"),
+    ("samplers/times.py", "(0.8 * table) ** 0.5", "(1.0 * table) ** 0.5"),
+    ("samplers/times.py", "places.round() - 1", "places.round()"),
+    ("samplers/times.py", "sigma_min ** (1 / rho)", "sigma_min ** rho"),
+    ("samplers/ddpm.py", "over(kernel.x_t_coef, state.x) * state.x", "over(kernel.x_coef, state.x) * state.x"),
+    ("samplers/ddpm.py", "variance(kernel, at, estimate).sqrt()", "variance(kernel, at, estimate)"),
+    ("samplers/ddpm.py", "over((s > 0).double(), x).bool()", "over((s >= 0).double(), x).bool()"),
+    ("samplers/ddpm.py", "kernel.x_coef.square() * open_", "kernel.x_coef * open_"),
+    ("samplers/ddpm.py", "spread * over(kernel.large.log(), spread) + (1", "spread * over(kernel.small.log(), spread) + (1"),
+    ("samplers/ddim.py", "eta**2 * kernel.small", "eta * kernel.small"),
+    ("samplers/ddim.py", "to.alpha - keep * at.alpha", "to.alpha - keep * to.alpha"),
+    ("samplers/ddim.py", "kernel.large if sigma_hat else renewed", "kernel.small if sigma_hat else renewed"),
+    ("samplers/heun.py", "to.eps(euler, second.mean)) / 2", "to.eps(euler, second.mean)) / 3"),
+    ("samplers/heun.py", "to.eps(euler, second.mean)", "to.eps(euler, first.mean)"),
+    ("samplers/heun.py", "to.sigma - grow * at.sigma", "to.sigma + grow * at.sigma"),
+    ("samplers/heun.py", "1 + churn, 1.0", "1 - churn, 1.0"),
+    ("samplers/heun.py", ".square() - ratio.square())", ".square() - ratio)"),
+    ("noise.py", "(seed, round(time * _TICKS), draw)", "(seed, round(time * _TICKS))"),
+    ("noise.py", 'digest.update(b"f"', 'digest.update(b"i"'),
+    ("guidance/classifier_free.py", "torch.lerp(without, told, scale)", "torch.lerp(told, without, scale)"),
+    ("guidance/classifier_free.py", "spread.chunk(2)[1]", "spread.chunk(2)[0]"),
+    ("guidance/clamp.py", "mean.clamp(-edge, edge) / edge", "mean.clamp(-edge, edge)"),
+    ("likelihood/bound.py", "x + 1 / 255 - mean", "x + 1 / 127 - mean"),
+    ("likelihood/bound.py", "torch.exp(log_small - log_variance) - 1", "torch.exp(log_variance - log_small) - 1"),
+    ("likelihood/bound.py", "x < -0.999, log_upper", "x < -0.999, log_lower"),
+    ("conditions.py", "torch.cat([self.label, other.label])", "torch.cat([other.label, self.label])"),
+    ("patch.py", "    finally:\n        restore(undo)", "    finally:\n        pass"),
+    ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),
+    ("generate.py", "math.hypot(start.alpha.item(), start.sigma.item())", "start.alpha.item()"),
+    ("model.py", "uniform((), seed,", "uniform((), 0,"),
+]  # fmt: skip
+
+
+def caught_by(fault: tuple[str, str, str]) -> str | None:
+    """The test that fails with this fault; None where all pass."""
+    file, right, wrong = fault
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        shutil.copytree(ROOT / "src", tree / "src", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "tests", tree / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        path = tree / "src" / "unnoise" / file
+        text = path.read_text()
+        assert text.count(right) >= 1, f"{file} no longer holds {right!r}: bring this list up to date"
+        path.write_text(text.replace(right, wrong, 1))
+        result = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider",
+             *(f"tests/{name}.py" for name in TESTS)],
+            cwd=tree, env={**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, timeout=600, check=False,
+        )  # fmt: skip
+    found = re.search(r"^(?:FAILED|ERROR) (?:tests/)?(\S+)", result.stdout, re.MULTILINE)
+    if result.returncode == 0:
+        return None
+    return found[1] if found else result.stdout.strip().splitlines()[-1]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--markdown", type=Path, help="write the table here")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="faults whose file holds this text")
+    asked = parser.parse_args()
+    faults = [fault for fault in FAULTS if asked.only in fault[0]]
+    lines = ["| file | the fault | caught by |", "| --- | --- | --- |"]
+    survivors = 0
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        for (file, right, wrong), test in zip(faults, pool.map(caught_by, faults)):
+            survivors += test is None
+            short = (re.sub(r"\s+", " ", text).replace("|", "\\|") for text in (right, wrong))
+            line = "| {} | `{}` → `{}` | {} |".format(file, *short, f"`{test}`" if test else "**nothing: survived**")
+            lines.append(line)
+            print(line, flush=True)
+    print(f"{len(faults)} faults, {survivors} survived")
+    if asked.markdown:
+        asked.markdown.write_text("\n".join(lines) + "\n")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
