@@ -36,7 +36,7 @@ def test_everything_in_the_key_matters() -> None:
 
 
 def test_keys_are_not_confused() -> None:
-    keys = [(1, 2), (12,), (1, 2.0), ("1", 2), ("12",), (1, 2, 0)]
+    keys: list[tuple[int | str, ...]] = [(1, 2), (12,), ("1", 2), ("1", "2"), ("12",), (1, 2, 0), (-1, 2)]
     values = {tuple(normal((4,), *key).tolist()) for key in keys}
     assert len(values) == len(keys)
 

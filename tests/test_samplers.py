@@ -234,6 +234,24 @@ def test_eta_one_is_ancestral_with_the_small_variance(schedule: Schedule) -> Non
     assert torch.allclose(a, b, atol=1e-12)
 
 
+@pytest.mark.parametrize("eta", [0.2, 0.5, 1.0])
+def test_eta_is_the_share_of_the_posteriors_deviation(eta: float) -> None:
+    """The paper's sigma(eta), eq. 16, in its own letters: what multiplies z. And the rest of the noise is kept."""
+    schedule, world = LinearBeta(), Finite(torch.tensor([[0.3]], dtype=torch.float64))
+    t, s = (torch.tensor(time, dtype=torch.float64) for time in (0.5, 0.4))
+    kept_t, kept_s = schedule(t).alpha.square(), schedule(s).alpha.square()
+    sigma = eta * ((1 - kept_s) / (1 - kept_t)).sqrt() * (1 - kept_t / kept_s).sqrt()
+    x = torch.tensor([[0.7]], dtype=torch.float64)
+
+    def moved(z: float, x: Tensor = x) -> float:
+        noise = torch.full((1, 1), z, dtype=torch.float64)
+        return ddim(eta)(world.denoiser(schedule), State(x, t), s, lambda s, draw=0: noise).x.item()
+
+    assert moved(1) - moved(0) == pytest.approx(sigma.item(), rel=1e-9)
+    gain = moved(0, x + 1) - moved(0)
+    assert gain == pytest.approx(((1 - kept_s - sigma**2) / (1 - kept_t)).sqrt().item(), rel=1e-9)
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 def test_the_known_variance_reproduces_every_marginal(schedule: Schedule) -> None:
     """Ancestral steps with the best variance are exact on Gaussian data: V stays alpha^2 s^2 + sigma^2 at every t."""

@@ -21,26 +21,24 @@ Noise = Callable[[Tensor, int], Tensor]
 _TICKS = 2**40  # times are told apart to 1e-12: not by the last digit of how a grid was computed
 
 
-def generator(*key: int | float | str) -> torch.Generator:
+def generator(*key: int | str) -> torch.Generator:
     """The CPU generator of this key. Keys that differ in anything have independent generators."""
     digest = hashlib.blake2b(digest_size=8)
     for part in key:
         match part:
             case str():
                 digest.update(b"s" + struct.pack("<q", len(part.encode())) + part.encode())
-            case float():
-                digest.update(b"f" + struct.pack("<d", part))
             case _:
                 digest.update(b"i" + int(part).to_bytes(16, "little", signed=True))
     return torch.Generator().manual_seed(int.from_bytes(digest.digest(), "little") >> 1)
 
 
-def normal(shape: Sequence[int], *key: int | float | str) -> Tensor:
+def normal(shape: Sequence[int], *key: int | str) -> Tensor:
     """Standard normals, float32."""
     return torch.randn(tuple(shape), generator=generator(*key))
 
 
-def uniform(shape: Sequence[int], *key: int | float | str) -> Tensor:
+def uniform(shape: Sequence[int], *key: int | str) -> Tensor:
     """Uniform on [0, 1), float64."""
     return torch.rand(tuple(shape), generator=generator(*key), dtype=torch.float64)
 
@@ -65,5 +63,5 @@ class Seeds:
         times = t.double().expand(len(self.seeds)).tolist()
         return self._rows([(seed, round(time * _TICKS), draw) for seed, time in zip(self.seeds, times)])
 
-    def _rows(self, keys: list[tuple[int | float | str, ...]]) -> Tensor:
+    def _rows(self, keys: list[tuple[int | str, ...]]) -> Tensor:
         return torch.stack([normal(self.shape, *key) for key in keys]).to(self.device)
