@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -254,7 +254,7 @@ def _dead(name: str) -> bool:
 # --- tensors ---
 
 
-def save(tensors: dict[str, Tensor], path: Path) -> None:
+def save(tensors: Mapping[str, Tensor], path: Path) -> None:
     """A safetensors file."""
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
 
@@ -267,6 +267,6 @@ def read(path: Path) -> dict[str, Tensor]:
         raise Damaged(path.parent, path.name, f"cannot be read: {e}") from None
 
 
-def size(tensors: dict[str, Tensor]) -> int:
+def size(tensors: Mapping[str, Tensor]) -> int:
     """Bytes."""
     return sum(value.numel() * value.element_size() for value in tensors.values())
