@@ -1,0 +1,163 @@
+"""From a picture file to pixels: upright, opaque, 8 bits, grey or colour, the shortest side as asked.
+
+What becomes of each kind (tests/test_data_decode.py has a picture with a known truth for each):
+
+    grey, colour           as they are; grey repeated for 3 channels, colour to grey by ITU-R 601 luma
+    transparent            (RGBA, LA, a palette's or a PNG's transparent colour) laid over `background`
+    palette                looked up
+    CMYK                   (255 - C)(255 - K) / 255 and so on; JPEGs are inverted first, as Adobe writes them
+    16 bits grey           v / 257, rounded (65535 is 255); colour with 16 bits keeps the upper 8
+    32 bits, float         broken: their range is not known
+    animated               the first frame
+    EXIF orientation       applied; colour profiles are not
+    resizing               Lanczos, after all of the above; JPEGs much larger than needed are decoded at a smaller scale
+
+Only raster formats that cannot run a program are opened (EPS, for one, is a program). Pixel counts are checked against
+`max_pixels` before decoding, so that a bomb costs nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from unnoise.data.source import Unreadable
+from unnoise.settings import DataConfig
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
+SUFFIXES = frozenset(
+    (
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".avif",
+        ".jp2",
+    )
+)
+
+_UPRIGHT = {  # EXIF 2.3, tag 0x0112: how the stored picture must be turned
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_filters = threading.Lock()  # warnings.catch_warnings swaps a global list: one thread at a time
+
+
+class Picture(NamedTuple):
+    """A decoded picture, and what it was."""
+
+    pixels: NDArray[np.uint8]  # (C, H, W), the shorter of H and W is config.size
+    size: tuple[int, int]  # width and height in the file, upright
+    mode: str  # Pillow's name for what was stored
+
+
+def decode(data: bytes | NDArray[np.uint8], config: DataConfig) -> Picture:
+    """The picture in an encoded file, or in pixels (H, W) or (H, W, C). Raises Unreadable with the reason."""
+    try:
+        image = Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, config)
+        mode = image.mode
+        image = _upright(image)
+        size = image.size
+        image = _resize(_flatten(image, config.background), config)
+        image = image.convert("L" if config.channels == 1 else "RGB")
+    except (Unreadable, MemoryError):
+        raise
+    except Exception as error:  # Pillow's readers raise a zoo: OSError, SyntaxError, struct.error, KeyError ...
+        raise Unreadable(str(error) or type(error).__name__) from error
+    pixels = np.asarray(image)
+    return Picture(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)), size, mode)
+
+
+def _open(data: bytes, config: DataConfig) -> Image.Image:
+    """A loaded picture, its header checked first."""
+    try:
+        with _filters, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable("a decompression bomb, or far too large: " + str(error)) from error
+    except UnidentifiedImageError as error:
+        raise Unreadable(what_it_is(data)) from error
+    width, height = image.size
+    if width * height > config.max_pixels:
+        raise Unreadable(f"{width} x {height} pixels are more than max_pixels = {config.max_pixels:,}")
+    if image.format == "JPEG":
+        image.draft(None, (2 * config.size, 2 * config.size))  # never below twice what Lanczos will bring it to
+    image.load()
+    return image
+
+
+def what_it_is(data: bytes) -> str:
+    """Why these bytes are no picture, as far as their beginning tells."""
+    head = data[:512].lstrip().lower()
+    if not data:
+        return "empty (0 bytes)"
+    if head.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, not the file itself: run `git lfs pull`"
+    if head.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, not a picture: the download went wrong"
+    if head.startswith((b"<?xml", b"<svg")):
+        return "an XML or SVG file, not a raster picture"
+    return "not a picture in a format that is read here (" + ", ".join(FORMATS) + ")"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # spoilt EXIF beside good pixels
+        return image
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    """Opaque 8 bits: mode L or RGB."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        image = _eight_bits(image)
+    elif image.mode in ("I", "F"):
+        raise Unreadable(f"pixels of mode {image.mode} (32 bits) have no known range: save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        above = image.convert("RGBA")
+        below = Image.new("RGB", image.size, background)
+        below.paste(above, mask=above.getchannel("A"))
+        return below
+    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
+    clear = image.info.get("transparency")  # a PNG's transparent grey, in 16 bits
+    if isinstance(clear, int):
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _resize(image: Image.Image, config: DataConfig) -> Image.Image:
+    """The shortest side becomes `size`; the other keeps the proportion, rounded."""
+    short = min(image.size)
+    if short == config.size:
+        return image
+    width, height = (max(config.size, (side * config.size + short // 2) // short) for side in image.size)
+    if width * height > max(config.max_pixels, config.size**2):
+        raise Unreadable(f"{image.size[0]} x {image.size[1]} pixels are too thin to be resized to {config.size}")
+    return image.resize((width, height), Image.Resampling.LANCZOS)
