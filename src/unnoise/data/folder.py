@@ -1,0 +1,77 @@
+"""A folder of pictures, sub-folders included; links are followed, a loop of links once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from unnoise.data.source import FILE_BYTES, Source, Unreadable
+from unnoise.data.tree import is_picture, natural, seen, tell
+from unnoise.errors import UserError
+
+TEXT_BYTES = 64 * 2**20  # a metadata.jsonl or caption larger than this is not text
+
+
+def folder(path: Path) -> Source:
+    """The pictures below `path`, in natural order. Raises UserError where there are none."""
+    files = _files(path)
+    names = sorted((name for name in files if is_picture(name)), key=natural)
+    if not names:
+        raise UserError(_no_pictures(path, files))
+    others = [name for name in files if name.endswith((".txt", "metadata.jsonl"))]
+    told = tell(names, others, lambda name: _text(path / name), str(path))
+
+    def read(i: int) -> bytes:
+        with open(path / names[i], "rb") as file:
+            data = file.read(FILE_BYTES + 1)
+        if len(data) > FILE_BYTES:
+            raise Unreadable(f"larger than {FILE_BYTES >> 20} MiB")
+        return data
+
+    return Source(
+        where=str(path),
+        names=tuple(names),
+        sizes=np.array([files[name] for name in names], np.int64),
+        read=read,
+        classes=told.classes,
+        labels=told.labels,
+        captions=told.captions,
+        notes=told.notes,
+    )
+
+
+def _files(top: Path) -> dict[str, int]:
+    """Every file below `top` by its relative name, and its size (0 for a link to nothing)."""
+    files: dict[str, int] = {}
+    been: set[str] = set()
+    for here, below, names in os.walk(top, followlinks=True):
+        real = os.path.realpath(here)
+        if real in been:
+            below.clear()
+            continue
+        been.add(real)
+        below.sort()  # which of two links to one folder is walked must not depend on the disk
+        relative = Path(here).relative_to(top)
+        for name in names:
+            full = os.path.join(here, name)
+            if os.path.isfile(full) or os.path.islink(full):  # no pipes, no devices
+                files[(relative / name).as_posix()] = os.path.getsize(full) if os.path.exists(full) else 0
+    return files
+
+
+def _text(path: Path) -> str:
+    if path.stat().st_size > TEXT_BYTES:
+        raise UserError(f"{path} is larger than {TEXT_BYTES >> 20} MiB, too large for text about pictures")
+    return path.read_text(encoding="utf-8-sig", errors="replace")
+
+
+def _no_pictures(path: Path, files: dict[str, int]) -> str:
+    if not files:
+        return f"{path} is an empty folder; give a folder with pictures in it (.png, .jpg, .webp ...)"
+    data = [
+        name for name in sorted(files, key=natural) if name.endswith((".npz", ".npy", ".zip", ".tar")) or "idx3" in name
+    ]
+    hint = f"; did you mean {path / data[0]}?" if data else "; give a folder with .png, .jpg, .webp ... files"
+    return f"no pictures in {path}: it holds {seen(files)}{hint}"
