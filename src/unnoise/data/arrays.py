@@ -1,0 +1,141 @@
+"""Pictures in numpy files: .npz (images, and labels beside them), .npy (labels in NAME-labels.npy beside it).
+
+Axes: (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4. Values become bytes:
+
+    uint8 as is;  bool 0 or 255;  other whole numbers within 0..255 as is, uint16 beyond that v / 257
+    float in [0, 1] is 255 v, in [-1, 1] with a negative 127.5 (v + 1), in [0, 255] as is; all rounded
+
+Nothing is unpickled, so a file cannot run code. A .npy of bytes is mapped into memory, not read.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unnoise.data.idx import array_source
+from unnoise.data.source import ARRAY_BYTES, Source, is_bomb, number_classes
+from unnoise.errors import UserError
+
+IMAGES = ("images", "image", "x", "X", "data", "pictures", "arr_0")
+LABELS = ("labels", "label", "y", "Y", "targets", "arr_1")
+NAMES = ("classes", "class_names", "label_names")
+CHANNELS = (1, 3, 4)
+
+
+def arrays(path: Path, split: str = "") -> Source:
+    """A .npz or .npy. `split` reads x_test or test_images instead of x_train. Raises UserError for anything else."""
+    if path.suffix == ".npy":
+        beside = path.with_name(path.stem + "-labels.npy")
+        return _source(_load(path), _load(beside) if beside.exists() else None, None, str(path))
+    try:
+        with zipfile.ZipFile(path) as members:
+            for info in members.infolist():
+                if info.file_size > ARRAY_BYTES or is_bomb(info.file_size, info.compress_size):
+                    raise UserError(
+                        f"{info.filename} in {path} unpacks {info.compress_size:,} bytes to {info.file_size:,}, "
+                        "as a bomb does; save it with numpy.savez (not compressed)"
+                    )
+        with np.load(path, allow_pickle=False) as file:
+            keys = tuple(file.files)
+            images = _find(keys, IMAGES, split)
+            if not images:
+                raise UserError(
+                    f"no pictures in {path}: it holds {', '.join(keys) or 'nothing'}; name the array 'images'"
+                )
+            labels, names = _find(keys, LABELS, split), _find(keys, NAMES, "")
+            return _source(file[images], file[labels] if labels else None, file[names] if names else None, str(path))
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(_refusal(path, error)) from error
+
+
+def _load(path: Path) -> NDArray[np.generic]:
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(_refusal(path, error)) from error
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    if "pickle" in str(error).lower() or "Object arrays" in str(error):
+        return f"{path} holds Python objects (or is no numpy file), which could run code; save plain numbers instead"
+    return f"{path} cannot be read as a numpy file ({error}); save it again with numpy.savez"
+
+
+def _find(keys: tuple[str, ...], known: tuple[str, ...], split: str) -> str:
+    """The key of a known name; x_train, train_images and the like stand for the split."""
+    split = split or "train"
+    for name in known:
+        for key in (f"{name}_{split}", f"{split}_{name}", name):
+            if key in keys:
+                return key
+    return ""
+
+
+def _source(
+    images: NDArray[np.generic], labels: NDArray[np.generic] | None, names: NDArray[np.generic] | None, where: str
+) -> Source:
+    pixels, note = as_bytes(_channels_last(images, where), where)
+    classes: tuple[str, ...] = ()
+    rows = None
+    if labels is not None:
+        flat = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        if flat.shape != pixels.shape[:1]:
+            raise UserError(
+                f"{where} has labels of shape {labels.shape} for {len(pixels)} pictures; give one number each"
+            )
+        classes, rows = number_classes(flat, where)
+        if names is not None:
+            if len(names) < len(classes):
+                raise UserError(f"{where} names {len(names)} classes and has a label {len(classes) - 1}; name them all")
+            classes = tuple(str(name) for name in names)
+    return array_source(pixels, where, classes=classes, labels=rows, notes=(note,) if note else ())
+
+
+def _channels_last(images: NDArray[np.generic], where: str) -> NDArray[np.generic]:
+    if images.ndim == 3:
+        return images
+    if images.ndim == 4:
+        last, first = images.shape[3] in CHANNELS, images.shape[1] in CHANNELS
+        if last and first:
+            raise UserError(
+                f"{where} has shape {images.shape}, which can be read two ways; give (N, H, W, C), H not 1, 3, 4"
+            )
+        if last:
+            return images[..., 0] if images.shape[3] == 1 else images
+        if first:
+            return images[:, 0] if images.shape[1] == 1 else images.transpose(0, 2, 3, 1)
+    raise UserError(
+        f"{where} has shape {images.shape}; give (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4"
+    )
+
+
+def as_bytes(values: NDArray[np.generic], where: str) -> tuple[NDArray[np.uint8], str]:
+    """Values as bytes, by the table above, and a note where a range had to be read off the values."""
+    kind = values.dtype
+    if kind == np.uint8:
+        return values.view(np.ndarray).astype(np.uint8, copy=False), ""
+    if kind == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255), ""
+    if not values.size or kind.kind not in "iuf":
+        raise UserError(f"{where} holds {values.size} values of type {kind}; give bytes, or numbers in [0, 1]")
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise UserError(f"{where} holds values that are not finite; remove them")
+    if kind.kind == "f":
+        for least, most, scale, shift in ((0.0, 1.0, 255.0, 0.0), (-1.0, 1.0, 127.5, 127.5), (0.0, 255.0, 1.0, 0.0)):
+            if least <= low and high <= most:
+                bytes_ = np.rint(values.astype(np.float64) * scale + shift).astype(np.uint8)
+                return bytes_, f"float values from {low:g} to {high:g} read as [{least:g}, {most:g}]"
+    elif low >= 0 and high <= 255:
+        return values.astype(np.uint8), ""
+    elif kind == np.uint16:
+        return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8), "16-bit values scaled to 8 bits"
+    raise UserError(
+        f"{where} holds {kind} from {low:g} to {high:g}, in no known range; give bytes, or numbers in [0, 1]"
+    )

@@ -1,0 +1,98 @@
+"""IDX files, as MNIST's: a big-endian header (0, 0, type, number of axes, then each length) and bytes.
+
+http://yann.lecun.com/exdb/mnist; plain, .gz or .xz. Labels stand in a file of the same name with "labels" for "images"
+and "idx1" for "idx3".
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unnoise.data.source import ARRAY_BYTES, Source, is_bomb, number_classes
+from unnoise.errors import UserError
+
+
+def is_idx(path: Path) -> bool:
+    """Whether the file begins as an IDX file of bytes does."""
+    try:
+        with _opened(path) as file:
+            head = file.read(4)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error):
+        return False
+    return len(head) == 4 and head[:3] == b"\0\0\x08" and 1 <= head[3] <= 4
+
+
+def idx(path: Path, *, classes: tuple[str, ...] = ()) -> Source:
+    """Pictures, and labels where they stand beside; `classes` names them. Raises UserError for a spoilt file."""
+    pictures = _array(path)
+    if pictures.ndim < 3:
+        raise UserError(f"{path} has {pictures.ndim} axes and holds no pictures; give the file of images")
+    beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    names: tuple[str, ...] = ()
+    labels = None
+    if beside != path and beside.exists():
+        values = _array(beside)
+        if values.shape != pictures.shape[:1]:
+            raise UserError(f"{beside} has {len(values)} labels for {len(pictures)} pictures in {path}; give its own")
+        names, labels = number_classes(values, str(beside))
+        if classes and len(names) > len(classes):
+            raise UserError(f"{beside} has a label {len(names) - 1}; there are {len(classes)} classes")
+    return array_source(pictures, str(path), classes=classes or names, labels=labels)
+
+
+def array_source(
+    pictures: NDArray[np.uint8],
+    where: str,
+    *,
+    classes: tuple[str, ...] = (),
+    labels: NDArray[np.int64] | None = None,
+    notes: tuple[str, ...] = (),
+) -> Source:
+    """Pixels (N, H, W) or (N, H, W, C), uint8, as a source; names are row numbers."""
+    return Source(
+        where=where,
+        names=tuple(str(i) for i in range(len(pictures))),
+        sizes=np.full(len(pictures), int(np.prod(pictures.shape[1:])), np.int64),
+        read=lambda i: np.asarray(pictures[i]),
+        array=pictures,
+        classes=classes,
+        labels=labels,
+        notes=notes,
+    )
+
+
+def _opened(path: Path) -> IO[bytes]:
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    return lzma.open(path, "rb") if path.suffix == ".xz" else open(path, "rb")
+
+
+def _array(path: Path) -> NDArray[np.uint8]:
+    """The whole array; exactly as many bytes are unpacked as the header says, and no more than the file can mean."""
+    try:
+        with _opened(path) as file:
+            head = file.read(4)
+            if len(head) < 4 or head[:3] != b"\0\0\x08":
+                raise UserError(f"{path} is not an IDX file of bytes (it begins {head.hex(' ')}); give one that is")
+            shape = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
+            count = 1
+            for length in shape:
+                count *= length
+            if count > ARRAY_BYTES or is_bomb(count, path.stat().st_size):
+                raise UserError(
+                    f"{path} claims {count:,} bytes in a file of {path.stat().st_size:,}; it is damaged or a bomb"
+                )
+            data = file.read(count + 1)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, struct.error) as error:
+        raise UserError(f"{path} cannot be unpacked ({error}); download it again") from error
+    if len(data) != count:
+        raise UserError(f"{path} holds {len(data):,} bytes or more where its header says {count:,}; download it again")
+    return np.frombuffer(data, np.uint8).reshape(shape)

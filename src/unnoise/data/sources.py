@@ -1,0 +1,65 @@
+"""Which kind of source a path is: a set that comes with the package, or what lies there on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from unnoise.data.archive import SUFFIXES as ARCHIVES
+from unnoise.data.archive import archive
+from unnoise.data.arrays import arrays
+from unnoise.data.decode import SUFFIXES as PICTURES
+from unnoise.data.fashion import fashion
+from unnoise.data.folder import folder
+from unnoise.data.idx import idx, is_idx
+from unnoise.data.source import Source
+from unnoise.data.table import table
+from unnoise.data.toy import toy
+from unnoise.errors import UserError, unknown
+
+SETS: dict[str, Callable[[str], Source]] = {"fashion": fashion, "toy": toy}
+PICKLES = frozenset((".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib"))
+KINDS = "a folder of pictures, .npz, .npy, IDX (.gz, .xz), .parquet, .zip or .tar"
+
+
+def find(path: str) -> Source:
+    """The source that `path` names; `:test` after it is a split. Raises UserError where there is none."""
+    name, _, split = path.partition(":")
+    if name in SETS:
+        if split not in ("", "train", "test"):
+            raise unknown(f"split of {name}", split, ("train", "test"))
+        return SETS[name](split or "train")
+    where, split = Path(path), ""
+    if not where.exists() and ":" in path:
+        head, _, split = path.rpartition(":")
+        where = Path(head)
+    if not where.exists():
+        raise UserError(
+            f"there is no {where}, and no set of that name comes with unnoise ({', '.join(SETS)}); "
+            "check the path given as data"
+        )
+    return _at(where, split)
+
+
+def _at(path: Path, split: str) -> Source:
+    lower = path.name.lower()
+    suffix = Path(lower).suffix
+    if suffix == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
+        return table(path, split)
+    if suffix == ".npz":
+        return arrays(path, split)
+    if split:
+        raise UserError(f"{path} has no splits to take {split!r} from; give the path of that part alone")
+    if path.is_dir():
+        return folder(path)
+    if suffix == ".npy":
+        return arrays(path)
+    if lower.endswith(ARCHIVES):
+        return archive(path)
+    if is_idx(path):
+        return idx(path)
+    if suffix in PICTURES:
+        raise UserError(f"{path} is one picture; give the folder that it lies in")
+    if suffix in PICKLES:
+        raise UserError(f"{path} looks like a pickle, which could run code and is never read; give {KINDS}")
+    raise UserError(f"{path} is in no format that is read here; give {KINDS}")

@@ -1,0 +1,184 @@
+"""Parquet tables with picture files in a column: plain bytes, or {bytes, path} as Hugging Face's `datasets` has them.
+
+A file, or a folder of shards. Classes from a column `label` (or class, category, fine_label), words or numbers, named
+by the ClassLabel in the schema if there is one; captions from `caption`, `text`, `prompt` or `name`; `PATH:test` keeps
+the rows whose column `split` says so, or the shards whose names begin so. Row groups are read when asked for, and a
+few are kept.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unnoise.data.source import FILE_BYTES, Source, Unreadable, number_classes
+from unnoise.data.tree import natural
+from unnoise.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+IMAGES = ("image", "img", "picture", "jpg", "png", "webp", "bytes", "image_bytes")
+LABELS = ("label", "labels", "class", "category", "fine_label")
+CAPTIONS = ("caption", "text", "prompt", "name")
+KEPT_BYTES = 512 * 2**20  # of row groups, decompressed
+
+
+def table(path: Path, split: str = "") -> Source:
+    """The rows with pictures, in the file's order. Raises UserError for tables without any, or of several splits."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UserError(f"{path} is a parquet table, which takes pyarrow; run: pip install 'unnoise[data]'") from error
+    shards, by_name = _shards(path, split)
+    try:
+        files = [pq.ParquetFile(shard) for shard in shards]
+        schema = files[0].schema_arrow
+        column = _image_column(schema, path)
+        rest = [name for name in schema.names if name in (*LABELS, *CAPTIONS, "split")]
+        texts = pa.concat_tables([file.read(columns=rest) for file in files])
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be read as parquet ({error}); download it again") from error
+    total = sum(file.metadata.num_rows for file in files)
+    rows = np.arange(total) if by_name or not split else _rows_of(split, texts, path)
+    notes = []
+    if not split and "split" in rest:
+        kinds = sorted({str(value) for value in texts["split"].to_pylist()})
+        notes.append(f"all splits together ({', '.join(kinds)}); {path}:{kinds[0]} takes one")
+    classes, labels = _labels(schema, texts, rows, path)
+    groups = _Groups(files, column)
+    places = [groups.place(int(row)) for row in rows]
+    return Source(
+        where=f"{path}:{split}" if split else str(path),
+        names=tuple(f"{shards[file].name}/{row}" for file, row, _, _ in places),
+        sizes=np.array([groups.mean_size(file, group) for file, _, group, _ in places], np.int64),
+        read=lambda i: groups.read(places[i]),
+        classes=classes,
+        labels=labels,
+        captions=_captions(rest, texts, rows),
+        notes=tuple(notes),
+    )
+
+
+Place = tuple[int, int, int, int]  # file, row in it, row group, row in that
+
+
+class _Groups:
+    """Row groups of the picture column, decompressed when first asked for; a few are kept."""
+
+    def __init__(self, files: Sequence[Any], column: str) -> None:
+        self._files, self._column = files, column
+        self._lock = threading.Lock()  # one reader at a time: a ParquetFile has one position
+        self._starts = [
+            np.cumsum([0] + [f.metadata.row_group(g).num_rows for g in range(f.metadata.num_row_groups)]) for f in files
+        ]
+        self._firsts = np.cumsum([0] + [f.metadata.num_rows for f in files]).tolist()
+        largest = max((self._bytes(f, g) for f in range(len(files)) for g in range(files[f].num_row_groups)), default=1)
+        self._group = functools.lru_cache(maxsize=max(2, KEPT_BYTES // max(largest, 1)))(self._load)
+
+    def place(self, row: int) -> Place:
+        file = bisect.bisect_right(self._firsts, row) - 1
+        local = row - self._firsts[file]
+        group = int(np.searchsorted(self._starts[file], local, side="right")) - 1
+        return file, local, group, local - int(self._starts[file][group])
+
+    def mean_size(self, file: int, group: int) -> int:
+        rows = int(self._files[file].metadata.row_group(group).num_rows)
+        return self._bytes(file, group) // max(rows, 1)
+
+    def read(self, place: Place) -> bytes:
+        file, _, group, row = place
+        with self._lock:
+            column = self._group(file, group)
+        value = column[row]
+        if hasattr(value, "keys"):  # a struct; null has no bytes either
+            value = value["bytes"] if value.is_valid else value
+        if not value.is_valid:
+            raise Unreadable("no bytes in this row")
+        buffer = value.as_buffer()
+        if buffer.size > FILE_BYTES:
+            raise Unreadable(f"larger than {FILE_BYTES >> 20} MiB")
+        return bytes(buffer)
+
+    def _load(self, file: int, group: int) -> pa.ChunkedArray:
+        import pyarrow as pa
+
+        try:
+            return self._files[file].read_row_group(group, columns=[self._column])[self._column]
+        except (pa.ArrowException, OSError) as error:
+            raise Unreadable(f"row group {group} cannot be read: {error}") from error
+
+    def _bytes(self, file: int, group: int) -> int:
+        metadata = self._files[file].metadata.row_group(group)
+        columns = [metadata.column(i) for i in range(metadata.num_columns)]
+        own = [column for column in columns if column.path_in_schema.split(".")[0] == self._column]
+        return sum(int(column.total_uncompressed_size) for column in own)
+
+
+def _shards(path: Path, split: str) -> tuple[list[Path], bool]:
+    """The files, and whether their names chose the split."""
+    if path.is_file():
+        return [path], False
+    shards = sorted(path.rglob("*.parquet"), key=lambda shard: natural(shard.relative_to(path).as_posix()))
+    kinds = {shard.name.split("-")[0] for shard in shards}
+    if split in kinds:
+        return [shard for shard in shards if shard.name.split("-")[0] == split], True
+    if not split and len(kinds) > 1 and "train" in kinds:
+        raise UserError(f"{path} holds the splits {', '.join(sorted(kinds))}; give one, as in {path}:train")
+    return shards, False
+
+
+def _image_column(schema: pa.Schema, path: Path) -> str:
+    import pyarrow as pa
+
+    def holds_bytes(kind: pa.DataType) -> bool:
+        if pa.types.is_struct(kind):
+            return any(kind[i].name == "bytes" for i in range(kind.num_fields))
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    columns = [field.name for field in schema if holds_bytes(field.type)]
+    named = [name for name in IMAGES if name in columns]
+    if len(columns) != 1 and not named:
+        raise UserError(f"{path} has {len(columns)} columns of bytes among {', '.join(schema.names)}; name one 'image'")
+    return named[0] if named else columns[0]
+
+
+def _rows_of(split: str, texts: pa.Table, path: Path) -> NDArray[np.int64]:
+    if "split" not in texts.column_names:
+        raise UserError(f"{path} has no column 'split', so no {split!r}; give the path alone")
+    values = np.array([str(value) for value in texts["split"].to_pylist()])
+    rows = np.flatnonzero(values == split)
+    if not len(rows):
+        raise UserError(f"no rows of split {split!r} in {path}; it has {', '.join(np.unique(values))}")
+    return rows
+
+
+def _labels(
+    schema: pa.Schema, texts: pa.Table, rows: NDArray[np.int64], path: Path
+) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
+    name = next((name for name in LABELS if name in texts.column_names), "")
+    if not name or texts[name].null_count:
+        return (), None
+    classes, labels = number_classes(np.array(texts[name].to_pylist()), f"column {name!r} of {path}")
+    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    named = features.get(name, {}).get("names") or ()
+    return tuple(map(str, named)) if len(named) >= len(classes) else classes, labels[rows]
+
+
+def _captions(columns: Sequence[str], texts: pa.Table, rows: NDArray[np.int64]) -> tuple[str, ...] | None:
+    name = next((name for name in CAPTIONS if name in columns), "")
+    if not name:
+        return None
+    values = texts[name].to_pylist()
+    return tuple(str(values[row] or "") for row in rows)
