@@ -1,0 +1,103 @@
+"""What a person wants to know of a data set before training on it: numbers, and one picture of pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from unnoise.data.fingerprint import by_contents
+from unnoise.data.scan import crop
+from unnoise.data.source import Unreadable
+
+if TYPE_CHECKING:
+    from unnoise.data.dataset import Dataset
+
+SAMPLE = 1_000  # pictures that the value statistics are taken of, spread evenly
+LISTED = 100  # broken pictures listed
+GAP = 2  # pixels between the pictures of a sheet
+
+
+def describe(dataset: Dataset) -> dict[str, object]:
+    """JSON-able: count, sizes as stored (pixels), classes, captions, broken; values are of channels, in [-1, 1]."""
+    source, labels = dataset.source, dataset.labels()
+    counts = {} if labels is None else np.bincount(labels, minlength=len(dataset.classes)).tolist()
+    told = [text for row in range(len(dataset)) if (text := dataset.caption(row))]
+    sides = {"width": dataset.sizes[:, 0], "height": dataset.sizes[:, 1]}
+    return {
+        "where": source.where,
+        "count": len(dataset),
+        "shape": list(dataset.shape),
+        "bytes": int(source.sizes.sum()),
+        "sizes": {
+            name: {"min": int(side.min()), "median": float(np.median(side)), "max": int(side.max())}
+            for name, side in sides.items()
+            if len(side)
+        },
+        "modes": dataset.modes,
+        "classes": dict(zip(dataset.classes, counts)),
+        "captions": {"count": len(told), "examples": told[:3]},
+        "broken": {"count": len(dataset.broken), "listed": [broken._asdict() for broken in dataset.broken[:LISTED]]},
+        "replaced": len(dataset.replaced),
+        "checked": dataset.checked,  # pictures decoded at the start
+        "cached": dataset.cached,
+        "values": _values(dataset),
+        "notes": list(source.notes),
+        "fingerprint": dataset.fingerprint,
+        "fingerprint_of": "contents" if by_contents(source) else "names and sizes",
+    }
+
+
+def contact_sheet(dataset: Dataset, rows: int, columns: int) -> Image.Image:
+    """A grid of pictures as the network sees them, cropped at the centre, not flipped: a row a class where there are
+    classes (the first `rows` of them), else spread over the whole set. Places without a picture stay white."""
+    size = dataset.config.size
+    width, height = (n * (size + GAP) + GAP for n in (columns, rows))
+    sheet = Image.new("L" if dataset.config.channels == 1 else "RGB", (width, height), "white")
+    for place, row in _chosen(dataset, rows, columns):
+        try:
+            pixels = crop(dataset.pixels(row), 0.5)
+        except (OSError, Unreadable):
+            continue
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        down, across = divmod(place, columns)
+        sheet.paste(image, (GAP + across * (size + GAP), GAP + down * (size + GAP)))
+    return sheet
+
+
+def _chosen(dataset: Dataset, rows: int, columns: int) -> list[tuple[int, int]]:
+    """Places on the sheet and rows of the set."""
+    labels = dataset.labels()
+    if labels is None:
+        return list(enumerate(_spread(np.arange(len(dataset)), rows * columns)))
+    chosen = []
+    for down in range(min(rows, len(dataset.classes))):
+        of_class = _spread(np.flatnonzero(labels == down), columns)
+        chosen += [(down * columns + across, row) for across, row in enumerate(of_class)]
+    return chosen
+
+
+def _spread(rows: NDArray[np.int64], count: int) -> list[int]:
+    """At most `count` of the rows, evenly."""
+    if len(rows) <= count:
+        return [int(row) for row in rows]
+    return [int(rows[i * len(rows) // count]) for i in range(count)]
+
+
+def _values(dataset: Dataset) -> dict[str, object]:
+    total, squares, count, low, high = np.zeros(dataset.shape[0]), np.zeros(dataset.shape[0]), 0, 255, 0
+    for row in _spread(np.arange(len(dataset)), SAMPLE):
+        try:
+            pixels = crop(dataset.pixels(row), 0.5).reshape(dataset.shape[0], -1)
+        except (OSError, Unreadable):
+            continue
+        x = pixels.astype(np.float64) / 127.5 - 1
+        total += x.sum(1)
+        squares += (x**2).sum(1)
+        count += x.shape[1]
+        low, high = min(low, int(pixels.min())), max(high, int(pixels.max()))
+    mean = total / max(count, 1)
+    std = np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0.0))
+    return {"mean": mean.tolist(), "std": std.tolist(), "min": low / 127.5 - 1, "max": high / 127.5 - 1}

@@ -1,0 +1,62 @@
+"""The endless stream of batches: any step of it at once, for any number of processes and workers.
+
+    position p = step * batch + j,    epoch p // n,    picture order(seed, epoch, n)[p % n]
+
+Process r of `world` takes j in [r batch / world, (r + 1) batch / world). Nothing is remembered between steps, so the
+stream from step k on is the stream that starts there; workers compute whole batches ahead and hand them over in order.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections import deque
+from collections.abc import Iterator
+from itertools import count
+
+import numpy as np
+
+from unnoise.data.chance import order
+from unnoise.data.dataset import Batch, Dataset
+
+AHEAD = 2  # batches that may wait beyond those being made
+
+
+def batches(
+    dataset: Dataset, *, batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, workers: int = 0
+) -> Iterator[Batch]:
+    """Rank's share of each global batch, from step `start` on, without end. Close it to stop the workers.
+
+    `batch` counts pictures over all ranks. What a worker raises is raised here, at its batch.
+    """
+    if batch < world or not 0 <= rank < world or start < 0 or workers < 0:
+        raise ValueError(f"a batch of {batch} for rank {rank} of {world} from step {start} with {workers} workers")
+    return _stream(dataset, batch, seed, start, rank, world, workers)
+
+
+def _stream(
+    dataset: Dataset, batch: int, seed: int, start: int, rank: int, world: int, workers: int
+) -> Iterator[Batch]:
+    share = range(rank * batch // world, (rank + 1) * batch // world)
+
+    def make(step: int) -> Batch:
+        positions = step * batch + np.arange(share.start, share.stop)
+        epochs, places = np.divmod(positions, len(dataset))
+        rows = np.empty_like(places)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            rows[here] = order(seed, epoch, len(dataset))[places[here]]
+        return dataset.batch(rows.tolist(), seed=seed, epoch=epochs.tolist())
+
+    if workers == 0:
+        for step in count(start):
+            yield make(step)
+    pool = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="unnoise-data")
+    try:
+        steps = count(start)
+        waiting = deque(pool.submit(make, next(steps)) for _ in range(workers + AHEAD))
+        while True:
+            ready = waiting.popleft().result()
+            waiting.append(pool.submit(make, next(steps)))
+            yield ready
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
