@@ -1,4 +1,4 @@
-"""The figures of these pages, all of them, as docs/figures/NAME.png: `PYTHONPATH=tests python docs/figures.py [NAME ...]`.
+"""The figures of these pages. `PYTHONPATH=tests python docs/figures.py [NAME ...]` writes docs/figures/NAME.png.
 
 Each curve is drawn by the package's own code, on worlds whose truth is known (tests/worlds.py): no data is needed, and
 the same numbers come out on every machine. Needs matplotlib, which the package itself does not.
