@@ -1,0 +1,140 @@
+"""Files that others wrote: JSON and safetensors, looked at before they are believed.
+
+Sizes are read from a file's head and compared with what is wanted before memory is taken. When a file is not what its
+name says, the error says what it is.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from unnoise.errors import UserError
+
+MOST_JSON = 16 * 2**20  # bytes: a table of betas is long, an index of shards longer, a mistake longer still
+FLOATS = {"F64", "F32", "F16", "BF16"}
+
+Shape = tuple[int, ...]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object of a sane size. Raises UserError."""
+    try:
+        size = file.stat().st_size
+        if size > MOST_JSON:
+            raise UserError(f"{file}: {size:,} bytes are too many for a file of settings: it is something else")
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing: copy the whole folder") from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise UserError(f"{file} is no JSON: {what_it_is(file) or problem}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{file} holds a {type(data).__name__}, not an object with settings")
+    return data
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The tensors of one or more safetensors files, by name; nothing is loaded before `load`."""
+
+    home: dict[str, Path]  # the file that each tensor is in
+
+    @classmethod
+    def of(cls, *files: Path) -> Tensors:
+        """All tensors of these files. Raises UserError for a file that is none, or a name that is there twice."""
+        home: dict[str, Path] = {}
+        for file in files:
+            with _opened(file) as tensors:
+                for name in tensors.keys():  # noqa: SIM118  # no dictionary: it has keys and no iterator
+                    if name in home:
+                        raise UserError(f"{name} is in {home[name].name} and again in {file.name}: which is meant?")
+                    home[name] = file
+        return cls(home)
+
+    def shapes(self) -> dict[str, Shape]:
+        """From the files' heads. Raises UserError for tensors that are not floating-point numbers."""
+        shapes: dict[str, Shape] = {}
+        for file in self._files():
+            with _opened(file) as tensors:
+                for name in self._in(file):
+                    head = tensors.get_slice(name)
+                    if head.get_dtype() not in FLOATS:
+                        raise UserError(f"{file}: {name} holds {head.get_dtype()}; weights are {', '.join(FLOATS)}")
+                    shapes[name] = tuple(head.get_shape())
+        return shapes
+
+    def load(self) -> dict[str, Tensor]:
+        """All of them, in float32."""
+        state: dict[str, Tensor] = {}
+        for file in self._files():
+            with _opened(file) as tensors:
+                state |= {name: tensors.get_tensor(name).to(torch.float32) for name in self._in(file)}
+        return state
+
+    def _files(self) -> list[Path]:
+        return sorted(set(self.home.values()))
+
+    def _in(self, file: Path) -> list[str]:
+        return [name for name, home in self.home.items() if home == file]
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    if not file.is_file():
+        raise UserError(f"{file} is missing: copy the whole folder")
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            yield tensors
+    except UserError:
+        raise
+    except Exception as problem:  # safetensors raises its own, and OSError, and ValueError
+        raise UserError(f"{file} is no whole safetensors file: {what_it_is(file) or problem}") from None
+
+
+def what_it_is(file: Path) -> str:
+    """What a file that cannot be read is, as far as its first bytes tell; empty where they tell nothing."""
+    with file.open("rb") as bytes_:
+        head = bytes_.read(64)
+    size = file.stat().st_size
+    if not head.strip(b"\0"):
+        return f"it is empty ({size:,} bytes); copy or download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a git-lfs pointer to the weights, not the weights; run `git lfs pull` where it came from"
+    if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page; the download was refused or redirected"
+    if head.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04")):
+        return "it is a pickle (.bin, .pt, .ckpt), which can run code and is not opened; convert it to safetensors"
+    whole = _whole_size(file)
+    if whole is not None and size < whole:
+        return f"it ends after {size:,} of {whole:,} bytes; copy or download it again"
+    return ""
+
+
+def _whole_size(file: Path) -> int | None:
+    """How long a safetensors file says that it is; None where it is none."""
+    with file.open("rb") as bytes_:
+        start = bytes_.read(8)
+        if len(start) < 8:
+            return None
+        (length,) = struct.unpack("<Q", start)
+        if length > MOST_JSON:
+            return None
+        head = bytes_.read(length)
+    if not head.startswith(b"{"):
+        return None
+    if len(head) < length:
+        return int(8 + length)
+    try:
+        entries = [entry for name, entry in json.loads(head).items() if name != "__metadata__"]
+        return int(8 + length + max(entry["data_offsets"][1] for entry in entries))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
