@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from unnoise import objectives
+from unnoise import data, noise, objectives
 from unnoise.conditions import Cond
 from unnoise.denoiser import SAMPLE, Diffusion
 from unnoise.guidance import classifier_free
@@ -40,7 +40,7 @@ from unnoise.schedules import (
     VarianceExploding,
     over,
 )
-from unnoise.settings import Fit
+from unnoise.settings import DataConfig, Fit
 from unnoise.training.learner import Learner
 from worlds import Gaussian, Mixture
 
@@ -110,6 +110,39 @@ def schedules() -> Figure:
     middle.text(1.0, 0.04, "edm, variance-exploding:\non to 80 and 50", color=VIOLET, fontsize=8, ha="right")
     right.set(title="log SNR = 2 log(alpha / sigma)", xlabel="t", ylim=(-14, 14))
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=7, columnspacing=1.3)
+    return figure
+
+
+def noising() -> Figure:
+    """One picture and one noise at eleven times, on three schedules."""
+    x = data.open(DataConfig("fashion")).batch([3]).x
+    eps = noise.normal(x.shape, "noising")
+    figure, each = plt.subplots(3, 11, figsize=(9.2, 2.75), gridspec_kw={"wspace": 0.02, "hspace": 0.04})
+    for row, (name, schedule) in enumerate((("linear", LinearBeta()), ("cosine", Cosine()), ("flow", Flow()))):
+        for axes, k in zip(each[row], range(11)):
+            x_t = schedule.at(k / 10).mix(x, eps)[0, 0]
+            axes.imshow(x_t, cmap="gray", vmin=-1.6, vmax=1.6, interpolation="nearest")
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set(visible=False)
+            if row == 0:
+                axes.set_title(f"t = {k / 10:g}", fontsize=8.5, fontweight="normal", loc="center")
+        each[row][0].set_ylabel(name)
+    return figure
+
+
+# --- data.md ---
+
+
+def clothes() -> Figure:
+    """What `unnoise data fashion` shows: a row a class."""
+    dataset = data.open(DataConfig("fashion"))
+    sheet = data.contact_sheet(dataset, 10, 13)
+    figure, axes = plt.subplots(figsize=(5.6, 4.1))
+    axes.imshow(sheet, cmap="gray", interpolation="nearest")
+    axes.set(xticks=[], yticks=[(28 + 2) * (i + 0.5) + 1 for i in range(10)], yticklabels=dataset.classes)
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set(visible=False)
     return figure
 
 
@@ -352,6 +385,8 @@ def frechet_bias() -> Figure:
 
 FIGURES: dict[str, Callable[[], Figure]] = {
     "schedules": schedules,
+    "noising": noising,
+    "clothes": clothes,
     "paths": paths,
     "order": order,
     "grids": grids,

@@ -6,7 +6,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Seeds
 from unnoise.samplers import ddim, heun, last, walk
-from unnoise.samplers.times import even_log_snr
+from unnoise.samplers.times import karras
 from unnoise.schedules import LinearBeta
 
 MEAN, STD = 0.2, 0.5  # every number of our "pictures" is N(0.2, 0.5^2)
@@ -23,6 +23,6 @@ def best(x_t: Tensor, t: Tensor) -> Estimate:
 seeds = Seeds(tuple(range(64)), shape=(1, 16, 16))
 for name, step in (("ddim", ddim()), ("heun", heun())):
     for steps in (5, 10, 20, 40):
-        times = even_log_snr()(schedule, steps)
+        times = karras()(schedule, steps)
         x = last(walk(Denoiser(schedule, best), seeds.start(), times, step, seeds))
         print(f"{name:5} {steps:3} steps: mean {x.mean():.4f}, standard deviation {torch.std(x):.4f}")
