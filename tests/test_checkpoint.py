@@ -281,14 +281,14 @@ def test_nothing_that_is_read_can_run(tmp_path):
 
 
 def test_no_file_of_ours_unpickles_or_evaluates():
-    """reliability: one loading module; nothing that a file says is run."""
+    """What others wrote as a pickle is read with `weights_only`, which builds tensors and nothing else."""
     source = Path(checkpoint.__file__).parents[1]
     words = ("torch.load(", "import pickle", "import dill", "allow_pickle=True", "yaml.load(", "yaml.unsafe", " eval(")
     guilty = [
-        f"{path.relative_to(source)}: {word}"
+        f"{path.relative_to(source)}: {line.strip()}"
         for path in source.rglob("*.py")
-        for word in words
-        if word in path.read_text(encoding="utf-8")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if any(word in line for word in words) and "weights_only=True" not in line
     ]
     assert guilty == []
 
