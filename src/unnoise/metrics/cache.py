@@ -1,0 +1,46 @@
+"""Features of real pictures, kept on disk: made once for each set of pictures, network, and number.
+
+The name of a file is a hash of all that its contents depend on; a file is whole or not there; one that cannot be read
+is made again. safetensors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+def key(*parts: str) -> str:
+    """One name for these words, in this order."""
+    return hashlib.sha256("\0".join(("real features 1", *parts)).encode()).hexdigest()[:32]
+
+
+def load(folder: Path, name: str, shape: tuple[int, int]) -> Tensor | None:
+    """The features (n, D) float32 of this name; None where there are none, or not whole, or of another shape."""
+    try:
+        found = load_file(folder / f"{name}.safetensors").get("features")
+    except (OSError, SafetensorError):
+        return None
+    return found if found is not None and tuple(found.shape) == shape else None
+
+
+def save(folder: Path, name: str, features: Tensor) -> None:
+    """Keep features (n, D). A disk that is full or read-only costs the cache, not the evaluation."""
+    path = folder / f"{name}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, fresh = tempfile.mkstemp(dir=folder, prefix=".fresh-")
+        os.close(handle)
+        try:
+            save_file({"features": features.contiguous()}, fresh)
+            os.replace(fresh, path)
+        finally:
+            Path(fresh).unlink(missing_ok=True)
+    except (OSError, SafetensorError):
+        return
