@@ -154,10 +154,21 @@ class ClassifierConfig:
     name: str = "classifier"
     about: str = ""
     device: str = "auto"
-    data: DataConfig = DataConfig()
+    data: DataConfig = DataConfig(flip=True)
     width: int = 32  # channels of the first level
     features: int = 128  # width of the pooled features
-    fit: Fit = Fit(images=100_000, batch=128, lr=1e-3, warmup=100, decay="cosine", clip=1.0, ema=(20_000,))
+    shift: int = 1  # pixels, by which pictures are moved at most, each way
+    held_out: float = 0.1  # share of the pictures that is not trained on, where the set has no such part of its own
+    fit: Fit = Fit(
+        images=400_000,
+        batch=128,
+        optimizer="adamw",
+        lr=4e-3,
+        weight_decay=0.05,
+        warmup=100,
+        decay="cosine",
+        ema=(10_000,),
+    )
     watch: Watch = Watch(grid_every=0)
 
 
@@ -173,6 +184,20 @@ class ModelCard:
     sampler: str = "ddim"  # what `auto` means for this model
     clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
     info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Which measures of drawn pictures, against which real ones, in which features."""
+
+    metrics: tuple[str, ...] = ("frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy")
+    count: int = 10_000  # pictures drawn; their seeds are the next `count` from `seed` on
+    seed: int = 0
+    real: int = 50_000  # real pictures compared with, at most; drawn by lot where there are more
+    features: str = "auto"  # inception, a weight file of it, a shipped classifier, or a classifier's directory
+    judge: str = "auto"  # the classifier of class accuracy: a shipped one, or a directory; auto: that of the features
+    subsets: int = 100  # of the kernel distance as published
+    subset_size: int = 1_000  # pictures in each
 
 
 @dataclass(frozen=True)
