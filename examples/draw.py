@@ -3,6 +3,7 @@
 import sys
 
 import unnoise
+from unnoise.generate import generate
 
 model = unnoise.load(sys.argv[1])  # a run, a model directory, or a diffusers folder
 names = model.card.classes
@@ -17,6 +18,6 @@ for name, picture in zip(names, model.sample(labels=names, seeds=range(len(names
 
 # step by step, as a program that shows progress would; stop reading to cancel
 request = unnoise.Request(seeds=(7,), steps=10, sampler="ddpm", previews=2)
-for frame in unnoise.generate(model, request):
+for frame in generate(model, request):
     if frame.pictures is not None:
         print(f"step {frame.step} of {frame.steps}: the brightest value is {frame.pictures.max():.2f}")
