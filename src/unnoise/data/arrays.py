@@ -62,7 +62,7 @@ def _load(path: Path) -> NDArray[np.generic]:
 
 
 def _refusal(path: Path, error: Exception) -> str:
-    if "pickle" in str(error).lower() or "Object arrays" in str(error):
+    if "pickle" in str(error).lower() or "object" in str(error).lower():  # numpy says it in three ways
         return f"{path} holds Python objects (or is no numpy file), which could run code; save plain numbers instead"
     return f"{path} cannot be read as a numpy file ({error}); save it again with numpy.savez"
 
@@ -118,12 +118,14 @@ def _channels_last(images: NDArray[np.generic], where: str) -> NDArray[np.generi
 def as_bytes(values: NDArray[np.generic], where: str) -> tuple[NDArray[np.uint8], str]:
     """Values as bytes, by the table above, and a note where a range had to be read off the values."""
     kind = values.dtype
+    if not values.size:
+        raise UserError(f"{where} has shape {values.shape}, which holds nothing; give at least 2 pictures")
     if kind == np.uint8:
         return values.view(np.ndarray).astype(np.uint8, copy=False), ""
     if kind == np.bool_:
         return values.astype(np.uint8) * np.uint8(255), ""
-    if not values.size or kind.kind not in "iuf":
-        raise UserError(f"{where} holds {values.size} values of type {kind}; give bytes, or numbers in [0, 1]")
+    if kind.kind not in "iuf":
+        raise UserError(f"{where} holds values of type {kind}; give bytes, or numbers in [0, 1]")
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise UserError(f"{where} holds values that are not finite; remove them")

@@ -20,7 +20,7 @@ from unnoise.data.decode import decode
 from unnoise.data.describe import describe
 from unnoise.data.fingerprint import fingerprint
 from unnoise.data.scan import crop, scan, too_many
-from unnoise.data.source import Broken, Source, Unreadable
+from unnoise.data.source import Broken, Source, Unreadable, reason
 from unnoise.errors import UserError
 from unnoise.settings import DataConfig
 
@@ -141,7 +141,7 @@ class Dataset:
             try:
                 return stand_in, self.pixels(stand_in)
             except (OSError, Unreadable) as error:
-                self._late[stand_in] = str(error)
+                self._late[stand_in] = reason(error)
             if len(self._late) > max(1.0, self.config.max_broken * len(self)):
                 raise too_many(self.replaced, len(self._late) / len(self), self.source, self.config)
             stand_in = int(bits(REPLACE, seed, row, attempt)[0] % np.uint64(len(self)))

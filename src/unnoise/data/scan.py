@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unnoise.data.decode import Picture, decode
-from unnoise.data.source import Broken, Source, Unreadable
+from unnoise.data.source import Broken, Source, Unreadable, reason
 from unnoise.errors import UserError
 from unnoise.settings import DataConfig
 
@@ -108,7 +108,7 @@ def _decoded(source: Source, config: DataConfig, places: Iterable[int]) -> Itera
         try:
             return decode(source.read(place), config)
         except (Unreadable, OSError) as error:
-            return str(error)
+            return reason(error)
 
     if config.workers == 0:
         yield from map(one, places)

@@ -32,6 +32,11 @@ class Unreadable(Exception):
     """One picture cannot be read; the message says why. It costs that picture, never the training."""
 
 
+def reason(error: Unreadable | OSError) -> str:
+    """Why, in words; the path is told beside it."""
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
+
+
 @dataclass(frozen=True)
 class Source:
     """Pictures in a fixed order. `read(i)` gives the encoded file, or pixels (H, W) or (H, W, C) uint8; it may be

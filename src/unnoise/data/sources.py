@@ -18,7 +18,7 @@ from unnoise.data.toy import toy
 from unnoise.errors import UserError, unknown
 
 SETS: dict[str, Callable[[str], Source]] = {"fashion": fashion, "toy": toy}
-PICKLES = frozenset((".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".bin", ".joblib"))
+PICKLES = frozenset((".pkl", ".pickle", ".pt", ".pth", ".th", ".ckpt", ".bin", ".joblib"))
 KINDS = "a folder of pictures, .npz, .npy, IDX (.gz, .xz), .parquet, .zip or .tar"
 
 

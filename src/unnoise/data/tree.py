@@ -35,12 +35,16 @@ class Told(NamedTuple):
     notes: tuple[str, ...]
 
 
-def natural(name: str) -> tuple[object, ...]:
-    """A key that sorts part by part, digits by their value; ties by the name itself, so that it is one order."""
-    parts = tuple(
-        tuple(int(s) if i % 2 else s for i, s in enumerate(re.split(r"([0-9]+)", part))) for part in name.split("/")
-    )
-    return (parts, name)
+def natural(name: str) -> tuple[str, str]:
+    """A key that sorts part by part, and digits by their value; ties by the name itself, so that it is one order."""
+    by_value = re.sub("[0-9]+", lambda digits: _sortable(digits.group()), name)
+    return (by_value.replace("/", "\0"), name)
+
+
+def _sortable(digits: str) -> str:
+    """Text that sorts as the number does: its length first."""
+    value = digits.lstrip("0")
+    return f"{len(value):04}{value}"
 
 
 def hidden(name: str) -> bool:
