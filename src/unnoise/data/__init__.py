@@ -1,14 +1,32 @@
-"""Data: from whatever pictures lie on a disk to batches, the same ones whoever asks, and however often."""
+"""Data: from whatever pictures lie on a disk to batches, the same ones whoever asks, and however often.
+
+Names are imported when used, for some of them take torch.
+"""
 
 from __future__ import annotations
 
-from unnoise.data.chance import order
-from unnoise.data.dataset import Batch, Dataset
-from unnoise.data.describe import contact_sheet
-from unnoise.data.loading import batches
-from unnoise.data.source import Broken
-from unnoise.data.sources import SETS, find
+import importlib
+from typing import TYPE_CHECKING
+
 from unnoise.settings import DataConfig
+
+if TYPE_CHECKING:
+    from unnoise.data.chance import order
+    from unnoise.data.dataset import Batch, Dataset
+    from unnoise.data.describe import contact_sheet
+    from unnoise.data.loading import batches
+    from unnoise.data.source import Broken
+    from unnoise.data.sources import SETS
+
+_HOMES = {
+    "SETS": "sources",
+    "Batch": "dataset",
+    "Broken": "source",
+    "Dataset": "dataset",
+    "batches": "loading",
+    "contact_sheet": "describe",
+    "order": "chance",
+}
 
 
 def open(config: DataConfig) -> Dataset:
@@ -16,7 +34,16 @@ def open(config: DataConfig) -> Dataset:
 
     Raises UserError for a path that holds no pictures, or too many broken ones; decodes what fits into memory.
     """
+    from unnoise.data.dataset import Dataset
+    from unnoise.data.sources import find
+
     return Dataset(find(config.path), config)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 __all__ = ["SETS", "Batch", "Broken", "Dataset", "batches", "contact_sheet", "open", "order"]
