@@ -1,0 +1,415 @@
+"""Laws of data sets and their stream: a row is a pure function of (seed, epoch, index), whoever computes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unnoise import data
+from unnoise.data import chance
+from unnoise.data.dataset import Dataset
+from unnoise.data.source import Source
+from unnoise.errors import UserError
+from unnoise.settings import DataConfig
+
+N = 23
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Colour pictures of many sizes, of two classes, some with captions."""
+    top = tmp_path_factory.mktemp("pictures")
+    chosen = np.random.default_rng(0)
+    for i in range(N):
+        pixels = chosen.integers(0, 256, (8 + i % 5, 8 + (i * 7) % 11, 3), np.uint8)
+        (top / f"c{i % 2}").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(top / f"c{i % 2}" / f"{i}.png")
+        (top / f"c{i % 2}" / f"{i}.txt").write_text(f"picture {i}")
+    return str(top)
+
+
+KEPT = DataConfig(size=8, channels=3, crop="random", flip=True)
+READ = replace(KEPT, cache_bytes=0)
+
+
+def same(a: data.Batch, b: data.Batch) -> bool:
+    labels = a.label is None if b.label is None else a.label is not None and torch.equal(a.label, b.label)
+    return torch.equal(a.x, b.x) and labels and a.index == b.index and a.caption == b.caption
+
+
+def first(stream: Iterator[data.Batch], count: int) -> list[data.Batch]:
+    found = list(islice(stream, count))
+    stream.close()  # type: ignore[attr-defined]
+    return found
+
+
+def test_splitmix64_is_the_published_one() -> None:
+    state, outputs = 1234567, []
+    for _ in range(3):  # https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64
+        outputs.append(int(chance.mix(np.array([state], np.uint64))[0]))
+        state = (state + 0x9E3779B97F4A7C15) % 2**64
+    assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
+
+
+def test_chance_is_even_and_its_keys_independent() -> None:
+    n = 20_000
+    draws = [chance.uniform(purpose, seed, np.arange(n)) for purpose in range(3) for seed in (0, 1, -1, 2**70)]
+    for i, one in enumerate(draws):
+        assert abs(one.mean() - 0.5) < 5 * (1 / 12 / n) ** 0.5
+        assert abs(np.histogram(one, 16)[0] - n / 16).max() < 6 * (n / 16) ** 0.5
+        for other in draws[:i]:
+            assert abs(np.corrcoef(one, other)[0, 1]) < 5 / n**0.5 or np.array_equal(one, other)
+    assert np.array_equal(draws[0], draws[3])  # 0 and 2**70, modulo 2**64
+
+
+def test_order_is_a_permutation_of_its_own_for_each_seed_and_epoch() -> None:
+    orders = [tuple(data.order(seed, epoch, 50)) for seed in range(3) for epoch in range(3)]
+    assert len(set(orders)) == 9
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert data.order(7, 3, 6).tolist() == data.order(7, 3, 6).tolist()
+    # every place goes everywhere about as often
+    where = Counter((i, place) for epoch in range(3000) for i, place in enumerate(data.order(0, epoch, 4).tolist()))
+    assert max(abs(count - 750) for count in where.values()) < 5 * 750**0.5
+
+
+def test_every_byte_is_exactly_its_value(tmp_path: Path) -> None:
+    np.save(tmp_path / "all.npy", np.arange(512, dtype=np.int64).reshape(2, 16, 16) % 256)
+    pictures = data.open(DataConfig(path=str(tmp_path / "all.npy"), size=16, channels=1))
+    x = pictures.batch([0]).x.flatten().tolist()
+    for k, value in enumerate(x):  # no float32 is nearer to k / 127.5 - 1
+        truth = Fraction(2 * k, 255) - 1
+        error = abs(Fraction(value) - truth)
+        for step in (-np.inf, np.inf):
+            assert error <= abs(Fraction(float(np.nextafter(np.float32(value), np.float32(step)))) - truth)
+    assert (x[0], x[255]) == (-1.0, 1.0)
+    assert all(x[k] == -x[255 - k] for k in range(256))
+
+
+def test_kept_and_read_are_the_same(folder: str) -> None:
+    for crop in ("center", "random"):
+        kept = data.open(replace(KEPT, path=folder, crop=crop))
+        read = data.open(replace(READ, path=folder, crop=crop))
+        assert (kept.cached, read.cached) == (True, False)
+        for epoch in (0, 5):
+            assert same(kept.batch(range(N), seed=3, epoch=epoch), read.batch(range(N), seed=3, epoch=epoch))
+
+
+def test_a_row_does_not_depend_on_its_batch(folder: str) -> None:
+    pictures = data.open(replace(KEPT, path=folder))
+    whole = pictures.batch([5, 1, 5, 9], seed=1, epoch=[0, 1, 2, 3])
+    for k, (index, epoch) in enumerate(((5, 0), (1, 1), (5, 2), (9, 3))):
+        alone = pictures.batch([index], seed=1, epoch=epoch)
+        assert torch.equal(whole.x[k], alone.x[0])
+    assert whole.index == (5, 1, 5, 9)
+    assert whole.caption is not None
+    assert [int(name.split("/")[1][:-4]) for name in map(pictures.name, whole.index)] == [
+        int(text.split()[1]) for text in whole.caption
+    ]
+    assert whole.label is not None
+    assert [pictures.classes[k] for k in whole.label] == [pictures.name(i).split("/")[0] for i in whole.index]
+
+
+def test_rows_are_fresh(folder: str) -> None:
+    pictures = data.open(replace(KEPT, path=folder))
+    before = pictures.batch([0, 1]).x.clone()
+    pictures.batch([0, 1]).x.zero_()
+    assert torch.equal(pictures.batch([0, 1]).x, before)
+
+
+def test_flip_is_its_own_inverse_and_comes_half_of_the_time() -> None:
+    plain, flipped = data.open(DataConfig()), data.open(DataConfig(flip=True))
+    n = 4000
+    a, b = plain.batch(range(n)).x, flipped.batch(range(n), seed=5, epoch=2).x
+    mirrored = (b != a).flatten(1).any(1)
+    assert torch.equal(b[mirrored].flip(-1), a[mirrored])
+    assert abs(mirrored.float().mean().item() - 0.5) < 5 * 0.5 / n**0.5
+    again = flipped.batch(range(n), seed=5, epoch=3).x
+    assert 0.4 < (again != b).flatten(1).any(1).float().mean() < 0.6  # another epoch, another flip
+
+
+def test_crops_are_windows_of_the_resized_picture_and_reach_every_place(tmp_path: Path) -> None:
+    for name, shape in (("wide", (4, 9)), ("tall", (9, 4))):
+        (tmp_path / name).mkdir()
+        pixels = np.arange(36, dtype=np.uint8).reshape(shape)
+        for i in range(2):
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+        config = DataConfig(path=str(tmp_path / name), size=4, channels=1, crop="random")
+        windows = {(pixels[at : at + 4] if name == "tall" else pixels[:, at : at + 4]).tobytes(): at for at in range(6)}
+        pictures = data.open(config)
+        bytes_ = [pictures.batch([0], seed=1, epoch=epoch).x for epoch in range(600)]
+        found = Counter(windows[((x + 1) * 127.5).round().to(torch.uint8).numpy().tobytes()] for x in bytes_)
+        assert sorted(found) == list(range(6))
+        assert max(abs(count - 100) for count in found.values()) < 5 * 100**0.5
+        centre = data.open(replace(config, crop="center")).batch([0]).x
+        assert windows[((centre + 1) * 127.5).round().to(torch.uint8).numpy().tobytes()] == 2  # of 5 free: 2 before
+
+
+def test_any_number_of_workers_gives_the_same(folder: str) -> None:
+    for config in (KEPT, READ):
+        alone = first(data.batches(data.open(replace(config, path=folder)), batch=7, seed=4), 12)
+        for workers in (1, 3):
+            pictures = data.open(replace(config, path=folder, workers=workers))
+            stream = data.batches(pictures, batch=7, seed=4, workers=workers)
+            assert all(map(same, alone, first(stream, 12)))
+
+
+def test_opening_with_workers_is_the_same(folder: str) -> None:
+    alone, many = data.open(replace(KEPT, path=folder)), data.open(replace(KEPT, path=folder, workers=3))
+    assert alone.describe() == many.describe()
+
+
+def test_starting_at_a_step_is_having_come_there(folder: str) -> None:
+    pictures = data.open(replace(KEPT, path=folder))
+    straight = first(data.batches(pictures, batch=5, seed=2), 14)  # crosses two ends of an epoch
+    for start in (1, 4, 5, 9, 13):
+        stream = data.batches(pictures, batch=5, seed=2, start=start, workers=start % 3)
+        assert all(map(same, straight[start:], first(stream, 14 - start)))
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_ranks_part_the_global_batch_exactly(folder: str, world: int) -> None:
+    pictures = data.open(replace(KEPT, path=folder))
+    whole = first(data.batches(pictures, batch=10, seed=2), 7)
+    parts = [first(data.batches(pictures, batch=10, seed=2, rank=r, world=world), 7) for r in range(world)]
+    for k, batch in enumerate(whole):
+        assert torch.equal(torch.cat([part[k].x for part in parts]), batch.x)
+        assert sum((part[k].index for part in parts), ()) == batch.index
+        assert {len(part[k].index) for part in parts} <= {10 // world, -(-10 // world)}
+
+
+def test_an_epoch_shows_every_picture_once(folder: str) -> None:
+    pictures = data.open(replace(KEPT, path=folder))
+    for batch in (5, 23, 60):  # a batch may hold more than an epoch
+        seen = [i for part in first(data.batches(pictures, batch=batch, seed=0), 200 // batch + 1) for i in part.index]
+        for epoch in range(len(seen) // N):
+            assert sorted(seen[epoch * N : (epoch + 1) * N]) == list(range(N))
+            assert seen[epoch * N : (epoch + 1) * N] == data.order(0, epoch, N).tolist()
+
+
+def test_the_stream_is_checked_before_it_is_read(folder: str) -> None:
+    pictures = data.open(replace(KEPT, path=folder))
+    for wrong in ({"batch": 0}, {"batch": 2, "world": 3}, {"rank": 1}, {"start": -1}, {"workers": -1}, {"rank": -1}):
+        with pytest.raises(ValueError, match="batch of"):
+            data.batches(pictures, **{"batch": 4, "seed": 0, **wrong})
+    for wrong in ([-1], [N], [0, 99]):
+        with pytest.raises(IndexError, match="23 pictures"):
+            pictures.batch(wrong)
+
+
+def ours() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("unnoise")]
+
+
+def test_closing_the_stream_ends_its_threads(folder: str) -> None:
+    pictures = data.open(replace(READ, path=folder, workers=2))
+    assert not ours()
+    stream = data.batches(pictures, batch=4, seed=0, workers=3)
+    next(stream)
+    assert len(ours()) == 3
+    stream.close()  # type: ignore[attr-defined]
+    assert not ours()
+    with pytest.raises(StopIteration):
+        next(stream)
+
+
+class Slow:
+    """A source whose pictures take their time, and of which some cannot be had any more."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.gone, self.asked = count, set[int](), Counter[int]()
+
+    def read(self, i: int) -> np.ndarray:
+        self.asked[i] += 1
+        time.sleep(0.002 * (i % 3))
+        if i in self.gone:
+            raise FileNotFoundError(2, "No such file or directory", f"{i}.png")
+        return np.full((4, 4), i % 256, np.uint8)
+
+    def source(self) -> Source:
+        names = tuple(f"{i}.png" for i in range(self.count))
+        return Source("slow", names, np.full(self.count, 16), self.read, labels=np.arange(self.count), classes=names)
+
+
+PLAIN = DataConfig(size=4, channels=1, cache_bytes=0, max_broken=0.2)
+
+
+def test_a_picture_that_goes_is_replaced_the_same_way_by_everyone() -> None:
+    slow = Slow(20)
+    pictures = [Dataset(slow.source(), PLAIN) for _ in range(3)]
+    before = pictures[0].batch(range(20), seed=1)
+    slow.gone = {3, 11}
+    after = [p.batch(range(20), seed=1) for p in pictures]
+    assert all(same(after[0], other) for other in after)
+    assert [i for i in range(20) if after[0].index[i] != i] == [3, 11]
+    for k in range(20):  # label, index and pixels are of one picture
+        assert after[0].label is not None
+        assert int(after[0].label[k]) == after[0].index[k] == round((after[0].x[k, 0, 0, 0].item() + 1) * 127.5)
+        assert k in (3, 11) or torch.equal(after[0].x[k], before.x[k])
+    assert [broken.path for broken in pictures[0].replaced] == ["3.png", "11.png"]
+    assert "No such file" in pictures[0].replaced[0].why
+    assert pictures[0].describe()["replaced"] == 2
+    others = {pictures[0].batch([3], seed=seed).index for seed in range(20)}
+    assert len(others) > 5  # a function of the seed, too
+    alone = first(data.batches(pictures[1], batch=6, seed=9), 8)
+    assert all(map(same, alone, first(data.batches(pictures[2], batch=6, seed=9, workers=3), 8)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_many_going_stops_and_names_them(workers: int) -> None:
+    slow = Slow(20)
+    pictures = Dataset(slow.source(), PLAIN)
+    slow.gone = set(range(1, 20))
+    with pytest.raises(UserError, match=r"(?s)slow are broken.*\.png: No such file") as told:
+        first(data.batches(pictures, batch=4, seed=0, workers=workers), 5)
+    assert "max_broken" in str(told.value)
+    assert not ours()
+
+
+def test_what_a_worker_raises_arrives_at_its_batch() -> None:
+    def read(i: int) -> np.ndarray:
+        if armed and i == poisoned:
+            raise ZeroDivisionError("a fault of ours")
+        return np.full((4, 4), i, np.uint8)
+
+    armed = False
+    source = Source("x", tuple(map(str, range(12))), np.full(12, 16), read)
+    pictures = Dataset(source, PLAIN)
+    poisoned = int(data.order(0, 0, 12)[7])
+    armed = True
+    stream = data.batches(pictures, batch=2, seed=0, workers=2)
+    assert len(list(islice(stream, 3))) == 3
+    with pytest.raises(ZeroDivisionError):
+        next(stream)
+    assert not ours()
+
+
+def test_workers_do_not_run_far_ahead() -> None:
+    slow = Slow(60)
+    pictures = Dataset(slow.source(), PLAIN)
+    slow.asked.clear()
+    stream = data.batches(pictures, batch=5, seed=0, workers=2)
+    next(stream)
+    time.sleep(0.2)
+    assert slow.asked.total() <= (1 + 2 + 2) * 5
+    stream.close()  # type: ignore[attr-defined]
+
+
+def test_fingerprint_changes_with_the_data_and_nothing_else(folder: str, tmp_path: Path) -> None:
+    import shutil
+
+    config = replace(KEPT, path=folder)
+    here = data.open(config).fingerprint
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(folder, copy)
+    moved = replace(config, path=str(copy), workers=2, cache_bytes=0, max_broken=0.5)
+    assert data.open(moved).fingerprint == here
+    for change in ({"size": 7}, {"channels": 1}, {"crop": "center"}, {"flip": False}, {"background": (0, 0, 0)}):
+        assert data.open(replace(config, **change)).fingerprint != here
+    target = copy / "c0" / "0.png"
+    kept = target.read_bytes()
+    pixels = np.asarray(Image.open(target)).copy()
+    pixels[0, 0, 0] ^= 1
+    changes = [
+        lambda: Image.fromarray(pixels).save(target),
+        lambda: target.rename(copy / "c0" / "0b.png"),
+        lambda: (copy / "c0" / "0.txt").write_text("something else"),
+        lambda: os.remove(target),
+    ]
+    for change in changes:
+        change()
+        assert data.open(moved).fingerprint != here
+        (copy / "c0" / "0b.png").unlink(missing_ok=True)
+        (copy / "c0" / "0.txt").write_text("picture 0")
+        target.write_bytes(kept)
+        assert data.open(moved).fingerprint == here
+
+
+def test_fashion_comes_with_the_package() -> None:
+    train, test = data.open(DataConfig()), data.open(DataConfig(path="fashion:test"))
+    assert (len(train), len(test), train.shape) == (10_000, 2_000, (1, 28, 28))
+    names = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot")
+    for pictures, each in ((train, 1000), (test, 200)):
+        assert pictures.classes == names
+        labels = pictures.labels()
+        assert labels is not None
+        assert np.bincount(labels).tolist() == [each] * 10
+    assert train.fingerprint != test.fingerprint
+    pixels = {train.pixels(i).tobytes() for i in range(len(train))}
+    assert not sum(test.pixels(i).tobytes() in pixels for i in range(len(test)))  # held out
+    # trousers are narrow, bags are wide: labels belong to their pictures
+    assert train.labels() is not None
+    x = train.batch(range(2000)).x
+    width = (x > 0).any(2).float().sum((1, 2))
+    of = [width[torch.from_numpy(train.labels()[:2000] == k)].mean().item() for k in (1, 8)]
+    assert of[0] < 18 < 23 < of[1]
+    folder = Path(data.__file__).parent / "fashion"
+    assert (
+        "The MIT License (MIT) Copyright (c) 2017 Zalando SE, https://tech.zalando.com"
+        in (folder / "LICENSE").read_text()
+    )
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 5_000_000
+
+
+def test_the_toy_can_be_told_apart() -> None:
+    train, test = (data.open(DataConfig(path=path, size=16)) for path in ("toy", "toy:test"))
+    assert (len(train), len(test), train.classes) == (1000, 200, ("disc", "square", "cross", "ring"))
+    a, b = train.batch(range(1000)), test.batch(range(200))
+    assert a.label is not None
+    assert b.label is not None
+    unit = [(batch.x.flatten(1) + 1) / (batch.x.flatten(1) + 1).norm(dim=1, keepdim=True) for batch in (a, b)]
+    nearest = (unit[1] @ unit[0].T).argmax(1)
+    assert (a.label[nearest] == b.label).float().mean() > 0.9
+    assert len({row.numpy().tobytes() for row in torch.cat([a.x, b.x])}) == 1200  # held-out ones are others
+    colour = data.open(DataConfig(path="toy", size=16, channels=3)).batch(range(1000)).x
+    assert torch.equal(colour, a.x.expand(-1, 3, -1, -1))
+
+
+def test_describe_tells_the_truth(folder: str) -> None:
+    pictures = data.open(replace(KEPT, path=folder, crop="center"))
+    told = pictures.describe()
+    assert json.loads(json.dumps(told)) == told
+    sizes = [Image.open(file).size for file in Path(folder).rglob("*.png")]
+    for name, side in zip(("width", "height"), np.array(sizes).T):
+        assert told["sizes"][name] == {"min": side.min(), "median": np.median(side), "max": side.max()}
+    assert told["count"] == told["checked"] == N
+    assert told["modes"] == {"RGB": N}
+    assert told["classes"] == {"c0": 12, "c1": 11}
+    assert told["captions"]["count"] == N
+    x = pictures.batch(range(N)).x.double()
+    assert told["values"]["mean"] == pytest.approx(x.mean((0, 2, 3)).tolist(), abs=1e-6)  # flips change neither
+    assert told["values"]["std"] == pytest.approx(x.std((0, 2, 3), correction=0).tolist(), abs=1e-6)
+
+
+def test_contact_sheet_shows_each_class_in_its_row(tmp_path: Path) -> None:
+    values = np.repeat(np.array([10, 20, 30, 10, 20, 30, 10], np.uint8), 16).reshape(7, 4, 4)
+    np.savez(tmp_path / "a.npz", images=values, labels=np.array([0, 1, 2, 0, 1, 2, 0]))
+    pictures = data.open(DataConfig(path=str(tmp_path / "a.npz"), size=4))
+    sheet = np.asarray(data.contact_sheet(pictures, rows=3, columns=4))
+    assert sheet.shape == (3 * 6 + 2, 4 * 6 + 2)
+    shown = sheet[4::6, 4::6]  # a pixel inside each place
+    assert shown.tolist() == [[10, 10, 10, 255], [20, 20, 255, 255], [30, 30, 255, 255]]
+
+
+def test_a_batch_takes_far_less_than_a_step() -> None:
+    pictures = data.open(DataConfig(flip=True))
+    stream = data.batches(pictures, batch=128, seed=0)
+    next(stream)
+    spent = []
+    for _ in range(60):
+        began = time.perf_counter()
+        next(stream)
+        spent.append(time.perf_counter() - began)
+    assert min(spent) < 1e-3  # seconds; the least of many, for the machine may be busy
