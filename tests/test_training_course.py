@@ -10,21 +10,17 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tiny_training import TinyConfig, changed, contents, same, ticks
+from tiny_training import TinyConfig, changed, contents, launch, same, ticks, train
 from unnoise.errors import UserError
 from unnoise.training import checkpoint, run
 from unnoise.training.checkpoint import CannotSave
 from unnoise.training.loop import NonFinite
-
-PROGRAM = Path(__file__).with_name("tiny_training.py")
 
 
 def finish(config: TinyConfig, path: Path, **kwargs) -> list:
@@ -110,50 +106,36 @@ def test_a_longer_training_goes_on_from_a_shorter_one(tmp_path):
 # --- R3: kill -9 ---
 
 
-def program(path: Path, config: dict, **kwargs) -> subprocess.Popen:
-    root = PROGRAM.parents[1] / "src"
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    command = [sys.executable, str(PROGRAM), str(path), json.dumps(config)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **kwargs)
-
-
-def read_until(process: subprocess.Popen, step: int) -> None:
-    for line in process.stdout:
-        if int(line.split()[0]) >= step:
-            return
-    raise AssertionError(process.stderr.read())
-
-
 def kill_and_verify(path: Path, kills: int, chance: random.Random) -> int:
-    """Kill a training that saves at every step, at random instants; returns the steps that survived the last kill.
+    """Kill a training that saves at every step, at random instants; returns the step of the checkpoint that is left.
 
     After each kill the newest published checkpoint is whole, and the next start goes on from it.
     """
-    config = {"images": "800000", "watch.checkpoint_steps": "1", "watch.log_every": "1", "fit.decay": "constant"}
+    config = {"images": "800000", "checkpoint_steps": "1", "log_every": "1", "decay": "constant"}
     reached = 0
     for _ in range(kills):
-        process = program(path, config)
-        read_until(process, reached + 1)
-        time.sleep(chance.uniform(0.0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        newest = checkpoint.newest(path / "checkpoints")
+        (child,) = launch(path / "said", train, str(path / "run"), config)
+        child.wait_for(reached + 1)
+        time.sleep(chance.uniform(0.0, 0.1))
+        child.process.kill()
+        assert child.end() == -signal.SIGKILL
+        newest = checkpoint.newest(path / "run" / "checkpoints")
         checkpoint.verify(newest)
         step = json.loads((newest / "state.json").read_text())["step"]
-        assert step >= reached
+        assert step > reached
         reached = step
     return reached
 
 
 def test_killed_at_any_instant_the_newest_checkpoint_is_whole(tmp_path):
-    """Three kills here; fifty by hand, tests/kill_loop.py. The end is the training that nobody killed."""
-    reached = kill_and_verify(tmp_path / "killed", 3, random.Random(0))
+    """Eight kills here; fifty by hand, tests/kill_loop.py. The end is the training that nobody killed."""
+    reached = kill_and_verify(tmp_path, 8, random.Random())
     config = changed(images=(reached + 2) * 8, checkpoint_steps=1, log_every=1, decay="constant", keep=3)
-    finish(config, tmp_path / "killed")
+    finish(config, tmp_path / "run")
     finish(config, tmp_path / "straight")
-    assert same(contents(tmp_path / "killed"), contents(tmp_path / "straight"))
-    assert lines(tmp_path / "killed") == lines(tmp_path / "straight")
-    assert checkpoint.stray(tmp_path / "killed" / "checkpoints") == []
+    assert same(contents(tmp_path / "run"), contents(tmp_path / "straight"))
+    assert lines(tmp_path / "run") == lines(tmp_path / "straight")
+    assert checkpoint.stray(tmp_path / "run" / "checkpoints") == []
 
 
 # --- R4: disks ---
@@ -190,32 +172,29 @@ def test_a_full_disk_at_the_end_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_leaves_with_its_code(number, code, tmp_path):
-    config = {"images": "800000", "slow": "0.05", "fit.decay": "constant"}
-    process = program(tmp_path / "a", config)
-    read_until(process, 2)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=30)
-    assert process.returncode == code, err
-    assert err == ""  # no traceback
+    config = {"images": "800000", "slow": "0.05", "decay": "constant"}
+    (child,) = launch(tmp_path, train, str(tmp_path / "a"), config)
+    child.wait_for(2)
+    os.kill(child.process.pid, number)
+    assert child.end(30) == code
+    steps = [int(line.split()[0]) for line in child.said().splitlines()]  # numbers alone: no traceback
     newest = checkpoint.newest(tmp_path / "a" / "checkpoints")
     checkpoint.verify(newest)
-    step = json.loads((newest / "state.json").read_text())["step"]
-    assert step >= 3 or not out  # the step that was going on is in it
-    finish(changed(images=step * 8, decay="constant"), tmp_path / "b")
+    assert newest.name == checkpoint.name(steps[-1])  # the step that was going on is in it
+    finish(changed(images=steps[-1] * 8, decay="constant"), tmp_path / "b")
     assert same(contents(tmp_path / "a"), contents(tmp_path / "b"))
 
 
 def test_a_second_signal_leaves_at_once(tmp_path):
-    """The first one finds a step that takes a minute; the second does not wait for it."""
-    process = program(tmp_path / "a", {"images": "800000", "slow": "0.3"})
-    read_until(process, 1)
+    """The first one finds a step that takes long; the second does not wait for it."""
+    (child,) = launch(tmp_path, train, str(tmp_path / "a"), {"images": "800000", "slow": "3"})
+    child.wait_for(1)
     begin = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
-    assert time.monotonic() - begin < 5
-    assert process.returncode == 143
+    os.kill(child.process.pid, signal.SIGTERM)
+    time.sleep(0.1)
+    os.kill(child.process.pid, signal.SIGTERM)
+    assert child.end() == 143
+    assert time.monotonic() - begin < 2
     assert checkpoint.newest(tmp_path / "a" / "checkpoints") is None
 
 

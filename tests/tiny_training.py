@@ -7,7 +7,9 @@ program it trains in a directory, and says every step: `python tiny_training.py 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -180,14 +182,72 @@ def changed(config: TinyConfig = TinyConfig(), **values: object) -> TinyConfig:
     return replace(config, **values)
 
 
-def main() -> None:
+# --- as a program, and as children that need no second import of torch ---
+
+
+def train(who: Processes, path: str, values: dict[str, str]) -> None:
+    """Train in `path`, and say every step."""
+    for tick in ticks(configuration.override(TinyConfig(), values), Path(path), who):
+        if who.first:
+            print(tick.step, tick.loss, tick.event, flush=True)
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["unnoise.training.course", "unnoise.training.run"])
+
+
+@dataclass
+class Child:
+    """A process of its own, with what it said in a file."""
+
+    process: multiprocessing.process.BaseProcess
+    out: Path
+
+    def wait_for(self, step: int) -> None:
+        """Until it has said that this step is done."""
+        while not any(int(line.split()[0]) >= step for line in self.said().splitlines()):
+            assert self.process.is_alive(), self.said()
+            time.sleep(0.002)
+
+    def said(self) -> str:
+        text = self.out.read_text() if self.out.exists() else ""
+        return text[: text.rfind("\n") + 1]
+
+    def end(self, timeout: float = 60) -> int:
+        """Its exit code."""
+        self.process.join(timeout)
+        assert not self.process.is_alive(), "does not end"
+        return self.process.exitcode
+
+
+def launch(out: Path, work: Callable[..., None], *args: object, world: int = 1) -> list[Child]:
+    """`work(who, *args)` in `world` processes that meet as torchrun's do; what they say goes to files below `out`."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world)}
+    children = []
+    for r in range(world):
+        file = out / f"said-{time.monotonic_ns()}-{r}.txt"
+        env = shared | {"RANK": str(r), "LOCAL_RANK": str(r)}
+        process = FORKS.Process(target=_child, args=(file, env, work, args))
+        process.start()
+        children.append(Child(process, file))
+    return children
+
+
+def _child(file: Path, env: dict[str, str], work: Callable[..., None], args: tuple[object, ...]) -> None:
     torch.set_num_threads(1)
-    config = configuration.override(TinyConfig(), json.loads(sys.argv[2]))
+    os.environ.update(env)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
     with processes(os.environ) as who:
-        for tick in ticks(config, Path(sys.argv[1]), who):
-            if who.first:
-                print(tick.step, tick.loss, tick.event, flush=True)
+        work(who, *args)
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    with processes(os.environ) as who:
+        train(who, sys.argv[1], json.loads(sys.argv[2]))
