@@ -5,15 +5,22 @@
     y = y (1 + scale) + shift               the time embedding scales and shifts (AdaGN)
     y = silu(y)
 
-Statistics are over a group's channels and all pixels of one sample (Wu & He 2018), in float32 or wider. Laws
-(tests/test_group_norm.py): equal to the four lines above in float64; what is left out changes nothing.
+Statistics are over a group's channels and all pixels of one sample (Wu & He 2018), in float32 or wider. There are two
+ways: torch's operations, for everything; and on a CPU, once `enable` was called, one compiled operation (csrc/) for
+float32 and bfloat16. Laws (tests/test_group_norm.py): both equal the four lines above in float64, with all gradients;
+what is left out changes nothing; a sample does not see its batch, bit for bit.
 """
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from unnoise.nn.compiled import Absent, load
 
 
 def group_norm(
@@ -25,28 +32,150 @@ def group_norm(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> Tensor:
-    """`norm` of x + add, scaled, shifted and activated, rounded once to the dtype and in the layout of x.
+    """`norm` of x + add, scaled, shifted and activated, rounded once to the dtype of x, and in its layout.
 
     x is (B, C, H, W) in any layout; add, scale and shift are (B, C); scale and shift come together.
     """
-    return plain(x, norm, silu=silu, add=add, scale=scale, shift=shift)
+    told = (add, scale, shift)
+    if _enabled and _fits(x, norm):
+        y: Tensor
+        y, _ = torch.ops.unnoise.group_norm(x, norm.weight, norm.bias, *told, norm.num_groups, norm.eps, silu)
+        return y
+    return plain(x, norm.weight, norm.bias, *told, groups=norm.num_groups, eps=norm.eps, silu=silu)
 
 
 def plain(
-    x: Tensor, norm: nn.GroupNorm, *, silu: bool, add: Tensor | None, scale: Tensor | None, shift: Tensor | None
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    add: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    *,
+    groups: int,
+    eps: float,
+    silu: bool,
 ) -> Tensor:
-    """The same through torch's own operations: any device, dtype and layout."""
+    """The same through torch's own operations: any device, dtype and layout, any derivative."""
     # On a CPU torch normalises bfloat16 channels_last with few channels a group on a path 4 to 20 times slower than
     # float32's, so that the way through float32 is the fast one as well as the exact one.
     dtype = torch.float32 if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16) else x.dtype
     y = x.to(dtype)
     if add is not None:
         y = y + add.to(dtype)[:, :, None, None]
-    weight = None if norm.weight is None else norm.weight.to(dtype)
-    bias = None if norm.bias is None else norm.bias.to(dtype)
-    y = F.group_norm(y, norm.num_groups, weight, bias, norm.eps)
-    if scale is not None and shift is not None:
-        y = y * (1 + scale.to(dtype))[:, :, None, None] + shift.to(dtype)[:, :, None, None]
+    layout = torch.channels_last if y.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    alone = weight is not None and weight.requires_grad and not y.requires_grad
+    if alone and torch.is_grad_enabled() and y.device.type == "cpu":
+        y = y.contiguous()  # torch 2.13's channels_last kernel crashes where the weight alone has a gradient
+    weight, bias = (t if t is None else t.to(dtype) for t in (weight, bias))
+    y = F.group_norm(y, groups, weight, bias, eps)
+    if scale is not None:
+        y = y * (1 + scale.to(dtype))[:, :, None, None]
+    if shift is not None:
+        y = y + shift.to(dtype)[:, :, None, None]
     if silu:
         y = F.silu(y)
-    return y.to(x.dtype)
+    return y.to(x.dtype, memory_format=layout)
+
+
+# --- the compiled way ---
+
+_enabled = False
+_known: str | None = None  # why there is no compiled operation; "" when there is one; None before it was asked for
+_lock = threading.Lock()
+
+
+def enable() -> bool:
+    """Take the compiled operation from here on, if it can be had; the first call on a machine builds it."""
+    global _enabled
+    _enabled = compiled()[0]
+    return _enabled
+
+
+def disable() -> None:
+    """Take torch's operations from here on."""
+    global _enabled
+    _enabled = False
+
+
+def compiled() -> tuple[bool, str]:
+    """Whether the compiled operation can be had here, built if need be; and if not, why not."""
+    global _known
+    with _lock:
+        if _known is None:
+            try:
+                load(_check_built)
+                _register()
+                _known = ""
+            except Absent as why:
+                _known = str(why)
+    return not _known, _known
+
+
+def _fits(x: Tensor, norm: nn.GroupNorm) -> bool:
+    """float32 or bfloat16 on a CPU, and no transform of torch.func, which has rules for torch's operations only."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.dim() == 4
+        and x.numel() > 0
+        and norm.weight is not None
+        and norm.bias is not None
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
+def _register() -> None:
+    """Tell torch the shapes and the gradient of the compiled operations: for autograd and torch.compile."""
+
+    def shapes(x: Tensor, weight: Tensor, bias: Tensor, add: Any, scale: Any, shift: Any, groups: int, *_: Any) -> Any:
+        return torch.empty_like(x), x.new_empty(len(x), 2, groups, dtype=torch.float32)
+
+    def gradient_shapes(grad: Tensor, x: Tensor, stats: Tensor, weight: Tensor, *_: Any) -> Any:
+        (b, c), single = x.shape[:2], torch.float32
+        rows, each = [x.new_empty(c, dtype=single) for _ in range(2)], [x.new_empty(b, c, dtype=single) for _ in "123"]
+        return torch.empty_like(x), *rows, *each
+
+    torch.library.register_fake("unnoise::group_norm", shapes)
+    torch.library.register_fake("unnoise::group_norm_backward", gradient_shapes)
+    torch.library.register_autograd("unnoise::group_norm", _backward, setup_context=_remember)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    *tensors, ctx.groups, ctx.eps, ctx.silu = inputs
+    ctx.save_for_backward(*tensors, output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    *tensors, stats = ctx.saved_tensors
+    x, rest = tensors[0], tensors[1:]
+    if torch.is_grad_enabled():  # a derivative of this derivative is wanted: torch's operations know it
+        wanted = [t for t, needed in zip(tensors, ctx.needs_input_grad) if needed]
+        y = plain(x, *rest, groups=ctx.groups, eps=ctx.eps, silu=ctx.silu)
+        found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+        return *(next(found) if needed else None for needed in ctx.needs_input_grad[: len(tensors)]), None, None, None
+    grads = torch.ops.unnoise.group_norm_backward(grad, x, stats, *rest, ctx.groups, ctx.silu)
+    return *(None if t is None else g.to(t.dtype) for g, t in zip(grads, tensors)), None, None, None
+
+
+def _check_built() -> None:
+    """Small pictures through what was built and through torch in float64. Raises AssertionError where they differ."""
+    with torch.inference_mode(False), torch.enable_grad():
+        for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
+            for layout in (torch.contiguous_format, torch.channels_last):
+                for name, error in _errors(dtype, layout):
+                    if not error < tolerance:
+                        raise AssertionError(f"{name} in {dtype} is off by {error:.1e}")
+
+
+def _errors(dtype: torch.dtype, layout: torch.memory_format) -> list[tuple[str, float]]:
+    draw = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(2, 36, 5, 7, generator=draw).to(dtype, memory_format=layout) for _ in range(2))
+    told = [torch.randn(shape, generator=draw) for shape in ((36,), (36,), (2, 36), (2, 36), (2, 36))]
+    exact = [t.double().requires_grad_() for t in (x, *told)]
+    truth = plain(*exact, groups=12, eps=1e-5, silu=True)
+    y, stats = torch.ops.unnoise.group_norm(x, *told, 12, 1e-5, True)
+    grads = torch.ops.unnoise.group_norm_backward(grad, x, stats, *told, 12, True)
+    truths = (truth, *torch.autograd.grad(truth, exact, grad.double()))
+    names = ("y", "dx", "dweight", "dbias", "dadd", "dscale", "dshift")
+    return [(name, ((a.double() - b).norm() / b.norm()).item()) for name, a, b in zip(names, (y, *grads), truths)]
