@@ -1,0 +1,89 @@
+"""Peak memory of drawing and training, each in a process of its own; and seconds from the command to a first picture."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers
+
+WAYS = ("unnoise", "diffusers", "diffusers tuned")
+
+
+def peak(what: str, way: str) -> None:
+    """In a child: do it once or twice and print the peak resident set, in MiB."""
+    import torch
+
+    if what == "draw":
+        from benchmarks import draw
+        from unnoise.acceleration.placement import best, place
+        from unnoise.denoiser import Diffusion
+        from unnoise.schedules import LinearBeta
+
+        net = peers.our_network()
+        if way == "unnoise":
+            call = draw.ours(place(Diffusion(net, LinearBeta()).eval(), best()), 2)
+        else:
+            theirs = peers.their_network(net)
+            tuned = way == "diffusers tuned"
+            call = draw.theirs(peers.tuned(theirs) if tuned else theirs, 2, inference=tuned)
+        call(peers.start(16))
+    else:
+        from benchmarks import train_step
+
+        net = peers.our_network()
+        one = (
+            train_step.ours(net)
+            if way == "unnoise"
+            else train_step.theirs(peers.their_network(net), tuned=way == "diffusers tuned")
+        )
+        for _ in range(2):
+            one()
+    del torch
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def run(*, quick: bool) -> dict[str, Any]:
+    rows = []
+    for what in ("draw", "train"):
+        row: dict[str, Any] = {"what": f"{what}, batch {16 if what == 'draw' else 32}"}
+        for way in WAYS:
+            code = f"from benchmarks import memory; memory.peak({what!r}, {way!r})"
+            out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+            row[f"{way} MiB"] = float(out.split()[-1])
+        rows.append(row)
+    return {"title": "peak memory of a process", "rows": rows, "first": first_picture()}
+
+
+def first_picture() -> dict[str, float]:
+    """Seconds from `unnoise sample` to a picture on the disk, 10 steps, beside a process that draws with diffusers."""
+    from unnoise.denoiser import make_diffusion
+    from unnoise.model import Model
+    from unnoise.settings import ModelCard, Process
+
+    net = peers.our_network()
+    with tempfile.TemporaryDirectory() as folder:
+        model, theirs = Path(folder) / "model", Path(folder) / "theirs"
+        model.mkdir()
+        Model(make_diffusion(net, Process()), ModelCard(net=peers.CONFIG)).save(model)
+        from unnoise.formats import diffusers as format_
+
+        format_.write(theirs, peers.CONFIG, net.state_dict(), Process(), ())
+        ours = [sys.executable, "-m", "unnoise.cli.main", "sample", str(model), "--steps", "10", "--out", folder]
+        code = (
+            "from diffusers import DDIMPipeline; "
+            f"p = DDIMPipeline.from_pretrained({str(theirs)!r}); p.set_progress_bar_config(disable=True); "
+            f"p(num_inference_steps=10).images[0].save({folder + '/theirs.png'!r})"
+        )
+        found: dict[str, list[float]] = {"unnoise": [], "diffusers": []}
+        for _ in range(3):
+            for name, command in (("unnoise", ours), ("diffusers", [sys.executable, "-c", code])):
+                begin = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True)
+                found[name].append(time.perf_counter() - begin)
+    return {name: sorted(values)[1] for name, values in found.items()}

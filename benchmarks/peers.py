@@ -1,0 +1,102 @@
+"""The contenders: ours by default; diffusers by default and tuned by hand; lucidrains' with a network of equal cost.
+
+All but the last hold the same weights: the 35.7M U-Net of DDPM on CIFAR-10, random everywhere.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import tempfile
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from unnoise import nn as networks
+from unnoise.conditions import NOTHING
+from unnoise.formats import diffusers as format_
+from unnoise.settings import Process, UNetConfig
+
+CONFIG = UNetConfig()  # the defaults are DDPM's for CIFAR-10
+
+
+def our_network() -> networks.UNet:
+    """Random weights of a sane size everywhere, also where a new-born network has zeros."""
+    net = networks.UNet(CONFIG)
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in net.named_parameters():
+        if parameter.ndim > 1:
+            fan = parameter[0].numel()
+            parameter.data = torch.randn(parameter.shape, generator=generator) * (0.7 / fan**0.5)
+        elif "norm" not in name:
+            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.01
+    return net.eval()
+
+
+def their_network(net: networks.UNet) -> nn.Module:
+    """diffusers' UNet2DModel with the same weights, through its own folder format."""
+    from diffusers import UNet2DModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        format_.write(Path(folder), CONFIG, net.state_dict(), Process(), ())
+        theirs = UNet2DModel.from_pretrained(Path(folder) / "unet", low_cpu_mem_usage=False)
+    return theirs.eval()
+
+
+def tuned(net: nn.Module) -> nn.Module:
+    """What one does by hand: bfloat16 and channels_last."""
+    return copy.deepcopy(net).to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def lucidrains(flops: float) -> Any:
+    """GaussianDiffusion of denoising-diffusion-pytorch around the U-Net whose cost is nearest; None where absent."""
+    for name in ("torchvision", "torchvision.transforms", "torchvision.utils", "torchvision.models", "pytorch_fid"):
+        if name not in sys.modules:  # it needs them for training and scores, not for drawing
+            module = types.ModuleType(name)
+            module.__getattr__ = lambda attribute: _Anything()  # type: ignore[method-assign]
+            module.__path__ = []  # type: ignore[attr-defined]
+            sys.modules[name] = module
+    for name in ("pytorch_fid.inception", "pytorch_fid.fid_score", "torchvision.datasets"):
+        module = types.ModuleType(name)
+        module.__getattr__ = lambda attribute: _Anything()  # type: ignore[method-assign]
+        sys.modules.setdefault(name, module)
+    try:
+        from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    except ImportError as problem:
+        print(f"denoising-diffusion-pytorch is not here ({problem}); left out")
+        return None
+    costs = {}
+    for dim in (96, 112, 128, 144, 160):
+        net = Unet(dim=dim, dim_mults=(1, 2, 2, 2), flash_attn=True)
+        costs[dim] = abs(cost(lambda x, net=net: net(x, torch.zeros(1))) - flops)
+    best = min(costs, key=costs.__getitem__)
+    net = Unet(dim=best, dim_mults=(1, 2, 2, 2), flash_attn=True)
+    return GaussianDiffusion(net, image_size=32, timesteps=1000, sampling_timesteps=4).eval()
+
+
+class _Anything:
+    def __call__(self, *args: object, **how: object) -> _Anything:
+        return self
+
+    def __getattr__(self, name: str) -> _Anything:
+        return self
+
+
+@torch.no_grad()
+def cost(call: Any) -> float:
+    """Floating point operations of a call on one picture."""
+    with FlopCounterMode(display=False) as counter:
+        call(torch.randn(1, 3, 32, 32))
+    return float(counter.get_total_flops())
+
+
+def our_cost(net: networks.UNet) -> float:
+    return cost(lambda x: net(x, torch.zeros(1), NOTHING))
+
+
+def start(batch: int) -> Tensor:
+    return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1))
