@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 
@@ -76,7 +77,7 @@ def test_the_curve_falls_where_the_loss_falls() -> None:
     path = re.search(r'class="thick" d="M([^"]*)"', curve([(k, 2.0**-k) for k in range(20)]))
     assert path is not None
     points = [tuple(map(float, point.split(","))) for point in path[1].split("L")]
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(points, points[1:]))  # right and down
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(points))  # right and down
 
 
 def test_smoothing_keeps_a_constant_and_begins_at_the_beginning() -> None:

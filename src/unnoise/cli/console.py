@@ -111,6 +111,11 @@ def writable(path: Path, what: str) -> Path:
     return path
 
 
+def plain(word: str) -> str:
+    """Without control characters: what a file says is shown on a terminal, and may not steer it."""
+    return "".join(c for c in word if c.isprintable())
+
+
 def human(number: float, unit: str = "") -> str:
     """`35.7M`, `1.2k`: three figures and a letter."""
     for letter, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

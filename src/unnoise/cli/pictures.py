@@ -7,6 +7,7 @@ know (A1111's). A file is written beside its name and moved over it, so that a r
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,12 @@ def enlargement(size: int, *, at_least: int = 56) -> int:
     return max(1, -(-at_least // size)) if size < at_least else 1
 
 
+def enlarged(picture: Image.Image, size: int, scale: int | None = None) -> Image.Image:
+    """Each pixel `scale` times; None: as often as it takes to see pictures of this size."""
+    scale = scale or enlargement(size)
+    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+
+
 def grid(
     pictures: Sequence[Pixels], *, columns: int, rows: Sequence[str] = (), scale: int | None = None, gap: int = 3
 ) -> Image.Image:
@@ -45,20 +52,25 @@ def grid(
     height = max(p.shape[0] for p in pictures)
     width = max(p.shape[1] for p in pictures)
     scale = scale or enlargement(min(height, width))
-    lines = -(-len(pictures) // columns)
-    cell_w, cell_h = width * scale + gap, height * scale + gap
-    font = ImageFont.load_default(max(10, min(18, cell_h // 4)))
-    margin = int(max((font.getlength(text) for text in rows), default=0)) + (3 * gap + 6 if any(rows) else 0)
-    sheet = Image.new("RGB", (margin + columns * cell_w + gap, lines * cell_h + gap), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    across, down = width * scale + gap, height * scale + gap
+    sheet = Image.new("RGB", (columns * across + gap, -(-len(pictures) // columns) * down + gap), PAPER)
     for i, pixels in enumerate(pictures):
-        picture = image(pixels).convert("RGB")
-        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-        sheet.paste(picture, (margin + gap + i % columns * cell_w, gap + i // columns * cell_h))
-    for line, text in enumerate(rows[:lines]):
-        place = (margin - gap - 3, gap + line * cell_h + (cell_h - gap) // 2)
-        draw.text(place, text, fill=INK, font=font, anchor="rm")
-    return sheet
+        picture = enlarged(image(pixels).convert("RGB"), height, scale)
+        sheet.paste(picture, (gap + i % columns * across, gap + i // columns * down))
+    return with_labels(sheet, rows) if any(rows) else sheet
+
+
+def with_labels(sheet: Image.Image, names: Sequence[str]) -> Image.Image:
+    """A sheet of equally high lines with their names on its left."""
+    line = sheet.height / len(names)
+    font = ImageFont.load_default(max(10, min(18, line / 4)))
+    margin = math.ceil(max(font.getlength(name) for name in names)) + 20
+    out = Image.new("RGB", (margin + sheet.width, sheet.height), PAPER)
+    out.paste(sheet, (margin, 0))
+    draw = ImageDraw.Draw(out)
+    for i, name in enumerate(names):
+        draw.text((margin - 8, (i + 0.5) * line), name, fill=INK, font=font, anchor="rm")
+    return out
 
 
 def write_png(path: Path, picture: Image.Image, recipe: Mapping[str, Any] | None) -> None:

@@ -167,19 +167,20 @@ def classes(report: Mapping[str, Any]) -> str:
             f'<i style="left:{100 * real[name]:.1f}%" title="real: {percent(real[name])}"></i>' if name in real else ""
         )
         bars.append(
-            f'<tr><th scope="row">{text(name)}</th><td><div class="bar"><b style="width:{100 * share:.1f}%"></b>{mark}</div>'
-            f"</td><td>{percent(share)}</td></tr>"
+            f'<tr><th scope="row">{text(name)}</th>'
+            f'<td><div class="bar"><b style="width:{100 * share:.1f}%"></b>{mark}</div></td>'
+            f"<td>{percent(share)}</td></tr>"
         )
-    legend = "Share of drawn pictures that the classifier takes for what was asked; the line marks real pictures."
-    return f'<h3>Class by class</h3><p>{legend if real else legend.split(";")[0] + "."}</p><table class="bars">{"".join(bars)}</table>'
+    legend = "Share of drawn pictures that the classifier takes for what was asked"
+    legend += "; the line marks real pictures." if real else "."
+    return f'<h3>Class by class</h3><p>{legend}</p><table class="bars">{"".join(bars)}</table>'
 
 
 def learning(report: Mapping[str, Any], gallery: Gallery) -> str:
     parts = []
     if report.get("curve"):
-        parts.append(
-            f"<figure>{curve(report['curve'])}<figcaption>{text(report.get('curve_note', 'loss'))}</figcaption></figure>"
-        )
+        note = text(report.get("curve_note", "loss"))
+        parts.append(f"<figure>{curve(report['curve'])}<figcaption>{note}</figcaption></figure>")
     if gallery.over_time:
         figures = "".join(
             f"<figure>{inline(picture, f'samples {when}')}<figcaption>{text(when)}</figcaption></figure>"
@@ -266,9 +267,8 @@ def details(report: Mapping[str, Any]) -> str:
         rows = "".join(
             f"<tr><th scope='row'>{text(key)}</th><td>{text(value)}</td></tr>" for key, value in facts.items()
         )
-        parts.append(
-            f'<details><summary>{text(name)}</summary><div class="scroll"><table class="facts">{rows}</table></div></details>'
-        )
+        table = f'<div class="scroll"><table class="facts">{rows}</table></div>'
+        parts.append(f"<details><summary>{text(name)}</summary>{table}</details>")
     return "".join(parts)
 
 
@@ -286,7 +286,8 @@ h2 { font-size: 1.3rem; letter-spacing: -0.01em; margin: 0 0 8px; }
 h3 { font-size: 1rem; margin: 24px 0 4px; }
 p { margin: 0 0 12px; max-width: 70ch; color: var(--soft); }
 .lead { font-size: 1.1rem; }
-section { margin-top: 28px; padding: 22px 24px; background: var(--card); border: 1px solid var(--line); border-radius: 14px; }
+section { margin-top: 28px; padding: 22px 24px; background: var(--card); border: 1px solid var(--line);
+  border-radius: 14px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(190px, 1fr)); gap: 14px; margin-top: 22px; }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 16px 18px; }
 .card .name, .card .note { color: var(--soft); font-size: .85rem; }
@@ -307,7 +308,8 @@ img { image-rendering: pixelated; display: block; border-radius: 3px; max-width:
 small { display: block; color: var(--soft); font-weight: 400; font-size: .78rem; }
 .bars { width: 100%; }
 .bars th { white-space: nowrap; padding-right: 14px; font-size: .9rem; width: 1%; }
-.bars td:last-child { width: 1%; white-space: nowrap; padding-left: 12px; font-variant-numeric: tabular-nums; font-size: .9rem; }
+.bars td:last-child { width: 1%; white-space: nowrap; padding-left: 12px; font-size: .9rem;
+  font-variant-numeric: tabular-nums; }
 .bar { position: relative; height: 12px; background: var(--line); border-radius: 6px; }
 .bar b { display: block; height: 100%; background: var(--accent); border-radius: 6px; }
 .bar i { position: absolute; top: -3px; bottom: -3px; width: 2px; background: var(--ink); }
@@ -321,7 +323,8 @@ figcaption { color: var(--soft); font-size: .85rem; margin-top: 4px; }
 .curve .thick { stroke: var(--accent); stroke-width: 2.4; }
 .film { display: flex; gap: 16px; overflow-x: auto; padding-bottom: 8px; }
 .commands p { margin: 14px 0 4px; }
-pre { margin: 0; padding: 12px 14px; background: var(--paper); border: 1px solid var(--line); border-radius: 10px; overflow-x: auto; }
+pre { margin: 0; padding: 12px 14px; background: var(--paper); border: 1px solid var(--line); border-radius: 10px;
+  overflow-x: auto; }
 code { font: 13.5px/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 details { border-top: 1px solid var(--line); padding: 8px 0; }
 details:first-child { border-top: 0; }
