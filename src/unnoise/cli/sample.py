@@ -1,0 +1,372 @@
+"""`unnoise sample`: draw pictures from a model, each with its recipe inside the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_format
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata as versions
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, writable
+from unnoise.cli.options import (
+    MOST_PICTURES,
+    flag,
+    keys_of,
+    option,
+    pairs,
+    parse_names,
+    parse_seeds,
+    seeds_text,
+    with_settings,
+    within,
+)
+from unnoise.cli.progress import Progress
+from unnoise.errors import unknown
+from unnoise.settings import Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+    from torch import Tensor
+
+    from unnoise.cli.pictures import Pixels
+    from unnoise.model import Model, Reader
+
+Row = tuple[int, str | None]  # a picture asked for: its seed and its class by name; None: no class
+
+DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are called by people
+    "sampler": Parameter(
+        help="how to go from noise to picture; auto: the model's own default",
+        choices=("auto", *keys_of("samplers/__init__.py", "SAMPLERS")),
+    ),
+    "steps": Parameter(
+        help="steps from noise to picture",
+        alias="--num-inference-steps",
+        validator=within(1, 100_000, "a step is one call of the network"),
+    ),
+    "grid": Parameter(
+        name="--grid-spacing",
+        help="how the steps lie in time; auto: what the sampler likes",
+        choices=("auto", *keys_of("samplers/times.py", "GRIDS")),
+    ),
+    "eta": Parameter(validator=within(0, 1, "0 is deterministic, 1 draws fresh noise at every step")),
+    "guidance": Parameter(alias=("--guidance-scale", "--cfg-scale"), validator=within(-100, 1000, "1 is no guidance")),
+    "threshold": Parameter(validator=within(0, 1, "it is a quantile")),
+    "batch": Parameter(alias="--batch-size", validator=within(1, 1_000_000, "pictures drawn at once")),
+    "precision": Parameter(help="of the network; auto: bfloat16 where this machine is fast at it"),
+    "device": Parameter(help="auto, cpu, cuda, cuda:1, mps"),
+    "previews": Parameter(validator=within(0, 1000, "pictures of the estimate on the way")),
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One finished picture, and those of its batch: the same batch gives the same bits."""
+
+    place: int  # among all that were asked for
+    row: Row
+    together: Sequence[Row]
+    pixels: Pixels  # (H, W, C) bytes
+    previews: Sequence[tuple[int, Pixels]]  # (step, the estimate at that step), the first one being noise at step 0
+
+
+@with_settings(Request, seeds=None, labels=None, **DRAWING)
+def sample(
+    model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
+    /,
+    *,
+    seeds: Annotated[
+        str, option("seeds and ranges, 0-63,70; a seed's own label after a colon, 5:sneaker", "--seed")
+    ] = "0",
+    labels: Annotated[
+        str,
+        option(
+            "classes by name or number, each drawn with every seed; 'all'; 'none': no class; empty: by the seed",
+            "--label",
+        ),
+    ] = "",
+    out: Annotated[
+        Path | None, option("a folder for one PNG a picture (samples, where nothing else is asked)", "--output-dir")
+    ] = None,
+    grid_file: Annotated[
+        Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line a class")
+    ] = None,
+    animation: Annotated[Path | None, option("from noise to pictures, step by step: a .gif or an .mp4")] = None,
+    columns: Annotated[
+        int | None, option("pictures in a line of the grid", validator=within(1, 10_000, "columns"))
+    ] = None,
+    scale: Annotated[
+        int | None, option("enlarge grid and animation by whole pixels", validator=within(1, 64, "times"))
+    ] = None,
+    metadata: Annotated[bool, option("write the recipe into the pictures", show_default=False)] = True,
+    json: Annotated[bool, flag("one JSON document on stdout")] = False,
+    **asked: Any,
+) -> None:
+    """Draw pictures from a model, one a seed and class, each with its recipe inside the file.
+
+    A picture depends on its seed, its class and the settings alone, not on how many are drawn beside it.
+    """
+    from unnoise.cli import pictures
+
+    existing(model, "model")
+    if out is None and grid_file is None and animation is None:
+        out = Path("samples")
+    for path, what in ((out, "pictures"), (grid_file, "the grid"), (animation, "the animation")):
+        if path is not None:
+            writable(path, what)
+    with asking():
+        animate = pictures.animation_writer(animation) if animation else None
+        rows = rows_for(parse_seeds(seeds), parse_names(labels), known_classes(model))
+        if len(rows) > MOST_PICTURES:
+            raise UsageError(f"{len(rows):,} pictures in one call, more than {MOST_PICTURES:,}. Draw them in parts")
+
+    say(f"loading {model} ...")
+    from unnoise import model as models
+    from unnoise.generate import check
+
+    folder = models.find(model)
+    loaded = models.load(folder)
+    request = request_for(loaded, rows, asked)
+    with asking():
+        check(loaded, request)
+    rows = [(seed, label) for seed, label in zip(request.seeds, named(loaded, request), strict=True)]
+
+    recipe = recipe_of(folder, loaded, request)
+    written: list[dict[str, Any]] = []
+    kept: list[Drawn] = []
+    start = time.perf_counter()
+    for drawn in draw(loaded, request, rows, walk=animation is not None):
+        if out is not None:
+            written += write(out, drawn, recipe, metadata=metadata, previews=request.previews)
+        if grid_file is not None or animation is not None:
+            kept.append(drawn)
+    seconds = time.perf_counter() - start
+
+    columns = columns or columns_for(rows)
+    if grid_file is not None:
+        sheet = pictures.grid(
+            [d.pixels for d in kept], columns=columns, rows=names_of_lines(rows, columns), scale=scale
+        )
+        about = recipe | {"together": seeds_text(rows), "columns": columns, "size": list(loaded.card.size[::-1])}
+        pictures.write_png(grid_file, sheet, about if metadata else None)
+    if animation is not None and animate is not None:
+        animate(animation, frames(kept, columns, names_of_lines(rows, columns), scale), 4.0)
+    report(written, grid_file, animation, seconds, len(rows), recipe, as_json=json)
+
+
+# ------------------------------------------------------------------------------------------------- what is asked
+
+
+def known_classes(path: Path) -> tuple[str, ...] | None:
+    """The classes of a model of ours, from its card alone; None where that does not say."""
+    cards = [path / "model.json", *sorted(path.glob("checkpoints/step-*/model.json"), reverse=True)]
+    for file in cards:
+        try:
+            return tuple(str(name) for name in json_format.loads(file.read_text())["card"]["classes"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def rows_for(seeds: list[Row], labels: tuple[str, ...], classes: tuple[str, ...] | None) -> list[Row]:
+    """The pictures asked for, labels checked where the classes are known, and "all" meaning each of them."""
+    if classes is None:
+        return pairs(seeds, labels)
+    said = [label for _, label in seeds if label is not None] + [label for label in labels if label != "all"]
+    if "all" in labels and not classes:
+        raise UsageError("this model was trained without classes: leave --labels out")
+    labels = tuple(name for label in labels for name in (classes if label == "all" else (label,)))
+    for label in said:
+        if label not in classes and label != "none" and not (label.isdigit() and int(label) < len(classes)):
+            if not classes:
+                raise UsageError(f"this model was trained without classes and takes no label {label!r}: leave it out")
+            raise unknown("class", label, [*classes, "none"])
+    return pairs(seeds, labels)
+
+
+def request_for(model: Model, rows: Sequence[Row], asked: dict[str, Any]) -> Request:
+    """The request for these rows; where only some rows say a class, the others get the one that belongs to the seed."""
+    seeds = tuple(seed for seed, _ in rows)
+    labels: tuple[str, ...] = ()
+    if any(label is not None for _, label in rows):
+        reader = model.reader
+        labels = tuple(by_seed(reader, seed) if label is None else label for seed, label in rows)
+    return Request(seeds=seeds, labels=labels, **asked)
+
+
+def by_seed(reader: Reader, seed: int) -> str:
+    label = reader.by_seed([seed]).label
+    return "none" if label is None else reader.name(int(label[0]))
+
+
+def named(model: Model, request: Request) -> list[str | None]:
+    """Each picture's class by name; None where the model knows no classes."""
+    from unnoise.generate import conditions
+
+    label = conditions(model.reader, request).label
+    if label is None:
+        return [None] * len(request.seeds)
+    return [model.reader.name(int(index)) for index in label]
+
+
+# ---------------------------------------------------------------------------------------------------- drawing
+
+
+def draw(model: Model, request: Request, rows: Sequence[Row], *, walk: bool, silent: bool = False) -> Iterator[Drawn]:
+    """Draw, with a bar, and yield the pictures batch by batch. `walk` keeps the estimates of up to a hundred steps."""
+    from unnoise.generate import generate
+
+    if walk:
+        request = dataclasses.replace(request, previews=max(request.previews, min(request.steps - 1, 100)))
+    batches = -(-len(rows) // request.batch)
+    previews: list[tuple[int, Any]] = []
+    finished = 0
+    with Progress(request.steps * batches, "drawing", silent=silent) as progress:
+        for frame in generate(model, request):
+            number = frame.rows.start // request.batch
+            if number == 0 and frame.step == 1:
+                progress.total = frame.steps * batches
+            if frame.step == 1:
+                previews = [(0, as_bytes(noise_of(model, request, frame.rows)))] if walk else []
+            if frame.pictures is not None and not frame.done:
+                previews.append((frame.step, as_bytes(frame.pictures)))
+            finished += (frame.rows.stop - frame.rows.start) * frame.done
+            progress.step(number * frame.steps + frame.step, f"{finished} of {len(rows)} pictures")
+            if frame.done and frame.pictures is not None:
+                together, pixels = rows[frame.rows], as_bytes(frame.pictures)
+                for i, row in enumerate(together):
+                    yield Drawn(
+                        frame.rows.start + i, row, together, pixels[i], [(step, batch[i]) for step, batch in previews]
+                    )
+
+
+def as_bytes(pictures: Tensor) -> NDArray[np.uint8]:
+    """(B, C, H, W) in [-1, 1] as (B, H, W, C) bytes: the nearest of 256 values."""
+    from unnoise.codec import to_bytes
+
+    return to_bytes(pictures).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def noise_of(model: Model, request: Request, rows: slice) -> Tensor:
+    """The noise that these pictures begin as, (B, C, H, W), at half its strength so that its grain is visible."""
+    from unnoise.noise import Seeds
+
+    return model.codec.decode(Seeds(request.seeds[rows], model.shape).start() / 2)
+
+
+# ---------------------------------------------------------------------------------------------------- keeping
+
+
+def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
+    """What all pictures of a request have in common: the model and its weights, the settings, the versions."""
+    import platform
+
+    import torch
+
+    from unnoise.cli.inspect import sha256
+
+    weights = sorted(folder.glob("**/*.safetensors")) if folder.is_dir() else []
+    chosen = folder / "model.safetensors"
+    file = chosen if chosen in weights else weights[0]
+    settings = {key: value for key, value in dataclasses.asdict(request).items() if key not in ("seeds", "labels")}
+    settings["sampler"] = model.card.sampler if request.sampler == "auto" else request.sampler
+    return {
+        "format": 1,
+        "model": {"path": str(folder), "weights": str(file), "sha256": sha256(file)},
+        "request": settings,
+        "versions": {
+            "unnoise": versions.version("unnoise"),
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+        "machine": {"cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()},
+    }
+
+
+def write(out: Path, drawn: Drawn, recipe: dict[str, Any], *, metadata: bool, previews: int) -> list[dict[str, Any]]:
+    """One picture into its file, and its previews beside it; what was written."""
+    from unnoise.cli.pictures import image, write_png
+
+    seed, label = drawn.row
+    name = f"seed-{seed:06d}" + (f"-{file_name(label)}" if label is not None else "")
+    height, width = drawn.pixels.shape[:2]
+    about = recipe | {"seed": seed, "label": label, "size": [width, height], "together": seeds_text(drawn.together)}
+    path = out / f"{name}.png"
+    write_png(path, image(drawn.pixels), about if metadata else None)
+    shown = [(step, pixels) for step, pixels in drawn.previews if step > 0]
+    for i in range(min(previews, len(shown))):
+        step, pixels = shown[(i + 1) * len(shown) // (previews + 1) if len(shown) > previews else i]
+        write_png(out / f"{name}-step-{step:04d}.png", image(pixels), None)
+    return [{"seed": seed, "label": label, "path": str(path)}]
+
+
+def file_name(label: str) -> str:
+    """A class's name as part of a file's: letters, digits and dashes."""
+    return "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split()) or "class"
+
+
+def columns_for(rows: Sequence[Row]) -> int:
+    """One line a class where each class has as many pictures; otherwise nearly square."""
+    each = {label: sum(other == label for _, other in rows) for label in {label for _, label in rows}}
+    runs = [rows[i][1] for i in range(len(rows)) if i == 0 or rows[i][1] != rows[i - 1][1]]
+    if len(each) > 1 and len(runs) == len(each) and len(set(each.values())) == 1:
+        return next(iter(each.values()))
+    return math.ceil(math.sqrt(len(rows)))
+
+
+def names_of_lines(rows: Sequence[Row], columns: int) -> list[str]:
+    """What stands left of each line of a grid: its class, or where it mixes classes, its first seed."""
+    lines = [rows[i : i + columns] for i in range(0, len(rows), columns)]
+    names = []
+    for line in lines:
+        labels = {label for _, label in line}
+        seeds = f"{line[0][0]}" if len(line) == 1 else f"{line[0][0]}-{line[-1][0]}"
+        names.append(labels.pop() or seeds if len(labels) == 1 else seeds)
+    return [str(name) for name in names]
+
+
+def frames(drawn: Sequence[Drawn], columns: int, names: Sequence[str], scale: int | None) -> list[Image.Image]:
+    """The walk of all pictures as one grid a step, from noise to the pictures."""
+    from unnoise.cli.pictures import grid
+
+    walks = [[pixels for _, pixels in d.previews] + [d.pixels] for d in drawn]
+    return [
+        grid([walk[min(step, len(walk) - 1)] for walk in walks], columns=columns, rows=names, scale=scale)
+        for step in range(max(map(len, walks)))
+    ]
+
+
+def report(
+    written: Sequence[dict[str, Any]],
+    grid_file: Path | None,
+    animation: Path | None,
+    seconds: float,
+    count: int,
+    recipe: dict[str, Any],
+    *,
+    as_json: bool,
+) -> None:
+    """What was drawn, and where it is."""
+    if as_json:
+        emit(
+            recipe
+            | {"pictures": list(written), "grid": grid_file, "animation": animation, "seconds": round(seconds, 3)}
+        )
+        return
+    if written:
+        folder = Path(written[0]["path"]).parent
+        show(
+            str(folder / Path(written[0]["path"]).name) if len(written) == 1 else f"{len(written)} pictures in {folder}"
+        )
+    for path in (grid_file, animation):
+        if path is not None:
+            show(str(path))
+    say(f"{count} pictures in {duration(seconds)}, {count / seconds:.3g} a second")

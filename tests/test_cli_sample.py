@@ -1,0 +1,213 @@
+"""Drawing from the command line: pictures that say how they were made, and are made again from what they say."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unnoise import nn
+from unnoise.cli.main import main
+from unnoise.cli.pictures import read_recipe
+from unnoise.cli.sample import columns_for, file_name, names_of_lines, rows_for
+from unnoise.model import write_model
+from unnoise.settings import ModelCard, UNetConfig
+
+CLASSES = ("T-shirt/top", "Sneaker", "Ankle boot")
+
+
+def small(classes: int) -> UNetConfig:
+    return UNetConfig(
+        size=8,
+        in_channels=1,
+        out_channels=1,
+        channels=(8, 16),
+        blocks=1,
+        attention=(False, True),
+        groups=4,
+        classes=classes,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights, and another without classes."""
+    torch.manual_seed(0)
+    base = tmp_path_factory.mktemp("models")
+    for name, classes in (("toy", CLASSES), ("bare", ())):
+        net = nn.build(small(len(classes)))
+        for p in net.parameters():  # zero at birth would draw the same for every class
+            torch.nn.init.normal_(p, std=0.2)
+        (base / name).mkdir()
+        write_model(base / name, net.state_dict(), ModelCard(net=net.config, size=(8, 8), channels=1, classes=classes))
+    return base
+
+
+@pytest.fixture(autouse=True)
+def at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def pixels(path: Path | str) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_one_picture_a_seed_and_class_with_its_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sample", "toy", "--seeds", "3,0-1", "--labels", "Sneaker,2", "--steps", "3", "--out", str(tmp_path)]
+    assert main([*words, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [(p["seed"], p["label"]) for p in said["pictures"]] == [
+        (seed, label) for label in ("Sneaker", "Ankle boot") for seed in (3, 0, 1)
+    ]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        f"seed-00000{seed}-{label}.png" for label in ("sneaker", "ankle-boot") for seed in (0, 1, 3)
+    )
+    recipe = read_recipe(tmp_path / "seed-000003-ankle-boot.png")
+    assert recipe is not None
+    assert (recipe["seed"], recipe["label"], recipe["size"]) == (3, "Ankle boot", [8, 8])
+    assert recipe["request"]["steps"] == 3
+    assert len({pixels(path).tobytes() for path in tmp_path.iterdir()}) == 6
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "--seeds 0-4 --steps 4 --batch 2",
+        "--seeds 7,2:Sneaker,3:none --labels 0,2 --sampler ddpm --steps 3 --guidance 2.5 --batch 3 --no-clip",
+        "--seeds 1-3 --steps 3 --eta 0.5 --grid-spacing trailing --precision bfloat16",
+    ],
+)
+def test_info_makes_it_again_bit_for_bit(asked: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "toy", *shlex.split(asked), "--out", str(tmp_path / "a")]) == 0
+    for picture in sorted((tmp_path / "a").iterdir()):
+        capsys.readouterr()
+        assert main(["info", str(picture), "--command"]) == 0
+        out, err = capsys.readouterr()
+        command = shlex.split(out)
+        assert err == ""  # nothing in doubt
+        assert command[0] == "unnoise"
+        again = tmp_path / "again" / picture.stem
+        assert main([*command[1:], "--out", str(again)]) == 0
+        assert np.array_equal(pixels(again / picture.name), pixels(picture))
+
+
+def test_a_picture_is_the_same_drawn_alone(tmp_path: Path) -> None:
+    main(["sample", "toy", "--seeds", "0-5", "--labels", "1", "--steps", "4", "--out", str(tmp_path / "many")])
+    main(["sample", "toy", "--seeds", "4", "--labels", "Sneaker", "--steps", "4", "--out", str(tmp_path / "one")])
+    name = "seed-000004-sneaker.png"
+    many, one = pixels(tmp_path / "many" / name).astype(int), pixels(tmp_path / "one" / name).astype(int)
+    assert abs(many - one).max() <= 1  # sums may be taken in another order
+
+
+def test_a_grid_has_a_line_a_class_and_says_how_it_was_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = tmp_path / "grid.png"
+    assert main(["sample", "toy", "--seeds", "0-4", "--labels", "all", "--steps", "2", "--grid", str(grid)]) == 0
+    first = pixels(grid)
+    recipe = read_recipe(grid)
+    assert recipe is not None
+    assert recipe["columns"] == 5
+    assert [p.name for p in tmp_path.iterdir()] == ["grid.png"]  # asked for a grid, got a grid
+    capsys.readouterr()
+    assert main(["info", str(grid), "--command"]) == 0
+    command = shlex.split(capsys.readouterr().out)
+    command[command.index("--grid") + 1] = str(tmp_path / "again.png")
+    assert main(command[1:]) == 0
+    assert np.array_equal(pixels(tmp_path / "again.png"), first)
+
+
+def test_animation_and_previews(tmp_path: Path) -> None:
+    gif = tmp_path / "walk.gif"
+    words = ["sample", "toy", "--seeds", "0-2", "--labels", "0", "--steps", "6", "--previews", "2"]
+    assert main([*words, "--animation", str(gif), "--out", str(tmp_path / "out")]) == 0
+    with Image.open(gif) as walk:
+        assert walk.n_frames == 7  # the noise, five estimates, the picture
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert [name for name in names if "000001" in name] == [
+        "seed-000001-t-shirt-top-step-0002.png",
+        "seed-000001-t-shirt-top-step-0004.png",
+        "seed-000001-t-shirt-top.png",
+    ]
+
+
+def test_without_classes_and_without_metadata(tmp_path: Path) -> None:
+    words = ["sample", "bare", "--num-inference-steps", "2", "--seed", "5", "--output-dir", str(tmp_path)]
+    assert main([*words, "--no-metadata"]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["seed-000005.png"]
+    assert read_recipe(tmp_path / "seed-000005.png") is None
+
+
+def test_changed_weights_are_told(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(folder / "toy", tmp_path / "toy")
+    assert main(["sample", str(tmp_path / "toy"), "--steps", "1", "--out", str(tmp_path / "out")]) == 0
+    picture = next((tmp_path / "out").iterdir())
+    write_model(tmp_path / "toy", nn.build(small(3)).state_dict(), ModelCard(net=small(3), classes=CLASSES))
+    capsys.readouterr()
+    assert main(["info", str(picture)]) == 0
+    assert "have changed since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nowhere"], "no model at nowhere; the folder . has: bare, toy"),
+        (["toy", "--labels", "sneakers"], "did you mean 'Sneaker'"),
+        (["toy", "--labels", "3"], "no class '3'"),
+        (["bare", "--labels", "1"], "without classes"),
+        (["bare", "--guidance", "2"], "nothing to guide to"),
+        (["toy", "--seeds", "0-3", "--animation", "walk.avi"], "a .gif or an .mp4"),
+        (["toy", "--sampler", "heun", "--eta", "0.5"], "eta"),
+        (["toy", "--grid", "toy/model.json/grid.png"], "is a file, not a folder"),
+        (["toy", "--seeds", "0-999999", "--labels", "0,1"], "more than 1,000,000"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_at_once(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    assert main(["sample", *words]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert out == ""
+    assert "Traceback" not in err
+    assert sorted(p.name for p in folder.iterdir()) == ["bare", "toy"]
+
+
+def test_labels_are_checked_against_the_card_before_torch_is_loaded() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from unnoise.cli.main import main; assert main(['sample', 'toy', '--labels', 'x']) == 2\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_damaged_weights_are_named(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    shutil.copytree(folder / "toy", tmp_path / "toy")
+    (tmp_path / "toy" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert main(["sample", str(tmp_path / "toy"), "--out", str(tmp_path / "out")]) == 1
+    assert "git" in capsys.readouterr().err
+
+
+def test_rows_and_lines() -> None:
+    assert rows_for([(0, None)], ("all",), CLASSES) == [(0, name) for name in CLASSES]
+    assert rows_for([(0, None)], ("whatever",), None) == [(0, "whatever")]
+    rows = [(s, c) for c in ("a", "b") for s in (4, 5, 6)]
+    assert columns_for(rows) == 3
+    assert names_of_lines(rows, 3) == ["a", "b"]
+    plain = [(s, None) for s in range(7)]
+    assert columns_for(plain) == 3
+    assert names_of_lines(plain, 3) == ["0-2", "3-5", "6"]
+    assert file_name("T-shirt/top") == "t-shirt-top"
+    assert file_name("../../etc") == "etc"
