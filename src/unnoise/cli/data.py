@@ -1,0 +1,148 @@
+"""`unnoise data`: look at a set of pictures before training on it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from unnoise.cli.console import UsageError, asking, emit, existing, plain, say, show, table, writable
+from unnoise.cli.options import flag, keys_of, option, with_settings, within
+from unnoise.settings import DataConfig
+
+if TYPE_CHECKING:
+    from unnoise.data import Dataset
+
+OWN = (
+    "path",
+    "size",
+    "channels",
+    "flip",
+    "background",
+    "max_broken",
+    "cache_bytes",
+    "workers",
+)  # not asked here, or so
+SHOWN = 12  # lines of a list that may be long: classes, broken files
+LINES = 20  # classes on a contact sheet
+
+
+@with_settings(DataConfig, **(dict.fromkeys(OWN)))
+def data(
+    path: Annotated[str, option("a folder, a file, or a set that comes with the package: fashion, toy")],
+    /,
+    *,
+    sheet: Annotated[Path | None, option("a contact sheet: one PNG with pictures of every class")] = None,
+    size: Annotated[
+        int | None,
+        option("pixels to resize and crop to; otherwise as stored, or 64", validator=within(1, 4096, "pixels")),
+    ] = None,
+    channels: Annotated[Literal[1, 3] | None, option("1 grey, 3 colour; otherwise as stored, or 3")] = None,
+    json: Annotated[bool, flag("one JSON document on stdout")] = False,
+    **asked: Any,
+) -> None:
+    """Look at a set of pictures: counts, sizes, classes, captions, broken files, values, a contact sheet."""
+    if sheet is not None:
+        writable(sheet, "the contact sheet")
+    with asking():
+        present(path)
+    say(f"reading {path} ...")
+    from unnoise import data as pictures
+    from unnoise.data.describe import describe
+
+    shape = stored(path)
+    config = DataConfig(
+        path=path,
+        size=size or shape[0],
+        channels=channels or shape[1],
+        max_broken=1.0,  # here to look, not to train: broken files are the point
+        **asked,
+    )
+    found = pictures.open(config)
+    about = describe(found) | {"path": path}
+    if sheet is not None:
+        write_sheet(found, sheet)
+        about["sheet"] = str(sheet)
+    if json:
+        emit(about)
+    else:
+        show(as_text(about))
+
+
+def present(path: str) -> None:
+    """A path that is nowhere is told before torch is loaded."""
+    name, _, _ = path.partition(":")
+    if name in keys_of("data/sources.py", "SETS") or Path(path).exists() or Path(name).exists():
+        return
+    near = difflib.get_close_matches(name, keys_of("data/sources.py", "SETS"), n=1)
+    if near:
+        raise UsageError(f"no pictures at {path}; did you mean {near[0]!r}, which comes with the package?")
+    existing(Path(path), "pictures")
+
+
+def stored(path: str) -> tuple[int, int]:
+    """Size and channels of a set that is one array; 64 and colour for files."""
+    from unnoise.data.sources import find
+
+    array = find(path).array
+    if array is None:
+        return 64, 3
+    return int(min(array.shape[1:3])), 1 if array.ndim == 3 or array.shape[-1] == 1 else 3
+
+
+def write_sheet(found: Dataset, path: Path) -> None:
+    """Ten pictures of each class, its name beside them, or a hundred of all."""
+    from unnoise.cli.pictures import enlarged, with_labels, write_png
+    from unnoise.data import contact_sheet
+
+    names = found.classes[:LINES] if found.labels() is not None else ()
+    sheet = enlarged(contact_sheet(found, len(names) or 10, 10), found.config.size)
+    write_png(path, with_labels(sheet, names) if names else sheet, None)
+
+
+def as_text(about: Mapping[str, Any]) -> str:
+    """A description to read."""
+    channels, size, _ = about["shape"]
+    rows = [("pictures", f"{about['count']:,} in {about['where']}")]
+    if about["sizes"]:
+        width, height = about["sizes"]["width"], about["sizes"]["height"]
+        rows.append(("width", f"{width['min']} to {width['max']} pixels, half of them below {width['median']:g}"))
+        rows.append(("height", f"{height['min']} to {height['max']} pixels, half of them below {height['median']:g}"))
+    rows.append(("stored as", ", ".join(f"{mode} ({n:,})" for mode, n in about["modes"].items()) or "unknown"))
+    rows.append(("taken as", f"{size}x{size}, {'grey' if channels == 1 else 'colour'}"))
+    captions = about["captions"]
+    rows.append(("captions", f"{captions['count']:,}" if captions["count"] else "none"))
+    rows += [("", repr(plain(text)[:80])) for text in captions["examples"]]
+    values = about["values"]
+    for name, mean, std in zip(("red", "green", "blue") if channels == 3 else ("grey",), values["mean"], values["std"]):
+        rows.append((f"{name} values", f"mean {mean:+.3f}, standard deviation {std:.3f}"))
+    rows.append(("all values", f"from {values['min']:+.3f} to {values['max']:+.3f}, where -1 is black and 1 white"))
+    rows.append(("fingerprint", f"{about['fingerprint']} (of {about['fingerprint_of']})"))
+    rows += [("note", plain(note)) for note in about["notes"]]
+    return "\n\n".join([table(rows, ragged=True), classes_text(about["classes"]), *broken_text(about)])
+
+
+def classes_text(classes: Mapping[str, int]) -> str:
+    if not classes:
+        return "no classes"
+    lines = [(plain(name), f"{n:,}") for name, n in list(classes.items())[:SHOWN]]
+    more = f"\n  and {len(classes) - SHOWN} more; --json lists all" if len(classes) > SHOWN else ""
+    return f"{len(classes)} classes\n" + table(lines, indent="  ") + more
+
+
+def broken_text(about: Mapping[str, Any]) -> list[str]:
+    """The broken files, where there are any, and whether a training would bear them."""
+    broken, listed = about["broken"]["count"], about["broken"]["listed"]
+    said = []
+    if broken:
+        share, bearable = broken / max(1, about["checked"]), DataConfig().max_broken
+        lines = [(plain(b["path"]), b["why"]) for b in listed[:SHOWN]]
+        more = f"\n  and {broken - SHOWN} more" if broken > SHOWN else ""
+        head = f"{broken} broken of {about['checked']:,} opened ({100 * share:.1f} %)\n"
+        said.append(head + table(lines, indent="  ", ragged=True) + more)
+        if share > bearable:
+            said.append(f"More than {100 * bearable:g} %: a training stops before it starts (data.max_broken).")
+    if about["checked"] < about["count"]:
+        said.append(f"Only {about['checked']:,} were opened, for all do not fit into memory; the rest is read later.")
+    return said

@@ -1,0 +1,171 @@
+"""`unnoise evaluate`: how good a model's pictures are, with what was compared beside every figure."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, table
+from unnoise.cli.data import present
+from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
+from unnoise.cli.progress import Progress
+from unnoise.cli.sample import DRAWING, known_classes, rows_for
+from unnoise.errors import unknown
+from unnoise.settings import DataConfig, EvaluateConfig, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from unnoise.data import Dataset
+    from unnoise.model import Model
+    from unnoise.training.distributed import Processes
+
+COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer say nothing about a model"))
+
+
+@with_settings(Request, seeds=None, labels=None, previews=None, **{k: v for k, v in DRAWING.items() if k != "previews"})
+@with_settings(EvaluateConfig, metrics=None, count=COUNT, seed=Parameter(help="the first seed"))
+def evaluate(
+    model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
+    /,
+    *,
+    metrics: Annotated[str, option("which, with commas between; fid and kid are taken too")] = ",".join(
+        EvaluateConfig().metrics
+    ),
+    data: Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")] = None,
+    label: Annotated[
+        str | None, option("one class for all pictures; otherwise each as often as it is in the data")
+    ] = None,
+    cache: Annotated[Path | None, option("a folder for features of real pictures; otherwise the user's own")] = None,
+    markdown: Annotated[bool, flag("a Markdown table on stdout")] = False,
+    json: Annotated[bool, flag("one JSON document on stdout")] = False,
+    **asked: Any,
+) -> None:
+    """Measure how good a model's pictures are, against real ones.
+
+    Runs under torchrun too: drawing is shared by the processes.
+    """
+    existing(model, "model")
+    with asking():
+        names = metric_names(metrics)
+        rows_for([(0, label)], (), known_classes(model))
+        if data is not None:
+            present(data)
+    say(f"loading {model} ...")
+    from unnoise import data as pictures
+    from unnoise import evaluate as evaluation
+    from unnoise import model as models
+    from unnoise.training.distributed import processes
+
+    loaded = models.load(model)
+    with asking():
+        config = data_for(loaded, data)
+    ask, how = settings(asked, names, label)
+    with processes(os.environ, kind_of(how.device)) as together:
+        report = run(loaded, ask, how, pictures.open(config), cache or home() / "features", together)
+    if not together.first:
+        return
+    report = {"model": str(model), **report}
+    if json:
+        emit(report)
+    else:
+        show(evaluation.markdown(report) if markdown else as_text(report))
+
+
+def metric_names(text: str) -> tuple[str, ...]:
+    """The metrics in a list, checked before torch is loaded."""
+    valid = (*EvaluateConfig().metrics, *keys_of("evaluate.py", "ALIASES"))
+    names = parse_names(text)
+    for name in names:
+        if name not in valid:
+            raise unknown("metric", name, valid)
+    if not names:
+        raise UsageError(f"--metrics is empty; valid: {', '.join(valid)}")
+    return names
+
+
+def settings(asked: Mapping[str, Any], names: tuple[str, ...], label: str | None) -> tuple[EvaluateConfig, Request]:
+    """What is measured, and how pictures are drawn for it, out of one set of options."""
+    own = {key: value for key, value in asked.items() if key in EvaluateConfig.__dataclass_fields__}
+    rest = {key: value for key, value in asked.items() if key not in own}
+    return EvaluateConfig(metrics=names, **own), Request(labels=(label,) if label is not None else (), **rest)
+
+
+def data_for(model: Model, path: str | None) -> DataConfig:
+    """The real pictures, in the model's size and channels."""
+    path = path or model.card.info.get("data")
+    if not path:
+        raise UsageError("this model does not say what it was trained on: give the real pictures with --data PATH")
+    height, width = model.card.size
+    if height != width:
+        raise UsageError(f"the model draws {width}x{height} pictures; only square ones can be compared so far")
+    return DataConfig(path=str(path), size=height, channels=model.card.channels)
+
+
+def run(
+    model: Model,
+    ask: EvaluateConfig,
+    how: Request,
+    real: Dataset,
+    cache: Path,
+    together: Processes | None = None,
+) -> dict[str, Any]:
+    """Evaluate with a bar; the report."""
+    from unnoise.evaluate import evaluate as measure
+    from unnoise.training.distributed import ALONE
+
+    together = together or ALONE
+    names = {"real": "real pictures", "drawing": "drawing", "measuring": "measuring"}
+    bar, stage, report = None, "", None
+    for at in measure(model, ask, how, real, cache=cache, processes=together):
+        if at.stage != stage:
+            if bar is not None:
+                bar.close()
+            unit = "measure" if at.stage == "measuring" else "picture"
+            bar, stage = Progress(at.total, names[at.stage], unit=unit, silent=not together.first), at.stage
+        if bar is not None:
+            bar.step(at.done)
+        report = at.report or report
+    if bar is not None:
+        bar.close()
+    assert report is not None, "an evaluation ends with its report"
+    return report
+
+
+def kind_of(device: str) -> str:
+    """cpu or cuda: how processes on it talk to each other."""
+    if device == "auto":
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device.partition(":")[0]
+
+
+def home() -> Path:
+    """The folder for what may be thrown away and made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unnoise"
+
+
+def as_text(report: Mapping[str, Any]) -> str:
+    """The figures as a table, and what must be said beside them."""
+    rows = []
+    for entry in report["metrics"]:
+        value = f"{entry['value']:.4g}" + (f" ± {entry['error']:.1g}" if "error" in entry else "")
+        better = {"down": "lower", "up": "higher"}[entry["better"]]
+        real = f"{entry['real']:.4g}"
+        rows.append((entry["name"], value, real, f"{entry['n']:,}", f"{entry['n_floor']:,}", better, entry["features"]))
+    head = ("measure", "drawn", "real", "n drawn", "n real", "better", "features")
+    parts = [table(rows, head=head, ragged=True), report["quality_note"]]
+    unbiased = [
+        f"{e['name']} without the bias of few pictures: {e['unbiased']:.4g}."
+        for e in report["metrics"]
+        if "unbiased" in e
+    ]
+    parts += unbiased
+    spent = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report["seconds"].items())
+    parts.append(f"{report['pictures_per_second']:.3g} pictures a second; {spent}.")
+    parts += [f"Warning: {warning}." for warning in report["warnings"]]
+    return "\n\n".join(parts)

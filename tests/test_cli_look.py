@@ -1,0 +1,192 @@
+"""Looking, measuring and exporting from the command line: what is there is said, what is not is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unnoise import nn
+from unnoise.cli import doctor
+from unnoise.cli.main import main
+from unnoise.data.fashion import CLASSES
+from unnoise.model import load, write_model
+from unnoise.settings import ModelCard, UNetConfig
+
+# --------------------------------------------------------------------------------------------------------- data
+
+
+@pytest.fixture(scope="module")
+def pets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of pictures in different sizes, one of them broken, one with a caption."""
+    top = tmp_path_factory.mktemp("pets")
+    rng = np.random.default_rng(0)
+    for name, count, size in (("cat", 12, (20, 30)), ("dog", 5, (40, 40))):
+        (top / name).mkdir()
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(top / name / f"{i}.png")
+    (top / "dog" / "page.png").write_text("<html>")
+    (top / "cat" / "0.txt").write_text("a \x1b[2J cat")
+    return top
+
+
+def test_data_says_what_is_there(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sheet = tmp_path / "sheet.png"
+    assert main(["data", str(pets), "--sheet", str(sheet), "--size", "16", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert about["count"] == 17
+    assert about["classes"] == {"cat": 12, "dog": 5}
+    assert about["sizes"]["width"] == {"min": 30, "median": 30.0, "max": 40}
+    assert [b["path"] for b in about["broken"]["listed"]] == ["dog/page.png"]
+    assert about["shape"] == [3, 16, 16]
+    with Image.open(sheet) as picture:
+        assert picture.width > 10 * 16  # ten a line, enlarged, names on the left
+    assert main(["data", str(pets)]) == 0
+    text = capsys.readouterr().out
+    assert "dog/page.png" in text
+    assert "a training stops before it starts" in text
+    assert "\x1b" not in text
+
+
+def test_data_of_the_package_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "toy", "--json"]) == 0
+    about = json.loads(capsys.readouterr().out)
+    assert (about["count"], about["shape"]) == (1000, [1, 16, 16])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fashoin"], "did you mean 'fashion'"),
+        (["no/such/folder"], "no folder no/such"),
+        (["x", "--crop", "middle"], "center"),
+    ],
+)
+def test_data_that_is_not_there(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", str(tmp_path)]) == 1
+    assert "empty folder" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------- evaluate, export
+
+
+@pytest.fixture(scope="module")
+def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that has learned nothing, of pictures as in `fashion`."""
+    torch.manual_seed(0)
+    net = nn.build(
+        UNetConfig(
+            size=28,
+            in_channels=1,
+            out_channels=1,
+            channels=(8, 8, 8),
+            blocks=1,
+            attention=(False,) * 3,
+            groups=4,
+            classes=10,
+        )
+    )
+    folder = tmp_path_factory.mktemp("clothes") / "model"
+    folder.mkdir()
+    card = ModelCard(net=net.config, size=(28, 28), channels=1, classes=CLASSES, info={"data": "fashion"})
+    write_model(folder, net.state_dict(), card)
+    return folder
+
+
+def test_evaluate_says_figures_numbers_and_features(
+    clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", str(clothes), "--count", "20", "--real", "200", "--steps", "2", "--cache", str(tmp_path)]
+    assert main([*words, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    found = {entry["id"]: entry for entry in report["metrics"]}
+    assert set(found) == {"frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy"}
+    assert found["frechet"]["value"] > 10 * found["frechet"]["real"]  # it has learned nothing
+    assert report["n"] == 20
+    assert any(tmp_path.iterdir())  # real features are kept
+    assert main([*words, "--metrics", "kid,accuracy", "--data", "fashion:test"]) == 0
+    text = capsys.readouterr().out
+    assert "kernel distance" in text
+    assert "classifier fashion" in text
+    assert "Frechet" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--metrics", "fidd"], 2, "did you mean 'fid'"),
+        (["--label", "sneakers"], 2, "did you mean 'sneaker'"),
+        (["--count", "3"], 2, "fewer say nothing"),
+        (["--data", "fashoin"], 2, "did you mean 'fashion'"),
+        (["--features", "resnet", "--count", "10"], 1, "no features 'resnet'"),
+    ],
+)
+def test_evaluate_refuses_at_once(
+    clothes: Path, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(clothes), *words]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_export_writes_a_folder_that_is_the_same_model(
+    clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "diffusers"
+    assert main(["export", str(clothes), str(folder)]) == 0
+    assert capsys.readouterr().out.strip() == str(folder)
+    ours, theirs = load(clothes), load(folder)
+    x, t = torch.randn(2, 1, 28, 28), torch.tensor([0.3, 0.9], dtype=torch.float64)
+    cond = ours.reader.read(["bag", "none"])
+    assert torch.equal(ours.diffusion(x, t, cond).mean, theirs.diffusion(x, t, cond).mean)
+    assert main(["info", str(folder)]) == 0
+    assert main(["export", str(clothes), str(folder)]) == 2
+    assert "name a new folder" in capsys.readouterr().err
+
+
+def test_info_describes_a_model(clothes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(clothes)]) == 0
+    out = capsys.readouterr().out
+    assert "ankle-boot" in out
+    assert "parameters" in out
+    assert main(["info", str(clothes.parent)]) == 1
+    assert "neither a run" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------- doctor
+
+
+def test_doctor_says_what_is_here_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--no-probe", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["torch"] == torch.__version__
+    assert found["cpu"]["threads"] == torch.get_num_threads()
+    assert set(found["packages"]) == set(doctor.OPTIONAL)
+    assert "fashion" in found["features"]["classifiers"]
+    text = doctor.describe(found)
+    assert all(name in text for name in doctor.OPTIONAL)
+
+
+def test_doctor_measures_and_advises() -> None:
+    speed = doctor.measure(torch.float32, torch.channels_last, "cpu", seconds=0.01)
+    assert 1e-4 < speed.tflops < 1e3
+    fast = [vars(doctor.Speed("float32", "channels_last", 0.2)), vars(doctor.Speed("bfloat16", "channels_last", 1.5))]
+    found = {
+        "cpu": {"threads": 1, "usable_cores": 8, "OMP_NUM_THREADS": "1"},
+        "gpus": [],
+        "speed": fast,
+        "compiled": {"present": False, "why": "no compiler"},
+        "disk_free_gb": 100.0,
+    }
+    said = " ".join(doctor.advice(found))
+    assert "bfloat16 is 7.5 times as fast" in said
+    assert "unset OMP_NUM_THREADS" in said
+    assert "no compiler" in said
