@@ -24,6 +24,7 @@ EXAMPLES = {  # name: its arguments, what it must print or write
     "exact_world": ((), "heun   40 steps: mean 0.19"),
     "your_own_sampler": ((), "order 2.0"),
     "custom_loop": ((), "custom.png"),
+    "diffusers_folder": (("runs/00001-fashion", "exported"), "the same pictures"),
     "draw": (("runs/00001-fashion",), "grid.png"),
 }
 CLOTHES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
