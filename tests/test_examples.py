@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -115,3 +116,9 @@ def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
     there |= {path.stem for path in (ROOT / "tests").glob("*.py")}
     for name, more in re.findall(r"\b(test_\w+)(\.\.\.)?", page.read_text()):
         assert name in there or (more and any(other.startswith(name) for other in there)), name
+
+
+def test_the_floors_are_those_that_are_checked() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    told = blocks(ROOT / "docs" / "architecture.md", "text")[-1].splitlines()
+    assert [line.split("  " * 8)[0].split() for line in told] == [layer.replace("|", " ").split() for layer in contract]
