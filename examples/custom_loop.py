@@ -18,7 +18,7 @@ process = Process(schedule="cosine-continuous", predicts="v", weight="snr-plus-o
 diffusion = make_diffusion(net, process)
 draw_times, weight = make_draw(process), make_weight(process, diffusion.schedule)
 optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-for step, batch in zip(range(80), data.batches(shapes, batch=64, seed=0)):
+for step, batch in zip(range(60), data.batches(shapes, batch=64, seed=0)):
     t = draw_times(uniform((64,), "time", step), diffusion.schedule)
     loss = diffusion.loss(batch.x, t, Cond(batch.label), noise=normal(batch.x.shape, step), weight=weight).mean()
     optimizer.zero_grad()
