@@ -6,6 +6,7 @@ save, that a step is bad) is one small reduction at the end of a step. `ALONE` i
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +113,11 @@ def processes(environ: Mapping[str, str], device: str = "cpu") -> Iterator[Proce
     dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30))
     try:
         yield mine
+    except SystemExit as end:
+        end.__traceback__ = end.__context__ = None  # its frames hold the network
+        raise
     finally:
+        gc.collect()  # a sharded network holds the group, in cycles; gloo aborts where its end is not the group's last
         dist.destroy_process_group()
 
 
