@@ -1,0 +1,185 @@
+"""A placed network computes what the original does; surgery for speed is undone bit for bit."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from unnoise.acceleration.packed import PackedConv, PackedLinear, _works, pack, packed
+from unnoise.acceleration.placement import Placement, best, fast_bfloat16, find, place, prepare
+from unnoise.conditions import Cond
+from unnoise.denoiser import make_diffusion
+from unnoise.errors import UserError
+from unnoise.nn import group_norm
+from unnoise.nn.unet import UNet
+from unnoise.settings import Process, UNetConfig
+
+SMALL = UNetConfig(size=16, channels=(16, 32), blocks=1, attention=(False, True), groups=8, classes=3)
+PLACES = [Placement("cpu", dtype, last) for dtype in (torch.float32, torch.bfloat16) for last in (True, False)]
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    before = group_norm._enabled
+    yield
+    group_norm._enabled = before
+
+
+def diffusion(seed: int = 0):
+    torch.manual_seed(seed)
+    net = UNet(SMALL).eval()
+    for p in net.parameters():  # what is zero at birth says something here
+        if not p.any():
+            nn.init.normal_(p, std=0.1)
+    return make_diffusion(net, Process())
+
+
+def asked(size: int = 16, batch: int = 2):
+    torch.manual_seed(1)
+    t = torch.linspace(0.3, 0.9, batch, dtype=torch.float64)
+    return torch.randn(batch, 3, size, size), t, Cond(torch.arange(batch) % 4)
+
+
+@pytest.mark.parametrize("placement", PLACES, ids=str)
+def test_a_placed_copy_computes_the_same(placement):
+    original = diffusion()
+    kept = copy.deepcopy(original.state_dict())
+    with torch.no_grad():
+        for size in (16, 8, 12):
+            right = original(*asked(size)).mean
+            got = place(original, placement)(*asked(size)).mean
+            off = ((got - right).norm() / right.norm()).item()
+            assert off < (1e-5 if placement.dtype == torch.float32 else 0.02)
+            assert got.dtype == right.dtype
+    assert all(torch.equal(v, kept[k]) and v.dtype == kept[k].dtype for k, v in original.state_dict().items())
+
+
+def test_a_placed_copy_does_not_follow_the_original():
+    original = diffusion()
+    placed = place(original, Placement("cpu", torch.bfloat16))
+    with torch.no_grad():
+        before = placed(*asked()).mean
+        for p in original.net.parameters():
+            p.add_(1.0)
+        assert torch.equal(placed(*asked()).mean, before)
+
+
+def test_placing_draws_no_chance():
+    _works.cache_clear()
+    original = diffusion()
+    state = torch.get_rng_state()
+    place(original, Placement("cpu", torch.bfloat16))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(3, 40, 3, padding=1),
+        nn.Conv2d(64, 48, 1, bias=False),
+        nn.Conv2d(32, 32, 3, stride=2),
+        nn.Conv2d(32, 64, 3, padding=2, dilation=2, groups=4),
+        nn.Conv2d(64, 5, (3, 1), padding=(1, 0)),
+    ],
+    ids=str,
+)
+def test_a_packed_convolution_is_that_convolution_at_every_size(conv, dtype):
+    _needs(PackedConv, dtype)
+    conv = copy.deepcopy(conv).to(dtype)
+    with torch.no_grad():
+        swift = PackedConv(conv)
+        for size in ((1, 16, 16), (3, 7, 9), (2, 32, 5), (1, 64, 64)):
+            x = torch.randn(size[0], conv.in_channels, *size[1:]).to(dtype)
+            for layout in (torch.contiguous_format, torch.channels_last):
+                got, right = swift(x.contiguous(memory_format=layout)), conv.double()(x.double())
+                conv.to(dtype)
+                assert got.shape == right.shape
+                assert ((got - right).norm() / right.norm()) < (1e-6 if dtype == torch.float32 else 5e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
+def test_a_packed_linear_map_is_that_map(dtype):
+    _needs(PackedLinear, dtype)
+    with torch.no_grad():
+        for bias in (True, False):
+            linear = nn.Linear(48, 80, bias=bias).to(dtype)
+            for shape in ((48,), (1, 48), (5, 48), (2, 300, 48)):
+                x = torch.randn(shape).to(dtype)
+                got, right = PackedLinear(linear)(x), copy.deepcopy(linear).double()(x.double())
+                assert got.shape == right.shape
+                assert ((got - right).norm() / right.norm()) < (1e-6 if dtype == torch.float32 else 5e-3)
+
+
+def _needs(kind, dtype):
+    if not _works(kind, dtype):
+        pytest.skip("this torch or processor packs no weights")
+
+
+def test_packing_is_undone_bit_for_bit():
+    net = diffusion().net
+    modules, state = dict(net.named_modules()), copy.deepcopy(net.state_dict())
+    with torch.no_grad():
+        x, _, cond = asked()
+        time = torch.tensor([3.0, 700.0])
+        before = net(x, time, cond)
+        with packed(net) as swift:
+            if _works(PackedConv, torch.float32):
+                assert isinstance(net.conv_in, PackedConv)
+            assert (swift(x, time, cond) - before).abs().max() < 1e-4
+        assert torch.equal(net(x, time, cond), before)
+    assert dict(net.named_modules()) == modules
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+
+
+def test_packing_is_undone_after_an_error():
+    net = diffusion().net
+    modules = dict(net.named_modules())
+    with pytest.raises(KeyError), packed(net):
+        raise KeyError
+    assert dict(net.named_modules()) == modules
+
+
+def test_a_packed_network_says_that_it_has_no_gradient():
+    _needs(PackedConv, torch.float32)
+    net = pack(diffusion().net)
+    x, _, cond = asked()
+    with pytest.raises(RuntimeError, match="no gradient"):
+        net(x.requires_grad_(), torch.tensor([3.0, 700.0]), cond)
+
+
+def test_what_cannot_be_packed_is_left_alone():
+    odd = nn.Sequential(nn.Conv2d(4, 4, 3, padding="same"), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"))
+    inside = list(odd)
+    assert list(pack(odd)) == inside
+    assert list(pack(odd.double())) == inside
+
+
+def test_prepared_to_be_trained_in_place_with_its_weights_as_they_were():
+    net = diffusion().net
+    state = copy.deepcopy(net.state_dict())
+    assert prepare(net, Placement("cpu", torch.bfloat16)) is net
+    assert all(torch.equal(v, state[k]) and v.dtype == torch.float32 for k, v in net.state_dict().items())
+    assert net.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    x, _, cond = asked()
+    net(x, torch.tensor([3.0, 700.0]), cond).square().mean().backward()
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_best_is_what_is_asked_for():
+    assert best("cpu", "float32") == Placement("cpu", torch.float32, True)
+    assert best("cpu", "bfloat16").dtype == torch.bfloat16
+    assert best("cpu").dtype == (torch.bfloat16 if fast_bfloat16("cpu") else torch.float32)
+
+
+def test_what_is_not_there_is_an_error_for_people():
+    with pytest.raises(UserError, match="did you mean 'bfloat16'"):
+        best("cpu", "bfloat61")
+    with pytest.raises(UserError, match="did you mean 'cuda'"):
+        find("cudda")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="0 CUDA devices"):
+            find("cuda:3")
