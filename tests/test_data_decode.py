@@ -186,7 +186,17 @@ def test_shortest_side_becomes_size_and_proportion_is_kept() -> None:
     assert (decode(encoded(Image.new("L", (40, 20), 77)), config).pixels == 77).all()  # Lanczos keeps a constant
 
 
+def test_reducing_averages_instead_of_picking() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8)
+    small = seen(encoded(picture(noise)), size=16, channels=1)
+    assert small.std() < noise.std() / 8  # a mean of about 16 x 16 pixels; one of them would keep the spread
+
+
 def test_a_large_jpeg_is_reduced_without_losing_what_is_left() -> None:
+    squares = np.kron(np.indices((32, 32)).sum(0) % 2 * 255, np.ones((4, 4)))  # JPEGs go down to 1/8 at once
+    two = [seen(data, size=32, channels=1).astype(int) for data in (encoded(picture(squares), "JPEG", quality=95),
+                                                                    encoded(picture(squares)))]  # fmt: skip
+    assert np.abs(two[0] - two[1]).max() < 15  # decoded at too small a scale, it would be grey: off by 55
     ramp = np.tile(np.linspace(0, 255, 1024), (1024, 1))
     small = seen(encoded(picture(ramp), "JPEG", quality=95), size=32, channels=1)[..., 0]
     truth = np.linspace(0, 255, 1024).reshape(32, 32).mean(1)

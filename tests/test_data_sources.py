@@ -86,6 +86,7 @@ def test_natural_order() -> None:
         "a10.png",
         "b/1.png",
     ]
+    assert natural("a" + "9" * 9) < natural("a" + "1" * 12) < natural("a" + "1" * 120)
 
 
 def test_order_and_bytes(put: Put) -> None:
