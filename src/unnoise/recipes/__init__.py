@@ -1,0 +1,1 @@
+"""One readable program per kind of training."""
