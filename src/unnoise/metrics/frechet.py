@@ -88,11 +88,12 @@ class Extrapolated(NamedTuple):
     values: tuple[float, ...]
 
 
-def extrapolated(real: Moments, drawn: Tensor, *, generator: torch.Generator, points: int = 15) -> Extrapolated:
+def extrapolated(real: Moments, drawn: Tensor, *, generator: torch.Generator, points: int = 8) -> Extrapolated:
     """What the distance would be if infinitely many pictures were drawn. Chong & Forsyth 2020, sec. 3.1.
 
-    drawn (n, D). Subsets of n/5 to n pictures, drawn without replacement, evenly spaced in 1/n. The real side stays as
-    it is, with the bias of its own size; where the truth is 0 the estimate may fall below zero.
+    drawn (n, D). Sizes are n/5 to n pictures, evenly spaced in 1/n; a point is the mean over as many disjoint subsets
+    as there are, which the paper does not do: at the same cost its 15 points of one subset spread 1.5 times as wide.
+    The real side keeps the bias of its own size; where the truth is 0 the estimate may fall below zero.
     Raises ValueError below 10 pictures.
     """
     n = len(drawn)
@@ -101,8 +102,7 @@ def extrapolated(real: Moments, drawn: Tensor, *, generator: torch.Generator, po
     inverse = torch.linspace(5 / n, 1 / n, points, dtype=torch.float64)
     sizes = (1 / inverse).round().long().clamp(2, n).tolist()
     root = _root(real.cov)
-    order = [torch.randperm(n, generator=generator)[:size] for size in sizes]
-    values = [_distance(real, root, moments(drawn[rows])) for rows in order]
+    values = [_mean_distance(real, root, drawn[torch.randperm(n, generator=generator)], size) for size in sizes]
     slope, value = _line([1 / size for size in sizes], values)
     return Extrapolated(value, slope, tuple(sizes), tuple(values))
 
@@ -133,6 +133,12 @@ def _distance(a: Moments, root_a: Tensor, b: Moments) -> float:
     overlap = torch.linalg.svdvals(root_a @ _root(b.cov)).sum()
     squared = (a.mean - b.mean).square().sum() + a.cov.trace() + b.cov.trace() - 2 * overlap
     return max(float(squared), 0.0)
+
+
+def _mean_distance(a: Moments, root_a: Tensor, drawn: Tensor, size: int) -> float:
+    """The mean over the disjoint parts of `drawn` that have `size` samples."""
+    parts = [part for part in torch.split(drawn, size) if len(part) == size]
+    return sum(_distance(a, root_a, moments(part)) for part in parts) / len(parts)
 
 
 def _line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:

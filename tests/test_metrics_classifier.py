@@ -1,0 +1,208 @@
+"""A judge on disk is the judge in memory; what is damaged is refused; the shipped one is as good as it says."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from unnoise import data
+from unnoise.errors import UserError
+from unnoise.metrics.classifier import Accuracy, Judge, accuracy, load_classifier, save_classifier, shipped
+from unnoise.metrics.features import classifier_features, find_features
+from unnoise.nn.classifier import Classifier, Shape, shifted
+from unnoise.recipes import classifier as recipe
+from unnoise.settings import ClassifierConfig, DataConfig, Fit
+
+
+@pytest.fixture
+def judge() -> Judge:
+    torch.manual_seed(0)
+    net = Classifier(Shape(size=9, channels=3, classes=2, width=8, features=16)).eval().requires_grad_(False)
+    return Judge(net, ("cat", "dog"), "pets", Accuracy(0.75, 8, "held", {"cat": 1.0, "dog": 0.5}), {"fit": {"lr": 0.1}})
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_saved_and_loaded_is_the_same_bit_for_bit(judge: Judge, tmp_path: Path, half: bool) -> None:
+    if half:
+        judge.net.load_state_dict({k: v.half().float() for k, v in judge.net.state_dict().items()})
+    save_classifier(tmp_path / "run" / "classifier", judge)
+    save_classifier(tmp_path / "run" / "classifier", judge)  # in place of the first
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["classifier"]
+    stored = load_file(tmp_path / "run" / "classifier" / "model.safetensors")
+    assert {v.dtype for v in stored.values()} == {torch.float16 if half else torch.float32}
+    for path in (tmp_path / "run" / "classifier", tmp_path / "run"):
+        found = load_classifier(path)
+        assert (found.classes, found.name, found.accuracy, found.trained) == (
+            judge.classes,
+            judge.name,
+            judge.accuracy,
+            judge.trained,
+        )
+        assert found.net.shape == judge.net.shape
+        assert found.fingerprint == judge.fingerprint
+        for name, value in judge.net.state_dict().items():
+            assert torch.equal(found.net.state_dict()[name], value)
+        x = torch.randn(5, 3, 9, 9)
+        assert torch.equal(found(x)[1], judge(x)[1])
+
+
+def test_damage_is_refused_and_named(judge: Judge, tmp_path: Path) -> None:
+    save_classifier(tmp_path / "c", judge)
+    weights, card = tmp_path / "c" / "model.safetensors", tmp_path / "c" / "classifier.json"
+    whole, said = weights.read_bytes(), json.loads(card.read_text())
+
+    def refused(match: str) -> None:
+        with pytest.raises(UserError, match=match):
+            load_classifier(tmp_path / "c")
+
+    weights.write_bytes(whole[:-7])
+    refused("damaged")
+    state = judge.net.state_dict()
+    save_file({k: v for k, v in state.items() if k != "head.bias"}, weights)
+    refused("head.bias")
+    save_file({**state, "more": torch.zeros(1)}, weights)
+    refused("more")
+    save_file({**state, "head.bias": torch.zeros(3)}, weights)
+    refused("head.bias")
+    weights.unlink()
+    refused("not whole")
+    weights.write_bytes(whole)
+    load_classifier(tmp_path / "c")
+    for wrong, match in (
+        ({"format": "unnoise-classifier-0"}, "another version"),
+        ({"colour": 1}, "colour"),
+        ({"shape": {"size": 9}}, "channels"),
+        ({"classes": ["cat"]}, "1 names for 2 classes"),
+    ):
+        card.write_text(json.dumps(said | wrong))
+        refused(match)
+    card.write_text("{")
+    refused("cannot be read")
+    card.unlink()
+    refused("no classifier.json")
+    with pytest.raises(UserError, match="valid: fashion"):
+        load_classifier("fashoin")
+
+
+def test_fingerprint_knows_every_weight(judge: Judge) -> None:
+    before = judge.fingerprint
+    judge.net.blocks[3].conv_2.bias[5] += 1e-3
+    assert judge.fingerprint != before
+
+
+def test_a_picture_is_judged_alone(judge: Judge) -> None:
+    """No statistic crosses pictures: beside others, in another order, or in parts, the features are the same."""
+    x = torch.randn(7, 3, 9, 9)
+    whole = judge(x)[1]
+    torch.testing.assert_close(judge(x[3:4])[1], whole[3:4])
+    torch.testing.assert_close(judge(x.flip(0))[1], whole.flip(0))
+    torch.testing.assert_close(judge(x, batch=2)[1], whole)
+    assert torch.equal(judge.net(x).argmax(1), judge(x)[0])
+    with pytest.raises(UserError, match="9x9 pixels with 3 channels, these have 9x8 with 3"):
+        judge(x[..., 1:])
+
+
+def test_shifted_moves_whole_pictures() -> None:
+    x = torch.arange(2 * 16.0).view(2, 1, 4, 4)
+    moved = shifted(x, torch.tensor([1, 0]), torch.tensor([0, -2]), 2)
+    assert torch.equal(moved[0, 0], x[0, 0][[0, 0, 1, 2]])
+    assert torch.equal(moved[1, 0], x[1, 0][:, [2, 3, 3, 3]])
+    assert torch.equal(shifted(x, torch.zeros(2).long(), torch.zeros(2).long(), 2), x)
+    draws = recipe._pixels(torch.linspace(0, 0.999999, 5000, dtype=torch.float64), 2)
+    assert draws.unique().tolist() == [-2, -1, 0, 1, 2]
+    assert torch.equal((draws + 2).bincount(), torch.full((5,), 1000))
+
+
+def test_accuracy_is_counted() -> None:
+    seen, asked = torch.tensor([0, 1, 1, 2, 0]), torch.tensor([0, 0, 1, 2, 2])
+    found = accuracy(seen, asked, ("a", "b", "c", "d"), data="x")
+    assert found == Accuracy(3 / 5, 5, "x", {"a": 0.5, "b": 1.0, "c": 0.5})
+    with pytest.raises(ValueError, match="no pictures"):
+        accuracy(seen[:0], asked[:0], ("a",))
+
+
+# --- the shipped one ---
+
+
+def test_the_shipped_classifier_is_as_good_as_it_says() -> None:
+    assert shipped() == ("fashion",)
+    judge = load_classifier("fashion")
+    held = data.open(DataConfig(path="fashion:test"))
+    assert judge.classes == held.classes
+    found = recipe.measure(judge, held, "fashion:test")
+    assert found.n == 2000
+    assert found.value >= 0.88
+    assert found.value == pytest.approx(judge.accuracy.value, abs=2 / 2000)  # other machines round otherwise
+    assert judge.accuracy.data == "fashion:test"
+    folder = Path(recipe.__file__).parents[1] / "metrics" / "weights" / "fashion-classifier"
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= 2**20
+
+
+def test_features_are_found_by_name(judge: Judge, tmp_path: Path) -> None:
+    save_classifier(tmp_path / "c", judge)
+    x = torch.randn(2, 3, 9, 9)
+    found = find_features(str(tmp_path / "c"))
+    assert (found.name, found.dim, found.fid) == ("classifier pets", 16, False)
+    assert torch.equal(found(x), classifier_features(judge)(x))
+    assert found(x[:0]).shape == (0, 16)
+    assert find_features("fashion").dim == 128
+    with pytest.raises(UserError, match="valid: inception, fashion"):
+        find_features("inceptoin")
+
+
+# --- its training ---
+
+
+def tiny(**fit: object) -> ClassifierConfig:
+    how = Fit(images=640, batch=32, lr=3e-3, warmup=2, decay="cosine", ema=(100,), optimizer="adamw", **fit)  # type: ignore[arg-type]
+    return ClassifierConfig(name="toy", data=DataConfig(path="toy", size=16, channels=1), width=8, features=16, fit=how)
+
+
+def test_training_learns_keeps_what_it_measured_and_is_reproducible(tmp_path: Path) -> None:
+    config = tiny()
+    ticks = list(recipe.train(config, tmp_path / "a"))
+    assert ticks[-1].images == 640
+    assert sum(t.loss for t in ticks[-4:]) < sum(t.loss for t in ticks[:4])
+    judge = load_classifier(tmp_path / "a")
+    _, held, name = recipe.split(config)
+    assert recipe.measure(judge, held, name) == judge.accuracy
+    assert judge.accuracy.value > 1.5 / len(judge.classes)
+    list(recipe.train(config, tmp_path / "b"))
+    assert load_classifier(tmp_path / "b").fingerprint == judge.fingerprint
+    list(recipe.train(tiny(seed=1), tmp_path / "c"))
+    assert load_classifier(tmp_path / "c").fingerprint != judge.fingerprint
+
+
+def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
+    for name, grey in (("dark", 20), ("light", 200)):
+        (tmp_path / name).mkdir()
+        for i in range(40):
+            Image.fromarray(np.full((8, 8), grey + i, np.uint8)).save(tmp_path / name / f"{i:02}.png")
+    config = replace(tiny(), data=DataConfig(path=str(tmp_path), size=8, channels=1))
+    taught, held, name = recipe.split(config)
+    greys = [{int(p.pixels(i).flat[0]) for i in range(len(p))} for p in (taught, held)]
+    assert not greys[0] & greys[1]
+    assert len(taught) + len(held) == len(greys[0] | greys[1]) == 80
+    assert 1 <= len(held) <= 20
+    assert "by lot" in name
+    for part in (taught, held):
+        batch = part.batch(range(len(part)))
+        assert batch.label is not None
+        assert torch.equal(batch.label == 1, batch.x[:, 0, 0, 0] > 0)  # each with its own label
+    again = recipe.split(config)[1]
+    assert [again.name(i) for i in range(len(again))] == [held.name(i) for i in range(len(held))]
+    with pytest.raises(UserError, match="part empty"):
+        recipe.split(replace(config, held_out=0.0))
+
+
+def test_pictures_without_classes_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((30, 8, 8), np.uint8))
+    with pytest.raises(UserError, match="no classes"):
+        recipe.split(replace(tiny(), data=DataConfig(path=str(tmp_path / "x.npy"), size=8, channels=1)))
