@@ -1,203 +1,180 @@
-"""Train a diffusion model: at a random time of each picture, guess the picture from its noisy self.
+"""Train a diffusion model: guess what the network is asked for, from a picture and noise mixed at a random time.
 
-    t = draw(u),   x_t = alpha_t x + sigma_t eps,   loss = w_t ||x - mean(x_t, t, cond)||^2
+    L = E weight(t) ||x - mean(x_t, t, cond)||^2,    x_t = alpha_t x + sigma_t eps
 
-Ho et al. 2020, algorithm 1, with any prediction, weight and draw of t. Some rows are told no class, so that the model
-can be guided (Ho & Salimans 2022). A learned variance adds a thousandth of the bound, through the variance alone
-(L_hybrid; Nichol & Dhariwal 2021, eq. 16).
+With eps asked for and the simple weight this is L_simple of Ho et al. 2020 (eq. 14). Where the variance is learned, the
+bound's own term is added, through the variance alone: L_hybrid of Nichol & Dhariwal 2021 (eq. 16).
 """
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
-from unnoise import data, nn, noise
+from unnoise import configuration, data, noise, objectives
+from unnoise import nn as networks
 from unnoise.acceleration.placement import Placement, best, prepare
-from unnoise.codec import to_bytes
 from unnoise.conditions import NOTHING, Cond
 from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, Estimate, make_diffusion
 from unnoise.errors import UserError
 from unnoise.generate import draw
-from unnoise.likelihood import bound_term
+from unnoise.likelihood.bound import bound_term
 from unnoise.model import Model, write_model
-from unnoise.objectives import make_draw, make_weight, stratified
 from unnoise.pictures import Pictures
 from unnoise.settings import ModelCard, Request, TrainConfig
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
-from unnoise.training.run import Run
-
-HYBRID = 0.001  # the share of the bound in L_hybrid
+from unnoise.training.run import hold
 
 
-def objective(diffusion: Diffusion, config: TrainConfig) -> Any:
-    """The loss of a batch, a number a row: (batch, rows) -> (B,)."""
-    process, schedule = config.process, diffusion.schedule
-    draw_time, weight = make_draw(process), make_weight(process, schedule)
-    null = config.net.classes if config.net.classes and config.net.null_class else None
+def objective(diffusion: Diffusion, config: TrainConfig) -> Callable[[Batch, Rows], Tensor]:
+    """The loss of every row, (B,). Times, noise and dropped labels belong to the samples (`rows`)."""
+    process, null = config.process, config.net.classes
+    weight, times = objectives.make_weight(process, diffusion.schedule), objectives.make_draw(process)
 
     def loss(batch: Batch, rows: Rows) -> Tensor:
-        u = rows.uniform("t")
-        t = draw_time(stratified(u, rows.index, rows.batch) if process.stratified else u, schedule)
-        x = batch.x.contiguous(memory_format=torch.channels_last)
-        eps = rows.normal(x.shape[1:], "eps").to(x.device).contiguous(memory_format=torch.channels_last)
-        cond = Cond(batch.label) if config.net.classes else NOTHING
-        if null is not None:
-            cond = cond.drop(rows.uniform("no class") < process.label_dropout, null)
+        u = rows.uniform("time")
+        if process.stratified:
+            u = objectives.stratified(u, rows.index, rows.batch)
+        t = times(u, diffusion.schedule)
+        eps = rows.normal(batch.x.shape[1:], "noise").to(batch.x)
+        cond = Cond(batch.label) if null else NOTHING
+        if process.label_dropout:
+            cond = cond.drop(rows.uniform("no label") < process.label_dropout, null)
         if not process.learned_variance:
-            return diffusion.loss(x, t, cond, noise=eps, weight=weight)
-        simple, x_t, estimate = diffusion.loss_and_estimate(x, t, cond, noise=eps, weight=weight)
-        held = Estimate(estimate.mean.detach(), estimate.spread)  # the bound teaches the variance, not the mean
-        return simple + HYBRID * process.steps * bound_term(x, x_t, held, t, schedule, process.steps)
+            return diffusion.loss(batch.x, t, cond, noise=eps, weight=weight)
+        simple, x_t, estimate = diffusion.loss_and_estimate(batch.x, t, cond, noise=eps, weight=weight)
+        frozen = Estimate(estimate.mean.detach(), estimate.spread)
+        bound = bound_term(batch.x, x_t, frozen, t, diffusion.schedule, process.steps)
+        return simple + process.steps / 1000 * bound  # 0.001 of the sum over T steps
 
     return loss
 
 
-def train(config: TrainConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
-    """Train in a run's directory, which the first process holds, from its newest checkpoint to the end.
+def train(
+    config: TrainConfig, run: Path, *, processes: Processes = ALONE, command: Sequence[str] = ()
+) -> Iterator[Tick]:
+    """Train in the directory `run`, from its newest checkpoint where it has one; a tick a step.
 
-    Raises UserError before the first step where the pictures and the settings do not fit.
+    Ends without a tick where the training is finished. Raises UserError before anything is written where it cannot
+    start; Stopped (a SystemExit) after a signal, saved. `command` is noted in the run.
     """
+    configuration.check(config)
     pictures = data.open(config.data)
-    check(config, pictures)
-    facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
-    if run is not None:
-        run.same_data(facts)
-    placement = best(config.device, config.fit.precision)
-    diffusion = new_born(config)
-    net = prepare(diffusion.net, placement)
-    net.checkpointing = config.fit.gradient_checkpointing
+    card = describe(config, pictures)
+    placement = place(config, processes)
+    net = prepare(newborn(config), placement)
     learner = Learner(net, config.fit, dtype=placement.dtype, processes=processes)
-    card = card_of(config, pictures)
-
-    def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
-        write_model(folder, weights, replace(card, info=card.info | {"images": learner.step * config.fit.batch}))
-
-    def sheet(file: Path, weights: Mapping[str, Tensor]) -> None:
-        drawn = samples(
-            Model.of(card, {name: w.float().cpu() for name, w in weights.items()}, "the average"), config, processes
-        )
-        if processes.first:
-            drawn.save(
-                file, columns=max(1, min(config.watch.grid_labels, len(card.classes)) or config.watch.grid_labels)
-            )
 
     def batches(step: int) -> Iterator[Batch]:
-        fit = config.fit
+        fit, who = config.fit, processes
+        workers = 0 if pictures.cached else config.data.workers
         return data.batches(
-            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=processes.rank, world=processes.world,
-            workers=config.data.workers,
-        )  # fmt: skip
+            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=who.rank, world=who.world, workers=workers
+        )
 
-    plan = Plan(config.fit, config.watch, batches, objective(diffusion, config), write, sheet, facts)
-    yield from follow(run, learner, plan, processes=processes)
+    plan = Plan(
+        fit=config.fit,
+        watch=config.watch,
+        batches=batches,
+        loss=objective(make_diffusion(net, config.process), config),
+        write=lambda folder, weights: write_model(folder, weights, card),
+        draw=lambda file, weights: samples(file, weights, card, config, placement, processes),
+        facts={"fingerprint": pictures.fingerprint},
+    )
+    with ExitStack() as stack:
+        held = None
+        with processes.together():
+            if processes.first:
+                held = stack.enter_context(hold(run, config, command=command))
+                held.same_data(facts(pictures))
+                held.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
+        yield from follow(held, learner, plan, processes=processes)
+        if held is not None:
+            for broken in pictures.replaced:
+                held.log(f"broken picture, replaced by another: {broken.path}: {broken.why}")
 
 
-def new_born(config: TrainConfig) -> Diffusion:
-    """The diffusion before its training: its weights are those of the seed."""
+def newborn(config: TrainConfig) -> nn.Module:
+    """The network before it has seen anything: a function of the seed."""
     with torch.random.fork_rng([]):
         torch.manual_seed(noise.generator(config.fit.seed, "weights").initial_seed())
-        return make_diffusion(nn.build(config.net), config.process)
+        net = networks.build(config.net)
+    if config.fit.gradient_checkpointing:
+        net.checkpointing = True  # type: ignore[assignment]
+    return net
 
 
-def check(config: TrainConfig, pictures: Dataset) -> None:
-    """Raises UserError where the network is not made for these pictures."""
-    channels, height, width = pictures.shape
-    outputs = channels * (2 if config.process.learned_variance else 1)
-    problems = []
-    if (config.net.in_channels, config.net.out_channels) != (channels, outputs):
-        problems.append(
-            f"pictures of {channels} channels need net.in_channels={channels} and net.out_channels={outputs}, "
-            f"not {config.net.in_channels} and {config.net.out_channels}"
+def place(config: TrainConfig, processes: Processes) -> Placement:
+    """Where this process computes: with several and graphics cards, each on its own."""
+    placement = best(config.device, config.fit.precision)
+    if placement.device == "cuda" and processes.world > 1:
+        return best(f"cuda:{processes.local}", config.fit.precision)
+    return placement
+
+
+def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
+    """What will be needed to draw from the network. Raises UserError where its classes are not those of the pictures."""
+    classes, wanted = pictures.classes, config.net.classes
+    if wanted and wanted != len(classes):
+        raise UserError(
+            f"net.classes {wanted} should be {len(classes)}, the classes of {config.data.path}"
+            + (f" ({', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''})" if classes else ", which has none")
         )
-    if config.net.size != height:
-        problems.append(f"pictures of {height} pixels need net.size={height}, not {config.net.size}")
-    if config.net.classes not in (0, len(pictures.classes)):
-        problems.append(f"{len(pictures.classes)} classes in the data, net.classes={config.net.classes}")
-    if problems:
-        raise UserError(f"{config.data.path}: {'; '.join(problems)}")
+    return ModelCard(
+        net=config.net,
+        process=config.process,
+        size=(config.data.size, config.data.size),
+        channels=config.data.channels,
+        classes=classes if wanted else (),
+        info={"name": config.name, "about": config.about, "data": config.data.path, "pictures": len(pictures)},
+    )
 
 
-def card_of(config: TrainConfig, pictures: Dataset) -> ModelCard:
-    """What the trained model will say of itself."""
-    channels, height, width = pictures.shape
-    info = {
-        "training": config.name,
-        "about": config.about,
-        "data": config.data.path,
+def facts(pictures: Dataset) -> dict[str, Any]:
+    """data.json: which pictures these are."""
+    return {
         "fingerprint": pictures.fingerprint,
+        "path": pictures.config.path,
+        "count": len(pictures),
+        "classes": list(pictures.classes),
+        "broken": [{"path": broken.path, "why": broken.why} for broken in pictures.broken],
     }
-    classes = pictures.classes if config.net.classes else ()
-    sampler = "heun" if config.process.schedule == "edm" else "ddim"
-    return ModelCard(config.net, config.process, (height, width), channels, classes, sampler, True, info)
 
 
-def samples(model: Model, config: TrainConfig, processes: Processes) -> Pictures:
-    """The sheet of a training: always the same seeds, a column a class; each process draws its part."""
+def samples(
+    file: Path,
+    weights: Mapping[str, Tensor],
+    card: ModelCard,
+    config: TrainConfig,
+    placement: Placement,
+    processes: Processes,
+) -> None:
+    """A sheet at fixed seeds, a column a label, drawn by all processes together; the first one saves it."""
     watch = config.watch
-    classes = model.card.classes[: watch.grid_labels]
-    columns = len(classes) or watch.grid_labels
-    rows = [
-        (row * columns + i, name) for row in range(watch.grid_rows) for i, name in enumerate(classes or [""] * columns)
-    ]
-    mine = processes.share(rows)
-    pixels = torch.empty(0, *model.shape, dtype=torch.uint8)
-    if mine:
-        labels = tuple(name for _, name in mine) if classes else ()
-        seeds = tuple(seed for seed, _ in mine)
-        request = Request(seeds, labels, steps=watch.grid_steps, precision=config.fit.precision, device=config.device)
-        pixels = draw(model, request).pixels
-    return Pictures(processes.gather(pixels), tuple(seed for seed, _ in rows), tuple(name for _, name in rows))
-
-
-def cost(config: TrainConfig, pictures: Dataset | None = None, *, steps: int = 3) -> dict[str, Any]:
-    """What a training will take: parameters, operations a picture, memory, and seconds from a few timed steps.
-
-    Nothing of it is kept. `steps` 0 times nothing.
-    """
-    with torch.device("meta"):
-        net = nn.build(config.net)
-        fake = torch.empty(1, config.net.in_channels, config.net.size, config.net.size)
-        label = torch.zeros(1, dtype=torch.int64) if config.net.classes else None
-        with FlopCounterMode(display=False) as counter:
-            net(fake, torch.zeros(1), Cond(label))
-    count = sum(p.numel() for p in net.parameters())
-    forward = counter.get_total_flops()
-    found: dict[str, Any] = {
-        "parameters": count,
-        "flops_a_picture": forward,
-        "training_flops_a_picture": 3 * forward,
-        # float32 weights, their gradient, two moments, each average; and the copies that compute
-        "state_bytes": count * (4 * (4 + len(config.fit.ema)) + 4),
-        "images": config.fit.images,
-    }
-    if steps and pictures is not None:
-        rate = _rate(config, pictures, steps)
-        found |= {"images_per_second": rate, "seconds": config.fit.images / rate}
-    return found
-
-
-def _rate(config: TrainConfig, pictures: Dataset, steps: int) -> float:
-    """Pictures a second, the median of a few real steps on a copy of everything."""
-    from unnoise.training.loop import fit
-
-    short = replace(config.fit, images=config.fit.batch * (steps + 1), compile=False)
-    placement: Placement = best(config.device, config.fit.precision)
-    diffusion = new_born(config)
-    net = prepare(diffusion.net, placement)
-    learner = Learner(net, short, dtype=placement.dtype)
-    batches = data.batches(pictures, batch=short.batch, seed=short.seed)
-    rates = [tick.rate for tick in fit(net, batches, objective(diffusion, config), short, learner=learner)]
-    return sorted(rates[1:])[len(rates[1:]) // 2]
+    names = card.classes[: watch.grid_labels]
+    columns = len(names) or watch.grid_labels
+    seeds = tuple(range(watch.grid_rows * columns))
+    labels = names * watch.grid_rows
+    request = Request(
+        seeds=tuple(processes.share(seeds)),
+        labels=tuple(processes.share(labels)),
+        steps=watch.grid_steps,
+        device=placement.device,
+        precision=config.fit.precision,
+    )
+    pixels = torch.zeros(0, card.channels, *card.size, dtype=torch.uint8)
+    if request.seeds:
+        state = {name: value.cpu() for name, value in weights.items()}
+        pixels = draw(Model.of(card, state, "this training"), request).pixels
+    pixels = processes.gather(pixels.to(placement.device)).cpu()
+    if processes.first:
+        Pictures(pixels, seeds, labels).save(file, columns)
