@@ -354,6 +354,8 @@ def check(config: TrainConfig) -> None:
     if net.out_channels != outputs:
         reason = "twice the picture's, for the variance is learned" if outputs != data.channels else "the picture's"
         wrong.append(f"net.out_channels {net.out_channels} should be {outputs}, {reason}")
+    if net.classes and not net.null_class and config.process.label_dropout:
+        wrong.append("process.label_dropout needs net.null_class, the row that is told; or set it to 0")
     if wrong:
         raise UserError("this training cannot start:\n  " + "\n  ".join(wrong))
 

@@ -42,25 +42,25 @@ def fashion() -> TrainConfig:
 
 
 def toy() -> TrainConfig:
-    """The same clothes in 8x8, in seconds: to see that everything works."""
+    """Discs, squares, crosses and rings in 16x16, in seconds: to see that everything works."""
     return TrainConfig(
         name="toy",
         about="ours: as small as a picture that one recognises can be",
-        data=DataConfig(path="fashion", size=8, channels=1),
+        data=DataConfig(path="toy", size=16, channels=1),
         net=UNetConfig(
-            size=8,
+            size=16,
             in_channels=1,
             out_channels=1,
             channels=(16, 32),
             blocks=1,
-            attention=(False, True),  # at 4x4
+            attention=(False, True),  # at 8x8
             groups=4,
             scale_shift=True,
-            classes=10,
+            classes=4,
         ),
         process=Process(schedule="cosine", label_dropout=0.1),
-        fit=Fit(images=20_000, batch=64, lr=2e-3, warmup=20, decay="cosine", ema=(2_000,), ema_rampup=0.1),
-        watch=Watch(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=2, grid_steps=10),
+        fit=Fit(images=20_000, batch=64, lr=3e-3, warmup=20, decay="cosine", ema=(2_000,), ema_rampup=0.1),
+        watch=Watch(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=4, grid_steps=10),
     )
 
 
@@ -97,7 +97,7 @@ def cifar10_improved() -> TrainConfig:
         ),
         process=Process(
             schedule="cosine",
-            schedule_options={"steps": 4000},
+            steps=4000,
             learned_variance=True,
             label_dropout=0.0,
             stratified=False,

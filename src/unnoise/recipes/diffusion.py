@@ -122,7 +122,7 @@ def place(config: TrainConfig, processes: Processes) -> Placement:
 
 
 def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
-    """What will be needed to draw from the network. Raises UserError where its classes are not those of the pictures."""
+    """What is needed to draw from the network. Raises UserError where its classes are not those of the pictures."""
     classes, wanted = pictures.classes, config.net.classes
     if wanted and wanted != len(classes):
         raise UserError(
