@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unnoise.data.fingerprint import by_contents
+from unnoise.data.fingerprint import stride
 from unnoise.data.scan import crop
 from unnoise.data.source import Unreadable
 
@@ -46,7 +46,7 @@ def describe(dataset: Dataset) -> dict[str, object]:
         "values": _values(dataset),
         "notes": list(source.notes),
         "fingerprint": dataset.fingerprint,
-        "fingerprint_of": "contents" if by_contents(source) else "names and sizes",
+        "fingerprint_reads": f"1 picture in {stride(source)}",
     }
 
 
