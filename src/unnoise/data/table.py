@@ -170,10 +170,25 @@ def _labels(
     name = next((name for name in LABELS if name in texts.column_names), "")
     if not name or texts[name].null_count:
         return (), None
-    classes, labels = number_classes(np.array(texts[name].to_pylist()), f"column {name!r} of {path}")
-    features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    named = features.get(name, {}).get("names") or ()
-    return tuple(map(str, named)) if len(named) >= len(classes) else classes, labels[rows]
+    values = np.array(texts[name].to_pylist())
+    if values.dtype.kind == "i" and not (values[rows] != -1).any():  # how rows without a label are published
+        return (), None
+    if values.dtype.kind == "i":
+        elsewhere = np.ones(len(values), bool)
+        elsewhere[rows] = False
+        values[elsewhere & (values == -1)] = 0
+    classes, labels = number_classes(values, f"column {name!r} of {path}")  # of all splits, so that they agree
+    named = _class_names(schema, name)
+    return named if len(named) >= len(classes) else classes, labels[rows]
+
+
+def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
+    """What Hugging Face's `datasets` says of a ClassLabel; nothing where it says nothing."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return tuple(map(str, features[column]["names"]))
+    except (KeyError, TypeError, ValueError):
+        return ()
 
 
 def _captions(columns: Sequence[str], texts: pa.Table, rows: NDArray[np.int64]) -> tuple[str, ...] | None:
