@@ -25,10 +25,9 @@ def folder(path: Path) -> Source:
 
     def read(i: int) -> bytes:
         with open(path / names[i], "rb") as file:
-            data = file.read(FILE_BYTES + 1)
-        if len(data) > FILE_BYTES:
-            raise Unreadable(f"larger than {FILE_BYTES >> 20} MiB")
-        return data
+            if os.fstat(file.fileno()).st_size > FILE_BYTES:
+                raise Unreadable(f"larger than {FILE_BYTES >> 20} MiB")
+            return file.read()
 
     return Source(
         where=str(path),
