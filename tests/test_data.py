@@ -166,6 +166,25 @@ def test_any_number_of_workers_gives_the_same(folder: str) -> None:
             assert all(map(same, alone, first(stream, 12)))
 
 
+def test_wherever_the_pictures_lie_they_are_the_same(folder: str, tmp_path: Path) -> None:
+    import shutil
+
+    pa = pytest.importorskip("pyarrow", reason="parquet takes pyarrow")
+    import pyarrow.parquet as pq
+
+    for kind in ("zip", "tar", "gztar"):
+        shutil.make_archive(str(tmp_path / "set"), kind, folder)
+    here = data.open(replace(READ, path=folder))
+    files = [here.source.read(i) for i in range(N)]
+    columns = {"image": [{"bytes": file, "path": None} for file in files], "label": here.labels()}
+    pq.write_table(pa.table({**columns, "text": here.source.captions}), tmp_path / "set.parquet", row_group_size=5)
+    truth = first(data.batches(here, batch=7, seed=4), 12)
+    for suffix in ("zip", "tar", "tar.gz", "parquet"):
+        found = data.open(replace(READ, path=str(tmp_path / f"set.{suffix}"), workers=2))
+        stream = first(data.batches(found, batch=7, seed=4, workers=3), 12)
+        assert all(map(same, truth, stream)), suffix
+
+
 def test_opening_with_workers_is_the_same(folder: str) -> None:
     alone, many = data.open(replace(KEPT, path=folder)), data.open(replace(KEPT, path=folder, workers=3))
     assert alone.describe() == many.describe()
@@ -335,6 +354,20 @@ def test_fingerprint_changes_with_the_data_and_nothing_else(folder: str, tmp_pat
         (copy / "c0" / "0.txt").write_text("picture 0")
         target.write_bytes(kept)
         assert data.open(moved).fingerprint == here
+
+
+def test_a_large_set_is_fingerprinted_by_some_of_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unnoise.data.fingerprint import fingerprint
+
+    def of(pixels: np.ndarray) -> str:
+        return fingerprint(Source("x", tuple("abcdefgh"), np.full(8, 16), lambda i: pixels[i]), KEPT)
+
+    pixels = np.zeros((8, 4, 4), np.uint8)
+    other = pixels.copy()
+    other[:, 0, 0] = 1
+    whole = of(pixels)
+    monkeypatch.setattr("unnoise.data.fingerprint.HASHED_BYTES", 50)
+    assert len({whole, of(pixels), of(other)}) == 3
 
 
 def test_fashion_comes_with_the_package() -> None:

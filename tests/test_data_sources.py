@@ -409,6 +409,14 @@ def test_parquet_splits_and_shards(tmp_path: Path) -> None:
     assert test.labels is not None
     assert [test.classes[k] for k in test.labels] == ["b", "b", "b"]
     assert any(":test takes one" in note for note in find(str(path)).notes)
+    numbers = [3, -1, 1, 0, -1, 2, 1, -1]  # held-out rows without labels, as they are often published
+    hidden = parquet(tmp_path / "b.parquet", {"image": files, "split": split, "label": numbers})
+    assert find(f"{hidden}:test").labels is None
+    train = find(f"{hidden}:train")
+    assert train.labels is not None
+    assert (train.labels.tolist(), train.classes) == ([3, 1, 0, 2, 1], ("0", "1", "2", "3"))
+    with pytest.raises(UserError, match="run from -1 to 3"):
+        find(str(hidden))
     with pytest.raises(UserError, match="it has test, train"):
         find(f"{path}:dev")
     shards = tmp_path / "hub" / "data"
