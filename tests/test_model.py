@@ -160,7 +160,7 @@ def test_wrong_files_say_what_they_are(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\x80\x02}q\x00.", "pickle"),
-        (good[: len(good) // 2], "cut short"),
+        (good[: len(good) // 2], "it ends after"),
     ):
         (folder / WEIGHTS).write_bytes(content)
         with pytest.raises(UserError, match=says):

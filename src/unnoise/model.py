@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor
 
 from unnoise import nn as networks
 from unnoise.codec import Codec, Pixels
@@ -26,6 +26,8 @@ from unnoise.configuration import from_dict, to_dict
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError, unknown
 from unnoise.formats import diffusers
+from unnoise.formats.diffusers import check_tensors
+from unnoise.formats.files import Tensors, read_json
 from unnoise.noise import uniform
 from unnoise.pictures import Pictures
 from unnoise.settings import ModelCard, Request
@@ -33,7 +35,6 @@ from unnoise.training import checkpoint as durable
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT = {"format": "unnoise-model", "version": 1}
-MOST_JSON = 4 * 2**20
 MOST_PARAMETERS = 20_000_000_000  # a card that asks for more is a mistake, found before memory is taken
 
 
@@ -123,7 +124,8 @@ class Model:
         count = sum(p.numel() for p in net.parameters())
         if count > MOST_PARAMETERS:
             raise UserError(f"{where}: the card asks for {count:,} parameters, more than {MOST_PARAMETERS:,}")
-        check_state(net, state, where)
+        wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+        check_tensors({name: tuple(value.shape) for name, value in state.items()}, wanted, where)
         net.load_state_dict(dict(state), assign=True)
         rest = {name: buffer for name, buffer in net.named_buffers() if buffer.is_meta}
         if rest:  # buffers that are computed, not saved
@@ -137,7 +139,7 @@ class Model:
         """The model in a model directory. Raises UserError that names what is wrong with which file."""
         folder = Path(path)
         card = read_card(folder)
-        return cls.of(card, read_weights(folder / WEIGHTS), str(folder))
+        return cls.of(card, Tensors.of(folder / WEIGHTS).load(), str(folder))
 
 
 def null_row(card: ModelCard) -> int | None:
@@ -166,66 +168,9 @@ def read_card(folder: Path) -> ModelCard:
     return from_dict(ModelCard, data.get("card", {}), str(file))
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a sane size. Raises UserError."""
-    try:
-        if file.stat().st_size > MOST_JSON:
-            raise UserError(
-                f"{file}: {file.stat().st_size:,} bytes of JSON; a card has some thousands. It is something else"
-            )
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing: this is no complete model directory") from None
-    except (OSError, UnicodeDecodeError, ValueError) as problem:
-        raise UserError(f"{file} cannot be read as JSON ({problem}): copy or export it again") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{file} holds {type(data).__name__}, not an object: it is not a card")
-    return data
-
-
 def save_weights(file: Path, state: Mapping[str, Tensor]) -> None:
     """Tensors to safetensors: contiguous, on the CPU, none sharing memory with another."""
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, file)
-
-
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors from safetensors. Raises UserError that says what the file really is."""
-    if not file.is_file():
-        raise UserError(f"{file} is missing: copy the whole directory")
-    try:
-        return load_file(file)
-    except Exception as problem:
-        raise UserError(f"{file} is no whole safetensors file: {what_it_is(file, problem)}") from None
-
-
-def what_it_is(file: Path, problem: Exception) -> str:
-    """A guess at why a weight file does not load, from its first bytes."""
-    head = file.read_bytes()[:64] if file.stat().st_size < 2**31 else b""
-    if not head:
-        return "it is empty; copy it again"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a git-lfs pointer, not the weights; run `git lfs pull` where it came from"
-    if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "it is a web page; the download was refused or redirected"
-    if head.startswith((b"PK\x03\x04", b"\x80")):
-        return "it is a pickle (.pt, .ckpt), which can run code and is not loaded; convert it to safetensors"
-    return f"{problem}; it was cut short or damaged, copy it again"
-
-
-def check_state(net: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """The names and shapes of `state` are those of the network, all of them. Raises UserError with the first few."""
-    expected = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is not known" for name in found if name not in expected]
-    problems += [
-        f"{name} is {found[name]} instead of {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        more = f", and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise UserError(f"{where}: the weights are not those of this network: {'; '.join(problems[:4])}{more}")
 
 
 # --- whatever a person has: a run, a model, a checkpoint, somebody else's folder ---
