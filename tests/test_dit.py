@@ -48,11 +48,13 @@ def pictures(config: DiTConfig) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "millions", "width", "depth"),
-    [("S", 33, 384, 12), ("B", 130, 768, 12), ("L", 458, 1024, 24), ("XL", 675, 1152, 28)],
+    ("name", "millions", "width", "depth", "heads"),
+    [("S", 33, 384, 12, 6), ("B", 130, 768, 12, 12), ("L", 458, 1024, 24, 16), ("XL", 675, 1152, 28, 16)],
 )
 @pytest.mark.parametrize("patch", [2, 4, 8])
-def test_the_papers_networks_have_their_sizes(name: Any, millions: int, width: int, depth: int, patch: int) -> None:
+def test_the_papers_networks_have_their_sizes(
+    name: Any, millions: int, width: int, depth: int, heads: int, patch: int
+) -> None:
     """Table 1 of Peebles & Xie 2023 says the sizes with patches of 2, of 4x32x32 latents with learned variances.
 
     Patches of 4 and 8 pixels change the two maps at the ends and nothing else.
@@ -60,7 +62,7 @@ def test_the_papers_networks_have_their_sizes(name: Any, millions: int, width: i
     sizes = []
     for p in (2, patch):
         config = dit_config(name, p, size=32, in_channels=4, out_channels=8, classes=1000)
-        assert (config.width, config.depth, config.patch) == (width, depth, p)
+        assert (config.width, config.depth, config.heads, config.patch) == (width, depth, heads, p)
         with torch.device("meta"):
             sizes.append(sum(parameter.numel() for parameter in build(config).parameters()))
     positions = 256 * width  # which the paper counts, though they are fixed
