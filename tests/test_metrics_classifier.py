@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from unnoise.metrics.classifier import Accuracy, Judge, accuracy, load_classifie
 from unnoise.metrics.features import classifier_features, find_features
 from unnoise.nn.classifier import Classifier, Shape, shifted
 from unnoise.recipes import classifier as recipe
-from unnoise.settings import ClassifierConfig, DataConfig, Fit
+from unnoise.settings import ClassifierConfig, DataConfig, Fit, Watch
+from unnoise.training.loop import Tick
+from unnoise.training.run import hold
 
 
 @pytest.fixture
@@ -165,19 +168,34 @@ def tiny(**fit: object) -> ClassifierConfig:
     return ClassifierConfig(name="toy", data=DataConfig(path="toy", size=16, channels=1), width=8, features=16, fit=how)
 
 
+def trained(config: ClassifierConfig, path: Path, most: int | None = None) -> list[Tick]:
+    with hold(path, config) as run:
+        return list(islice(recipe.train(config, run), most))
+
+
 def test_training_learns_keeps_what_it_measured_and_is_reproducible(tmp_path: Path) -> None:
     config = tiny()
-    ticks = list(recipe.train(config, tmp_path / "a"))
+    ticks = trained(config, tmp_path / "a")
     assert ticks[-1].images == 640
     assert sum(t.loss for t in ticks[-4:]) < sum(t.loss for t in ticks[:4])
     judge = load_classifier(tmp_path / "a")
     _, held, name = recipe.split(config)
     assert recipe.measure(judge, held, name) == judge.accuracy
     assert judge.accuracy.value > 1.5 / len(judge.classes)
-    list(recipe.train(config, tmp_path / "b"))
-    assert load_classifier(tmp_path / "b").fingerprint == judge.fingerprint
-    list(recipe.train(tiny(seed=1), tmp_path / "c"))
+    assert "held-out pictures (toy:test)" in (tmp_path / "a" / "log.txt").read_text()
+    trained(tiny(seed=1), tmp_path / "c")
     assert load_classifier(tmp_path / "c").fingerprint != judge.fingerprint
+
+
+def test_stopped_and_resumed_is_the_same_classifier(tmp_path: Path) -> None:
+    config = replace(tiny(), watch=Watch(grid_every=0, checkpoint_steps=7))
+    trained(config, tmp_path / "whole")
+    trained(config, tmp_path / "parts", most=10)  # the checkpoint of step 7 is there, three steps are lost
+    assert not (tmp_path / "parts" / "classifier").exists()
+    assert [tick.step for tick in trained(config, tmp_path / "parts")] == list(range(8, 21))
+    assert trained(config, tmp_path / "parts") == []
+    found = [load_classifier(tmp_path / name).fingerprint for name in ("whole", "parts")]
+    assert found[0] == found[1]
 
 
 def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ The averaged weights are kept, and rounded to float16 before they are measured: 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unnoise import data, noise
-from unnoise.acceleration.placement import best
+from unnoise.acceleration.placement import best, prepare
 from unnoise.data import Batch, Dataset
 from unnoise.data.source import Source
 from unnoise.data.sources import SETS
@@ -26,43 +26,73 @@ from unnoise.errors import UserError
 from unnoise.metrics.classifier import RESULT, Accuracy, Judge, accuracy, save_classifier
 from unnoise.nn.classifier import Classifier, Shape, shifted
 from unnoise.settings import ClassifierConfig, DataConfig
+from unnoise.training import checkpoint
+from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
-from unnoise.training.loop import Rows, Tick, fit
+from unnoise.training.loop import Rows, Tick
+from unnoise.training.run import Run
 
 
-def train(config: ClassifierConfig, run: Path, *, processes: Processes = ALONE) -> Iterator[Tick]:
-    """Train a classifier and leave it in run/classifier, where `metrics.classifier.load_classifier(run)` finds it.
+def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
+    """Train in a run's directory, which the first process holds, from its newest checkpoint to the end.
 
-    Raises UserError where the pictures have no classes.
+    Leaves the judge in its folder `classifier`; `metrics.classifier.load_classifier` takes the run's path. Raises
+    UserError before the first step where the pictures have no classes.
     """
     pictures, held, held_name = split(config)
-    channels, size, _ = pictures.shape
-    shape = Shape(size, channels, len(pictures.classes), config.width, config.features)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(noise.generator(config.fit.seed, "weights").initial_seed())
-        net = Classifier(shape)
-    net.to(best(config.device, config.fit.precision).device)
+    facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
+    if run is not None:
+        run.same_data(facts)
+    net = new_born(config, pictures)
+    placement = best(config.device, config.fit.precision)
+    # float32 whatever the machine likes: at this size bfloat16 is no faster, and a judge should not be rounded
+    learner = Learner(prepare(net, replace(placement, channels_last=False)), config.fit, processes=processes)
+
+    def batches(step: int) -> Iterator[Batch]:
+        fit = config.fit
+        return data.batches(
+            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=processes.rank, world=processes.world,
+            workers=config.data.workers,
+        )  # fmt: skip
+
+    def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
+        checkpoint.save(weights, folder / "model.safetensors")
+
+    def no_sheet(_: Path, __: Mapping[str, Tensor]) -> None:
+        """A classifier draws nothing."""
+
+    plan = Plan(config.fit, config.watch, batches, objective(net, config), write, no_sheet, facts)
+    yield from follow(run, learner, plan, processes=processes)
+    average = learner.average(config.fit.ema[0])
+    if run is not None:
+        about = {"path": config.data.path, "n": len(pictures), "fingerprint": pictures.fingerprint}
+        trained = {"data": about, "shift": config.shift, "fit": asdict(config.fit)}
+        rounded = new_born(config, pictures).eval().requires_grad_(False)
+        rounded.load_state_dict({name: value.half().float().cpu() for name, value in average.items()})
+        judge = Judge(rounded, pictures.classes, config.name, Accuracy(0.0, 0), trained)
+        judge = replace(judge, accuracy=measure(judge, held, held_name))
+        save_classifier(run.path / RESULT, judge)
+        run.log(f"right on {judge.accuracy.value:.1%} of {judge.accuracy.n} held-out pictures ({held_name})")
+
+
+def objective(net: Classifier, config: ClassifierConfig) -> Callable[[Batch, Rows], Tensor]:
+    """The loss of a batch, a number a row: (batch, rows) -> (B,)."""
 
     def loss(batch: Batch, rows: Rows) -> Tensor:
         assert batch.label is not None
         down, right = (_pixels(rows.uniform(name), config.shift) for name in ("down", "right"))
         return F.cross_entropy(net(shifted(batch.x, down, right, config.shift)), batch.label, reduction="none")
 
-    learner = Learner(net, config.fit, processes=processes)
-    batches = data.batches(
-        pictures, batch=config.fit.batch, seed=config.fit.seed, rank=processes.rank, world=processes.world
-    )
-    yield from fit(net, batches, loss, config.fit, learner=learner, processes=processes)
+    return loss
 
-    net.load_state_dict({k: v.half().float() for k, v in learner.average(config.fit.ema[0]).items()})
-    net.cpu().eval().requires_grad_(False)
-    about = {"path": config.data.path, "n": len(pictures), "fingerprint": pictures.fingerprint}
-    trained = {"data": about, "shift": config.shift, "fit": asdict(config.fit)}
-    judge = Judge(net, pictures.classes, config.name, Accuracy(0.0, 0), trained)
-    judge = replace(judge, accuracy=measure(judge, held, held_name))
-    if processes.first:
-        save_classifier(run / RESULT, judge)
+
+def new_born(config: ClassifierConfig, pictures: Dataset) -> Classifier:
+    """The classifier before its training: its weights are those of the seed."""
+    channels, size, _ = pictures.shape
+    with torch.random.fork_rng([]):
+        torch.manual_seed(noise.generator(config.fit.seed, "weights").initial_seed())
+        return Classifier(Shape(size, channels, len(pictures.classes), config.width, config.features))
 
 
 def split(config: ClassifierConfig) -> tuple[Dataset, Dataset, str]:
