@@ -1,7 +1,5 @@
 """Write the training loop yourself, with any optimizer, and draw from what it made."""
 
-from dataclasses import replace
-
 import torch
 
 from unnoise import Model, data, nn
@@ -10,20 +8,20 @@ from unnoise.denoiser import make_diffusion
 from unnoise.noise import normal, uniform
 from unnoise.objectives import make_draw, make_weight
 from unnoise.presets import toy
-from unnoise.settings import DataConfig, ModelCard, Process
+from unnoise.settings import ModelCard, Process
 
-shapes = data.open(DataConfig("toy", size=8))
-net = nn.build(replace(toy().net, classes=len(shapes.classes)))
+shapes = data.open(toy().data)  # discs, squares, crosses, rings
+net = nn.build(toy().net)
 process = Process(schedule="cosine-continuous", predicts="v", weight="snr-plus-one", draw="continuous")
 diffusion = make_diffusion(net, process)
 draw_times, weight = make_draw(process), make_weight(process, diffusion.schedule)
 optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
-for step, batch in zip(range(60), data.batches(shapes, batch=64, seed=0)):
+for step, batch in zip(range(40), data.batches(shapes, batch=64, seed=0)):
     t = draw_times(uniform((64,), "time", step), diffusion.schedule)
     loss = diffusion.loss(batch.x, t, Cond(batch.label), noise=normal(batch.x.shape, step), weight=weight).mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
 print(f"loss {loss:.3f}")
-card = ModelCard(net=net.config, process=process, size=(8, 8), channels=1, classes=shapes.classes)
+card = ModelCard(net=net.config, process=process, size=(16, 16), channels=1, classes=shapes.classes)
 Model(diffusion.eval(), card).sample(labels=["ring"], seeds=range(16), steps=20).save("custom.png")

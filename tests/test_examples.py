@@ -26,6 +26,7 @@ EXAMPLES = {  # name: its arguments, what it must print or write
     "your_own_sampler": ((), "order 2.0"),
     "custom_loop": ((), "custom.png"),
     "diffusers_folder": (("runs/00001-fashion", "exported"), "the same pictures"),
+    "train_toy": (("512",), "drew toy.png"),
     "draw": (("runs/00001-fashion",), "grid.png"),
 }
 CLOTHES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle-boot"]
