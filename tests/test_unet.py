@@ -322,6 +322,15 @@ def test_the_layout_of_the_input_changes_nothing() -> None:
     torch.testing.assert_close(other, net(x, TIMES, told(IMPROVED)), atol=1e-5, rtol=0)
 
 
+def test_a_compiler_sees_one_graph() -> None:
+    """No part falls back to Python: torch.compile traces the network whole."""
+    net = alive(IMPROVED)
+    traced = torch.compile(net, backend="eager", fullgraph=True)
+    assert torch.equal(
+        traced(pictures(IMPROVED), TIMES, told(IMPROVED)), net(pictures(IMPROVED), TIMES, told(IMPROVED))
+    )
+
+
 # --- learning ---
 
 
