@@ -369,8 +369,9 @@ def _labels(classes: tuple[str, ...], count: int, how: Request, pictures: Datase
     if not classes:
         return ()
     share = torch.ones(len(classes), dtype=torch.float64)
-    if pictures.labels is not None and pictures.classes == classes:
-        share = torch.bincount(torch.from_numpy(pictures.labels), minlength=len(classes)).double()
+    labels = pictures.labels()
+    if labels is not None and pictures.classes == classes:
+        share = torch.bincount(torch.from_numpy(labels), minlength=len(classes)).double()
     edges = share.cumsum(0) / share.sum()
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     return tuple(classes[row] for row in torch.bucketize(places, edges, right=True).tolist())

@@ -98,7 +98,7 @@ def new_born(config: ClassifierConfig, pictures: Dataset) -> Classifier:
 def split(config: ClassifierConfig) -> tuple[Dataset, Dataset, str]:
     """What is trained on; what is held out and its name: the set's own test part, or a share of its pictures by lot."""
     pictures = data.open(config.data)
-    if pictures.labels is None or len(pictures.classes) < 2:
+    if pictures.labels() is None or len(pictures.classes) < 2:
         raise UserError(f"{config.data.path}: the pictures have no classes to tell apart; put each in a sub-folder")
     plain = replace(config.data, flip=False, crop="center")
     tested = own_test(plain)

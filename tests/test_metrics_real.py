@@ -1,0 +1,99 @@
+"""On real pictures the figures say what an eye sees: halves of the real set are close, and worse is farther."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unnoise import data
+from unnoise.codec import from_bytes, to_bytes
+from unnoise.data import Batch
+from unnoise.metrics.classifier import load_classifier
+from unnoise.metrics.features import find_features
+from unnoise.metrics.frechet import frechet, moments
+from unnoise.metrics.kernel import kernel
+from unnoise.metrics.precision_recall import density_coverage, precision_recall
+from unnoise.settings import DataConfig
+
+FASHION = DataConfig(path="fashion:test")
+
+
+@pytest.fixture(scope="module")
+def held() -> Batch:
+    pictures = data.open(FASHION)
+    return pictures.batch(torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).tolist())
+
+
+@pytest.fixture(scope="module")
+def real() -> Tensor:
+    """Features of 2,500 real pictures, by lot."""
+    pictures = data.open(replace(FASHION, path="fashion"))
+    return features(pictures.batch(data.order(0, 0, len(pictures))[:2500].tolist()).x)
+
+
+def features(x: Tensor) -> Tensor:
+    return find_features("fashion")(from_bytes(to_bytes(x)))
+
+
+def noisy(x: Tensor, spread: float) -> Tensor:
+    return x + spread * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+
+
+def blurred(x: Tensor, width: float) -> Tensor:
+    weights = torch.exp(-(torch.arange(-4.0, 5.0) ** 2) / (2 * width**2))
+    weights /= weights.sum()
+    x = F.conv2d(F.pad(x, (4,) * 4, mode="replicate"), weights.view(1, 1, -1, 1))
+    return F.conv2d(x, weights.view(1, 1, 1, -1))
+
+
+def distance(real: Tensor, x: Tensor) -> tuple[float, float]:
+    found = features(x)
+    return frechet(moments(real), moments(found)), kernel(real, found).value
+
+
+def test_distances_grow_with_what_is_wrong(held: Batch, real: Tensor) -> None:
+    assert held.label is not None
+    close = distance(real, held.x)
+    assert close[0] < 0.1
+    assert abs(close[1]) < 0.002
+    noise = [distance(real, noisy(held.x, s)) for s in (0.1, 0.2, 0.4)]
+    blur = [distance(real, blurred(held.x, s)) for s in (0.5, 0.8, 1.5)]
+    for worse in (noise, blur):
+        for a, b in zip([close, *worse], worse):
+            assert a[0] < b[0]
+            assert a[1] < b[1]
+        assert worse[-1][0] > 20 * close[0]
+    missing = distance(real, held.x[held.label != 3])
+    alone = distance(real, held.x[held.label == 3])
+    for i in range(2):
+        assert 4 * abs(close[i]) < missing[i] < noise[-1][i] < alone[i]
+
+
+def test_fidelity_and_variety_are_told_apart(held: Batch, real: Tensor) -> None:
+    """Half of the classes: all that is drawn is real, not all that is real is drawn. Noise: nothing is real."""
+    assert held.label is not None
+    whole, few, bad = (features(x) for x in (held.x, held.x[held.label < 5], noisy(held.x, 0.5)))
+    good, narrow, wrong = (precision_recall(real, each) for each in (whole, few, bad))
+    assert narrow.precision > good.precision - 0.1
+    assert narrow.recall < good.recall - 0.2
+    assert wrong.precision < good.precision - 0.2
+    dense, thin, off = (density_coverage(real, each) for each in (whole, few, bad))
+    assert abs(dense.density - 1) < 0.15
+    assert thin.coverage < dense.coverage - 0.1
+    assert off.density < dense.density / 2
+    assert off.coverage < dense.coverage / 2
+
+
+def test_the_judge_fails_where_an_eye_would(held: Batch) -> None:
+    assert held.label is not None
+    judge = load_classifier("fashion")
+    right = [
+        float((judge(x)[0] == held.label).double().mean()) for x in (held.x, blurred(held.x, 1.5), noisy(held.x, 1.0))
+    ]
+    assert right[0] > 0.88
+    assert right[0] > right[1] > right[2]
+    assert float((judge(-held.x)[0] == held.label).double().mean()) < 0.5
