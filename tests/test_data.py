@@ -98,6 +98,18 @@ def test_every_byte_is_exactly_its_value(tmp_path: Path) -> None:
     assert all(x[k] == -x[255 - k] for k in range(256))
 
 
+def test_an_array_is_the_same_as_its_pictures_one_by_one(tmp_path: Path) -> None:
+    colour = np.random.default_rng(0).integers(0, 256, (6, 9, 9, 3), np.uint8)
+    for pixels in (colour, colour[..., 0]):
+        np.save(tmp_path / "a.npy", pixels)
+        for channels in (1, 3):
+            kept = DataConfig(path=str(tmp_path / "a.npy"), size=9, channels=channels)
+            bytes_ = 6 * 9 * 9 * channels
+            opened = [data.open(replace(kept, cache_bytes=bytes_ - less)) for less in (0, 1)]
+            assert [pictures.cached for pictures in opened] == [True, False]
+            assert same(*(pictures.batch(range(6)) for pictures in opened))
+
+
 def test_kept_and_read_are_the_same(folder: str) -> None:
     for crop in ("center", "random"):
         kept = data.open(replace(KEPT, path=folder, crop=crop))
@@ -105,6 +117,13 @@ def test_kept_and_read_are_the_same(folder: str) -> None:
         assert (kept.cached, read.cached) == (True, False)
         for epoch in (0, 5):
             assert same(kept.batch(range(N), seed=3, epoch=epoch), read.batch(range(N), seed=3, epoch=epoch))
+
+
+def test_long_sides_kept_for_random_crops_count(folder: str) -> None:
+    bytes_ = sum(data.open(replace(KEPT, path=folder)).pixels(i).nbytes for i in range(N))
+    assert bytes_ > N * 3 * 8 * 8
+    for less in (0, 1):
+        assert data.open(replace(KEPT, path=folder, cache_bytes=bytes_ - less)).cached == (less == 0)
 
 
 def test_a_row_does_not_depend_on_its_batch(folder: str) -> None:
@@ -337,21 +356,21 @@ def test_fingerprint_changes_with_the_data_and_nothing_else(folder: str, tmp_pat
     assert data.open(moved).fingerprint == here
     for change in ({"size": 7}, {"channels": 1}, {"crop": "center"}, {"flip": False}, {"background": (0, 0, 0)}):
         assert data.open(replace(config, **change)).fingerprint != here
-    target = copy / "c0" / "0.png"
+    target = copy / "c0" / "2.png"
     kept = target.read_bytes()
     pixels = np.asarray(Image.open(target)).copy()
     pixels[0, 0, 0] ^= 1
     changes = [
         lambda: Image.fromarray(pixels).save(target),
-        lambda: target.rename(copy / "c0" / "0b.png"),
-        lambda: (copy / "c0" / "0.txt").write_text("something else"),
+        lambda: target.rename(copy / "c0" / "2b.png"),
+        lambda: (copy / "c0" / "2.txt").write_text("something else"),
         lambda: os.remove(target),
     ]
     for change in changes:
         change()
         assert data.open(moved).fingerprint != here
-        (copy / "c0" / "0b.png").unlink(missing_ok=True)
-        (copy / "c0" / "0.txt").write_text("picture 0")
+        (copy / "c0" / "2b.png").unlink(missing_ok=True)
+        (copy / "c0" / "2.txt").write_text("picture 2")
         target.write_bytes(kept)
         assert data.open(moved).fingerprint == here
 

@@ -267,6 +267,9 @@ def test_idx(tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]) -> Non
     path.write_bytes(pack(idx_bytes(PIXELS)[:-1]))
     with pytest.raises(UserError, match="header says 60"):
         find(str(path))
+    path.write_bytes(pack(idx_bytes(PIXELS) + b"x"))
+    with pytest.raises(UserError, match="or more where its header says 60"):
+        find(str(path))
     path.write_bytes(pack(struct.pack(">BBBB3I", 0, 0, 8, 3, 2**20, 2**10, 2**10) + bytes(100)))
     with pytest.raises(UserError, match="bomb"):
         find(str(path))
@@ -403,11 +406,14 @@ def test_parquet(tmp_path: Path) -> None:
 def test_parquet_splits_and_shards(tmp_path: Path) -> None:
     files = [png(i) for i in range(8)]
     split = ["train", "test", "train", "train", "test", "train", "train", "test"]
-    path = parquet(tmp_path / "a.parquet", {"image": files, "split": split, "label": list("abcabcab")})
+    path = parquet(
+        tmp_path / "a.parquet", {"image": files, "split": split, "label": list("abcabcab"), "text": list("ABCDEFGH")}
+    )
     test = find(f"{path}:test")
     assert [test.read(i) for i in range(3)] == [files[1], files[4], files[7]]
     assert test.labels is not None
     assert [test.classes[k] for k in test.labels] == ["b", "b", "b"]
+    assert test.captions == ("B", "E", "H")
     assert any(":test takes one" in note for note in find(str(path)).notes)
     numbers = [3, -1, 1, 0, -1, 2, 1, -1]  # held-out rows without labels, as they are often published
     hidden = parquet(tmp_path / "b.parquet", {"image": files, "split": split, "label": numbers})
