@@ -5,6 +5,7 @@ Every weight is random, those that are zero at birth and the norms' too, so that
 
 from __future__ import annotations
 
+import inspect
 import json
 import struct
 from dataclasses import replace
@@ -19,7 +20,7 @@ from torch import Tensor
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.formats import diffusers as ours
-from unnoise.formats import unet2d
+from unnoise.formats import schedulers, unet2d
 from unnoise.nn import UNet
 from unnoise.noise import normal
 from unnoise.schedules import make_schedule
@@ -91,8 +92,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "norms eps": CIFAR | {"norm_eps": 0.1},
     "one level": GREY | {"block_out_channels": [8], "down_block_types": ["AttnDownBlock2D"]}
     | {"up_block_types": ["AttnUpBlock2D"]},
+    "dropout": GREY | {"dropout": 0.25},
     "four blocks": GREY | {"layers_per_block": 4},
     "adm": ADM,
+    "adm, plain where there is no step": ADM
+    | {"down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"]}
+    | {"up_block_types": ["ResnetUpsampleBlock2D", "AttnUpBlock2D", "UpBlock2D"]},
 }  # fmt: skip
 TIMES = torch.tensor([0.0, 999.0, 137.0])
 LABELS = torch.tensor([4, 0, 1])
@@ -209,6 +214,18 @@ def test_settings_and_weights_survive_the_way_there_and_back(name: str, tmp_path
     assert all(torch.equal(weights[name], state[name]) for name in state)
 
 
+@pytest.mark.parametrize("name", CONFIGS)
+def test_settings_are_written_as_they_were_read(name: str) -> None:
+    written = unet2d.to_config(unet2d.from_config(CONFIGS[name], "test"))
+    kinds = ("down_block_types", "up_block_types")  # where a level has no step, two kinds are one
+    assert {key: written[key] for key in CONFIGS[name] if key not in kinds} == {
+        key: value for key, value in CONFIGS[name].items() if key not in kinds
+    }
+    assert [kind.startswith("Attn") for kind in written["down_block_types"]] == [
+        "Attn" in kind for kind in CONFIGS[name]["down_block_types"]
+    ]
+
+
 def test_a_number_of_heads_is_written_as_a_width_where_there_is_one(tmp_path: Path) -> None:
     config = UNetConfig(size=8, channels=(8, 16), attention=(False, True), heads=4, groups=4, blocks=1)
     net = randomised(UNet(config))
@@ -217,6 +234,19 @@ def test_a_number_of_heads_is_written_as_a_width_where_there_is_one(tmp_path: Pa
     torch.testing.assert_close(verdict(loaded, config), answer(config, net.state_dict()), atol=1e-5, rtol=0)
     with pytest.raises(UserError, match="4 heads are 2, 4 wide"):
         unet2d.to_config(replace(config, attention=(True, True)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "defaults"),
+    [
+        (theirs.UNet2DModel, unet2d.DEFAULTS),
+        (theirs.DDPMScheduler, schedulers.DEFAULTS["DDPMScheduler"]),
+        (theirs.DDIMScheduler, schedulers.DEFAULTS["DDIMScheduler"]),
+    ],
+)
+def test_what_is_not_said_is_the_classes_own_default(kind: Any, defaults: dict[str, Any]) -> None:
+    own = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
+    assert {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} == defaults
 
 
 # --- the files it may come in ---
