@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tiny_training import TinyConfig, changed
+from tiny_training import FACTS, TinyConfig, changed
 from unnoise import configuration
 from unnoise.errors import UserError
 from unnoise.training import run
@@ -24,9 +24,9 @@ def made(root, config):
         return path
 
 
-def take(path, config=TAKEN):
-    with run.hold(path, config):
-        pass
+def take(path, config=TAKEN, facts=FACTS):
+    with run.hold(path, config) as held:
+        held.same_data(facts)
 
 
 # --- numbers and names ---
@@ -71,8 +71,7 @@ def test_what_was_asked_is_written_down(tmp_path):
 
 def test_changed_settings_are_listed(tmp_path):
     path = made(tmp_path, TinyConfig())
-    with run.hold(path, changed(lr=0.01, clip=None)):
-        pass
+    take(path, changed(lr=0.01, clip=None))
     assert "settings changed: fit.lr 0.05 -> 0.01, fit.clip 0.5 -> None" in (path / "log.txt").read_text()
     assert configuration.load(path / "config.yaml", TinyConfig) == changed(lr=0.01, clip=None)
 
@@ -86,12 +85,13 @@ def test_settings_that_the_state_depends_on_are_refused(values, tmp_path):
     assert configuration.load(path / "config.yaml", TinyConfig) == TinyConfig()
 
 
-def test_other_pictures_are_refused(tmp_path):
-    with run.hold(tmp_path / "a", TinyConfig()) as held:
-        held.same_data({"fingerprint": "abc", "count": 10})
-        held.same_data({"fingerprint": "abc", "count": 10, "path": "moved"})
-        with pytest.raises(UserError, match=r"the pictures are not those .*10 pictures then, 11 now.*begin a new run"):
-            held.same_data({"fingerprint": "abd", "count": 11})
+def test_other_pictures_are_refused_and_nothing_is_changed(tmp_path):
+    take(tmp_path, facts={"fingerprint": "abc", "count": 10})
+    take(tmp_path, facts={"fingerprint": "abc", "count": 10, "path": "moved"})
+    with pytest.raises(UserError, match=r"the pictures are not those .*10 pictures then, 11 now.*begin a new run"):
+        take(tmp_path, changed(lr=0.01), facts={"fingerprint": "abd", "count": 11})
+    assert configuration.load(tmp_path / "config.yaml", TinyConfig) == TinyConfig()
+    assert json.loads((tmp_path / "data.json").read_text()) == {"fingerprint": "abc", "count": 10, "path": "moved"}
 
 
 # --- the lock ---

@@ -30,6 +30,7 @@ from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import hold
 
 COUNT, CLASSES = 20, 3
+FACTS = {"fingerprint": "tiny", "count": COUNT}
 
 DATA = DataConfig(path="tiny", size=4)
 FIT = Fit(
@@ -154,6 +155,7 @@ def ticks(config: TinyConfig, path: Path, who: Processes = ALONE, dtype: torch.d
         yield from follow(None, learner, plan(net), processes=who)
         return
     with hold(path, config) as run:
+        run.same_data(FACTS)
         yield from follow(run, learner, plan(net), processes=who)
 
 

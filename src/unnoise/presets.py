@@ -59,7 +59,7 @@ def toy() -> TrainConfig:
             classes=4,
         ),
         process=Process(schedule="cosine", label_dropout=0.1),
-        fit=Fit(images=20_000, batch=64, lr=3e-3, warmup=20, decay="cosine", ema=(2_000,), ema_rampup=0.1),
+        fit=Fit(images=12_800, batch=64, lr=3e-3, warmup=20, decay="cosine", ema=(2_000,), ema_rampup=0.1),
         watch=Watch(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=4, grid_steps=10),
     )
 

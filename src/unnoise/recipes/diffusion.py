@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,16 @@ def objective(diffusion: Diffusion, config: TrainConfig) -> Callable[[Batch, Row
         if process.stratified:
             u = objectives.stratified(u, rows.index, rows.batch)
         t = times(u, diffusion.schedule)
-        eps = rows.normal(batch.x.shape[1:], "noise").to(batch.x)
+        x = batch.x.contiguous(memory_format=torch.channels_last)
+        eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
         cond = Cond(batch.label) if null else NOTHING
         if process.label_dropout:
             cond = cond.drop(rows.uniform("no label") < process.label_dropout, null)
         if not process.learned_variance:
-            return diffusion.loss(batch.x, t, cond, noise=eps, weight=weight)
-        simple, x_t, estimate = diffusion.loss_and_estimate(batch.x, t, cond, noise=eps, weight=weight)
+            return diffusion.loss(x, t, cond, noise=eps, weight=weight)
+        simple, x_t, estimate = diffusion.loss_and_estimate(x, t, cond, noise=eps, weight=weight)
         frozen = Estimate(estimate.mean.detach(), estimate.spread)
-        bound = bound_term(batch.x, x_t, frozen, t, diffusion.schedule, process.steps)
+        bound = bound_term(x, x_t, frozen, t, diffusion.schedule, process.steps)
         return simple + process.steps / 1000 * bound  # 0.001 of the sum over T steps
 
     return loss
@@ -81,12 +83,15 @@ def train(
             pictures, batch=fit.batch, seed=fit.seed, start=step, rank=who.rank, world=who.world, workers=workers
         )
 
+    def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
+        write_model(folder, weights, replace(card, info=card.info | {"images": learner.step * config.fit.batch}))
+
     plan = Plan(
         fit=config.fit,
         watch=config.watch,
         batches=batches,
         loss=objective(make_diffusion(net, config.process), config),
-        write=lambda folder, weights: write_model(folder, weights, card),
+        write=write,
         draw=lambda file, weights: samples(file, weights, card, config, placement, processes),
         facts={"fingerprint": pictures.fingerprint},
     )
@@ -135,7 +140,13 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
         size=(config.data.size, config.data.size),
         channels=config.data.channels,
         classes=classes if wanted else (),
-        info={"name": config.name, "about": config.about, "data": config.data.path, "pictures": len(pictures)},
+        sampler="heun" if config.process.schedule == "edm" else "ddim",
+        info={
+            "training": config.name,
+            "about": config.about,
+            "data": config.data.path,
+            "fingerprint": pictures.fingerprint,
+        },
     )
 
 

@@ -123,7 +123,8 @@ def _but(changes: Mapping[str, Any], prefixes: Sequence[str]) -> dict[str, Any]:
 class Run:
     """A run directory that this process holds. Made by `hold`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: Config, changes: Mapping[str, tuple[Any, Any]]) -> None:
+        self._config, self._changes = config, changes
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
@@ -157,17 +158,22 @@ class Run:
             replace(path, "".join(line + "\n" for line in kept))
 
     def same_data(self, facts: Mapping[str, Any]) -> None:
-        """Note which pictures are trained on. UserError where `facts["fingerprint"]` is not that of before."""
-        path = self.path / "data.json"
-        if path.exists():
-            old = json.loads(path.read_text(encoding="utf-8"))
-            if old.get("fingerprint") != facts["fingerprint"]:
-                counts = f"{old.get('count')} pictures then, {facts.get('count')} now"
+        """Note which pictures are trained on (`facts` has "fingerprint" and "count"), and with which settings.
+
+        Raises UserError, with nothing noted, where the pictures are others than those the run began with.
+        """
+        file = self.path / "data.json"
+        if file.exists():
+            old = json.loads(file.read_text(encoding="utf-8"))
+            if old["fingerprint"] != facts["fingerprint"]:
                 raise UserError(
-                    f"{self.path}: the pictures are not those that this run began with ({counts}): "
-                    f"bring them back, or begin a new run"
+                    f"{self.path}: the pictures are not those that this run began with ({old['count']} pictures then, "
+                    f"{facts['count']} now): bring them back, or begin a new run"
                 )
-        replace(path, json.dumps(facts, indent=1, ensure_ascii=False))
+        replace(file, json.dumps(facts, indent=1, ensure_ascii=False))
+        if self._changes:
+            self.log(f"settings changed: {_listed(self._changes)}")
+        replace(self.path / "config.yaml", configuration.dumps(self._config))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -208,14 +214,15 @@ def replace(path: Path, text: str) -> None:
 def hold(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator[Run]:
     """The run at `path`, new or to go on with, held until the block ends.
 
-    Settings that changed are logged and noted in config.yaml. Raises UserError where another training holds it, and
-    where a setting changed that a training cannot change on its way.
+    Settings that changed are noted once the pictures are known to be the same (`Run.same_data`). Raises UserError where
+    another training holds the run, and where a setting changed that a training cannot change on its way.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with _lock(path):
-            run = Run(path)
-            _settle(run, config)
+            run = Run(path, config, _allowed(path, config))
+            if not (path / "config.yaml").exists():
+                replace(path / "config.yaml", configuration.dumps(config))
             run.checkpoints.mkdir(exist_ok=True)
             run.samples.mkdir(exist_ok=True)
             _note_machine(run, command)
@@ -224,21 +231,20 @@ def hold(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator
         raise UserError(f"cannot write in {path}: {e.strerror}; choose another folder for runs") from e
 
 
-def _settle(run: Run, config: Config) -> None:
-    file = run.path / "config.yaml"
-    if file.exists():
-        changes = _changes(run.path, config)
-        if "config.yaml" in changes:
-            raise UserError(changes["config.yaml"][0])
-        fixed = {key: pair for key, pair in changes.items() if key.startswith(FIXED)}
-        if fixed:
-            raise UserError(
-                f"{run.path} cannot go on with other settings of what is learned: {_listed(fixed)}; "
-                f"begin a new run, or set them back"
-            )
-        if changes:
-            run.log(f"settings changed: {_listed(changes)}")
-    replace(file, configuration.dumps(config))
+def _allowed(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
+    """The settings that are not what they were; UserError where one of them has to be."""
+    if not (path / "config.yaml").exists():
+        return {}
+    changes = _changes(path, config)
+    if "config.yaml" in changes:
+        raise UserError(changes["config.yaml"][0])
+    fixed = {key: pair for key, pair in changes.items() if key.startswith(FIXED)}
+    if fixed:
+        raise UserError(
+            f"{path} cannot go on with other settings of what is learned: {_listed(fixed)}; "
+            f"begin a new run, or set them back"
+        )
+    return changes
 
 
 def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:

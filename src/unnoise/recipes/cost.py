@@ -1,0 +1,106 @@
+"""What a training will cost, before it starts: parameters, operations and memory counted, time measured.
+
+Operations and memory are counted on a network that takes no memory (the meta device), so that the cost of one that does
+not fit is known too; the time is that of a few real steps here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from unnoise import configuration
+from unnoise import nn as networks
+from unnoise.acceleration.placement import best, prepare
+from unnoise.conditions import NOTHING, Cond
+from unnoise.data import Batch
+from unnoise.denoiser import make_diffusion
+from unnoise.recipes.diffusion import newborn, objective
+from unnoise.settings import TrainConfig
+from unnoise.training.learner import Learner
+from unnoise.training.loop import fit, steps
+
+TIMED_FLOPS = 5e11  # a timed step is of as many pictures as take about this: a second or so on a CPU
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a whole training. Numbers of operations count a multiplication and an addition as two."""
+
+    parameters: int
+    flops: int  # of the network, a picture, forwards; a training step is about three times that a picture
+    steps: int
+    images: int
+    memory: int  # bytes: weights, gradients, moments, averages, and what a step keeps for its gradient
+    images_per_second: float  # measured here, alone
+    seconds: float  # of the whole training at that rate
+    device: str
+    precision: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
+    """Count and measure; takes a few seconds, most of them `timed` steps on pictures of noise."""
+    configuration.check(config)
+    placement = best(config.device, config.fit.precision)
+    with torch.device("meta"):
+        net = networks.build(config.net)
+    parameters = sum(p.numel() for p in net.parameters())
+    flops, kept = _count(net, config)
+    width = 2 if placement.dtype == torch.bfloat16 else 4
+    part = config.fit.batch // config.fit.accumulate
+    # float32 weights, gradients, two moments, averages; rounded copies and their gradients where it computes in less
+    state = parameters * (4 * (4 + len(config.fit.ema)) + (4 if width == 2 else 0))
+    rate = _rate(config, placement, min(part, max(1, int(TIMED_FLOPS / (3 * flops)))), timed)
+    images = steps(config.fit) * config.fit.batch
+    return Cost(
+        parameters=parameters,
+        flops=flops,
+        steps=steps(config.fit),
+        images=images,
+        memory=state + part * kept * width // 4,
+        images_per_second=rate,
+        seconds=images / rate,
+        device=placement.device,
+        precision=str(placement.dtype).removeprefix("torch."),
+    )
+
+
+def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
+    """(operations of a picture forwards, bytes that it keeps for the gradient in float32), both on the meta device."""
+    size, channels = config.data.size, config.data.channels
+    x = torch.empty(1, channels, size, size, device="meta")
+    label = torch.zeros(1, dtype=torch.int64, device="meta")
+    cond = Cond(label) if config.net.classes else NOTHING
+    weights = {id(p) for p in net.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in weights:
+            kept[id(tensor)] = tensor
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        net(x, torch.zeros(1, device="meta"), cond)
+    return counter.get_total_flops(), sum(t.numel() * t.element_size() for t in kept.values())
+
+
+def _rate(config: TrainConfig, placement: Any, batch: int, timed: int) -> float:
+    """Pictures a second, of real steps of `batch` pictures."""
+    how = replace(config.fit, batch=batch, accumulate=1, images=batch * (timed + 1), fsdp=False, compile=False)
+    net = prepare(newborn(config), placement)
+    shape = (config.data.channels, config.data.size, config.data.size)
+    label = torch.zeros(batch, dtype=torch.int64)
+    pictures = itertools.repeat(Batch(torch.randn(batch, *shape).clamp(-1, 1), label, None, tuple(range(batch))))
+    loss = objective(make_diffusion(net, config.process), config)
+    ticks = list(fit(net, pictures, loss, how, learner=Learner(net, how, dtype=placement.dtype)))
+    return batch / statistics.median(tick.seconds for tick in ticks[1:])
