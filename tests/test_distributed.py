@@ -13,10 +13,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from test_training_recipe import SMALL
 from tiny_training import Child, TinyConfig, batches, changed, contents, launch, same, ticks, train
+from unnoise.configuration import override
+from unnoise.recipes import diffusion
 from unnoise.training import checkpoint, run
 from unnoise.training.distributed import Processes
 
@@ -73,6 +78,24 @@ def test_two_processes_train_the_network_of_one_and_one_goes_on(alone, fsdp, tmp
     list(ticks(changed(CALM_CONFIG, decay="constant"), tmp_path))
     close(contents(tmp_path), contents(whole))
     assert [line["step"] for line in run.metrics(tmp_path)] == [3, 6, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("values", "tolerance"),
+    [({"precision": "float32"}, 1e-4), ({"precision": "float32", "fsdp": "true"}, 1e-4), ({"fsdp": "true"}, 0.03)],
+    ids=["ddp", "fsdp", "fsdp-bfloat16"],
+)
+def test_the_recipe_on_two_processes_is_the_recipe(values, tolerance, tmp_path):
+    """A U-Net on the toy set; the sheet of samples is drawn by both, and saved once."""
+    values = {"dropout": "0", "precision": "bfloat16", "fsdp": "false"} | values
+    finish(launch(tmp_path / "said", recipe, str(tmp_path / "two"), values, world=2))
+    recipe(Processes(), str(tmp_path / "one"), values | {"fsdp": "false"})
+    one, two = ({k: v for k, v in contents(tmp_path / n).items() if "optimizer" not in k} for n in ("one", "two"))
+    close(two, one, tolerance)
+    sheets = [Image.open(tmp_path / n / "samples" / "step-00000012.png").convert("L") for n in ("one", "two")]
+    first, second = (torch.from_numpy(np.array(sheet)).float() for sheet in sheets)
+    assert first.std() > 20
+    assert (first - second).abs().mean() < (1 if tolerance < 1e-3 else 10)
 
 
 def test_two_processes_resume_exactly(tmp_path):
@@ -138,6 +161,10 @@ def test_alone_is_the_same_with_nobody_to_ask():
 
 
 # --- what the processes do ---
+
+
+def recipe(who: Processes, path: str, values: dict[str, str]) -> None:
+    list(diffusion.train(override(SMALL, values), Path(path), processes=who))
 
 
 def share(who: Processes) -> None:

@@ -130,6 +130,8 @@ def shard(net: nn.Module, dtype: torch.dtype) -> None:
     A block is an innermost module of a ModuleList with a forward of its own. The parameters stay float32; they are
     gathered in `dtype` to compute with, and gradients are reduced in float32.
     """
+    for p in net.parameters():
+        p.data = p.data.contiguous()  # FSDP2 takes no channels_last
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in [b for each in net.modules() if isinstance(each, nn.ModuleList) for b in each]:
         innermost = not any(isinstance(inner, nn.ModuleList) for inner in block.modules())
