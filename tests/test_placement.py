@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from unnoise.acceleration.packed import PackedConv, PackedLinear, _works, pack, packed
+from unnoise.acceleration.packed import PackedConv, PackedLinear, PackedUp, _works, pack, packed
 from unnoise.acceleration.placement import Placement, best, fast_bfloat16, find, place, prepare
 from unnoise.conditions import Cond
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.nn import group_norm
-from unnoise.nn.unet import UNet
+from unnoise.nn.unet import UNet, Up
 from unnoise.settings import Process, UNetConfig
 
 SMALL = UNetConfig(size=16, channels=(16, 32), blocks=1, attention=(False, True), groups=8, classes=3)
@@ -99,6 +99,20 @@ def test_a_packed_convolution_is_that_convolution_at_every_size(conv, dtype):
                 conv.to(dtype)
                 assert got.shape == right.shape
                 assert ((got - right).norm() / right.norm()) < (1e-6 if dtype == torch.float32 else 5e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
+def test_going_up_by_a_transposed_convolution_is_going_up(dtype):
+    _needs(PackedUp, dtype)
+    up = Up(24).to(dtype)
+    nn.init.normal_(up.conv.bias)
+    exact = copy.deepcopy(up).double()
+    with torch.no_grad():
+        swift = PackedUp(up)
+        for size in ((1, 1, 1), (2, 5, 7), (3, 16, 16), (1, 2, 33)):
+            x = torch.randn(size[0], 24, *size[1:]).to(dtype)
+            right = exact(x.double(), x)
+            assert ((swift(x, x) - right).norm() / right.norm()) < (1e-6 if dtype == torch.float32 else 6e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
