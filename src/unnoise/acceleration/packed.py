@@ -126,9 +126,9 @@ def _linear(linear: nn.Linear, name: str) -> nn.Module:
 
 
 def _fits(kind: type[nn.Module], weight: Tensor) -> bool:
-    return (
-        weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and _works(kind, weight.dtype)
-    )
+    if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    return _works(kind, weight.dtype)  # type: ignore[arg-type]  # mypy: a class of modules hashes like any class
 
 
 @functools.cache
