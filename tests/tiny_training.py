@@ -195,7 +195,7 @@ def train(who: Processes, path: str, values: dict[str, str]) -> None:
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["unnoise.training.course", "unnoise.training.run"])
+FORKS.set_forkserver_preload(["unnoise.recipes.diffusion", "unnoise.training.run"])
 
 
 @dataclass
