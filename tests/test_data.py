@@ -176,6 +176,16 @@ def test_crops_are_windows_of_the_resized_picture_and_reach_every_place(tmp_path
         assert windows[((centre + 1) * 127.5).round().to(torch.uint8).numpy().tobytes()] == 2  # of 5 free: 2 before
 
 
+def test_crop_and_flip_are_drawn_apart(tmp_path: Path) -> None:
+    pixels = np.arange(36, dtype=np.uint8).reshape(4, 9)
+    for i in range(2):
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    pictures = data.open(DataConfig(path=str(tmp_path), size=4, channels=1, crop="random", flip=True))
+    seen = Counter(pictures.batch([1], epoch=epoch).x.numpy().tobytes() for epoch in range(1200))
+    assert len(seen) == 12  # six places, two ways round
+    assert max(abs(count - 100) for count in seen.values()) < 5 * 100**0.5
+
+
 def test_any_number_of_workers_gives_the_same(folder: str) -> None:
     for config in (KEPT, READ):
         alone = first(data.batches(data.open(replace(config, path=folder)), batch=7, seed=4), 12)
@@ -235,6 +245,13 @@ def test_an_epoch_shows_every_picture_once(folder: str) -> None:
         for epoch in range(len(seen) // N):
             assert sorted(seen[epoch * N : (epoch + 1) * N]) == list(range(N))
             assert seen[epoch * N : (epoch + 1) * N] == data.order(0, epoch, N).tolist()
+
+
+def test_a_step_is_its_rows_in_their_epochs(folder: str) -> None:
+    pictures = data.open(replace(KEPT, path=folder))
+    for step, batch in enumerate(first(data.batches(pictures, batch=10, seed=6), 9)):
+        epochs = [(step * 10 + j) // N for j in range(10)]
+        assert same(batch, pictures.batch(batch.index, seed=6, epoch=epochs))
 
 
 def test_the_stream_is_checked_before_it_is_read(folder: str) -> None:
@@ -303,6 +320,26 @@ def test_a_picture_that_goes_is_replaced_the_same_way_by_everyone() -> None:
     assert len(others) > 5  # a function of the seed, too
     alone = first(data.batches(pictures[1], batch=6, seed=9), 8)
     assert all(map(same, alone, first(data.batches(pictures[2], batch=6, seed=9, workers=3), 8)))
+
+
+def test_stand_ins_may_be_gone_too_and_all_count() -> None:
+    slow = Slow(20)
+    config = replace(PLAIN, max_broken=0.2)  # 4 of 20
+    pictures, others = Dataset(slow.source(), config), Dataset(slow.source(), config)
+    slow.gone = {3}
+    stand_in = others.batch([3]).index[0]
+    slow.gone = {3, stand_in}
+    assert pictures.batch([3]).index[0] not in slow.gone
+    assert {broken.path for broken in pictures.replaced} == {f"{i}.png" for i in slow.gone}
+    for count in (4, 5):
+        slow.gone = set()
+        pictures = Dataset(slow.source(), config)
+        slow.gone = set(range(count))
+        if count == 4:
+            assert min(pictures.batch(range(20)).index) >= 4
+        else:
+            with pytest.raises(UserError, match=r"25\.00% of the pictures"):
+                pictures.batch(range(20))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -114,6 +114,23 @@ def test_more_than_the_share_and_nothing_starts(folders: tuple[str, str, dict[st
         data.open(replace(config, max_broken=9 / 109 - 1e-9))
 
 
+def test_labels_and_captions_stay_with_their_pictures(tmp_path: Path) -> None:
+    for i in range(6):
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        path = tmp_path / "ab"[i % 2] / f"{i}.png"
+        Image.new("L", (4, 4), 10 * i).save(path)
+        path.with_suffix(".txt").write_text(f"{10 * i}")
+    (tmp_path / "a" / "2.png").write_bytes(b"")
+    found = data.open(DataConfig(path=str(tmp_path), size=4, channels=1, max_broken=0.5))
+    batch = found.batch(range(5))
+    values = [round((x + 1) * 127.5) for x in batch.x[:, 0, 0, 0].tolist()]
+    assert values == [0, 40, 10, 30, 50]
+    assert batch.caption == tuple(map(str, values)) == tuple(map(found.caption, range(5)))
+    assert batch.label is not None
+    assert batch.label.tolist() == [0, 0, 1, 1, 1] == found.labels().tolist()
+    assert found.describe()["classes"] == {"a": 2, "b": 3}
+
+
 def test_too_few_are_told(tmp_path: Path) -> None:
     write_good(tmp_path, 1)
     config = DataConfig(path=str(tmp_path), size=8, channels=3)
