@@ -241,7 +241,7 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(monkeypatch) -> None
     monkeypatch.setenv("TERM", "xterm")
     log, terminal = io.StringIO(), Terminal()
     for out in (log, terminal):
-        with Progress(10, "training", every=4, out=out) as progress:
+        with Progress(10, "training", every=4, seconds=0, out=out) as progress:
             for step in range(1, 11):
                 progress.step(step, f"loss {1 / step:.2f}")
     lines = log.getvalue().splitlines()
@@ -251,9 +251,17 @@ def test_progress_is_lines_in_a_log_and_a_bar_on_a_terminal(monkeypatch) -> None
     assert "\r" in terminal.getvalue()
 
 
+def test_progress_does_not_flood_a_log() -> None:
+    log = io.StringIO()
+    with Progress(1000, "training", out=log) as progress:
+        for step in range(1, 1001):
+            progress.step(step)
+    assert len(log.getvalue().splitlines()) == 1  # the last
+
+
 def test_progress_goes_on_where_it_was() -> None:
     log = io.StringIO()
-    with Progress(100, "training", every=50, start=60, out=log) as progress:
+    with Progress(100, "training", every=50, seconds=0, start=60, out=log) as progress:
         progress.step(61)
         progress.step(100)
     assert len(log.getvalue().splitlines()) == 1

@@ -110,7 +110,7 @@ def test_evaluate_says_figures_numbers_and_features(
     report = json.loads(capsys.readouterr().out)
     found = {entry["id"]: entry for entry in report["metrics"]}
     assert set(found) == {"frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy"}
-    assert found["frechet"]["value"] > 10 * found["frechet"]["real"]  # it has learned nothing
+    assert found["frechet"]["value"] > 3 * found["frechet"]["real"]  # it has learned nothing
     assert report["n"] == 20
     assert any(tmp_path.iterdir())  # real features are kept
     assert main([*words, "--metrics", "kid,accuracy", "--data", "fashion:test"]) == 0

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, classes in (("toy", CLASSES), ("bare", ())):
         net = nn.build(small(len(classes)))
         for p in net.parameters():  # zero at birth would draw the same for every class
-            torch.nn.init.normal_(p, std=0.2)
+            torch.nn.init.normal_(p, std=0.08)
         (base / name).mkdir()
         write_model(base / name, net.state_dict(), ModelCard(net=net.config, size=(8, 8), channels=1, classes=classes))
     return base

@@ -118,7 +118,7 @@ def as_text(about: Mapping[str, Any]) -> str:
     for name, mean, std in zip(("red", "green", "blue") if channels == 3 else ("grey",), values["mean"], values["std"]):
         rows.append((f"{name} values", f"mean {mean:+.3f}, standard deviation {std:.3f}"))
     rows.append(("all values", f"from {values['min']:+.3f} to {values['max']:+.3f}, where -1 is black and 1 white"))
-    rows.append(("fingerprint", f"{about['fingerprint']} (of {about['fingerprint_of']})"))
+    rows.append(("fingerprint", about["fingerprint"]))
     rows += [("note", plain(note)) for note in about["notes"]]
     return "\n\n".join([table(rows, ragged=True), classes_text(about["classes"]), *broken_text(about)])
 

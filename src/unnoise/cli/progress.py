@@ -13,8 +13,8 @@ from unnoise.cli.console import duration
 class Progress:
     """How far `total` steps have come. A context manager; `step` says where we are, `note` is shown beside it.
 
-    On a terminal this is a tqdm bar on stderr; elsewhere (a pipe, a log file, TERM=dumb) a line every `every` steps,
-    or, where that is not given, at most one in `seconds` seconds and the last.
+    On a terminal this is a tqdm bar on stderr; elsewhere (a pipe, a log file, TERM=dumb) lines: at a multiple of
+    `every` steps, but not sooner than `seconds` after the one before; and always the last.
     """
 
     def __init__(
@@ -24,7 +24,7 @@ class Progress:
         *,
         unit: str = "step",
         start: int = 0,
-        every: int | None = None,
+        every: int = 1,
         seconds: float = 10.0,
         silent: bool = False,
         out: TextIO | None = None,
@@ -60,9 +60,8 @@ class Progress:
     def _due(self) -> bool:
         if self.done >= self.total:
             return self.said_at != self.done
-        if self.every is not None:
-            return self.done // self.every > self.said_at // self.every
-        return time.monotonic() - max(self.said, self.began) >= self.seconds
+        reached = self.done // self.every > self.said_at // self.every
+        return reached and time.monotonic() - max(self.said, self.began) >= self.seconds
 
     def _line(self, note: str) -> None:
         self.said, self.said_at = time.monotonic(), self.done
