@@ -168,7 +168,7 @@ def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None
     publish(path, write)
 
 
-def publish(path: Path, write: Callable[[Path], None]) -> None:
+def publish(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside `path`, then move over it: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")

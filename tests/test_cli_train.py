@@ -1,0 +1,282 @@
+"""Training from the command line: what is asked is what is trained, where each value comes from is said, and every
+ending has its code. The training itself is held to its laws in test_training*.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unnoise import configuration
+from unnoise.cli import demo as demos
+from unnoise.cli import train as trains
+from unnoise.cli.console import UsageError
+from unnoise.cli.main import main
+from unnoise.cli.train import ask
+from unnoise.presets import PRESETS
+from unnoise.settings import ClassifierConfig, TrainConfig
+
+TINY = [
+    *("--set", "fit.images=24"),
+    *("--set", "fit.batch=8"),
+    *("--set", "net.channels=8,8"),
+    *("--set", "net.attention=false,false"),
+    *("--set", "watch.grid_every=0"),
+    *("--set", "watch.log_every=1"),
+]
+
+
+# ------------------------------------------------------------------------------------------------ what is asked
+
+
+def test_a_file_beats_a_default_and_a_flag_beats_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("name: mine\nfit:\n  lr: 1e-3\n  batch: 32\n")
+    asked = ask(str(file), data="toy", sets=["lr=5e-4"], device="cpu", name=None)
+    assert isinstance(asked.config, TrainConfig)
+    assert (asked.config.fit.lr, asked.config.fit.batch, asked.config.data.path) == (5e-4, 32, "toy")
+    assert asked.origins["fit.lr"] == "--set"
+    assert asked.origins["fit.batch"] == f"{file}:4"
+    assert asked.origins["data.path"] == "--data"
+    assert asked.origins["device"] == "--device"
+    assert asked.origins["fit.eps"] == "default"
+    assert asked.origins["net.size"] == "as data.size"
+    assert asked.config.net.size == asked.config.data.size
+    assert set(asked.origins) == set(configuration.flat(asked.config))
+
+
+def test_a_preset_says_which_values_are_its_own() -> None:
+    asked = ask("toy")
+    assert asked.config == PRESETS["toy"]()
+    assert asked.origins["fit.lr"] == "preset toy"
+    assert asked.origins["fit.eps"] == "default"
+
+
+def test_another_kind_of_network_brings_its_own_settings() -> None:
+    asked = ask("toy", sets=["net.kind=dit", "net.width=32", "net.depth=2", "net.heads=2"])
+    assert asked.config.net.kind == "dit"  # type: ignore[union-attr]
+    assert set(asked.origins) == set(configuration.flat(asked.config))
+
+
+def test_a_configuration_written_out_is_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (*PRESETS, "classifier"):
+        assert main(["presets", name]) == 0
+        (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
+        assert ask(str(tmp_path / "c.yaml")).config == ask(name).config
+
+
+def test_classes_follow_the_data_where_nobody_said_how_many() -> None:
+    asked = trains.fitting(ask("toy", data="fashion"), 10)
+    assert asked.config.net.classes == 10  # type: ignore[union-attr]
+    assert "10 classes" in asked.origins["net.classes"]
+    said = ask("toy", data="fashion", sets=["net.classes=0"])
+    assert trains.fitting(said, 10) is said
+    assert isinstance(trains.fitting(ask("classifier"), 10).config, ClassifierConfig)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fashoin"], "did you mean 'fashion'"),
+        (["my.yaml"], "no configuration at my.yaml"),
+        (["toy", "--set", "lrr=1"], "did you mean 'lr'"),
+        (["toy", "--set", "lr"], "key=value"),
+        (["toy", "--set", "lr=fast"], "should be a number"),
+        (["toy", "--set", "size=8"], "net.size"),
+        (["toy", "--set", "net.size=8"], "should be data.size"),
+        (["toy", "--set", "fit.lr=-1"], "above 0"),
+        (["toy", "--data", "no/such"], "no folder no"),
+        (["toy", "--resume", "runs/7"], "runs"),
+        (["toy", "--out", "/etc/hostname/runs"], "is a file, not a folder"),
+        (["."], "not a run"),
+        (["toy", "--device", "gpu"], "device"),
+    ],
+)
+def test_wrong_questions(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *words]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []  # nothing was begun
+
+
+def test_a_file_is_blamed_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("fit:\n  batch: 8\n  learning_rate: 1e-4\n")
+    assert main(["train", str(file)]) == 2
+    assert f"{file}:3: fit.learning_rate" in capsys.readouterr().err
+    file.write_text("fit:\n  lr: 1e-4\n  lr: 1e-3\n")
+    with pytest.raises(UsageError, match="given twice"):
+        ask(str(file))
+
+
+# -------------------------------------------------------------------------------------------------- a training
+
+
+def test_a_dry_run_says_everything_and_starts_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = tmp_path / "runs"
+    assert main(["train", "toy", *TINY, "--out", str(runs), "--dry-run", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["settings"]["fit"]["images"] == 24
+    assert plan["origins"]["fit.images"] == "--set"
+    assert plan["data"]["count"] == 1000
+    assert plan["cost"]["parameters"] > 1000
+    assert plan["cost"]["images_per_second"] > 0
+    assert main(["train", "toy", *TINY, "--out", str(runs), "-n"]) == 0
+    text = capsys.readouterr().out
+    assert "preset toy" in text
+    assert "1,000 pictures of toy:train, 4 classes" in text
+    assert "parameters" in text
+    assert not runs.exists()
+
+
+def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "toy", *TINY, "--out", str(tmp_path), "--json"]
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    first = json.loads(out)
+    assert (first["step"], first["steps"], first["finished"], first["exit_code"]) == (3, 3, True, 0)
+    assert "parameters" in err  # the cost came first
+    assert err.count("training: step 3/3") == 1
+    assert main(words) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["run"] == first["run"]
+    assert "finished already" in err
+    assert len(list(tmp_path.iterdir())) == 1
+
+    assert main(["train", first["run"], "--set", "fit.images=40", "--json"]) == 0  # a run is a configuration too
+    out, err = capsys.readouterr()
+    assert json.loads(out)["step"] == 5
+    assert "goes on at step 3" in err
+
+    assert main([*words, "--resume", "never", "--name", "other"]) == 0
+    assert json.loads(capsys.readouterr().out)["run"].endswith("00002-other")
+
+    assert main(["info", first["run"]]) == 0
+    assert "step-00000005" in capsys.readouterr().out
+    grid = tmp_path / "grid.png"
+    assert main(["sample", first["run"], "--seeds", "0-1", "--labels", "all", "--steps", "2", "--grid", str(grid)]) == 0
+    capsys.readouterr()
+    assert main(["info", str(grid), "--command"]) == 0
+    assert f"{first['run']}/checkpoints/step-00000005" in capsys.readouterr().out  # not what comes after it
+
+
+def test_a_classifier_is_trained_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    values = ["fit.images=24", "fit.batch=8", "watch.log_every=1", "data.size=16", "width=16", "features=8"]
+    sets = [word for value in values for word in ("--set", value)]
+    assert main(["train", "classifier", "--data", "toy", *sets, "--out", str(tmp_path), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 0 <= report["accuracy"]["value"] <= 1
+    assert (Path(report["run"]) / "classifier" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_training_after_a_checkpoint(tmp_path: Path, number: int, code: int) -> None:
+    words = ["train", "toy", *TINY, "--set", "fit.images=1e9", "--out", str(tmp_path)]
+    training = subprocess.Popen(
+        [sys.executable, "-m", "unnoise.cli.main", *words], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "00001-toy" / "metrics.jsonl").exists():
+            assert training.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        training.send_signal(number)
+        out, err = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == code, err
+    assert "stopped after a checkpoint" in err
+    assert "Traceback" not in err
+    assert out == f"{tmp_path / '00001-toy'}\n"
+    assert len(list((tmp_path / "00001-toy" / "checkpoints").glob("step-*/manifest.json"))) == 1
+
+
+def test_two_processes_train_one_run_and_one_of_them_speaks(tmp_path: Path) -> None:
+    words = ["train", "toy", *TINY, "--out", str(tmp_path / "runs"), "--json"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    done = subprocess.run(
+        [*launch, "unnoise.cli.main", *words], capture_output=True, text=True, timeout=120, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == 3
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["00001-toy"]
+    assert done.stderr.count("training: step 3/3") == 1
+
+
+# ---------------------------------------------------------------------------------------------------- the demo
+
+
+def test_the_demo_ends_in_a_report_and_finds_what_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = configuration.override(
+        PRESETS["fashion"](),
+        {
+            "net.channels": "8,8,8",
+            "net.attention": "no,no,no",
+            "fit.images": "16",
+            "fit.batch": "8",
+            "watch.log_every": "1",
+            "watch.grid_every": "1",
+            "watch.grid_rows": "1",
+            "watch.grid_steps": "1",
+        },
+    )
+    monkeypatch.setitem(PRESETS, "fashion", lambda: small)
+    monkeypatch.setattr(demos, "STEPS", 3)
+    monkeypatch.setattr(demos, "REAL", 200)
+    monkeypatch.setattr("unnoise.cli.evaluate.home", lambda: tmp_path / "cache")
+    words = ["demo", "--out", str(tmp_path / "demo"), "--count", "20", "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert 0 <= report["class_accuracy"] <= 1
+    assert report["class_accuracy_real"] > 0.85
+    assert {m["id"] for m in report["metrics"]} >= {"frechet", "kernel", "accuracy"}
+    assert report["pictures_per_second"]["train"] > 0
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 10 + 10 + 2 + 6  # drawn, real, over time, walk
+    assert main(["info", str(tmp_path / "demo" / "grid.png")]) == 0
+    capsys.readouterr()
+
+    before = (tmp_path / "demo" / "evaluation.json").stat().st_mtime_ns
+    assert main(words) == 0
+    assert "goes on" in capsys.readouterr().err
+    assert (tmp_path / "demo" / "evaluation.json").stat().st_mtime_ns == before
+
+
+def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unnoise.recipes import cost as costs
+
+    class Slow:
+        def as_dict(self) -> dict[str, object]:
+            return {
+                "parameters": 1,
+                "flops": 1,
+                "steps": 1,
+                "images": 150_000,
+                "memory": 1,
+                "images_per_second": 100.0,
+                "seconds": 1500.0,
+                "device": "cpu",
+                "precision": "float32",
+            }
+
+    monkeypatch.setattr(costs, "cost", lambda config, timed: Slow())
+    config = demos.plan(tmp_path, "fashion", minutes=6.0)
+    assert 0.9 * 6 * 60 * 100 < config.fit.images < 6 * 60 * 100
+    assert config.fit.images % config.fit.batch == 0
