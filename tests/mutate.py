@@ -58,7 +58,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("samplers/ddpm.py", "variance(kernel, at, estimate).sqrt()", "variance(kernel, at, estimate)"),
     ("samplers/ddpm.py", "over((s > 0).double(), x).bool()", "over((s >= 0).double(), x).bool()"),
     ("samplers/ddpm.py", "kernel.x_coef.square() * open_", "kernel.x_coef * open_"),
-    ("samplers/ddpm.py", "spread * over(kernel.large.log(), spread) + (1", "spread * over(kernel.small.log(), spread) + (1"),
+    ("samplers/ddpm.py", "spread * over(kernel.large.log(), spread)", "spread * over(kernel.small.log(), spread)"),
     ("samplers/ddim.py", "eta**2 * kernel.small", "eta * kernel.small"),
     ("samplers/ddim.py", "to.alpha - keep * at.alpha", "to.alpha - keep * to.alpha"),
     ("samplers/ddim.py", "kernel.large if sigma_hat else renewed", "kernel.small if sigma_hat else renewed"),

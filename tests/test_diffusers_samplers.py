@@ -1,15 +1,15 @@
-"""Our walks beside diffusers' schedulers: the same pictures where those are right, the closed form where they are not."""
+"""Our walks beside diffusers' schedulers: the same pictures where those are right, else the closed form."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from worlds import Gaussian
 
 from unnoise import nn as networks
 from unnoise.conditions import NOTHING
@@ -19,6 +19,7 @@ from unnoise.samplers import Step, ddim, ddpm, heun, large, last, small, walk
 from unnoise.samplers.times import Grid, even, from_entries, karras, leading, linspace, trailing
 from unnoise.schedules import EDM, Cosine, LinearBeta, ScaledLinear, Schedule
 from unnoise.settings import UNetConfig
+from worlds import Gaussian
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -139,14 +140,15 @@ def closed_form(world: Gaussian, schedule: Schedule, times: Tensor) -> float:
     """The product over steps of sqrt(v_s / v_t) cos(phi_t - phi_s): see the law in test_samplers.py."""
     levels = [schedule(t) for t in times]
     product = 1.0
-    for at, to in zip(levels[:-1], levels[1:], strict=True):
+    for at, to in pairwise(levels):
         turn = torch.atan2(at.sigma, world.std * at.alpha) - torch.atan2(to.sigma, world.std * to.alpha)
         product *= ((world.variance(to) / world.variance(at)).sqrt() * torch.cos(turn)).item()
     return product
 
 
 @pytest.mark.parametrize(
-    ("spacing", "grid", "steps"), [("linspace", linspace(), 10), ("linspace", linspace(), 50), ("trailing", trailing(), 13)]
+    ("spacing", "grid", "steps"),
+    [("linspace", linspace(), 10), ("linspace", linspace(), 50), ("trailing", trailing(), 13)],
 )
 def test_ddim_steps_to_the_time_that_comes_next(spacing: str, grid: Grid, steps: int) -> None:
     """On a Gaussian world the end is known exactly. Ours is there; diffusers' DDIM, which steps by T // N from

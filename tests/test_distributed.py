@@ -20,9 +20,10 @@ from PIL import Image
 
 from test_training_recipe import SMALL
 from tiny_training import Child, TinyConfig, batches, changed, contents, launch, same, ticks, train
+from unnoise import checkpoint
 from unnoise.configuration import override
 from unnoise.recipes import diffusion
-from unnoise.training import checkpoint, run
+from unnoise.training import run
 from unnoise.training.distributed import Processes
 
 PROGRAM = Path(__file__).resolve().with_name("tiny_training.py")

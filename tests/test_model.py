@@ -148,8 +148,27 @@ def test_models_without_classes() -> None:
 
 
 def saved(folder: Path) -> Path:
+    """A model directory without its manifest, so that what is wrong is found by what it is."""
     small().save(folder)
+    (folder / "manifest.json").unlink()
     return folder
+
+
+def test_a_flipped_bit_is_found_by_name(tmp_path: Path) -> None:
+    small().save(tmp_path / "model")
+    file = tmp_path / "model" / WEIGHTS
+    content = bytearray(file.read_bytes())
+    content[-7] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"model.safetensors: not what was written"):
+        load(tmp_path / "model")
+
+
+def test_saving_overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(UserError, match="holds something"):
+        small().save(tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
 def test_wrong_files_say_what_they_are(tmp_path: Path) -> None:

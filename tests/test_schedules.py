@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from worlds import Gaussian
 
 from unnoise.errors import UserError
 from unnoise.schedules import (
@@ -27,6 +26,7 @@ from unnoise.schedules import (
     make_schedule,
     posterior,
 )
+from worlds import Gaussian
 
 ALL: list[Schedule] = [
     LinearBeta(),
@@ -165,7 +165,7 @@ def test_posterior_is_bayes_on_a_grid() -> None:
 
 @everywhere
 def test_the_score_is_the_gradient_of_the_log_density(schedule: Schedule) -> None:
-    """Gaussian data: x_t ~ N(alpha m, v), so the score is -(x_t - alpha m) / v; and noise and picture say each other."""
+    """Gaussian data: x_t ~ N(alpha m, v), so the score is -(x_t - alpha m) / v."""
     world, level = Gaussian(0.2, 0.5), schedule.at(0.4)
     x_t = torch.linspace(-2, 2, 7, dtype=torch.float64)[None]
     mean = world.denoise(x_t, level)

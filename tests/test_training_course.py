@@ -17,9 +17,10 @@ import pytest
 import torch
 
 from tiny_training import TinyConfig, changed, contents, launch, same, ticks, train
+from unnoise import checkpoint
+from unnoise.checkpoint import CannotSave
 from unnoise.errors import UserError
-from unnoise.training import checkpoint, run
-from unnoise.training.checkpoint import CannotSave
+from unnoise.training import run
 from unnoise.training.loop import NonFinite
 
 

@@ -20,9 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unnoise import configuration, noise
+from unnoise import checkpoint, configuration, noise
 from unnoise.settings import DataConfig, Fit, Watch
-from unnoise.training import checkpoint
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes, processes
 from unnoise.training.learner import Learner

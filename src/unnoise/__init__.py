@@ -12,7 +12,6 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from unnoise.denoiser import Diffusion as Diffusion
-    from unnoise.generate import generate as generate
     from unnoise.model import Model as Model
     from unnoise.model import load as load
     from unnoise.settings import Request as Request
@@ -21,11 +20,10 @@ _HOMES = {
     "Diffusion": "unnoise.denoiser",
     "Model": "unnoise.model",
     "Request": "unnoise.settings",
-    "generate": "unnoise.generate",
     "load": "unnoise.model",
 }
 
-__all__ = ["Diffusion", "Model", "Request", "generate", "load"]
+__all__ = ["Diffusion", "Model", "Request", "load"]
 
 
 def __getattr__(name: str) -> Any:

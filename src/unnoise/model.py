@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unnoise import checkpoint
 from unnoise import nn as networks
 from unnoise.codec import Codec, Pixels
 from unnoise.conditions import NOTHING, Cond
@@ -31,7 +32,6 @@ from unnoise.formats.files import Tensors, read_json
 from unnoise.noise import uniform
 from unnoise.pictures import Pictures
 from unnoise.settings import ModelCard, Request
-from unnoise.training import checkpoint as durable
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT = {"format": "unnoise-model", "version": 1}
@@ -98,13 +98,23 @@ class Model:
         return Reader(self.card.classes, null_row(self.card))
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes; none where it was trained without."""
+        return self.card.classes
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of x."""
         return (self.card.channels, *self.card.size)
 
     def save(self, path: str | Path) -> None:
-        """Write the directory. The caller publishes it whole (durable.publish), so that no half of it is ever seen."""
-        write_model(Path(path), self.diffusion.net.state_dict(), self.card)
+        """Write the model directory, whole or not at all. Raises CannotSave, and UserError where something is there."""
+        folder = Path(path)
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is there and holds something: save the model under another name")
+        if folder.exists():
+            folder.rmdir()
+        checkpoint.publish(folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card))
 
     def sample(self, *, labels: Sequence[str | int] = (), seeds: Sequence[int] = (0,), **settings: Any) -> Pictures:
         """Draw pictures: one a seed, with one label for all or one a seed. `settings` are the fields of a Request.
@@ -188,7 +198,7 @@ def find(path: str | Path) -> Path:
     if (folder / CARD).is_file():
         return folder
     if (folder / "checkpoints").is_dir():
-        newest = durable.sound(folder / "checkpoints")
+        newest = checkpoint.sound(folder / "checkpoints")
         if newest is None:
             raise UserError(f"{folder} has no checkpoint yet: let it train until it has saved one")
         return newest
@@ -206,8 +216,8 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
     """
     folder = find(path)
     if (folder / CARD).is_file():
-        if verify and (folder / durable.MANIFEST).is_file():
-            durable.verify(folder)
+        if verify and (folder / checkpoint.MANIFEST).is_file():
+            checkpoint.verify(folder)
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
     card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)

@@ -69,7 +69,7 @@ class Classifier(nn.Module):
 
 
 def shifted(x: Tensor, down: Tensor, right: Tensor, most: int) -> Tensor:
-    """Pictures (B, C, H, W) moved by whole pixels, (B,) on the CPU, each in -most..most; the edge is drawn out to fill the gap."""
+    """Pictures (B, C, H, W) moved by whole pixels, (B,) on the CPU, in -most..most; the edge is drawn out."""
     height, width = x.shape[2:]
     padded = F.pad(x, (most,) * 4, mode="replicate")
     rows = (most - down)[:, None] + torch.arange(height)  # (B, H)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unnoise import data, noise
+from unnoise import checkpoint, data, noise
 from unnoise.acceleration.placement import best, prepare
 from unnoise.data import Batch, Dataset
 from unnoise.data.source import Source
@@ -26,7 +26,6 @@ from unnoise.errors import UserError
 from unnoise.metrics.classifier import RESULT, Accuracy, Judge, accuracy, save_classifier
 from unnoise.nn.classifier import Classifier, Shape, shifted
 from unnoise.settings import ClassifierConfig, DataConfig
-from unnoise.training import checkpoint
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner

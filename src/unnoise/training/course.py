@@ -19,9 +19,9 @@ from typing import Any
 
 from torch import Tensor
 
+from unnoise import checkpoint
 from unnoise.errors import UserError
 from unnoise.settings import Fit, Watch
-from unnoise.training import checkpoint
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
 from unnoise.training.loop import NonFinite, Rows, Tick, fit, steps
