@@ -16,7 +16,7 @@ from unnoise.cli.main import main
 from unnoise.cli.pictures import read_recipe
 from unnoise.cli.sample import columns_for, file_name, names_of_lines, rows_for
 from unnoise.model import write_model
-from unnoise.settings import ModelCard, UNetConfig
+from unnoise.settings import ModelCard, Process, UNetConfig
 
 CLASSES = ("T-shirt/top", "Sneaker", "Ankle boot")
 
@@ -42,9 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, classes in (("toy", CLASSES), ("bare", ())):
         net = nn.build(small(len(classes)))
         for p in net.parameters():  # zero at birth would draw the same for every class
-            torch.nn.init.normal_(p, std=0.08)
+            torch.nn.init.normal_(p, std=0.1)
         (base / name).mkdir()
-        write_model(base / name, net.state_dict(), ModelCard(net=net.config, size=(8, 8), channels=1, classes=classes))
+        process = Process(predicts="x0")  # at random weights the other predictions end in black and white
+        card = ModelCard(net=net.config, process=process, size=(8, 8), channels=1, classes=classes)
+        write_model(base / name, net.state_dict(), card)
     return base
 
 
