@@ -490,6 +490,9 @@ def test_contact_sheet_shows_each_class_in_its_row(tmp_path: Path) -> None:
     assert sheet.shape == (3 * 6 + 2, 4 * 6 + 2)
     shown = sheet[4::6, 4::6]  # a pixel inside each place
     assert shown.tolist() == [[10, 10, 10, 255], [20, 20, 255, 255], [30, 30, 255, 255]]
+    np.save(tmp_path / "b.npy", values)
+    spread = np.asarray(data.contact_sheet(data.open(DataConfig(path=str(tmp_path / "b.npy"), size=4)), 1, 3))
+    assert spread[4, 4::6].tolist() == [10, 30, 20]  # numbers 0, 2 and 4 of 7
 
 
 def test_a_batch_takes_far_less_than_a_step() -> None:

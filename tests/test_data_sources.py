@@ -332,6 +332,8 @@ def test_arrays_that_are_no_pictures_are_refused(tmp_path: Path, values: np.ndar
 
 
 def test_array_labels_and_splits(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "a:b"
+    tmp_path.mkdir()
     parts = {"x_train": RGB, "y_train": [[1], [0], [1], [0], [1]], "x_test": RGB[:2], "y_test": [0, 1]}
     np.savez(tmp_path / "a.npz", **parts, classes=["zebra", "ant"])
     train, test = find(str(tmp_path / "a.npz")), find(f"{tmp_path / 'a.npz'}:test")
