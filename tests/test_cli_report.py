@@ -22,6 +22,7 @@ REPORT = {
     "pictures_per_second": {"train": 431.2, "sample": 35.3},
     "metrics": [{"name": "Frechet distance", "value": 12.34, "real": 1.9, "n": 1000, "better": "down"}],
     "class_accuracy_each": {"T-shirt/top": 0.5, "<script>alert(1)</script>": 1.0},
+    "warnings": ["few pictures"],
     "curve": [(100 * k, 1 / k) for k in range(1, 400)],
     "commands": [("Draw", "unnoise sample demo/run --seeds 0-63 && echo <x>")],
     "details": {"Model": {"parameters": "2.1M"}},
@@ -62,12 +63,23 @@ def test_the_page_is_whole_and_needs_nothing_from_outside() -> None:
 
 def test_the_page_says_its_numbers() -> None:
     text = re.sub("<[^>]*>", " ", page(REPORT, gallery()))
-    for said in ("87.1 %", "89.3 %", "5 min 52 s", "431/s", "12.34", "1.9", "50.0 %", "Fashion &amp; &lt;noise&gt;"):
+    for said in (
+        "87.1 %",
+        "89.3 %",
+        "5 min 52 s",
+        "431/s",
+        "12.34",
+        "1.9",
+        "50.0 %",
+        "few pictures",
+        "Fashion &amp; &lt;noise&gt;",
+    ):
         assert said in text
 
 
 def test_a_report_without_extras_is_still_a_page() -> None:
     bare = {key: REPORT[key] for key in ("title", "summary", "seconds", "images", "steps", "pictures_per_second")}
+    assert "<figcaption>" not in page(bare | {"curve": [(8, 1.0)]}, Gallery({"Bag": gallery().drawn["Bag"]}))
     tags = Tags()
     tags.feed(page(bare, Gallery({"Bag": gallery().drawn["Bag"]})))
     assert tags.open == []

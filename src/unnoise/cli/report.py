@@ -144,7 +144,8 @@ def quality(report: Mapping[str, Any]) -> str:
         '<div class="scroll"><table class="numbers"><thead><tr><th>measure</th><th>drawn</th><th>real vs. real</th>'
         f"<th>pictures</th><th>features of</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
-    return f"<p>{text(report.get('quality_note', ''))}</p>\n{table}" + classes(report)
+    warnings = "".join(f"<p><strong>Note:</strong> {text(said)}.</p>" for said in report.get("warnings", ()))
+    return f"<p>{text(report.get('quality_note', ''))}</p>\n{table}{warnings}" + classes(report)
 
 
 def number(value: object) -> str:
@@ -178,9 +179,10 @@ def classes(report: Mapping[str, Any]) -> str:
 
 def learning(report: Mapping[str, Any], gallery: Gallery) -> str:
     parts = []
-    if report.get("curve"):
+    drawing = curve(report.get("curve", ()))
+    if drawing:
         note = text(report.get("curve_note", "loss"))
-        parts.append(f"<figure>{curve(report['curve'])}<figcaption>{note}</figcaption></figure>")
+        parts.append(f"<figure>{drawing}<figcaption>{note}</figcaption></figure>")
     if gallery.over_time:
         figures = "".join(
             f"<figure>{inline(picture, f'samples {when}')}<figcaption>{text(when)}</figcaption></figure>"
