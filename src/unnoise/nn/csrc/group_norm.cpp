@@ -22,15 +22,25 @@
 #include <type_traits>
 #include <vector>
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
 namespace {
 
 using at::Tensor;
 using Maybe = std::optional<Tensor>;
 using Brain = uint16_t;  // the bits of a bfloat16
 
-// ---- sixteen numbers at once: vectors as gcc and clang know them on every machine ----
+// ---- several numbers at once: vectors as gcc and clang know them on every machine ----
 
-constexpr int LANES = 16;
+#if defined(__AVX512F__)
+constexpr int LANES = 16;  // one register: wider vectors go through memory
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
 typedef float Vec __attribute__((vector_size(4 * LANES)));
 typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
 typedef Brain Half __attribute__((vector_size(2 * LANES)));
@@ -55,9 +65,13 @@ INLINE void store(float* to, Vec v, Lanes lanes) {
 }
 template <class Lanes>
 INLINE void store(Brain* to, Vec v, Lanes lanes) {
+#ifdef __AVX512BF16__
+  const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
+#else
   Bits bits = (Bits)v;
   bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-  Half h = __builtin_convertvector(v == v ? bits : (Bits{} + 0x7FC0), Half);
+  const Half h = __builtin_convertvector(v == v ? bits : (Bits{} + 0x7FC0), Half);
+#endif
   std::memcpy(to, &h, 2 * lanes);
 }
 INLINE float total(Vec v) {
@@ -68,11 +82,11 @@ INLINE float total(Vec v) {
 
 // 2^n e^r with |r| <= ln(2) / 2, and the Taylor sum of e^r to r^6: 2e-7 relative, for |x| <= 87; beyond, e^(+-87).
 INLINE Vec exponential(Vec x) {
-  const Vec zero = {};
-  x = x < zero - 87.0f ? zero - 87.0f : x;
-  x = x > zero + 87.0f ? zero + 87.0f : x;
-  Vec n = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits of the sum are the nearest whole number
-  const Bits power = ((Bits)n - 0x4B400000 + 127) << 23;
+  const Vec most = Vec{} + 87.0f;
+  x = x < -most ? -most : x;
+  x = x > most ? most : x;
+  Vec n = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits of the sum are the nearest whole number,
+  const Bits power = (Bits)n << 23;       // and all that is left when they are moved to the exponent's place
   n -= 12582912.0f;
   const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two pieces, the first of 9 bits
   Vec sum = r * (1.0f / 720) + 1.0f / 120;
@@ -81,8 +95,9 @@ INLINE Vec exponential(Vec x) {
   sum = sum * r + 0.5f;
   sum = sum * r + 1.0f;
   sum = sum * r + 1.0f;
-  return sum * (Vec)power;
+  return (Vec)((Bits)sum + power);  // times 2^n
 }
+// Of what is no number this may be any: z stands beside it wherever it is used.
 INLINE Vec sigmoid(Vec z) { return 1.0f / (1.0f + exponential(-z)); }
 
 // dL/dz from dL/dy at z
@@ -109,7 +124,7 @@ struct Sizes {
   int64_t offset(int64_t n) const { return n * channels * pixels; }
 
   // Calls visit(channel, first element, stride, count, lanes) for every strip of part j: `count` vectors of `lanes`
-  // numbers, `stride` elements apart, that belong to the 16 channels from `channel` on (last), or all to `channel`.
+  // numbers, `stride` elements apart, that belong to the channels from `channel` on (last), or all to `channel`.
   template <class Visit>
   INLINE void strips(int64_t j, const Visit& visit) const {
     if (last) {
