@@ -1,8 +1,9 @@
 """Run the benchmarks and write benchmarks/results/latest.md and .json.
 
-    python -m benchmarks                # all of it, on a quiet machine
-    python -m benchmarks --quick        # fewer rounds
-    python -m benchmarks --only draw    # one of: draw, train, memory, curves
+python -m benchmarks                # all of it, on a quiet machine: 10 minutes on two cores
+python -m benchmarks --quick        # fewer rounds and sizes: 3 minutes
+python -m benchmarks --only draw    # of draw, train, curves, memory
+OMP_NUM_THREADS=1 python -m benchmarks --clock cpu     # where other programs run too: ratios of processor time
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from pathlib import Path
@@ -18,9 +20,11 @@ from typing import Any
 import torch
 
 from benchmarks import draw, memory, train_step
+from benchmarks.timing import CLOCKS
+from unnoise.nn import group_norm
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = {"draw": draw.run, "train": train_step.run, "memory": memory.run}
+PARTS = {"draw": draw.run, "train": train_step.run, "curves": train_step.curves, "memory": memory.run}
 
 
 def processor() -> str:
@@ -34,50 +38,69 @@ def processor() -> str:
     return f"{name} ({', '.join(fast) or 'no bfloat16 instructions'})"
 
 
-def about() -> dict[str, Any]:
-    versions = {}
-    for name in ("unnoise", "torch", "diffusers", "denoising-diffusion-pytorch"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "-"
-    from unnoise.nn import group_norm
+def about(clock: str) -> dict[str, Any]:
+    """The machine and the versions."""
+    names = ("unnoise", "torch", "diffusers", "denoising-diffusion-pytorch")
+    there, why = group_norm.compiled()
+    return {
+        "processor": processor(),
+        "threads": torch.get_num_threads(),
+        "clock": clock,
+        "load before": round(os.getloadavg()[0], 1),
+        "compiled norm": "yes" if there else why,
+        "date": time.strftime("%Y-%m-%d"),
+        **{name: version(name) for name in names},
+    }
 
-    return {"cpu": processor(), "threads": torch.get_num_threads(), "compiled operation": group_norm.compiled(),
-            "date": time.strftime("%Y-%m-%d"), **versions}  # fmt: skip
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
 
 
-def markdown(about: dict[str, Any], parts: dict[str, Any]) -> str:
-    lines = [", ".join(f"{key} {value}" for key, value in about.items()), ""]
-    for part in parts.values():
-        rows = part["rows"]
-        lines += [f"## {part['title']}", "", "| " + " | ".join(rows[0]) + " |", "| " + " --- |" * len(rows[0])]
-        for row in rows:
-            cells = (f"{v:.3g}" if isinstance(v, float) and v < 100 else f"{v:.0f}" if isinstance(v, float) else str(v) for v in row.values())  # noqa: E501
-            lines.append("| " + " | ".join(cells) + " |")
-        for key in ("error", "first"):
-            if key in part:
-                what = {"error": "grey levels off the float32 pictures", "first": "seconds to a first picture"}[key]
-                lines += ["", f"{what}: " + ", ".join(f"{name} {value:.3g}" for name, value in part[key].items())]
-        lines.append("")
-    return "\n".join(lines)
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    head = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    return head + ["| " + " | ".join(map(shown, row.values())) + " |" for row in rows]
+
+
+def shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {shown(each)}" for name, each in value.items())
+    if isinstance(value, float):
+        return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return str(value)
+
+
+def markdown(part: dict[str, Any]) -> str:
+    lines = [f"## {part['title']}", "", *table(part["rows"]), ""]
+    lines += [f"- {name}: {shown(value)}" for name, value in part.get("notes", {}).items()]
+    for name, shares in part.get("profile", {}).items():
+        rest = 1 - shares["convolution"]
+        said = ", ".join(f"{kind} {share:.0%}" for kind, share in shares.items())
+        lines.append(
+            f"- where the time of {name} goes: {said}; without all but convolutions {1 / (1 - rest):.2f} times"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=(*PARTS, "curves"), action="append")
+    parser.add_argument("--only", choices=tuple(PARTS), action="append")
+    parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
     parser.add_argument("--out", type=Path, default=RESULTS / "latest")
     asked = parser.parse_args()
-    parts = {}
+    facts, parts, begin = about(asked.clock), {}, time.perf_counter()
     for name in asked.only or PARTS:
-        print(f"{name} ...", flush=True)
-        parts[name] = train_step.curves() if name == "curves" else PARTS[name](quick=asked.quick)
-        print(markdown({}, {name: parts[name]}), flush=True)
-    facts = about()
+        parts[name] = PARTS[name](quick=asked.quick, clock=asked.clock)
+        print(markdown(parts[name]), flush=True)
+    facts["minutes"] = round((time.perf_counter() - begin) / 60, 1)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.with_suffix(".json").write_text(json.dumps({"about": facts, **parts}, indent=1))
-    asked.out.with_suffix(".md").write_text(markdown(facts, parts))
+    asked.out.with_suffix(".json").write_text(json.dumps({"about": facts, **parts}, indent=1) + "\n")
+    text = [", ".join(f"{key} {value}" for key, value in facts.items()) + "\n", *map(markdown, parts.values())]
+    asked.out.with_suffix(".md").write_text("\n".join(text))
     print(f"written: {asked.out.with_suffix('.md')}")
 
 

@@ -1,4 +1,4 @@
-"""Peak memory of drawing and training, each in a process of its own; and seconds from the command to a first picture."""
+"""Peak memory of drawing and training, each in a process of its own; and seconds from a command to a first picture."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks import peers
 
+ROOT = Path(__file__).parent.parent
 WAYS = ("unnoise", "diffusers", "diffusers tuned")
 
 
@@ -25,9 +26,9 @@ def peak(what: str, way: str) -> None:
         from unnoise.denoiser import Diffusion
         from unnoise.schedules import LinearBeta
 
-        net = peers.our_network()
+        net = peers.our_network(peers.CONFIG)
         if way == "unnoise":
-            call = draw.ours(place(Diffusion(net, LinearBeta()).eval(), best()), 2)
+            call = draw.ours(place(Diffusion(net, LinearBeta()).eval(), best("cpu")), 2)
         else:
             theirs = peers.their_network(net)
             tuned = way == "diffusers tuned"
@@ -36,7 +37,7 @@ def peak(what: str, way: str) -> None:
     else:
         from benchmarks import train_step
 
-        net = peers.our_network()
+        net = peers.our_network(peers.CONFIG)
         one = (
             train_step.ours(net)
             if way == "unnoise"
@@ -48,25 +49,28 @@ def peak(what: str, way: str) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def run(*, quick: bool) -> dict[str, Any]:
+def run(*, quick: bool, clock: str) -> dict[str, Any]:
     rows = []
     for what in ("draw", "train"):
         row: dict[str, Any] = {"what": f"{what}, batch {16 if what == 'draw' else 32}"}
         for way in WAYS:
             code = f"from benchmarks import memory; memory.peak({what!r}, {way!r})"
-            out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-            row[f"{way} MiB"] = float(out.split()[-1])
+            out = subprocess.run(
+                [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+            ).stdout
+            row[f"{way}, MiB"] = float(out.split()[-1])
         rows.append(row)
-    return {"title": "peak memory of a process", "rows": rows, "first": first_picture()}
+    first = first_picture(rounds=1 if quick else 3)
+    return {"title": "peak memory of a process", "rows": rows, "notes": {"seconds to a first picture": first}}
 
 
-def first_picture() -> dict[str, float]:
+def first_picture(*, rounds: int) -> dict[str, float]:
     """Seconds from `unnoise sample` to a picture on the disk, 10 steps, beside a process that draws with diffusers."""
     from unnoise.denoiser import make_diffusion
     from unnoise.model import Model
     from unnoise.settings import ModelCard, Process
 
-    net = peers.our_network()
+    net = peers.our_network(peers.CONFIG)
     with tempfile.TemporaryDirectory() as folder:
         model, theirs = Path(folder) / "model", Path(folder) / "theirs"
         model.mkdir()
@@ -74,16 +78,19 @@ def first_picture() -> dict[str, float]:
         from unnoise.formats import diffusers as format_
 
         format_.write(theirs, peers.CONFIG, net.state_dict(), Process(), ())
-        ours = [sys.executable, "-m", "unnoise.cli.main", "sample", str(model), "--steps", "10", "--out", folder]
+        ours = [sys.executable, "-m", "unnoise.cli.main", "sample", str(model), "--steps", "10", "--out"]
         code = (
             "from diffusers import DDIMPipeline; "
             f"p = DDIMPipeline.from_pretrained({str(theirs)!r}); p.set_progress_bar_config(disable=True); "
             f"p(num_inference_steps=10).images[0].save({folder + '/theirs.png'!r})"
         )
         found: dict[str, list[float]] = {"unnoise": [], "diffusers": []}
-        for _ in range(3):
-            for name, command in (("unnoise", ours), ("diffusers", [sys.executable, "-c", code])):
+        for turn in range(rounds):
+            for name, command in (
+                ("unnoise", [*ours, f"{folder}/{turn}"]),
+                ("diffusers", [sys.executable, "-c", code]),
+            ):
                 begin = time.perf_counter()
                 subprocess.run(command, check=True, capture_output=True)
                 found[name].append(time.perf_counter() - begin)
-    return {name: sorted(values)[1] for name, values in found.items()}
+    return {name: sorted(values)[len(values) // 2] for name, values in found.items()}

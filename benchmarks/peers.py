@@ -6,6 +6,7 @@ All but the last hold the same weights: the 35.7M U-Net of DDPM on CIFAR-10, ran
 from __future__ import annotations
 
 import copy
+import logging
 import sys
 import tempfile
 import types
@@ -24,9 +25,9 @@ from unnoise.settings import Process, UNetConfig
 CONFIG = UNetConfig()  # the defaults are DDPM's for CIFAR-10
 
 
-def our_network() -> networks.UNet:
+def our_network(config: UNetConfig) -> networks.UNet:
     """Random weights of a sane size everywhere, also where a new-born network has zeros."""
-    net = networks.UNet(CONFIG)
+    net = networks.UNet(config)
     generator = torch.Generator().manual_seed(0)
     for name, parameter in net.named_parameters():
         if parameter.ndim > 1:
@@ -42,17 +43,18 @@ def their_network(net: networks.UNet) -> nn.Module:
     from diffusers import UNet2DModel
 
     with tempfile.TemporaryDirectory() as folder:
-        format_.write(Path(folder), CONFIG, net.state_dict(), Process(), ())
+        format_.write(Path(folder), net.config, net.state_dict(), Process(), ())
         theirs = UNet2DModel.from_pretrained(Path(folder) / "unet", low_cpu_mem_usage=False)
     return theirs.eval()
 
 
 def tuned(net: nn.Module) -> nn.Module:
     """What one does by hand: bfloat16 and channels_last."""
+    logging.getLogger("diffusers").setLevel(logging.ERROR)  # it warns about nothing: its list of exceptions is empty
     return copy.deepcopy(net).to(torch.bfloat16).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def lucidrains(flops: float) -> Any:
+def lucidrains(flops: float, steps: int) -> Any:
     """GaussianDiffusion of denoising-diffusion-pytorch around the U-Net whose cost is nearest; None where absent."""
     for name in ("torchvision", "torchvision.transforms", "torchvision.utils", "torchvision.models", "pytorch_fid"):
         if name not in sys.modules:  # it needs them for training and scores, not for drawing
@@ -66,6 +68,9 @@ def lucidrains(flops: float) -> Any:
         sys.modules.setdefault(name, module)
     try:
         from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+        from denoising_diffusion_pytorch import denoising_diffusion_pytorch as inside
+
+        inside.tqdm = lambda steps, **_: steps  # no bar in a table
     except ImportError as problem:
         print(f"denoising-diffusion-pytorch is not here ({problem}); left out")
         return None
@@ -75,7 +80,7 @@ def lucidrains(flops: float) -> Any:
         costs[dim] = abs(cost(lambda x, net=net: net(x, torch.zeros(1))) - flops)
     best = min(costs, key=costs.__getitem__)
     net = Unet(dim=best, dim_mults=(1, 2, 2, 2), flash_attn=True)
-    return GaussianDiffusion(net, image_size=32, timesteps=1000, sampling_timesteps=4).eval()
+    return GaussianDiffusion(net, image_size=32, timesteps=1000, sampling_timesteps=steps).eval()
 
 
 class _Anything:

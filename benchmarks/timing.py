@@ -6,9 +6,16 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""cpu counts this process's own time: on a machine that others use too, with one thread, ratios hold where wall's do
+not."""
 
-def in_turn(ways: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 1) -> dict[str, float]:
+
+def in_turn(
+    ways: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 1, clock: str = "wall"
+) -> dict[str, float]:
     """Median seconds of each way. Each round runs every way once, in an order that turns."""
+    now = CLOCKS[clock]
     for _ in range(warm):
         for run in ways.values():
             run()
@@ -16,7 +23,14 @@ def in_turn(ways: Mapping[str, Callable[[], object]], *, rounds: int, warm: int 
     names = list(ways)
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            begin = time.perf_counter()
+            begin = now()
             ways[name]()
-            seconds[name].append(time.perf_counter() - begin)
+            seconds[name].append(now() - begin)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def milliseconds(found: Mapping[str, float], per: int = 1) -> dict[str, float]:
+    """A row of a table: milliseconds of each way, and how many times those of the first each of the others takes."""
+    first, *others = found
+    times = {f"{name}, ms": 1e3 * seconds / per for name, seconds in found.items()}
+    return times | {f"{name} / {first}": found[name] / found[first] for name in others}
