@@ -183,6 +183,8 @@ def test_training_learns_keeps_what_it_measured_and_is_reproducible(tmp_path: Pa
     assert recipe.measure(judge, held, name) == judge.accuracy
     assert judge.accuracy.value > 1.5 / len(judge.classes)
     assert "held-out pictures (toy:test)" in (tmp_path / "a" / "log.txt").read_text()
+    stored = load_file(tmp_path / "a" / "classifier" / "model.safetensors")
+    assert {v.dtype for v in stored.values()} == {torch.float16}  # rounded before it was measured
     trained(tiny(seed=1), tmp_path / "c")
     assert load_classifier(tmp_path / "c").fingerprint != judge.fingerprint
 
