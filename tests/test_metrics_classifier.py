@@ -222,6 +222,13 @@ def test_what_is_held_out_is_never_trained_on(tmp_path: Path) -> None:
         recipe.split(replace(config, held_out=0.0))
 
 
+@pytest.mark.parametrize("name", ["width", "features"])
+def test_widths_that_no_group_divides_are_refused(name: str) -> None:
+    config = replace(ClassifierConfig(data=DataConfig(path="toy", size=16, channels=1)), **{name: 12})
+    with pytest.raises(UserError, match=f"{name} 12: .* multiple of 8"):
+        recipe.new_born(config, data.open(config.data))
+
+
 def test_pictures_without_classes_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((30, 8, 8), np.uint8))
     with pytest.raises(UserError, match="no classes"):

@@ -107,8 +107,8 @@ def as_text(about: Mapping[str, Any]) -> str:
     rows = [("pictures", f"{about['count']:,} in {about['where']}")]
     if about["sizes"]:
         width, height = about["sizes"]["width"], about["sizes"]["height"]
-        rows.append(("width", f"{width['min']} to {width['max']} pixels, half of them below {width['median']:g}"))
-        rows.append(("height", f"{height['min']} to {height['max']} pixels, half of them below {height['median']:g}"))
+        rows.append(("width", f"{width['min']} to {width['max']} pixels, the median {width['median']:g}"))
+        rows.append(("height", f"{height['min']} to {height['max']} pixels, the median {height['median']:g}"))
     rows.append(("stored as", ", ".join(f"{mode} ({n:,})" for mode, n in about["modes"].items()) or "unknown"))
     rows.append(("taken as", f"{size}x{size}, {'grey' if channels == 1 else 'colour'}"))
     captions = about["captions"]

@@ -89,6 +89,9 @@ def objective(net: Classifier, config: ClassifierConfig) -> Callable[[Batch, Row
 def new_born(config: ClassifierConfig, pictures: Dataset) -> Classifier:
     """The classifier before its training: its weights are those of the seed."""
     channels, size, _ = pictures.shape
+    for name, value in (("width", config.width), ("features", config.features)):
+        if value < 8 or value % 8:
+            raise UserError(f"{name} {value}: the classifier's groups have eight channels, so take a multiple of 8")
     with torch.random.fork_rng([]):
         torch.manual_seed(noise.generator(config.fit.seed, "weights").initial_seed())
         return Classifier(Shape(size, channels, len(pictures.classes), config.width, config.features))
