@@ -44,6 +44,10 @@ def test_the_end_of_a_name_is_enough_where_it_is_unique():
     assert config.fit == Fit(lr=1e-4, ema=(10, 20), clip=None, images=1_000_000)
     config = configuration.override(TrainConfig(), {"depth": "3", "net.kind": "dit", "net.size": "64"})
     assert config.net == DiTConfig(depth=3, size=64)
+    config = configuration.override(
+        TrainConfig(), {"schedule_options.steps": "50", "schedule_options.values": "0.1,0.2"}
+    )
+    assert config.process.schedule_options == {"steps": 50, "values": (0.1, 0.2)}
     config = configuration.override(TrainConfig(), {"schedule_options.s": "0.01"})
     assert config.process.schedule_options == {"s": 0.01}
 

@@ -268,14 +268,25 @@ def _one_of(value: Any, hint: Any, place: Place, base: Any) -> Any:
         options = tuple(o for o in options if o is not types.NoneType)
     kinds = _kinds(hint)
     if not kinds:
-        assert len(options) == 1, f"cannot tell {options} apart"
-        return _value(value, options[0], place, base)
+        return _first(value, options, place, base)
     if not isinstance(value, Mapping):
         raise place.error(f"should be a group of `key: value`, not {_show(value)}")
     kind = value.get("kind", getattr(base, "kind", next(iter(kinds))))
     if kind not in kinds:
         raise place.at("kind").error(str(errors.unknown("kind", kind, kinds)))
     return _record(kinds[kind], value, place, base)
+
+
+def _first(value: Any, options: tuple[Any, ...], place: Place, base: Any) -> Any:
+    """A list where a list is allowed; else what the first of the plain kinds makes of it."""
+    listed = isinstance(value, (list, tuple)) or (isinstance(value, str) and "," in value)
+    options = tuple(o for o in options if (get_origin(o) is tuple) == listed) or options
+    for option in options[:-1]:
+        try:
+            return _value(value, option, place, base)
+        except UserError:
+            continue
+    return _value(value, options[-1], place, base)
 
 
 def _row(value: Any, options: tuple[Any, ...], place: Place) -> tuple[Any, ...]:

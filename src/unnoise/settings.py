@@ -64,12 +64,14 @@ class Process:
 
     schedule: str = "linear"  # a name in schedules.SCHEDULES
     steps: int = 1000  # T: entries of a table, and what the network's clock counts
-    schedule_options: dict[str, Any] = field(default_factory=dict)  # fields of that schedule
+    schedule_options: dict[str, int | float | tuple[float, ...]] = field(
+        default_factory=dict
+    )  # fields of that schedule
     zero_snr: bool = False  # shifted so that nothing of the picture is left at t = 1 (Lin et al. 2023)
     predicts: str = "eps"  # a name in denoiser.PREDICTIONS
     learned_variance: bool = False
     weight: str = "simple"  # a name in objectives.WEIGHTS
-    weight_options: dict[str, Any] = field(default_factory=dict)
+    weight_options: dict[str, float] = field(default_factory=dict)
     draw: str = "uniform"  # how training draws t: a name in objectives.DRAWS
     stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
     label_dropout: float = 0.1  # share of rows told "no class", per row; for classifier-free guidance

@@ -212,18 +212,20 @@ def numbers(
         "class_accuracy_each": found.get("class_accuracy_each", {}),
         "class_accuracy_real_each": found.get("class_accuracy_real_each", {}),
         "metrics": found["metrics"],
-        "quality_note": found["quality_note"],
+        "quality_note": f"{found['quality_note']} Drawn with guidance {request.guidance:g}: clearer, less varied.",
         "warnings": found.get("warnings", []),
         "seconds": {"train": state["seconds"], "sample": seconds, "evaluate": sum(spent.values()), **prefixed(spent)},
         "images": state["images"],
         "steps": request.steps,
+        "guidance": request.guidance,
         "pictures_per_second": {
             "train": state["images"] / max(state["seconds"], 1e-9),
             "sample": found["pictures_per_second"],
         },
         "parameters": parameters,
         "drawn_note": (
-            f"DDIM, {request.steps} steps, no guidance. Each column starts from the same noise; only the class differs."
+            f"DDIM, {request.steps} steps, guidance {request.guidance:g}. Each column starts from the same noise; "
+            "only the class differs."
         ),
         "curve": [(line["images"], line["loss"]) for line in lines if "loss" in line],
         "curve_note": (

@@ -145,6 +145,7 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
             "training": config.name,
             "about": config.about,
             "data": config.data.path,
+            "pictures": len(pictures),
             "fingerprint": pictures.fingerprint,
         },
     )
