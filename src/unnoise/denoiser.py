@@ -177,9 +177,7 @@ class Diffusion(nn.Module):
 
         Computed on the network's own target, where nothing cancels: ||x - mean|| is `error` times ||target - out||.
         """
-        level = self.schedule(t)
-        out, _ = self._ask(level.mix(x, noise), t, level, cond)
-        return self._weigh(out - self.predicts.target(x, noise, level), level, weight)
+        return self.loss_and_estimate(x, t, cond, noise=noise, weight=weight)[0]
 
     def loss_and_estimate(
         self,
@@ -194,12 +192,9 @@ class Diffusion(nn.Module):
         level = self.schedule(t)
         x_t = level.mix(x, noise)
         out, spread = self._ask(x_t, t, level, cond)
-        loss = self._weigh(out - self.predicts.target(x, noise, level), level, weight)
-        return loss, x_t, Estimate(self.predicts.mean(x_t, out, level), spread)
-
-    def _weigh(self, error: Tensor, level: Level, weight: Weight) -> Tensor:
+        error = (out - self.predicts.target(x, noise, level)).square().flatten(1).mean(1)
         scale = weight(level) * self.predicts.error(level).square()
-        return error.square().flatten(1).mean(1) * scale.to(error)
+        return error * scale.to(error), x_t, Estimate(self.predicts.mean(x_t, out, level), spread)
 
     def _ask(self, x_t: Tensor, t: Tensor, level: Level, cond: Cond) -> tuple[Tensor, Tensor | None]:
         dtype = next(self.net.parameters(), x_t).dtype
