@@ -10,7 +10,7 @@ from unnoise.samplers.ddim import ddim
 from unnoise.samplers.ddpm import ddpm, known, large, learned, small
 from unnoise.samplers.heun import heun
 from unnoise.samplers.times import GRIDS, Grid
-from unnoise.samplers.walk import State, Step, last, walk
+from unnoise.samplers.walk import Seen, State, Step, last, walk
 from unnoise.settings import Request
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "SAMPLERS",
     "Grid",
     "Sampler",
+    "Seen",
     "State",
     "Step",
     "ddim",

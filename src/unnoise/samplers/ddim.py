@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.walk import State, Step
+from unnoise.samplers.walk import Seen, State, Step
 from unnoise.schedules import over, posterior
 
 
@@ -35,6 +35,6 @@ def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
         if (eta > 0 or sigma_hat) and bool((s > 0).any()):
             added = torch.where(s > 0, kernel.large if sigma_hat else renewed, 0.0).sqrt()
             x = x + over(added, x) * noise(s, 0).to(x)
-        return State(x, s, (estimate,))
+        return State(x, s, (Seen(state.x, state.t, estimate),))
 
     return step

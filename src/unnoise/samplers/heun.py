@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.walk import State, Step
+from unnoise.samplers.walk import Seen, State, Step
 from unnoise.schedules import over
 
 MOST_CHURN = 2**0.5 - 1
@@ -33,16 +33,17 @@ def heun(churn: float = 0.0, *, between: tuple[float, float] = (0.0, float("inf"
             state = _churned(denoiser, state, min(churn, MOST_CHURN), between, inflate, noise)
         at, to = denoiser.schedule(state.t), denoiser.schedule(s)
         first = denoiser(state.x, state.t)
+        seen = Seen(state.x, state.t, first)
         keep = to.sigma / at.sigma
         euler = over(keep, state.x) * state.x + over(to.alpha - keep * at.alpha, state.x) * first.mean
         again = (to.sigma > 0) & (at.alpha > NO_PICTURE * at.sigma)  # elsewhere Euler's
         if not bool(again.any()):
-            return State(euler, s, (first,))
+            return State(euler, s, (seen,))
         second = denoiser(euler, s)
         eps = (at.eps(state.x, first.mean) + to.eps(euler, second.mean)) / 2
         grow = to.alpha / at.alpha
         x = over(grow, state.x) * state.x + over(to.sigma - grow * at.sigma, state.x) * eps
-        return State(torch.where(over(again.double(), x).bool(), x, euler), s, (first,))
+        return State(torch.where(over(again.double(), x).bool(), x, euler), s, (seen,))
 
     return step
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,13 +17,29 @@ from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Noise
 
 
-@dataclass(frozen=True)
-class State:
-    """The whole memory of a sampler: x (B, ...) at time t, () or (B,), and the newest estimates, the last one last."""
+class Seen(NamedTuple):
+    """Where the denoiser was asked, x (B, ...) at time t, () or (B,), and what it said."""
 
     x: Tensor
     t: Tensor
-    trail: tuple[Estimate, ...] = ()
+    estimate: Estimate
+
+    @property
+    def mean(self) -> Tensor:
+        """E[x | x_t]."""
+        return self.estimate.mean
+
+
+@dataclass(frozen=True)
+class State:
+    """The whole memory of a sampler: x (B, ...) at time t, () or (B,), and what it saw last, the newest at the end.
+
+    A step that remembers nothing leaves the one thing that it saw; multistep methods keep as many as their order.
+    """
+
+    x: Tensor
+    t: Tensor
+    trail: tuple[Seen, ...] = ()
 
 
 Step = Callable[[Denoiser, State, Tensor, Noise], State]
