@@ -1,0 +1,56 @@
+"""Curves as a PNG or an SVG, drawn by matplotlib, which is an extra: pip install 'unnoise[plot]'."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from unnoise.cli.console import UsageError, writable
+from unnoise.cli.pictures import publish
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One panel: (x, y) points by the name of their curve, and what the axes are."""
+
+    lines: Mapping[str, Sequence[tuple[float, float]]]
+    x: str
+    y: str
+    title: str = ""
+    log_x: bool = False
+    log_y: bool = False
+    marks: bool = True  # a dot at each point
+
+
+def plottable(path: Path) -> Path:
+    """`path`, where a plot is to be written: checked before the work. UsageError where it cannot be drawn."""
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"--plot {path.name}: a plot is a .png, a .svg or a .pdf")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError(
+            "--plot needs the package matplotlib, which is not installed. Run: pip install 'unnoise[plot]'"
+        )
+    return writable(path, "the plot")
+
+
+def plot(path: Path, panels: Sequence[Curves]) -> None:
+    """Write the panels side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.2 * len(panels), 4.2), layout="constrained", dpi=120)
+    for place, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for name, points in panel.lines.items():
+            xs, ys = zip(*points, strict=True) if points else ((), ())
+            axes.plot(xs, ys, marker="o" if panel.marks else None, markersize=3.5, linewidth=1.4, label=name)
+        axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
+        if panel.log_x:
+            axes.set_xscale("log")
+        if panel.log_y:
+            axes.set_yscale("log")
+        axes.grid(alpha=0.25)
+        if len(panel.lines) > 1:
+            axes.legend(fontsize=8, frameon=False)
+    publish(path, lambda beside: figure.savefig(beside))

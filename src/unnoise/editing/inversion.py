@@ -1,0 +1,126 @@
+"""Inversion: the noise from which DDIM draws this picture. A walk upwards, with steps that undo DDIM's.
+
+    x_t = (alpha_t / alpha_s) x_s + (sigma_t - (alpha_t / alpha_s) sigma_s) eps,    s < t
+
+DDIM's step from t to s takes the eps that is found at (x_t, t), which is not known yet on the way up. There are three
+conventions: eps at (x_s, s), the own level; eps at (x_s, t), the target's; or x_t is solved for, so that DDIM's step
+leads back exactly. The first two miss by an error of first order in the length of the step. Song et al. 2020, sec. 5.4.
+
+    noise = last(walk(denoiser, x, times.flip(0), exact(), silence))
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from unnoise.denoiser import Denoiser, Estimate
+from unnoise.noise import Noise
+from unnoise.samplers import Seen, State, Step, ddim
+from unnoise.schedules import over
+
+FIRST = 1e-3  # where a clean picture is taken to stand, for a network that knows no time before: entry 0 of 1,000
+
+
+def silence(t: Tensor, draw: int = 0) -> Tensor:
+    """The noise of a walk that has none."""
+    raise AssertionError("an inversion adds no noise")
+
+
+def own_level(first: float = FIRST) -> Step:
+    """eps where the state is. A picture at time 0 is taken as it is for a state at time `first`.
+
+    `ddim_reverse_sample` of improved-diffusion.
+    """
+
+    def step(denoiser: Denoiser, state: State, t: Tensor, noise: Noise) -> State:
+        s = state.t.clamp(min=min(first, float(t.min())))
+        estimate = denoiser(state.x, s)
+        eps = denoiser.schedule(s).eps(state.x, estimate.mean)
+        return State(_raised(denoiser, state.x, s, t, eps), t, (Seen(state.x, s, estimate),))
+
+    return step
+
+
+def target_level() -> Step:
+    """eps as a network sees it that takes x_s for x_t: about half the error. `DDIMInverseScheduler` of diffusers."""
+
+    def step(denoiser: Denoiser, state: State, t: Tensor, noise: Noise) -> State:
+        estimate = denoiser(state.x, t)
+        eps = denoiser.schedule(t).eps(state.x, estimate.mean)
+        return State(_raised(denoiser, state.x, state.t, t, eps), t, (Seen(state.x, t, estimate),))
+
+    return step
+
+
+def exact(tolerance: float = 1e-5, most: int = 40, memory: int = 5) -> Step:
+    """x_t such that DDIM's step leads back to x_s, to `tolerance` (root mean square a row), in `most` calls or fewer.
+
+    A fixed point of x_t = raised(x_s, eps(x_t, t)), found by Anderson's acceleration with the last `memory` tries.
+    Where none is found the best try is taken: ask `residual`.
+    """
+
+    def step(denoiser: Denoiser, state: State, t: Tensor, noise: Noise) -> State:
+        schedule = denoiser.schedule
+        at, to = schedule(t), schedule(state.t)
+        tries: list[Tensor] = []
+        images: list[Tensor] = []
+        x = state.x * over(at.alpha / to.alpha, state.x)
+        best: tuple[Tensor, Tensor, Estimate] | None = None  # x_t, how far it leads from x_s, what was said there
+        for _ in range(most):
+            estimate = denoiser(x, t)
+            image = _raised(denoiser, state.x, state.t, t, at.eps(x, estimate.mean))
+            miss = _rms((image - x) * over(to.alpha / at.alpha, x))
+            best = (x, miss, estimate) if best is None else _better(best, (x, miss, estimate))
+            if bool((best[1] <= tolerance).all()):
+                break
+            tries, images = [*tries[1 - memory :], x], [*images[1 - memory :], image]
+            x = _anderson(tries, images)
+        assert best is not None, "at least one try"
+        return State(best[0], t, (Seen(best[0], t, best[2]),))
+
+    return step
+
+
+def residual(denoiser: Denoiser, before: State, after: State) -> Tensor:
+    """How far DDIM's step from `after` misses `before`: the root mean square a row, (B,)."""
+    back = ddim()(denoiser, State(after.x, after.t), before.t, silence)
+    return _rms(back.x - before.x)
+
+
+def _raised(denoiser: Denoiser, x: Tensor, s: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    """x_t, on the line from x_s along eps."""
+    at, to = denoiser.schedule(s), denoiser.schedule(t)
+    grow = to.alpha / at.alpha
+    return over(grow, x) * x + over(to.sigma - grow * at.sigma, x) * eps
+
+
+def _rms(x: Tensor) -> Tensor:
+    return x.flatten(1).square().mean(1).sqrt()
+
+
+def _better(
+    best: tuple[Tensor, Tensor, Estimate], new: tuple[Tensor, Tensor, Estimate]
+) -> tuple[Tensor, Tensor, Estimate]:
+    """Row by row, the one that misses by less."""
+    take = new[1] < best[1]
+    rows = over(take.double(), best[0]).bool()
+    spread = best[2].spread
+    if spread is not None and new[2].spread is not None:
+        spread = torch.where(rows, new[2].spread, spread)
+    mean = torch.where(rows, new[2].mean, best[2].mean)
+    return torch.where(rows, new[0], best[0]), torch.where(take, new[1], best[1]), Estimate(mean, spread)
+
+
+def _anderson(tries: list[Tensor], images: list[Tensor]) -> Tensor:
+    """The next try: the images, in the mixture whose misses cancel best. Row by row, in double."""
+    if len(tries) == 1:
+        return images[-1]
+    g = torch.stack([image.flatten(1) for image in images], dim=2).double()  # (B, D, k)
+    f = g - torch.stack([x.flatten(1) for x in tries], dim=2).double()
+    df, dg = f.diff(dim=2), g.diff(dim=2)
+    normal = df.transpose(1, 2) @ df
+    ridge = 1e-12 * normal.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + 1e-300
+    normal = normal + ridge * torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
+    gamma = torch.linalg.solve(normal, df.transpose(1, 2) @ f[..., -1:])
+    return (g[..., -1:] - dg @ gamma)[..., 0].reshape(images[-1].shape).to(images[-1])

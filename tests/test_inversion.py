@@ -1,0 +1,111 @@
+"""Inversion: the three conventions against their closed forms, exact there and back, and a stated residual."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from unnoise.denoiser import Denoiser, Estimate
+from unnoise.editing import exact, own_level, residual, target_level
+from unnoise.editing.inversion import silence
+from unnoise.samplers import State, Step, ddim, last, walk
+from unnoise.samplers.times import even, leading
+from unnoise.schedules import EDM, CosineContinuous, Flow, LinearBeta, Schedule, VarianceExploding
+from worlds import Gaussian, Mixture
+
+# Song et al.'s uniform steps, data N(0, 0.25), linear betas: the deviation after there and back, minus one
+GOLDEN = {
+    "own": {10: -0.440, 20: -0.248, 50: -0.107, 100: -0.0553, 200: -0.0283, 500: -0.0116, 1000: -0.0060},
+    "target": {10: -0.272, 20: -0.135, 50: -0.0536, 100: -0.0267, 200: -0.0133, 500: -0.0053, 1000: -0.0027},
+}
+
+
+def there_and_back(denoiser: Denoiser, x: Tensor, times: Tensor, up: Step) -> Tensor:
+    noise = last(walk(denoiser, x, times.flip(0), up, silence))
+    return last(walk(denoiser, noise, times, ddim(), silence))
+
+
+@pytest.mark.parametrize("steps", [10, 20, 50, 100, 200, 500, 1000])
+@pytest.mark.parametrize("name", ["own", "target"])
+def test_the_error_of_a_round_trip_is_the_known_one(name: str, steps: int) -> None:
+    schedule = LinearBeta()
+    times, world = leading(1000)(schedule, steps), Gaussian(0.0, 0.5)
+    up = {"own": own_level(), "target": target_level()}[name]
+    back = there_and_back(world.denoiser(schedule), torch.ones(1, 1, dtype=torch.float64), times, up)
+    assert back.item() - 1 == pytest.approx(GOLDEN[name][steps], abs=6e-4 if steps <= 50 else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["own", "target"])
+def test_the_error_is_of_first_order(name: str) -> None:
+    world, schedule = Gaussian(0.0, 0.5), CosineContinuous()
+    up = {"own": own_level(1e-9), "target": target_level()}[name]
+    errors = []
+    for steps in (200, 400, 800):
+        times = torch.linspace(0.9, 0, steps + 1, dtype=torch.float64)
+        back = there_and_back(world.denoiser(schedule), torch.ones(1, 1, dtype=torch.float64), times, up)
+        errors.append(abs(back.item() - 1))
+    assert errors[0] / errors[1] == pytest.approx(2, abs=0.1)
+    assert errors[1] / errors[2] == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "schedule", [LinearBeta(), CosineContinuous(), Flow(), EDM(), VarianceExploding()], ids=lambda s: type(s).__name__
+)
+@pytest.mark.parametrize("steps", [3, 10])
+def test_exact_there_and_back_is_the_identity(schedule: Schedule, steps: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    world = Gaussian(0.2, 0.5)
+    x = world.draw((5, 1, 2, 2), generator)
+    times = 0.98 * even(schedule, steps)  # at t = 1 nothing of the picture is left, and nothing leads back
+    back = there_and_back(world.denoiser(schedule), x, times, exact(1e-12, 100))
+    assert (back - x).abs().max() < 1e-9
+
+
+def test_exact_finds_its_way_through_a_curved_world() -> None:
+    generator = torch.Generator().manual_seed(1)
+    world, schedule = Mixture(), LinearBeta()
+    means = torch.tensor(world.means, dtype=torch.float64)
+    x = means[torch.tensor([0, 1, 2, 1])] + 0.2 * torch.randn(4, 2, generator=generator, dtype=torch.float64)
+    denoiser, times = world.denoiser(schedule), leading(1000)(schedule, 40)
+    errors = {
+        name: (there_and_back(denoiser, x, times, up) - x).abs().max().item()
+        for name, up in {"own": own_level(), "target": target_level(), "exact": exact(1e-11, 200)}.items()
+    }
+    assert errors["exact"] < 1e-8
+    assert min(errors["own"], errors["target"]) > 0.01
+
+
+def test_the_residual_is_what_a_step_back_misses() -> None:
+    world, schedule = Gaussian(0.0, 0.5), CosineContinuous()
+    denoiser, s, t = world.denoiser(schedule), torch.tensor(0.2).double(), torch.tensor(0.6).double()
+    before = State(torch.tensor([[1.0], [2.0]], dtype=torch.float64), s)
+    solved = exact(1e-12, 50)(denoiser, before, t, silence)
+    assert residual(denoiser, before, solved).max() < 1e-11
+    crude = own_level()(denoiser, before, t, silence)
+    back = ddim()(denoiser, State(crude.x, t), s, silence).x
+    assert torch.allclose(residual(denoiser, before, crude), (back - before.x).abs()[:, 0])
+    assert residual(denoiser, before, crude).min() > 0.01
+
+
+def test_without_a_fixed_point_the_best_try_is_kept() -> None:
+    """A denoiser that jumps: eps points away from zero on either side, and no x_t leads to x_s = 0.1."""
+    schedule = Flow()
+    jump = Denoiser(schedule, lambda x, t: Estimate(x + 0.9 * torch.sign(x - 0.2)))
+    before = State(torch.full((1, 1), 0.1, dtype=torch.float64), torch.tensor(0.2).double())
+    t = torch.tensor(0.6).double()
+    few, many = (exact(1e-9, most)(jump, before, t, silence) for most in (1, 30))
+    assert residual(jump, before, many) <= residual(jump, before, few)
+    assert torch.isfinite(many.x).all()
+
+
+def test_rows_walk_alone() -> None:
+    """The best try, and when to stop, are a row's own."""
+    world, schedule = Gaussian(0.0, 0.5), LinearBeta()
+    denoiser = world.denoiser(schedule)
+    x = torch.tensor([[0.3], [30.0]], dtype=torch.float64)
+    s = torch.tensor([0.1, 0.3], dtype=torch.float64)
+    t = torch.tensor([0.5, 0.9], dtype=torch.float64)
+    both = exact(1e-12, 60)(denoiser, State(x, s), t, silence).x
+    alone = torch.cat([exact(1e-12, 60)(denoiser, State(x[i : i + 1], s[i]), t[i], silence).x for i in range(2)])
+    assert torch.allclose(both, alone, rtol=1e-8)
