@@ -8,13 +8,21 @@ from dataclasses import dataclass
 from unnoise.errors import unknown
 from unnoise.samplers.ddim import ddim
 from unnoise.samplers.ddpm import ddpm, known, large, learned, small
+from unnoise.samplers.dpm_solver import EXACT, MIDPOINT, NOISE, PICTURE, RELEASED, dpm_solver
+from unnoise.samplers.euler import euler, euler_ancestral
 from unnoise.samplers.heun import heun
 from unnoise.samplers.times import GRIDS, Grid
+from unnoise.samplers.unipc import unipc
 from unnoise.samplers.walk import Seen, State, Step, last, walk
 from unnoise.settings import Request
 
 __all__ = [
+    "EXACT",
     "GRIDS",
+    "MIDPOINT",
+    "NOISE",
+    "PICTURE",
+    "RELEASED",
     "SAMPLERS",
     "Grid",
     "Sampler",
@@ -23,35 +31,54 @@ __all__ = [
     "Step",
     "ddim",
     "ddpm",
+    "dpm_solver",
+    "euler",
+    "euler_ancestral",
     "heun",
     "known",
     "large",
     "last",
     "learned",
     "small",
+    "unipc",
     "walk",
 ]
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler as people name it: how to make its step from a request, the grid it likes, network calls a step."""
+    """A sampler as people name it: how to make its step from a request, and what is to be known about it."""
 
     make: Callable[[Request], Step]
-    grid: str = "even"
-    calls: int = 1
+    grid: str = "even"  # the times it likes
+    calls: int = 1  # network calls a step
+    last_calls: int = 1  # network calls of the step that ends at t = 0
+    order: int = 1  # of convergence: halve the steps, and the error falls by 2 ** order; of the variance, if stochastic
+    stochastic: bool = False  # draws noise on the way
 
 
 SAMPLERS: dict[str, Sampler] = {
     "ddim": Sampler(lambda request: ddim(request.eta)),
-    "ddim-sigma-hat": Sampler(lambda request: ddim(sigma_hat=True)),
-    "ddpm": Sampler(lambda request: ddpm(small)),
-    "ddpm-large": Sampler(lambda request: ddpm(large)),
-    "ddpm-learned": Sampler(lambda request: ddpm(learned)),
-    "heun": Sampler(lambda request: heun(), grid="karras", calls=2),
+    "ddim-sigma-hat": Sampler(lambda request: ddim(sigma_hat=True), stochastic=True),
+    "ddpm": Sampler(lambda request: ddpm(small), stochastic=True),
+    "ddpm-large": Sampler(lambda request: ddpm(large), stochastic=True),
+    "ddpm-learned": Sampler(lambda request: ddpm(learned), stochastic=True),
+    "euler": Sampler(lambda request: euler(), grid="karras"),
+    "euler-ancestral": Sampler(lambda request: euler_ancestral(), grid="karras", stochastic=True),
+    "heun": Sampler(lambda request: heun(), grid="karras", calls=2, order=2),
     "heun-churn": Sampler(
-        lambda request: heun(40 / request.steps, between=(0.05, 50.0), inflate=1.003), grid="karras", calls=2
+        lambda request: heun(40 / request.steps, between=(0.05, 50.0), inflate=1.003),
+        grid="karras",
+        calls=2,
+        stochastic=True,
     ),
+    "dpm++2m": Sampler(lambda request: dpm_solver(2), grid="even-log-snr", order=2),
+    "dpm++2m-taylor": Sampler(lambda request: dpm_solver(2, rule=EXACT), grid="even-log-snr", order=2),
+    "dpm++3m": Sampler(lambda request: dpm_solver(3, rule=EXACT), grid="even-log-snr", order=3),
+    "dpm++3m-released": Sampler(lambda request: dpm_solver(3, rule=RELEASED), grid="even-log-snr", order=2),
+    "unipc": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
+    "unipc-2": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
+    "unipc-3": Sampler(lambda request: unipc(3), grid="even-log-snr", order=4),
 }
 
 
