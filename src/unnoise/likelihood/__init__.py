@@ -1,5 +1,7 @@
 """How many bits a model needs for a picture."""
 
-from unnoise.likelihood.bound import bound_term, discretized_log_likelihood
+from unnoise.likelihood.bound import Bound, bound_term, discretized_log_likelihood, table, terms, whole_bound
+from unnoise.likelihood.ode import log_density
+from unnoise.likelihood.rate_distortion import curve
 
-__all__ = ["bound_term", "discretized_log_likelihood"]
+__all__ = ["Bound", "bound_term", "curve", "discretized_log_likelihood", "log_density", "table", "terms", "whole_bound"]

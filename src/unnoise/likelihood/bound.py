@@ -1,19 +1,118 @@
-"""The terms of the variational bound: what each reverse step costs, in bits a number of the picture.
+"""The variational bound: how many bits a picture costs, step by step of the reverse chain.
 
-    L_{t-1} = KL( q(x_s | x_t, x) || N(mean, variance) ),    L_0 = -log p(x | x_1),    s = t - 1/T
+    L = L_T + sum L_{t-1} + L_0
+    L_T = KL(q(x_T | x) || N(0, I)),    L_{t-1} = KL(q(x_s | x_t, x) || p(x_s | x_t)),    L_0 = -log p(x | x_1)
 
-Eq. 5 of Ho et al. 2020. L_0 is the discretised Gaussian of pictures of 256 grey levels, with the exact error function.
+Eq. 5 of Ho et al. 2020, for any falling times, on any schedule. The posterior q is N(x_coef x + x_t_coef x_t, small),
+and p has the estimate in the picture's place and a variance of its own, so that a step costs
+
+    (log(variance / small) + small / variance - 1) / 2 + x_coef^2 (x - mean)^2 / (2 variance)
+
+nats a number. The last step ends in grey levels: its cost is that of the decoder, a discretised Gaussian. All of it is
+a code length: a picture of 256 grey levels can be sent in so many bits. The squared error of each estimate comes along,
+for the rate-distortion curve.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unnoise.denoiser import Estimate
-from unnoise.schedules import Schedule, over, posterior
+from unnoise.denoiser import Denoiser, Estimate
+from unnoise.noise import Seeds
+from unnoise.schedules import Level, Schedule, over, posterior
+
+# --- the steps ---
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Steps of a reverse chain from `t` down to `s`, a row each; all fields (B,), float64.
+
+    `small` and `large` are the variances between which the reverse one lies: the posterior's and the forward step's. At
+    the step to the picture (`ends`) the posterior has none: there `small` is that of the step before it, as in the
+    authors' code, for the logarithm of zero would cost everything.
+    """
+
+    t: Tensor
+    s: Tensor
+    at: Level
+    x_coef: Tensor
+    small: Tensor
+    large: Tensor
+    ends: Tensor  # bool
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __getitem__(self, rows: Tensor) -> Steps:
+        at = Level(self.at.alpha[rows], self.at.sigma[rows])
+        t, s, x_coef, small = self.t[rows], self.s[rows], self.x_coef[rows], self.small[rows]
+        return Steps(t, s, at, x_coef, small, self.large[rows], self.ends[rows])
+
+
+def chain(schedule: Schedule, times: Tensor) -> Steps:
+    """The steps along falling times (K + 1,) that end at 0. A chain of one step has its forward variance as `small`."""
+    assert bool((times.diff() < 0).all()), "times fall"
+    assert times[-1] == 0, "and end at the picture"
+    t, s = times[:-1].double(), times[1:].double()
+    at = schedule(t)
+    kernel = posterior(at, schedule(s))
+    floor = kernel.small[-2] if len(t) > 1 else kernel.large[-1]
+    return Steps(t, s, at, kernel.x_coef, torch.where(s > 0, kernel.small, floor), kernel.large, s == 0)
+
+
+def table(schedule: Schedule, steps: int) -> Steps:
+    """All the steps of a chain of T: k/T down to (k - 1)/T, k = T..1."""
+    return chain(schedule, torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
+
+
+def steps_from(schedule: Schedule, t: Tensor, steps: int) -> Steps:
+    """The steps of length 1/T from any times `t` (B,): what training asks for."""
+    t = t.double()
+    s = (t - 1 / steps).clamp(min=0)
+    s = torch.where(s < 0.5 / steps, 0.0, s)
+    at = schedule(t)
+    kernel = posterior(at, schedule(s))
+    floor = posterior(schedule.at(2 / steps), schedule.at(1 / steps)).small
+    return Steps(t, s, at, kernel.x_coef, torch.where(s > 0, kernel.small, floor), kernel.large, s == 0)
+
+
+# --- the variance of a reverse step ---
+
+Variance = Callable[[Steps, Estimate], Tensor]
+"""(steps, estimate) -> the logarithm of the reverse variance: (B,), or a number each like the estimate's mean."""
+
+
+def small(steps: Steps, estimate: Estimate) -> Tensor:
+    """The posterior's own, DDPM's beta tilde: `fixedsmall`."""
+    return steps.small.log()
+
+
+def large(steps: Steps, estimate: Estimate) -> Tensor:
+    """The forward step's, DDPM's beta, but at the step to the picture the smaller bound: `fixedlarge`."""
+    return torch.where(steps.ends, steps.small, steps.large).log()
+
+
+def learned(steps: Steps, estimate: Estimate) -> Tensor:
+    """Between the two in the logarithm, where the network says. Eq. 15 of Nichol & Dhariwal 2021."""
+    if estimate.spread is None:
+        raise ValueError("this model did not learn a variance: take the variance small or large")
+    low = over(steps.small.log(), estimate.spread)
+    return low + estimate.spread * over(steps.large.log() - steps.small.log(), estimate.spread)
+
+
+VARIANCES: dict[str, Variance] = {"small": small, "large": large, "learned": learned}
+
+# --- the decoder ---
+
+Decoder = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x, mean, log variance) -> log p(x | x_1), nats, a number each."""
 
 
 def discretized_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -32,24 +131,196 @@ def discretized_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) ->
     return torch.where(x < -0.999, log_upper, torch.where(x > 0.999, torch.special.log_ndtr(-lower), inner))
 
 
-def bound_term(x: Tensor, x_t: Tensor, estimate: Estimate, t: Tensor, schedule: Schedule, steps: int) -> Tensor:
-    """The term of the step that ends at t - 1/T, (B,), in bits a number: the mean over a picture's numbers.
+def tanh_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
+    """The same as DDPM's code has it: the error function by a tanh, off by at most 2e-4, no mass below 1e-12.
 
-    `t` (B,) is k/T. The variance is the learned one where the estimate has a spread, else the posterior's. At k = 1 the
-    posterior has no variance, and the smaller bound is that of k = 2, as in the authors' code.
+    For parity with published figures; `discretized_log_likelihood` is exact.
     """
-    s = (t - 1 / steps).clamp(min=0)
-    s = torch.where(s < 0.5 / steps, 0.0, s)
-    kernel = posterior(schedule(t), schedule(s))
-    two = torch.full_like(t, 2 / steps)
-    floor = posterior(schedule(two), schedule(two / 2)).small
-    log_small = over(torch.where(s > 0, kernel.small, floor).log(), x)
-    log_variance = log_small.expand_as(x)
-    if estimate.spread is not None:
-        log_variance = estimate.spread * over(kernel.large.log(), x) + (1 - estimate.spread) * log_small
-    mean_error = over(kernel.x_coef, x) * (x - estimate.mean)
-    kl = ((log_variance - log_small) + torch.exp(log_small - log_variance) - 1) / 2
-    kl = kl + mean_error.square() * torch.exp(-log_variance) / 2
-    decoder = -discretized_log_likelihood(x, estimate.mean, log_variance)
-    nats = torch.where(over((s > 0).double(), x).bool(), kl, decoder)
-    return nats.flatten(1).mean(1) / math.log(2)
+    scale = torch.exp(-log_variance / 2)
+
+    def cdf(at: Tensor) -> Tensor:
+        return (1 + torch.tanh(math.sqrt(2 / math.pi) * (at + 0.044715 * at**3))) / 2
+
+    upper, lower = cdf((x + 1 / 255 - mean) * scale), cdf((x - 1 / 255 - mean) * scale)
+    mass = torch.where(x < -0.999, upper, torch.where(x > 0.999, 1 - lower, upper - lower))
+    return mass.clamp(min=1e-12).log()
+
+
+# --- what a step costs ---
+
+
+class Cost(NamedTuple):
+    """Of a step, a row each (B,), both the mean over a picture's numbers."""
+
+    nats: Tensor
+    error: Tensor  # squared, of the estimate of the picture
+
+
+def cost(
+    x: Tensor,
+    estimate: Estimate,
+    steps: Steps,
+    *,
+    variance: Variance = small,
+    decoder: Decoder = discretized_log_likelihood,
+) -> Cost:
+    """What these steps (B rows) cost for pictures `x` (B, ...) with these estimates; x_t itself drops out."""
+    log_variance = variance(steps, estimate)
+    squared = (x - estimate.mean).square()
+    error = squared.flatten(1).mean(1)
+    if log_variance.ndim == 1:  # one for all numbers of a picture: the rest is a number a row, and exact
+        gap = log_variance - steps.small.log()
+        per_error = steps.x_coef.square() * torch.exp(-log_variance) / 2
+        nats = over((gap + torch.expm1(-gap)) / 2, error) + over(per_error, error) * error
+    else:
+        gap = log_variance - over(steps.small.log(), x)
+        scaled = over(steps.x_coef.square(), x) * squared * torch.exp(-log_variance)
+        nats = ((gap + torch.expm1(-gap) + scaled) / 2).flatten(1).mean(1)
+    if bool(steps.ends.any()):
+        rows = steps.ends.nonzero()[:, 0].to(x.device)
+        at_end = over(log_variance, x) if log_variance.ndim == 1 else log_variance
+        decoded = decoder(x[rows], estimate.mean[rows], at_end.to(x.device)[rows])
+        nats = nats.index_put((rows,), -decoded.flatten(1).mean(1))
+    return Cost(nats, error)
+
+
+def bound_term(x: Tensor, estimate: Estimate, t: Tensor, schedule: Schedule, steps: int) -> Tensor:
+    """The cost of the step from `t` (B,) to t - 1/T, in bits a number, (B,): for a loss.
+
+    The variance is the learned one where the estimate has a spread, else the posterior's.
+    """
+    variance = small if estimate.spread is None else learned
+    return cost(x, estimate, steps_from(schedule, t, steps), variance=variance).nats / math.log(2)
+
+
+def prior_term(x: Tensor, level: Level) -> Tensor:
+    """L_T, bits a number, (B,): what of the picture is left at `level`, the noisiest. No parameter can lower it.
+
+    The prior is N(0, alpha^2 + sigma^2): what walks start from, and N(0, 1) where the schedule preserves variance.
+    """
+    prior = level.alpha.square() + level.sigma.square()
+    share = level.sigma.square() / prior
+    signal = over(level.alpha.square() / prior, x) * x.square()
+    nats = (signal + over(share - 1 - share.log(), x)) / 2
+    return nats.flatten(1).mean(1).double() / math.log(2)
+
+
+# --- the whole bound ---
+
+Given = Callable[[Tensor], Denoiser]
+"""Rows (B,) of the pictures -> the denoiser that is told what these are of."""
+PairNoise = Callable[[Tensor, Tensor], Tensor]
+"""(rows of the pictures (B,), times (B,)) -> standard normals (B, ...)."""
+
+
+def noise_of(seed: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> PairNoise:
+    """Noise that belongs to a picture and a time, not to the batch: picture i has the seed `seed` + i."""
+    return lambda rows, t: Seeds(tuple((rows + seed).tolist()), shape, device)(t)
+
+
+class Terms(NamedTuple):
+    """What some pairs of a picture and a step cost, (B,) each: float64, on the CPU."""
+
+    row: Tensor
+    step: Tensor
+    bits: Tensor  # a number of the picture
+    error: Tensor
+
+
+def terms(
+    given: Given,
+    x: Tensor,
+    steps: Steps,
+    noise: PairNoise,
+    *,
+    variance: Variance = small,
+    decoder: Decoder = discretized_log_likelihood,
+    clip: bool = True,
+    batch: int = 128,
+) -> Iterator[Terms]:
+    """The cost of every step for every picture `x` (N, ...), `batch` pairs at once, one picture's steps together.
+
+    The network is asked for pairs of different times in one batch, so that a few pictures fill it, and memory does not
+    grow with the number of steps. `clip` clips estimates to [-1, 1] as sampling does: it is part of what p is.
+    """
+    count = len(steps)
+    for first in range(0, len(x) * count, batch):
+        pair = torch.arange(first, min(first + batch, len(x) * count))
+        row, step = pair // count, pair % count
+        with torch.no_grad():
+            picture, now = x[row], steps[step]
+            estimate = given(row)(now.at.mix(picture, noise(row, now.t).to(x)), now.t)
+            if clip:
+                estimate = Estimate(estimate.mean.clamp(-1, 1), estimate.spread)
+            found = cost(picture, estimate, now, variance=variance, decoder=decoder)
+        yield Terms(row, step, found.nats.cpu().double() / math.log(2), found.error.cpu().double())
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The bound of N pictures over K steps, bits a number of the picture. `total` and its parts are (N,)."""
+
+    t: Tensor  # (K,), falling
+    prior: Tensor  # (N,): L_T
+    terms: Tensor  # (N, K): L_{t-1}, and L_0 the last
+    errors: Tensor  # (N, K): squared errors of the estimates
+    clipped: bool  # the estimates, to [-1, 1]
+    variance: str
+
+    @property
+    def total(self) -> Tensor:
+        return self.prior + self.terms.sum(1)
+
+    @property
+    def middle(self) -> Tensor:
+        """The sum of L_{t-1} over all steps but the last."""
+        return self.terms[:, :-1].sum(1)
+
+    @property
+    def decoder(self) -> Tensor:
+        """L_0."""
+        return self.terms[:, -1]
+
+
+def mean_and_error(each: Tensor) -> tuple[float, float]:
+    """The mean over pictures, and its standard error; of one picture that is not known: nan."""
+    return each.mean().item(), (each.std() / math.sqrt(len(each))).item() if len(each) > 1 else math.nan
+
+
+class Progress(NamedTuple):
+    """How many pairs are done; the bound at the very end."""
+
+    done: int
+    total: int
+    found: Bound | None = None
+
+
+def whole_bound(
+    given: Given,
+    x: Tensor,
+    steps: Steps,
+    noise: PairNoise,
+    *,
+    variance: Variance = small,
+    decoder: Decoder = discretized_log_likelihood,
+    clip: bool = True,
+    batch: int = 128,
+) -> Iterator[Progress]:
+    """The bound of pictures `x` (N, ...), a batch of pairs at a time (see `terms`); the last one holds it."""
+    bits, errors = torch.zeros(2, len(x), len(steps), dtype=torch.float64)
+    done, total = 0, bits.numel()
+    for part in terms(given, x, steps, noise, variance=variance, decoder=decoder, clip=clip, batch=batch):
+        bits[part.row, part.step], errors[part.row, part.step] = part.bits, part.error
+        done += len(part.row)
+        if done < total:
+            yield Progress(done, total)
+    prior = prior_term(x, Level(steps.at.alpha[0], steps.at.sigma[0])).cpu()
+    yield Progress(total, total, Bound(steps.t, prior, bits, errors, clip, variance.__name__))
+
+
+def last(found: Iterator[Progress]) -> Bound:
+    """The bound, when all is done."""
+    for at in found:
+        answer = at.found
+    assert answer is not None
+    return answer

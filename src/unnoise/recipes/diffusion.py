@@ -53,9 +53,9 @@ def objective(diffusion: Diffusion, config: TrainConfig) -> Callable[[Batch, Row
             cond = cond.drop(rows.uniform("no label") < process.label_dropout, null)
         if not process.learned_variance:
             return diffusion.loss(x, t, cond, noise=eps, weight=weight)
-        simple, x_t, estimate = diffusion.loss_and_estimate(x, t, cond, noise=eps, weight=weight)
+        simple, _, estimate = diffusion.loss_and_estimate(x, t, cond, noise=eps, weight=weight)
         frozen = Estimate(estimate.mean.detach(), estimate.spread)
-        bound = bound_term(x, x_t, frozen, t, diffusion.schedule, process.steps)
+        bound = bound_term(x, frozen, t, diffusion.schedule, process.steps)
         return simple + process.steps / 1000 * bound  # 0.001 of the sum over T steps
 
     return loss

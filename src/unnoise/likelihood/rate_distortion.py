@@ -1,0 +1,30 @@
+"""Rate and distortion of progressive coding: how good the picture is, for the bits that came so far.
+
+    rate(t) = L_T + sum of L_{k-1} over steps above t,    rmse(t) = 127.5 sqrt(mean (x - mean_t)^2)
+
+As the authors of DDPM account it (sec. 4.3 and table 4 of Ho et al. 2020): who has received x_t and nothing below it is
+shown the estimate at t. L_0 belongs to no t: it is what the exact picture still costs.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from unnoise.likelihood.bound import Bound
+
+
+class Curve(NamedTuple):
+    """At each time, (K,), falling: bits a number received so far, and the error of the estimate, in grey levels."""
+
+    t: Tensor
+    rate: Tensor
+    rmse: Tensor
+
+
+def curve(found: Bound) -> Curve:
+    """The curve of a bound, the mean over its pictures."""
+    each = found.terms.mean(0)
+    received = found.prior.mean() + each.cumsum(0) - each  # the step from t itself is not there yet
+    return Curve(found.t, received, 127.5 * found.errors.mean(0).sqrt())
