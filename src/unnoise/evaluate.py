@@ -84,7 +84,7 @@ def evaluate(
             f"the model draws pictures of {_size(model.shape)}, those of {pictures.config.path} are "
             f"{_size(pictures.shape)}; give data of the model's size and channels"
         )
-    labels = _labels(model.card.classes, ask.count, how, pictures)
+    labels = labels_for(model.card.classes, ask.count, how, pictures)
     judges = find_judges(ask, model.card.classes, pictures)
     seeds = tuple(range(ask.seed, ask.seed + ask.count))
     request = replace(how, seeds=tuple(processes.share(seeds)), labels=tuple(processes.share(labels)))
@@ -360,7 +360,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 # --- what is asked ---
 
 
-def _labels(classes: tuple[str, ...], count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
+def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
     """A label for each picture: the one that was named, else each class as often as it is among the real pictures."""
     if how.labels:
         if len(how.labels) != 1:

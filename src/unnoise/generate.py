@@ -17,7 +17,7 @@ from torch import Tensor
 from unnoise.acceleration.placement import Placement, best, place
 from unnoise.codec import to_bytes
 from unnoise.conditions import Cond
-from unnoise.denoiser import Denoiser, Diffusion
+from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.errors import UserError
 from unnoise.guidance import classifier_free, clip, dynamic_threshold
 from unnoise.model import Model, Reader
@@ -37,6 +37,7 @@ class Frame:
     pictures: (
         Tensor | None
     )  # (B, C, H, W) float32 in [-1, 1]: at the last step the pictures, before it a preview, or none
+    calls: int = 0  # of the denoiser so far, for these pictures
 
     @property
     def done(self) -> bool:
@@ -58,7 +59,8 @@ def generate(model: Model, request: Request) -> Iterator[Frame]:
     for first in range(0, len(request.seeds), request.batch):
         rows = slice(first, min(first + request.batch, len(request.seeds)))
         noise = Seeds(request.seeds[rows], model.shape, placement.device)
-        denoiser = told(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement)
+        asked = Counted(told(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement))
+        denoiser = Denoiser(diffusion.schedule, asked)
         start = diffusion.schedule(times[0])
         x = noise.start() * math.hypot(start.alpha.item(), start.sigma.item())
         for at, state in enumerate(walk(denoiser, x, times, step, noise), start=1):
@@ -67,7 +69,18 @@ def generate(model: Model, request: Request) -> Iterator[Frame]:
                 pictures = model.codec.decode(state.x).cpu()
             elif at in shown:
                 pictures = model.codec.decode(state.trail[-1].mean).cpu()
-            yield Frame(rows, at, steps, pictures)
+            yield Frame(rows, at, steps, pictures, asked.calls)
+
+
+class Counted:
+    """A denoiser that counts how often it is called: what a walk costs."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self.denoiser, self.calls = denoiser, 0
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Estimate:
+        self.calls += 1
+        return self.denoiser(x_t, t)
 
 
 def draw(model: Model, request: Request) -> Pictures:

@@ -22,12 +22,19 @@ COMMANDS = {  # name: (where, what it does)
     "train": ("train:train", "Train a diffusion model, or a classifier, on your pictures."),
     "sample": ("sample:sample", "Draw pictures from a model."),
     "evaluate": ("evaluate:evaluate", "Measure how good a model's pictures are."),
+    "compare": ("table:compare", "Draw with several samplers from the same noise, and say which one to take."),
+    "table": ("", "The papers' tables, over a model of your own."),
     "info": ("inspect:info", "Read how a picture was made, or describe a run or a model."),
     "data": ("data:data", "Look at a set of pictures before training on it."),
     "presets": ("train:presets", "List the trainings that come with the package, or show one whole."),
     "export": ("export:export", "Write a model as a diffusers folder."),
     "doctor": ("doctor:doctor", "Say what this machine has, what is fast on it, and what is missing."),
     "completion": ("inspect:completion", "Print the script that teaches a shell to complete unnoise's commands."),
+}
+
+TABLES = {
+    "ddim": ("table:ddim", "Steps by eta: how good few steps are, with fresh noise and without."),
+    "inversion": ("table:inversion", "Pictures to noise and back: what is left of them."),
 }
 
 EPILOGUE = """\
@@ -56,9 +63,14 @@ app = App(
     default_parameter=Parameter(negative_iterable=(), show_env_var=False),
 )
 for _name, (_where, _about) in COMMANDS.items():
-    app.command(
-        f"unnoise.cli.{_where}", name=_name, help=_about, help_epilogue="", sort_key=list(COMMANDS).index(_name)
-    )
+    _key = list(COMMANDS).index(_name)
+    if _where:
+        app.command(f"unnoise.cli.{_where}", name=_name, help=_about, help_epilogue="", sort_key=_key)
+    else:
+        _group = App(name=_name, help=_about, help_format="plaintext", help_epilogue="", sort_key=_key)
+        for _table, (_place, _what) in TABLES.items():
+            _group.command(f"unnoise.cli.{_place}", name=_table, help=_what)
+        app.command(_group)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

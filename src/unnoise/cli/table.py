@@ -1,0 +1,415 @@
+"""`unnoise compare` and `unnoise table`: many ways to draw from one model, the same noise, one measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
+from unnoise.cli.evaluate import data_for, home
+from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
+from unnoise.cli.progress import Progress
+from unnoise.cli.sample import DRAWING
+from unnoise.errors import unknown
+from unnoise.settings import EvaluateConfig, Request
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from unnoise.tables import Result, Survived, Way
+
+MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "judge": None}
+HOW = {"seeds": None, "labels": None, "previews": None, "steps": None, "sampler": None, "eta": None, "grid": None}
+DRAWN = {**{k: v for k, v in DRAWING.items() if k not in HOW}, **HOW}
+MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
+DATA = Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")]
+OUT = Annotated[Path, option("a folder for the table, the pictures and the plot")]
+EACH = Annotated[
+    int, option("pictures drawn in each way", "--num", "-n", validator=within(10, 10_000_000, "fewer say nothing"))
+]
+SHOW = Annotated[int, option("pictures shown of each way", validator=within(1, 64, "pictures in a cell"))]
+AS_JSON = Annotated[bool, flag("one JSON document on stdout")]
+AS_MARKDOWN = Annotated[bool, flag("a Markdown table on stdout")]
+FIGURES = ("frechet", "kernel")
+
+
+@with_settings(Request, **DRAWN)
+@with_settings(EvaluateConfig, **MEASURED)
+def compare(
+    model: MODEL,
+    /,
+    *,
+    samplers: Annotated[str, option("which, with commas between; 'all'")] = "ddim,heun,dpm++2m,unipc",
+    steps: Annotated[str, option("numbers of steps, with commas between")] = "5,10,20,50",
+    data: DATA = None,
+    out: OUT = Path("compared"),
+    count: EACH = 1000,
+    shown: SHOW = 4,
+    markdown: AS_MARKDOWN = False,
+    json: AS_JSON = False,
+    **asked: Any,
+) -> None:
+    """Draw with several samplers from the same noise, measure each, and say which to take for a budget of time.
+
+    Writes into --out: pictures.png, plot.png (with matplotlib), table.md and table.json.
+    """
+    existing(model, "model")
+    with asking():
+        names = samplers_named(samplers)
+        counts = numbers(steps, "--steps")
+        writable(out, "the comparison")
+    from unnoise.tables import enough, for_budget, sampler_ways
+
+    ask, how = settings({**asked, "count": count})
+    results = run(model, data, ask, sampler_ways(how, samplers=names, steps=counts), shown)
+    head = ("sampler", "steps", "calls", "Frechet", "kernel", "ms a picture")
+    rows = [
+        (r.way.row, r.way.column, f"{r.calls}", figure(r, "frechet"), figure(r, "kernel"), f"{1e3 * r.seconds:.3g}")
+        for r in results
+    ]
+    best, chosen = for_budget(results), enough(results)
+    words = [f"up to {r.calls} calls: {r.way.row} in {r.way.column} steps ({figure(r)})" for r in best]
+    advice = (
+        f"The cheapest within 5 % of the best: --sampler {chosen.way.row} --steps {chosen.way.column}" if chosen else ""
+    )
+    keep(out, results, head, rows, [*words, advice])
+    from unnoise.cli.plot import Curves
+
+    lines = {name: [(float(r.calls), value(r)) for r in results if r.way.row == name] for name in names}
+    curves(
+        out, [Curves(lines, "network calls a picture", f"Frechet distance ({ask.count:,} pictures)", "", True, True)]
+    )
+    document = {"model": str(model), **as_document(results), "best": [place(r.way) for r in best]}
+    answer(document, out, head, rows, [*words, advice], markdown=markdown, json=json)
+
+
+@with_settings(Request, **DRAWN)
+@with_settings(EvaluateConfig, **MEASURED)
+def ddim(
+    model: MODEL,
+    /,
+    *,
+    steps: Annotated[str, option("numbers of steps, with commas between")] = "10,20,50,100",
+    etas: Annotated[str, option("shares of new noise, with commas between")] = "0,0.2,0.5,1",
+    sigma_hat: Annotated[bool, option("DDPM's larger variance too")] = True,
+    grids: Annotated[str, option("how the steps lie in time, with commas between")] = "ddim-uniform,ddim-quadratic",
+    data: DATA = None,
+    out: OUT = Path("table-ddim"),
+    count: EACH = 1000,
+    shown: SHOW = 4,
+    markdown: AS_MARKDOWN = False,
+    json: AS_JSON = False,
+    **asked: Any,
+) -> None:
+    """Steps by eta, as in table 1 of Song et al. 2020: the Frechet distance of the same seeds.
+
+    Estimates are clipped unless --no-clip; the authors clip in the row sigma-hat alone.
+    """
+    existing(model, "model")
+    with asking():
+        counts = numbers(steps, "--steps")
+        shares = [within_one(part) for part in parse_names(etas)]
+        spacings = chosen_from(grids, keys_of("samplers/times.py", "GRIDS"), "grid of times")
+        writable(out, "the table")
+    from unnoise.tables import ddim_ways
+
+    ask, how = settings({**asked, "count": count})
+    ways = ddim_ways(how, steps=counts, etas=shares, sigma_hat=sigma_hat, grids=spacings)
+    results = run(model, data, ask, ways, shown)
+    names = list(dict.fromkeys(r.way.row for r in results))
+    head = ("Frechet distance", *(f"S = {count}" for count in counts))
+    rows = [(name, *(figure(r) for r in results if r.way.row == name)) for name in names]
+    kernel = [(name, *(figure(r, "kernel") for r in results if r.way.row == name)) for name in names]
+    note = (
+        f"{ask.count:,} pictures each, seeds {ask.seed} to {ask.seed + ask.count - 1}; guidance {how.guidance:g}, "
+        f"{'clipped' if how.clip else 'not clipped'}."
+    )
+    second = ("kernel distance", *head[1:])
+    keep(out, results, head, rows, [note], also=(second, kernel))
+    from unnoise.cli.plot import Curves
+
+    lines = {name: [(float(r.calls), value(r)) for r in results if r.way.row == name] for name in names}
+    curves(out, [Curves(lines, "network calls a picture", "Frechet distance", "", True, True)])
+    document = {"model": str(model), **as_document(results)}
+    answer(document, out, head, rows, [table(kernel, head=second, ragged=True), note], markdown=markdown, json=json)
+
+
+def inversion(
+    model: MODEL,
+    /,
+    *,
+    steps: Annotated[str, option("numbers of steps, with commas between")] = "10,20,50,100",
+    conventions: Annotated[str, option("own, target, exact, with commas between")] = "own,target,exact",
+    guidance: Annotated[str, option("scales, with commas between; 1 is no guidance")] = "1",
+    count: Annotated[
+        int, option("real pictures taken", "--num", "-n", validator=within(1, 1_000_000, "pictures"))
+    ] = 32,
+    spacing: Annotated[str, Parameter(name="--grid-spacing", help="how the steps lie in time")] = "even",
+    data: DATA = None,
+    out: OUT = Path("table-inversion"),
+    precision: Annotated[str, option("of the network")] = "float32",
+    device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps")] = "auto",
+    batch: Annotated[int, option("pictures at once", validator=within(1, 1_000_000, "pictures"))] = 64,
+    markdown: AS_MARKDOWN = False,
+    json: AS_JSON = False,
+) -> None:
+    """Real pictures to noise and back, as in table 2 of Song et al. 2020: the squared error that is left.
+
+    With guidance the error grows, for the way to noise no longer undoes the way back: ask for --guidance 1,2,3.
+    """
+    existing(model, "model")
+    with asking():
+        counts = numbers(steps, "--steps")
+        scales = [float(part) for part in parse_names(guidance)]
+        ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
+        (grid,) = chosen_from(spacing, keys_of("samplers/times.py", "GRIDS"), "grid of times")
+        writable(out, "the table")
+    say(f"loading {model} ...")
+    from unnoise import data as pictures
+    from unnoise import model as models
+    from unnoise.conditions import NOTHING, Cond
+    from unnoise.tables import reconstruct
+
+    loaded = models.load(model)
+    with asking():
+        config = data_for(loaded, data)
+    real = pictures.open(config)
+    some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
+    told = real.classes == loaded.classes and bool(loaded.classes)
+    cond = Cond(some.label) if told else NOTHING if not loaded.classes else loaded.reader.nothing(len(some.x))
+    found: list[Survived] = []
+    cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
+    with Progress(len(cells), "there and back", unit="way") as bar:
+        for at, (way, number, scale) in enumerate(cells, start=1):
+            how = Request(steps=number, grid=grid, guidance=scale, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
+            found.append(reconstruct(loaded, some.x, cond, how, convention=way)[0])
+            bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
+    head = ("convention", "guidance", *(f"S = {number}" for number in counts))
+    rows = [
+        (way, f"{scale:g}", *(f"{s.error:.2g}" for s in found if (s.convention, s.guidance) == (way, scale)))
+        for scale in scales
+        for way in ways
+    ]
+    worst = max((s.residual for s in found if s.convention == "exact"), default=0.0)
+    note = (
+        f"Squared error a number, pictures in [0, 1]; {len(some.x)} pictures, S steps there and S back"
+        + (f"; the exact convention missed a step by {worst:.1g} at most" if "exact" in ways else "")
+        + "."
+    )
+    words = [note]
+    out.mkdir(parents=True, exist_ok=True)
+    from unnoise.codec import to_bytes
+
+    shown = min(8, len(some.x))
+    blocks = {("the picture", ""): to_bytes(some.x[:shown])}
+    most = max(counts)
+    blocks |= {(f"{s.convention}, guidance {s.guidance:g}", ""): s.pictures[:shown] for s in found if s.steps == most}
+    from unnoise.cli.pictures import write_png
+
+    write_png(out / "pictures.png", sheet(blocks, across=shown), None)
+    document = {
+        "model": str(model),
+        "cells": [{k: v for k, v in s._asdict().items() if k != "pictures"} for s in found],
+    }
+    write_tables(out, document, head, rows, words)
+    answer(document, out, head, rows, words, markdown=markdown, json=json)
+
+
+# ------------------------------------------------------------------------------------------------- what is asked
+
+
+def numbers(text: str, what: str) -> list[int]:
+    """`5,10,20` as numbers of steps."""
+    found = []
+    for part in parse_names(text):
+        if not part.isascii() or not part.isdigit() or not 1 <= int(part) <= 100_000:
+            raise UsageError(f"{what}: {part!r} is no number of steps. Write for example {what} 5,10,20,50")
+        found.append(int(part))
+    if not found:
+        raise UsageError(f"{what} is empty. Write for example {what} 5,10,20,50")
+    return found
+
+
+def within_one(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--etas: {text!r} is not between 0 (no new noise) and 1. Write for example --etas 0,0.5,1")
+    return share
+
+
+def chosen_from(text: str, valid: Sequence[str], what: str) -> tuple[str, ...]:
+    names = parse_names(text)
+    for name in names:
+        if name not in valid:
+            raise unknown(what, name, valid)
+    if not names:
+        raise UsageError(f"no {what} was named; valid: {', '.join(valid)}")
+    return names
+
+
+def samplers_named(text: str) -> tuple[str, ...]:
+    valid = keys_of("samplers/__init__.py", "SAMPLERS")
+    return valid if text == "all" else chosen_from(text, valid, "sampler")
+
+
+def settings(asked: Mapping[str, Any]) -> tuple[EvaluateConfig, Request]:
+    """What is measured and how pictures are drawn, out of one set of options."""
+    own = {key: value for key, value in asked.items() if key in EvaluateConfig.__dataclass_fields__}
+    return EvaluateConfig(metrics=FIGURES, **own), Request(**{k: v for k, v in asked.items() if k not in own})
+
+
+# ---------------------------------------------------------------------------------------------------- the work
+
+
+def run(path: Path, data: str | None, ask: EvaluateConfig, ways: Sequence[Way], shown: int) -> list[Result]:
+    """Every way, with a bar over all of them."""
+    say(f"loading {path} ...")
+    from unnoise import data as pictures
+    from unnoise import model as models
+    from unnoise.tables import Result, compare
+
+    loaded = models.load(path)
+    with asking():
+        config = data_for(loaded, data)
+    results: list[Result] = []
+    with Progress(len(ways) * ask.count, "drawing", unit="picture") as bar:
+        for at in compare(loaded, ask, ways, pictures.open(config), cache=home() / "features", show=shown):
+            if isinstance(at, Result):
+                results.append(at)
+                note = f"{at.way.row}, {at.way.column} steps: {figure(at)}"
+                bar.step(len(results) * ask.count, note)
+            elif at.stage == "drawing":
+                bar.step(len(results) * ask.count + at.done)
+    return results
+
+
+def value(result: Result) -> float:
+    return result.figure() or float("nan")
+
+
+def figure(result: Result, name: str = "frechet") -> str:
+    """A figure with its error, as people write it."""
+    for entry in result.report["metrics"]:
+        if entry["id"] == name:
+            return f"{entry['value']:.3g}" + (f" ± {entry['error']:.1g}" if "error" in entry else "")
+    return ""
+
+
+def place(way: Way) -> dict[str, Any]:
+    return {"row": way.row, "column": way.column, "request": asdict(way.request)}
+
+
+def as_document(results: Iterable[Result]) -> dict[str, Any]:
+    return {
+        "cells": [
+            {**place(r.way), "calls": r.calls, "seconds": r.seconds, "metrics": r.report["metrics"]} for r in results
+        ]
+    }
+
+
+# ---------------------------------------------------------------------------------------------------- keeping
+
+
+def keep(
+    out: Path,
+    results: Sequence[Result],
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    words: Sequence[str],
+    also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
+) -> None:
+    """pictures.png, table.md and table.json."""
+    from unnoise.cli.pictures import write_png
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_png(out / "pictures.png", sheet({(r.way.row, r.way.column): r.pictures for r in results}), None)
+    write_tables(out, as_document(results), head, rows, words, also)
+
+
+def write_tables(
+    out: Path,
+    document: Mapping[str, Any],
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    words: Sequence[str],
+    also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
+) -> None:
+    import json
+
+    from unnoise.cli.pictures import publish
+
+    parts = [as_markdown(head, rows), *([as_markdown(*also)] if also else []), *words]
+    publish(out / "table.md", lambda file: file.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8"))
+    publish(out / "table.json", lambda file: file.write_text(json.dumps(document, indent=1) + "\n", "utf-8"))
+
+
+def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def curves(out: Path, panels: Sequence[Any]) -> None:
+    """plot.png, where matplotlib is there; otherwise the word that it is not."""
+    from unnoise.cli.plot import plot, plottable
+
+    try:
+        plottable(out / "plot.png")
+    except UsageError as error:
+        say(f"no plot: {error}")
+        return
+    plot(out / "plot.png", panels)
+
+
+def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2) -> Image.Image:
+    """One picture: a line a row, a column a column, in each cell some pictures (B, C, H, W), `across` a line."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    from unnoise.cli.pictures import INK, PAPER, grid, with_labels
+
+    rows = list(dict.fromkeys(row for row, _ in blocks))
+    columns = list(dict.fromkeys(column for _, column in blocks))
+    cells = {
+        where: grid(list(pixels.permute(0, 2, 3, 1).numpy()), columns=min(across, len(pixels)), gap=1)
+        for where, pixels in blocks.items()
+    }
+    width = max(cell.width for cell in cells.values()) + 6
+    height = max(cell.height for cell in cells.values()) + 6
+    body = Image.new("RGB", (width * len(columns), height * len(rows)), PAPER)
+    for (row, column), cell in cells.items():
+        body.paste(cell, (columns.index(column) * width + 3, rows.index(row) * height + 3))
+    body = with_labels(body, rows)
+    if not any(columns):
+        return body
+    font = ImageFont.load_default(16)
+    out = Image.new("RGB", (body.width, body.height + 24), PAPER)
+    out.paste(body, (0, 24))
+    draw, margin = ImageDraw.Draw(out), body.width - width * len(columns)
+    for at, column in enumerate(columns):
+        draw.text((margin + (at + 0.5) * width, 12), column, fill=INK, font=font, anchor="mm")
+    return out
+
+
+def answer(
+    document: Mapping[str, Any],
+    out: Path,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    words: Sequence[str],
+    *,
+    markdown: bool,
+    json: bool,
+) -> None:
+    if json:
+        emit({**document, "out": str(out)})
+    elif markdown:
+        show(as_markdown(head, rows))
+    else:
+        show("\n\n".join([table(rows, head=head, ragged=True), *(word for word in words if word)]))
+    say(f"pictures and tables are in {out}")

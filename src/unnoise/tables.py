@@ -1,0 +1,209 @@
+"""The papers' tables, over a model of one's own: many ways to draw from the same noise, and one measure for all.
+
+    for at in compare(model, ask, ddim_ways(...), pictures, cache=folder): ...      # a Result closes each way
+
+Table 1 of Song et al. 2020 is `ddim_ways`; its table 2, how well pictures survive the way to noise and back, is
+`reconstruct`. Two samplers with the same seeds begin in the same noise, so differences are the samplers'.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unnoise.acceleration.placement import best, place
+from unnoise.codec import to_bytes
+from unnoise.conditions import Cond
+from unnoise.data import Dataset
+from unnoise.editing import exact, own_level, residual, target_level
+from unnoise.editing.inversion import silence
+from unnoise.errors import UserError, unknown
+from unnoise.evaluate import Drawn, Progress, find_judges, labels_for, measure
+from unnoise.generate import Frame, check, generate, told
+from unnoise.model import Model
+from unnoise.samplers import State, Step, ddim, find_grid, last, walk
+from unnoise.settings import EvaluateConfig, Request
+
+CONVENTIONS = {"own": own_level, "target": target_level, "exact": exact}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One cell of a table: where it stands, and how its pictures are drawn."""
+
+    row: str
+    column: str
+    request: Request
+
+
+class Result(NamedTuple):
+    """What a way gave: its evaluation, the network calls and the seconds a picture, and the first pictures as bytes."""
+
+    way: Way
+    report: Mapping[str, Any]
+    calls: int
+    seconds: float
+    pictures: Tensor
+
+    def figure(self, name: str = "frechet") -> float | None:
+        """A figure of the report; None where it was not measured."""
+        return next((float(entry["value"]) for entry in self.report["metrics"] if entry["id"] == name), None)
+
+
+def ddim_ways(
+    how: Request, *, steps: Sequence[int], etas: Sequence[float], sigma_hat: bool = True, grids: Sequence[str]
+) -> list[Way]:
+    """Steps by eta, and the larger variance of DDPM ("sigma-hat"), for every grid."""
+    ways = []
+    for grid in grids:
+        where = f", {grid}" if len(grids) > 1 else ""
+        for count in steps:
+            base = replace(how, steps=count, grid=grid)
+            ways += [Way(f"eta {eta:g}{where}", f"{count}", replace(base, sampler="ddim", eta=eta)) for eta in etas]
+            if sigma_hat:
+                ways.append(Way(f"sigma-hat{where}", f"{count}", replace(base, sampler="ddim-sigma-hat", eta=0.0)))
+    return ways
+
+
+def sampler_ways(how: Request, *, samplers: Sequence[str], steps: Sequence[int]) -> list[Way]:
+    """Each sampler at each number of steps, on the grid it likes."""
+    return [
+        Way(sampler, f"{count}", replace(how, sampler=sampler, steps=count)) for sampler in samplers for count in steps
+    ]
+
+
+def compare(
+    model: Model, ask: EvaluateConfig, ways: Sequence[Way], pictures: Dataset, *, cache: Path | None, show: int = 4
+) -> Iterator[Progress | Result]:
+    """Draw and measure every way; the progress within each, and then its result. `ask.metrics` are the figures.
+
+    Raises UserError for a way that cannot be drawn, before the first one is.
+    """
+    seeds = tuple(range(ask.seed, ask.seed + ask.count))
+    requests = []
+    for way in ways:
+        request = replace(way.request, seeds=seeds)
+        request = replace(request, labels=labels_for(model.card.classes, ask.count, request, pictures))
+        check(model, request)
+        find_grid("even" if request.grid == "auto" else request.grid, model.diffusion.steps)(
+            model.diffusion.schedule, request.steps
+        )
+        requests.append(request)
+    judges = find_judges(ask, model.card.classes, pictures)
+    for way, request in zip(ways, requests, strict=True):
+        asked = None if "none" in request.labels else model.reader.read(request.labels).label
+        seen = _Seen(show)
+        for at in measure(
+            seen.drawn(generate(model, request), asked),
+            model.card.classes,
+            ask,
+            judges,
+            pictures,
+            cache=cache,
+            about=_about(way.request),
+        ):
+            yield at if at.report is None else seen.result(way, at.report)
+
+
+class _Seen:
+    """What passes on its way to the measure: the first pictures, the calls, the seconds."""
+
+    def __init__(self, show: int) -> None:
+        self.show, self.first, self.calls, self.count = show, torch.zeros(0, dtype=torch.uint8), 0, 0
+
+    def drawn(self, frames: Iterable[Frame], asked: Tensor | None) -> Iterator[Drawn]:
+        for frame in frames:
+            if frame.pictures is not None and frame.done:
+                new = to_bytes(frame.pictures[: max(0, self.show - self.count)])
+                self.first = new if self.count == 0 else torch.cat([self.first, new])
+                self.count += len(frame.pictures)
+                self.calls = frame.calls
+                yield Drawn(frame.pictures, None if asked is None else asked[frame.rows])
+
+    def result(self, way: Way, report: Mapping[str, Any]) -> Result:
+        return Result(way, report, self.calls, report["seconds"]["drawing"] / self.count, self.first)
+
+
+def _about(request: Request) -> dict[str, Any]:
+    names = ("sampler", "steps", "grid", "eta", "guidance", "clip", "precision")
+    return {name: getattr(request, name) for name in names}
+
+
+def for_budget(results: Iterable[Result]) -> list[Result]:
+    """The best way for each number of network calls that buys something: fewer calls before more, each one better."""
+    chosen: list[Result] = []
+    for result in sorted(results, key=lambda r: (r.calls, r.figure() or math.inf)):
+        figure = result.figure()
+        if figure is not None and (not chosen or figure < (chosen[-1].figure() or math.inf)):
+            chosen.append(result)
+    return chosen
+
+
+def enough(results: Iterable[Result], slack: float = 0.05) -> Result | None:
+    """The cheapest way whose Frechet distance is within `slack` of the best one's."""
+    best_ones = for_budget(results)
+    if not best_ones:
+        return None
+    limit = (best_ones[-1].figure() or math.inf) * (1 + slack)
+    return next(result for result in best_ones if (result.figure() or math.inf) <= limit)
+
+
+# --- there and back ---
+
+
+class Survived(NamedTuple):
+    """What is left of pictures after the way to noise and back."""
+
+    convention: str
+    steps: int
+    guidance: float
+    error: float  # mean squared error a number, of pictures in [0, 1]: the unit of Song et al.'s table 2
+    spread: float  # standard error of that, over pictures
+    residual: float  # the largest root mean square by which one step of the way up was not undone, in [-1, 1]
+    noise: float  # standard deviation of the noise that was found; 1 is the prior's
+    pictures: Tensor  # (B, C, H, W) bytes: the pictures that came back
+
+
+def reconstruct(
+    model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str = "exact"
+) -> tuple[Survived, Tensor]:
+    """The pictures `x` (B, C, H, W) in [-1, 1] to noise and back in `how.steps` steps; and the noise, (B, C, H, W).
+
+    `cond` says what each is told; the estimate is not clipped, for clipping cannot be undone.
+    """
+    if convention not in CONVENTIONS:
+        raise unknown("convention of inversion", convention, CONVENTIONS)
+    if not len(x):
+        raise UserError("no pictures to invert: give at least one")
+    up: Step = CONVENTIONS[convention]()
+    placement = best(how.device, how.precision)
+    diffusion = place(model.diffusion, placement)
+    times = find_grid("even" if how.grid == "auto" else how.grid, model.diffusion.steps)(
+        model.diffusion.schedule, how.steps
+    )
+    how = replace(how, clip=False, threshold=None)
+    backs, noises, worst = [], [], 0.0
+    for first in range(0, len(x), how.batch):
+        rows = slice(first, min(first + how.batch, len(x)))
+        denoiser = told(diffusion, model.reader, cond[rows], rows.stop - rows.start, how, placement)
+        before = State(model.codec.encode(x[rows]).to(placement.device), times[-1])
+        for after in walk(denoiser, before.x, times.flip(0), up, silence):
+            if convention == "exact":
+                worst = max(worst, residual(denoiser, before, after).max().item())
+            before = after
+        noises.append(before.x.cpu())
+        backs.append(model.codec.decode(last(walk(denoiser, before.x, times, ddim(), silence))).cpu())
+    back, noise = torch.cat(backs), torch.cat(noises)
+    errors = ((back - x).double() / 2).square().flatten(1).mean(1)
+    spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+    deviation = (noise / math.hypot(*(part.item() for part in model.diffusion.schedule(times[0])))).std().item()
+    return (
+        Survived(convention, how.steps, how.guidance, errors.mean().item(), spread, worst, deviation, to_bytes(back)),
+        noise,
+    )
