@@ -11,6 +11,7 @@ from unnoise.errors import UserError
 from unnoise.schedules import (
     EDM,
     SCHEDULES,
+    VPSDE,
     Cosine,
     CosineContinuous,
     Flow,
@@ -19,6 +20,7 @@ from unnoise.schedules import (
     Schedule,
     Sigmoid,
     SigmoidBeta,
+    SubVP,
     Table,
     Tabled,
     VarianceExploding,
@@ -44,6 +46,8 @@ ALL: list[Schedule] = [
     Flow(),
     EDM(),
     VarianceExploding(),
+    VPSDE(),
+    SubVP(),
 ]
 everywhere = pytest.mark.parametrize("schedule", ALL, ids=str)
 
@@ -133,6 +137,19 @@ def test_exploding_levels_are_geometric() -> None:
     assert sigmas[0].item() == pytest.approx(0.01, rel=1e-9)
     assert sigmas[-1].item() == pytest.approx(50, rel=1e-9)
     assert torch.allclose(sigmas[1:] / sigmas[:-1], (sigmas[1] / sigmas[0]).expand(999), rtol=1e-9)
+
+
+def test_published_values_of_the_sdes() -> None:
+    """alpha^2(1), sigma / alpha at both ends of sampling, and LinearBeta as the table of VPSDE."""
+    schedule, sub = VPSDE(), SubVP()
+    assert schedule.at(1.0).alpha.item() ** 2 == pytest.approx(4.3186e-5, rel=1e-4)
+    for t, expected in ((1.0, 152.17), (1e-3, 0.010486), (1e-5, 0.0010005)):
+        assert torch.exp(-schedule.at(t).log_ratio).item() == pytest.approx(expected, rel=1e-4)
+    for t in (0.001, 0.3, 1.0):
+        assert schedule.at(t).alpha.log().item() == pytest.approx(-(t**2) * 19.9 / 4 - 0.1 * t / 2, rel=1e-12)
+        assert sub.at(t).alpha == schedule.at(t).alpha
+        assert sub.at(t).sigma.item() == pytest.approx(schedule.at(t).sigma.item() ** 2, rel=1e-9)
+    assert LinearBeta().at(0.5).alpha.item() == pytest.approx(schedule.at(0.5).alpha.item(), rel=0.01)
 
 
 def test_zero_terminal_snr_ends_at_zero_and_keeps_the_first_entry() -> None:

@@ -256,6 +256,32 @@ class CosineContinuous(VariancePreserving):
         return angle * (2 / math.pi) * (1 + self.offset) - self.offset
 
 
+def _beta_integral(t: Tensor, begin: float, end: float) -> Tensor:
+    """The integral of beta(t) = begin + (end - begin) t from 0."""
+    return t * begin + t.square() * (end - begin) / 2
+
+
+def _beta_time(integral: Tensor, begin: float, end: float) -> Tensor:
+    return 2 * integral / (begin + (begin**2 + 2 * (end - begin) * integral).sqrt())
+
+
+@dataclass(frozen=True)
+class VPSDE(VariancePreserving):
+    """The variance-preserving SDE, whose rate of noise beta(t) rises linearly: `LinearBeta` for T to infinity.
+
+    Song et al. 2021, App. C.
+    """
+
+    begin: float = 0.1
+    end: float = 20.0
+
+    def log_alpha2(self, t: Tensor) -> Tensor:
+        return -_beta_integral(t, self.begin, self.end)
+
+    def time_of(self, log_alpha2: Tensor) -> Tensor:
+        return _beta_time(-log_alpha2, self.begin, self.end)
+
+
 @dataclass(frozen=True)
 class Sigmoid(VariancePreserving):
     """alpha^2 falls from 1 to 0 along a sigmoid. Jabri et al. 2022."""
@@ -308,6 +334,23 @@ class ZeroTerminalSNR(VariancePreserving):
 
 
 # --- others ---
+
+
+@dataclass(frozen=True)
+class SubVP(Schedule):
+    """The sub-VP SDE: the alpha of `VPSDE`, and sigma = 1 - alpha^2, VPSDE's variance. Song et al. 2021, App. C."""
+
+    begin: float = 0.1
+    end: float = 20.0
+
+    def __call__(self, t: Tensor) -> Level:
+        log_alpha2 = -_beta_integral(t.double(), self.begin, self.end)
+        return Level((log_alpha2 / 2).exp(), -torch.expm1(log_alpha2))
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        # alpha / sigma = 1 / (2 sinh(-log alpha))
+        integral = 2 * torch.asinh(torch.exp(-log_ratio.double()) / 2)
+        return _beta_time(integral, self.begin, self.end).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -370,6 +413,8 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "cosine-continuous": CosineContinuous,
     "sigmoid": Sigmoid,
     "sigmoid-beta": SigmoidBeta,
+    "vp-sde": VPSDE,
+    "sub-vp": SubVP,
     "flow": Flow,
     "edm": EDM,
     "variance-exploding": VarianceExploding,

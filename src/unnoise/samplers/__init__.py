@@ -8,9 +8,20 @@ from dataclasses import dataclass
 from unnoise.errors import unknown
 from unnoise.samplers.ddim import ddim
 from unnoise.samplers.ddpm import ddpm, known, large, learned, small
-from unnoise.samplers.dpm_solver import EXACT, MIDPOINT, NOISE, PICTURE, RELEASED, dpm_solver
+from unnoise.samplers.differences import NOISE, PICTURE
+from unnoise.samplers.dpm_solver import (
+    EXACT,
+    MIDPOINT,
+    RELEASED,
+    dpm_solver,
+    dpm_solver_sde,
+    dpm_solver_single,
+)
 from unnoise.samplers.euler import euler, euler_ancestral
 from unnoise.samplers.heun import heun
+from unnoise.samplers.langevin import absolute, fraction, langevin, ncsn, ncsn_v2, predictor_corrector, snr
+from unnoise.samplers.plms import plms
+from unnoise.samplers.sde import euler_maruyama, probability_flow, reverse_diffusion
 from unnoise.samplers.times import GRIDS, Grid
 from unnoise.samplers.unipc import unipc
 from unnoise.samplers.walk import Seen, State, Step, last, walk
@@ -29,17 +40,30 @@ __all__ = [
     "Seen",
     "State",
     "Step",
+    "absolute",
     "ddim",
     "ddpm",
     "dpm_solver",
+    "dpm_solver_sde",
+    "dpm_solver_single",
     "euler",
     "euler_ancestral",
+    "euler_maruyama",
+    "fraction",
     "heun",
     "known",
+    "langevin",
     "large",
     "last",
     "learned",
+    "ncsn",
+    "ncsn_v2",
+    "plms",
+    "predictor_corrector",
+    "probability_flow",
+    "reverse_diffusion",
     "small",
+    "snr",
     "unipc",
     "walk",
 ]
@@ -66,6 +90,8 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler(lambda request: euler(), grid="karras"),
     "euler-ancestral": Sampler(lambda request: euler_ancestral(), grid="karras", stochastic=True),
     "heun": Sampler(lambda request: heun(), grid="karras", calls=2, order=2),
+    "heun-midpoint": Sampler(lambda request: heun(place=1 / 2), grid="karras", calls=2, order=2),
+    "heun-ralston": Sampler(lambda request: heun(place=2 / 3), grid="karras", calls=2, order=2),
     "heun-churn": Sampler(
         lambda request: heun(40 / request.steps, between=(0.05, 50.0), inflate=1.003),
         grid="karras",
@@ -76,9 +102,24 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm++2m-taylor": Sampler(lambda request: dpm_solver(2, rule=EXACT), grid="even-log-snr", order=2),
     "dpm++3m": Sampler(lambda request: dpm_solver(3, rule=EXACT), grid="even-log-snr", order=3),
     "dpm++3m-released": Sampler(lambda request: dpm_solver(3, rule=RELEASED), grid="even-log-snr", order=2),
+    "dpm++2s": Sampler(lambda request: dpm_solver_single(2), grid="even-log-snr", calls=2, order=2),
+    "dpm++3s": Sampler(lambda request: dpm_solver_single(3), grid="even-log-snr", calls=3, order=3),
+    "dpm++2m-sde": Sampler(lambda request: dpm_solver_sde(), grid="even-log-snr", stochastic=True),
+    "dpm-solver-2": Sampler(lambda request: dpm_solver_single(2, smooth=NOISE), grid="even-log-snr", calls=2, order=2),
+    "dpm-solver-3": Sampler(lambda request: dpm_solver_single(3, smooth=NOISE), grid="even-log-snr", calls=3, order=3),
     "unipc": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
     "unipc-2": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
     "unipc-3": Sampler(lambda request: unipc(3), grid="even-log-snr", order=4),
+    "plms": Sampler(lambda request: plms(), order=2),
+    "langevin": Sampler(
+        lambda request: langevin(fraction(0.2), 5), grid="even-log-snr", calls=5, last_calls=6, stochastic=True
+    ),
+    "pc": Sampler(
+        lambda request: predictor_corrector(reverse_diffusion(), snr(0.16)), calls=2, last_calls=2, stochastic=True
+    ),
+    "reverse-diffusion": Sampler(lambda request: reverse_diffusion(), stochastic=True),
+    "euler-maruyama": Sampler(lambda request: euler_maruyama(), stochastic=True),
+    "probability-flow": Sampler(lambda request: probability_flow()),
 }
 
 

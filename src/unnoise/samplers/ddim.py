@@ -14,7 +14,8 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
 from unnoise.samplers.walk import Seen, State, Step
-from unnoise.schedules import over, posterior
+from unnoise.samplers.weights import pick, weights
+from unnoise.schedules import Level, posterior
 
 
 def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
@@ -26,15 +27,21 @@ def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
         raise ValueError(f"eta is between 0 (no new noise) and 1 (the posterior's), not {eta}")
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        at, to = denoiser.schedule(state.t), denoiser.schedule(s)
-        estimate = denoiser(state.x, state.t)
-        kernel = posterior(at, to)
-        renewed = kernel.small if sigma_hat else eta**2 * kernel.small
-        keep = (to.sigma.square() - renewed).clamp(min=0).sqrt() / at.sigma
-        x = over(keep, state.x) * state.x + over(to.alpha - keep * at.alpha, state.x) * estimate.mean
+        seen = Seen(state.x, state.t, denoiser(state.x, state.t))
+        keep, on_mean, added = weights(formula, denoiser.schedule, state.x, (s, state.t), eta, sigma_hat)
+        x = keep * state.x + on_mean * seen.mean
         if (eta > 0 or sigma_hat) and bool((s > 0).any()):
-            added = torch.where(s > 0, kernel.large if sigma_hat else renewed, 0.0).sqrt()
-            x = x + over(added, x) * noise(s, 0).to(x)
-        return State(x, s, (Seen(state.x, state.t, estimate),))
+            x = x + added * noise(s, 0).to(x)
+        return State(x, s, (seen,))
 
     return step
+
+
+def formula(levels: Level, eta: float, sigma_hat: bool) -> list[Tensor]:
+    """`levels` at (s, t) -> what multiplies x, the estimate, the new noise."""
+    at, to = pick(levels, 1), pick(levels, 0)
+    kernel = posterior(at, to)
+    renewed = kernel.small if sigma_hat else eta**2 * kernel.small
+    keep = (to.sigma.square() - renewed).clamp(min=0).sqrt() / at.sigma
+    added = torch.where(to.sigma > 0, kernel.large if sigma_hat else renewed, 0.0).sqrt()
+    return [keep, to.alpha - keep * at.alpha, added]

@@ -2,10 +2,10 @@
 
 With f the picture (or the noise) in x_t, h = l_s - l_t, u = (l - l_t) / h from 0 to 1, and k = -h (or +h),
 
-    x_s = (x_s if f stayed what it is) - A k integral_0^1 e^{k (1 - u)} (f(u) - f(0)) du,    A = alpha_s (or sigma_s)
+    x_s = (DDIM's step) - A k integral_0^1 e^{k (1 - u)} (f(u) - f(0)) du,    A = alpha_s (or sigma_s)
 
-Where f did stay, the step is DDIM's. Everything that DPM-Solver, DPM-Solver++ and UniPC add is a polynomial for f, and
-so a sum of differences f(r_j) - f(0) at places r_j where it is known. Eq. 3.4 of Lu et al. 2022a, eq. 8 of 2022b.
+Everything that DPM-Solver, DPM-Solver++ and UniPC add to DDIM is a polynomial for f, and so a sum of differences
+f(r_j) - f(0) at places u = r_j where it is known. Eq. 3.4 of Lu et al. 2022a, eq. 8 of Lu et al. 2022b.
 """
 
 from __future__ import annotations
@@ -18,18 +18,10 @@ from torch import Tensor
 from unnoise.schedules import Level
 
 FAR = 30.0  # log(alpha / sigma) beyond which nothing changes any more, to 13 digits: also where it is infinite
-NO_PICTURE = 1e-6  # alpha / sigma below which there is no second look: as in heun.py
-
-
-def ddim_weights(at: Level, to: Level) -> tuple[Tensor, Tensor]:
-    """What multiplies x and the estimate in a step of order 1. Divides by sigma_t alone, so it starts anywhere; a row
-    that has arrived stays."""
-    keep = torch.where(at.sigma > 0, to.sigma / at.sigma, 1.0)
-    return keep, to.alpha - keep * at.alpha
 
 
 def places(levels: Level) -> tuple[Tensor, list[Tensor]]:
-    """h, and u of the third time and those after it; `levels` are at (s, t, others...)."""
+    """h, and the places of the others; `levels` are at (s, t, others...)."""
     ratio = levels.log_ratio.clamp(-FAR, FAR)
     h = ratio[0] - ratio[1]
     return h, [(other - ratio[1]) / h for other in ratio[2:]]
@@ -49,8 +41,15 @@ def interpolated(found: Sequence[Tensor], nodes: Sequence[Tensor]) -> list[Tenso
     for j, node in enumerate(nodes):
         product, scale = [torch.ones_like(node)], node  # product: of (u - r_l) over the others, ascending in u
         for other in (*nodes[:j], *nodes[j + 1 :]):
-            product = [a - other * b for a, b in zip([torch.zeros_like(node), *product], [*product, product[0] * 0])]
+            zero = torch.zeros_like(node)
+            product = [a - other * b for a, b in zip([zero, *product], [*product, zero])]
             scale = scale * (node - other)
-        integral = torch.stack([c * found[i + 1] for i, c in enumerate(product)]).sum(0)
-        result.append(integral / scale)
+        total = sum((c * moment for c, moment in zip(product, found[1:])), torch.zeros_like(node))
+        result.append(total / scale)
     return result
+
+
+def between(levels: Level, fraction: float) -> Tensor:
+    """log(alpha / sigma) at u = `fraction` of the way; `levels` are at (s, t)."""
+    ratio = levels.log_ratio.clamp(-FAR, FAR)
+    return torch.lerp(ratio[1], ratio[0], fraction)

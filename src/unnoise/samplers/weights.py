@@ -25,7 +25,7 @@ def weights(formula: Formula, schedule: Schedule, x: Tensor, times: Sequence[Ten
     """What `formula` says of the levels at `times`, each () or (B,), ready to multiply x (B, ...)."""
     if all(t.ndim == 0 for t in times):
         return _remembered(formula, schedule, tuple(t.item() for t in times), how)
-    shape = torch.broadcast_shapes(*(t.shape for t in times))
+    shape = max((t.shape for t in times), key=len)
     levels = schedule(torch.stack([t.expand(shape) for t in times]))
     return [over(weight, x) for weight in formula(levels, *how)]
 
