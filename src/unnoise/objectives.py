@@ -1,7 +1,8 @@
 """What training asks for: how much each time's error weighs, and how often each time is drawn.
 
 A weight is one of the squared error of the picture, ||x - mean||^2, whatever the network predicts: `simple` is the
-signal-to-noise ratio, because ||eps - eps_hat||^2 = SNR ||x - mean||^2. A draw turns uniforms into times.
+signal-to-noise ratio, because ||eps - eps_hat||^2 = SNR ||x - mean||^2. A draw turns uniforms into times. The
+bound itself may be asked for in place of a weighted error (recipes/diffusion.py).
 """
 
 from __future__ import annotations
@@ -108,6 +109,72 @@ def log_normal(mean: float = -1.2, std: float = 1.2) -> Draw:
     return lambda u, schedule: schedule.time(-(mean + std * _normal_quantile(u))).clamp(min=1e-8)
 
 
+class Importance:
+    """A draw of the steps k/T, k = 1..T, that asks most often where the loss is largest.
+
+    Sec. 3.3 of Nichol & Dhariwal 2021: p_k is proportional to the root mean square of the last `keep` losses of step k,
+    mixed with a share of `uniform`; uniform altogether until every step has so many. A loss is to be multiplied by
+    `weight`, so that its mean stays what it is. What was heard in a step counts from the next one on (`settle`), in the
+    order of samples: the same for any number of processes and parts. Its state belongs into a checkpoint.
+    """
+
+    def __init__(self, steps: int, *, keep: int = 10, uniform: float = 0.001) -> None:
+        self.steps, self.uniform = steps, uniform
+        self._losses = torch.zeros(steps, keep, dtype=torch.float64)
+        self._count = torch.zeros(steps, dtype=torch.int64)  # losses of a step so far; the newest is at count - 1
+        self._heard: list[Tensor] = []
+
+    @property
+    def ready(self) -> bool:
+        """Every step has its losses."""
+        return bool((self._count >= self._losses.shape[1]).all())
+
+    def chances(self) -> Tensor:
+        """p_k, (T,), float64; their sum is 1."""
+        even = torch.full((self.steps,), 1 / self.steps, dtype=torch.float64)
+        if not self.ready:
+            return even
+        size = self._losses.square().mean(1).sqrt()
+        return torch.lerp(size / size.sum(), even, self.uniform)
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        if not self.ready:
+            return table_steps(self.steps)(u, schedule)
+        return (torch.searchsorted(self.chances().cumsum(0), u, right=True).clamp(max=self.steps - 1) + 1) / self.steps
+
+    def weight(self, t: Tensor) -> Tensor:
+        """1 / (T p) of drawn times, (B,)."""
+        return 1 / (self.steps * self.chances()[self._row(t)])
+
+    def hear(self, t: Tensor, loss: Tensor) -> None:
+        """Losses (B,) of this step, before their weight; a part of them is enough."""
+        row = self._row(t).to(device=loss.device, dtype=torch.float64)
+        self._heard.append(torch.stack([row, loss.detach().double()], 1))
+
+    def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """The step is done: what was heard counts, that of all processes, which `gather` puts in order."""
+        for row, loss in gather(torch.cat(self._heard)).tolist():
+            place = int(row)
+            self._losses[place, self._count[place] % self._losses.shape[1]] = loss
+            self._count[place] += 1
+        self.forget()
+
+    def forget(self) -> None:
+        """The step did not count."""
+        self._heard.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        return {"losses": self._losses.clone(), "count": self._count.clone()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self.forget()
+        self._losses.copy_(state["losses"])
+        self._count.copy_(state["count"])
+
+    def _row(self, t: Tensor) -> Tensor:
+        return (t * self.steps).round().long() - 1
+
+
 def stratified(u: Tensor, index: Tensor, count: int) -> Tensor:
     """Spreads uniforms evenly: sample `index` of `count` falls in its own one of `count` equal parts of (0, 1)."""
     return (index + u) / count
@@ -129,6 +196,7 @@ WEIGHTS: dict[str, Callable[..., Weight]] = {
 
 DRAWS: dict[str, Callable[[int], Draw]] = {
     "uniform": table_steps,
+    "importance": Importance,
     "continuous": lambda steps: any_time,
     "logit-normal": lambda steps: logit_normal(),
     "edm": lambda steps: log_normal(),
@@ -148,6 +216,18 @@ def make_weight(process: Process, schedule: Schedule) -> Weight:
         return cast(Weight, make(schedule, process.steps, **process.weight_options))
     except TypeError:
         raise UserError(f"the weight {process.weight!r} does not take {sorted(process.weight_options)}") from None
+
+
+def make_objective(process: Process) -> str:
+    """What is minimised: "simple", "hybrid" or "bound". Raises UserError where there is no variance to learn."""
+    if process.objective == "auto":
+        return "hybrid" if process.learned_variance else "simple"
+    if process.objective == "hybrid" and not process.learned_variance:
+        raise UserError(
+            "the hybrid objective teaches a variance, and this process has none to learn: set "
+            "process.learned_variance to true (and net.out_channels to twice the channels), or the objective to simple"
+        )
+    return process.objective
 
 
 def make_draw(process: Process) -> Draw:

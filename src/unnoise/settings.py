@@ -70,6 +70,7 @@ class Process:
     zero_snr: bool = False  # shifted so that nothing of the picture is left at t = 1 (Lin et al. 2023)
     predicts: str = "eps"  # a name in denoiser.PREDICTIONS
     learned_variance: bool = False
+    objective: Literal["auto", "simple", "hybrid", "bound"] = "auto"  # auto: hybrid where the variance is learned
     weight: str = "simple"  # a name in objectives.WEIGHTS
     weight_options: dict[str, float] = field(default_factory=dict)
     draw: str = "uniform"  # how training draws t: a name in objectives.DRAWS
@@ -200,6 +201,9 @@ class EvaluateConfig:
     judge: str = "auto"  # the classifier of class accuracy: a shipped one, or a directory; auto: that of the features
     subsets: int = 100  # of the kernel distance as published
     subset_size: int = 1_000  # pictures in each
+    bits_count: int = 100  # real pictures whose bits are counted
+    bits_steps: int = 0  # steps of the bound, out of the model's; 0: all of them
+    bits_variance: str = "auto"  # of reverse steps: small, large, learned; auto: learned where it was, else small
 
 
 @dataclass(frozen=True)

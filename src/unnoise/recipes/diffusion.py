@@ -3,14 +3,15 @@
     L = E weight(t) ||x - mean(x_t, t, cond)||^2,    x_t = alpha_t x + sigma_t eps
 
 With eps asked for and the simple weight this is L_simple of Ho et al. 2020 (eq. 14). Where the variance is learned, the
-bound's own term is added, through the variance alone: L_hybrid of Nichol & Dhariwal 2021 (eq. 16).
+bound's own term is added, through the variance alone: L_hybrid of Nichol & Dhariwal 2021 (eq. 16). The bound itself,
+through mean and variance, is L_vlb of theirs, in bits a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from unnoise import nn as networks
 from unnoise.acceleration.placement import Placement, best, prepare
 from unnoise.conditions import NOTHING, Cond
 from unnoise.data import Batch, Dataset
-from unnoise.denoiser import Diffusion, Estimate, make_diffusion
+from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.errors import UserError
 from unnoise.generate import draw
 from unnoise.likelihood.bound import bound_term
@@ -36,29 +37,54 @@ from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import hold
 
 
-def objective(diffusion: Diffusion, config: TrainConfig) -> Callable[[Batch, Rows], Tensor]:
+@dataclass(frozen=True)
+class Objective:
     """The loss of every row, (B,). Times, noise and dropped labels belong to the samples (`rows`)."""
-    process, null = config.process, config.net.classes
-    weight, times = objectives.make_weight(process, diffusion.schedule), objectives.make_draw(process)
 
-    def loss(batch: Batch, rows: Rows) -> Tensor:
+    diffusion: Diffusion
+    config: TrainConfig
+    minimised: str  # "simple", "hybrid" or "bound"
+    weight: Weight
+    times: objectives.Draw
+
+    @property
+    def memory(self) -> objectives.Importance | None:
+        """What it remembers from step to step: how large losses are, where times are drawn by that."""
+        return self.times if isinstance(self.times, objectives.Importance) else None
+
+    def __call__(self, batch: Batch, rows: Rows) -> Tensor:
+        process, null = self.config.process, self.config.net.classes
         u = rows.uniform("time")
         if process.stratified:
             u = objectives.stratified(u, rows.index, rows.batch)
-        t = times(u, diffusion.schedule)
+        t = self.times(u, self.diffusion.schedule)
         x = batch.x.contiguous(memory_format=torch.channels_last)
         eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
         cond = Cond(batch.label) if null else NOTHING
         if process.label_dropout:
             cond = cond.drop(rows.uniform("no label") < process.label_dropout, null)
-        if not process.learned_variance:
-            return diffusion.loss(x, t, cond, noise=eps, weight=weight)
-        simple, _, estimate = diffusion.loss_and_estimate(x, t, cond, noise=eps, weight=weight)
-        frozen = Estimate(estimate.mean.detach(), estimate.spread)
-        bound = bound_term(x, frozen, t, diffusion.schedule, process.steps)
-        return simple + process.steps / 1000 * bound  # 0.001 of the sum over T steps
+        each = self._each(x, t, cond, eps)
+        if self.memory is None:
+            return each
+        self.memory.hear(t, each)
+        return each * self.memory.weight(t).to(each)
 
-    return loss
+    def _each(self, x: Tensor, t: Tensor, cond: Cond, eps: Tensor) -> Tensor:
+        if self.minimised == "simple":
+            return self.diffusion.loss(x, t, cond, noise=eps, weight=self.weight)
+        simple, _, estimate = self.diffusion.loss_and_estimate(x, t, cond, noise=eps, weight=self.weight)
+        steps = self.config.process.steps
+        if self.minimised == "bound":
+            return steps * bound_term(x, estimate, t, self.diffusion.schedule, steps)  # on average the sum over T steps
+        frozen = Estimate(estimate.mean.detach(), estimate.spread)
+        return simple + steps / 1000 * bound_term(x, frozen, t, self.diffusion.schedule, steps)  # 0.001 of the sum
+
+
+def objective(diffusion: Diffusion, config: TrainConfig) -> Objective:
+    """What this training minimises. Raises UserError for names that are unknown or do not fit together."""
+    process = config.process
+    weight = objectives.make_weight(process, diffusion.schedule)
+    return Objective(diffusion, config, objectives.make_objective(process), weight, objectives.make_draw(process))
 
 
 def train(
@@ -86,14 +112,16 @@ def train(
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         write_model(folder, weights, replace(card, info=card.info | {"images": learner.step * config.fit.batch}))
 
+    goal = objective(make_diffusion(net, config.process), config)
     plan = Plan(
         fit=config.fit,
         watch=config.watch,
         batches=batches,
-        loss=objective(make_diffusion(net, config.process), config),
+        loss=goal,
         write=write,
         draw=lambda file, weights: samples(file, weights, card, config, placement, processes),
         facts={"fingerprint": pictures.fingerprint},
+        memory=goal.memory,
     )
     with ExitStack() as stack:
         held = None

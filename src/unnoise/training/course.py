@@ -6,6 +6,8 @@ A checkpoint is a model directory (the average that is drawn from, written by th
 training remembers:
 
     weights.safetensors   ema-<half-life>.safetensors   optimizer.safetensors   state.json   manifest.json
+
+and `memory.safetensors` where the loss remembers something.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from unnoise.errors import UserError
 from unnoise.settings import Fit, Watch
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
-from unnoise.training.loop import NonFinite, Rows, Tick, fit, steps
+from unnoise.training.loop import Memory, NonFinite, Rows, Tick, fit, steps
 from unnoise.training.run import Run
 from unnoise.training.stop import Asked, Stopped, asked
 
@@ -42,6 +44,7 @@ class Plan:
     write: Callable[[Path, Weights], None]  # model.safetensors and whatever else makes it a model
     draw: Callable[[Path, Weights], None]  # a sheet of samples from an average; every process is asked
     facts: Mapping[str, Any] = field(default_factory=dict)  # what state.json says besides
+    memory: Memory | None = None  # of the loss
 
 
 @dataclass
@@ -144,6 +147,9 @@ class _Course:
             checkpoint.read(directory / "optimizer.safetensors"),
             state["skips"],
         )
+        remembered = directory / "memory.safetensors"
+        if self.plan.memory is not None and remembered.is_file():
+            self.plan.memory.load(checkpoint.read(remembered))
         self.log = _Log(**state["log"])
         self.saved = state["step"]
 
@@ -157,7 +163,16 @@ class _Course:
 
         plan, learner = self.plan, self.learner
         batches = plan.batches(learner.step)
-        ticks = fit(learner.net, batches, plan.loss, plan.fit, learner=learner, processes=self.processes, wishes=wishes)
+        ticks = fit(
+            learner.net,
+            batches,
+            plan.loss,
+            plan.fit,
+            learner=learner,
+            memory=plan.memory,
+            processes=self.processes,
+            wishes=wishes,
+        )
         for tick in ticks:
             stop, save = tick.wishes
             yield replace(tick, event=self.after(tick, stop=stop, save=save))
@@ -227,6 +242,8 @@ class _Course:
             self.plan.write(directory, averages[self.plan.fit.ema[0]])
             checkpoint.save(weights, directory / "weights.safetensors")
             checkpoint.save(moments, directory / "optimizer.safetensors")
+            if self.plan.memory is not None:
+                checkpoint.save(self.plan.memory.state(), directory / "memory.safetensors")
             for half_life in self.plan.fit.ema[1:]:
                 checkpoint.save(averages[half_life], directory / names[half_life])
             (directory / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,20 @@ Wishes = Callable[[], Sequence[bool]]
 """What this process would like to happen after the step; the ticks say what any process wished."""
 
 
+class Memory(Protocol):
+    """What a loss remembers from step to step, beside the network: in a checkpoint with it."""
+
+    def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """The end of a step that counted; `gather` brings rows (n, ...) of all processes to all, in order."""
+
+    def forget(self) -> None:
+        """The end of one that did not."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load(self, state: Mapping[str, Tensor]) -> None: ...
+
+
 def fit(
     net: nn.Module,
     batches: Iterator[B],
@@ -95,13 +109,15 @@ def fit(
     how: Fit,
     *,
     learner: Learner | None = None,
+    memory: Memory | None = None,
     processes: Processes = ALONE,
     wishes: Wishes = tuple,
 ) -> Iterator[Tick]:
     """Fit `net`, a step at a time, until `how.images` pictures are seen; stop reading to stop.
 
     `batches` is this process's share of every step, from the learner's step on; `learner` is what a training remembers
-    (weights, moments, averages, step), a new one where none is given. Raises NonFinite as `how.non_finite` says.
+    (weights, moments, averages, step), a new one where none is given; `memory` is what the loss does. Raises NonFinite
+    as `how.non_finite` says.
     """
     learner = learner or Learner(net, how, processes=processes)
     share = _share(how, processes)
@@ -126,7 +142,11 @@ def fit(
         event, lr = "", rate(how, learner.step)
         if math.isfinite(mean) and math.isfinite(norm):
             learner.update(lr, norm)
+            if memory is not None:
+                memory.settle(processes.gather)
         else:
+            if memory is not None:
+                memory.forget()
             event = _bad(how, learner, batch, values, mean, processes)
         learner.step += 1
         seconds = time.perf_counter() - begin
