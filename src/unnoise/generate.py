@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,15 +46,33 @@ class Frame:
         return self.step == self.steps
 
 
-def generate(model: Model, request: Request) -> Iterator[Frame]:
-    """Draw what is asked, batch after batch, and yield after each step. Raises UserError before the first one."""
+class Start(NamedTuple):
+    """Where walks begin, if not in the noise of their seeds at t = 1: x (B, C, H, W), a row a picture, at time t."""
+
+    x: Tensor
+    t: float
+
+    def cut(self, times: Tensor) -> Tensor:
+        """What is left of a grid of times when one begins here."""
+        return torch.cat([torch.tensor([self.t], dtype=torch.float64), times[times < self.t - 1e-9]])
+
+
+def generate(model: Model, request: Request, start: Start | None = None) -> Iterator[Frame]:
+    """Draw what is asked, batch after batch, and yield after each step. Raises UserError before the first one.
+
+    `request.steps` lie between t = 1 and 0; a walk that starts on the way takes those that are left.
+    """
     sampler = check(model, request)
+    if start is not None and len(start.x) != len(request.seeds):
+        raise ValueError(f"{len(start.x)} rows to start from, for {len(request.seeds)} pictures")
     placement = best(request.device, request.precision)
     diffusion = place(model.diffusion, placement)
     cond = conditions(model.reader, request)
     times = find_grid(sampler.grid if request.grid == "auto" else request.grid, model.diffusion.steps)(
         model.diffusion.schedule, request.steps
     )
+    if start is not None:
+        times = start.cut(times)
     step, steps = sampler.make(request), len(times) - 1
     shown = {round(steps * (i + 1) / (request.previews + 1)) for i in range(request.previews)}
     for first in range(0, len(request.seeds), request.batch):
@@ -61,8 +80,11 @@ def generate(model: Model, request: Request) -> Iterator[Frame]:
         noise = Seeds(request.seeds[rows], model.shape, placement.device)
         asked = Counted(told(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement))
         denoiser = Denoiser(diffusion.schedule, asked)
-        start = diffusion.schedule(times[0])
-        x = noise.start() * math.hypot(start.alpha.item(), start.sigma.item())
+        if start is None:
+            begin = diffusion.schedule(times[0])
+            x = noise.start() * math.hypot(begin.alpha.item(), begin.sigma.item())
+        else:
+            x = start.x[rows].to(placement.device)
         for at, state in enumerate(walk(denoiser, x, times, step, noise), start=1):
             pictures = None
             if at == steps:
@@ -83,9 +105,9 @@ class Counted:
         return self.denoiser(x_t, t)
 
 
-def draw(model: Model, request: Request) -> Pictures:
+def draw(model: Model, request: Request, start: Start | None = None) -> Pictures:
     """The pictures of a request, all at the end."""
-    parts = [frame.pictures for frame in generate(model, request) if frame.done]
+    parts = [frame.pictures for frame in generate(model, request, start) if frame.done]
     cond = conditions(model.reader, request)
     labels = () if cond.label is None else tuple(model.reader.name(int(row)) for row in cond.label)
     return Pictures(to_bytes(torch.cat([part for part in parts if part is not None])), request.seeds, labels)

@@ -2,8 +2,8 @@
 
     for at in compare(model, ask, ddim_ways(...), pictures, cache=folder): ...      # a Result closes each way
 
-Table 1 of Song et al. 2020 is `ddim_ways`; its table 2, how well pictures survive the way to noise and back, is
-`reconstruct`. Two samplers with the same seeds begin in the same noise, so differences are the samplers'.
+Table 1 of Song et al. 2020 is `ddim_ways`. Two samplers with the same seeds begin in the same noise, so what differs is
+the samplers' doing.
 """
 
 from __future__ import annotations
@@ -17,20 +17,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise.acceleration.placement import best, place
 from unnoise.codec import to_bytes
-from unnoise.conditions import Cond
 from unnoise.data import Dataset
-from unnoise.editing import exact, own_level, residual, target_level
-from unnoise.editing.inversion import silence
-from unnoise.errors import UserError, unknown
 from unnoise.evaluate import Drawn, Progress, find_judges, labels_for, measure
-from unnoise.generate import Frame, check, generate, told
+from unnoise.generate import Frame, check, generate
 from unnoise.model import Model
-from unnoise.samplers import State, Step, ddim, find_grid, last, walk
+from unnoise.samplers import find_grid
 from unnoise.settings import EvaluateConfig, Request
-
-CONVENTIONS = {"own": own_level, "target": target_level, "exact": exact}
 
 
 @dataclass(frozen=True)
@@ -152,58 +145,3 @@ def enough(results: Iterable[Result], slack: float = 0.05) -> Result | None:
         return None
     limit = (best_ones[-1].figure() or math.inf) * (1 + slack)
     return next(result for result in best_ones if (result.figure() or math.inf) <= limit)
-
-
-# --- there and back ---
-
-
-class Survived(NamedTuple):
-    """What is left of pictures after the way to noise and back."""
-
-    convention: str
-    steps: int
-    guidance: float
-    error: float  # mean squared error a number, of pictures in [0, 1]: the unit of Song et al.'s table 2
-    spread: float  # standard error of that, over pictures
-    residual: float  # the largest root mean square by which one step of the way up was not undone, in [-1, 1]
-    noise: float  # standard deviation of the noise that was found; 1 is the prior's
-    pictures: Tensor  # (B, C, H, W) bytes: the pictures that came back
-
-
-def reconstruct(
-    model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str = "exact"
-) -> tuple[Survived, Tensor]:
-    """The pictures `x` (B, C, H, W) in [-1, 1] to noise and back in `how.steps` steps; and the noise, (B, C, H, W).
-
-    `cond` says what each is told; the estimate is not clipped, for clipping cannot be undone.
-    """
-    if convention not in CONVENTIONS:
-        raise unknown("convention of inversion", convention, CONVENTIONS)
-    if not len(x):
-        raise UserError("no pictures to invert: give at least one")
-    up: Step = CONVENTIONS[convention]()
-    placement = best(how.device, how.precision)
-    diffusion = place(model.diffusion, placement)
-    times = find_grid("even" if how.grid == "auto" else how.grid, model.diffusion.steps)(
-        model.diffusion.schedule, how.steps
-    )
-    how = replace(how, clip=False, threshold=None)
-    backs, noises, worst = [], [], 0.0
-    for first in range(0, len(x), how.batch):
-        rows = slice(first, min(first + how.batch, len(x)))
-        denoiser = told(diffusion, model.reader, cond[rows], rows.stop - rows.start, how, placement)
-        before = State(model.codec.encode(x[rows]).to(placement.device), times[-1])
-        for after in walk(denoiser, before.x, times.flip(0), up, silence):
-            if convention == "exact":
-                worst = max(worst, residual(denoiser, before, after).max().item())
-            before = after
-        noises.append(before.x.cpu())
-        backs.append(model.codec.decode(last(walk(denoiser, before.x, times, ddim(), silence))).cpu())
-    back, noise = torch.cat(backs), torch.cat(noises)
-    errors = ((back - x).double() / 2).square().flatten(1).mean(1)
-    spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
-    deviation = (noise / math.hypot(*(part.item() for part in model.diffusion.schedule(times[0])))).std().item()
-    return (
-        Survived(convention, how.steps, how.guidance, errors.mean().item(), spread, worst, deviation, to_bytes(back)),
-        noise,
-    )

@@ -20,7 +20,8 @@ from unnoise.settings import EvaluateConfig, Request
 if TYPE_CHECKING:
     from PIL import Image
 
-    from unnoise.tables import Result, Survived, Way
+    from unnoise.explore import Survived
+    from unnoise.tables import Result, Way
 
 MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "judge": None}
 HOW = {"seeds": None, "labels": None, "previews": None, "steps": None, "sampler": None, "eta": None, "grid": None}
@@ -171,8 +172,7 @@ def inversion(
     say(f"loading {model} ...")
     from unnoise import data as pictures
     from unnoise import model as models
-    from unnoise.conditions import NOTHING, Cond
-    from unnoise.tables import reconstruct
+    from unnoise.explore import reconstruct
 
     loaded = models.load(model)
     with asking():
@@ -180,13 +180,13 @@ def inversion(
     real = pictures.open(config)
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
     told = real.classes == loaded.classes and bool(loaded.classes)
-    cond = Cond(some.label) if told else NOTHING if not loaded.classes else loaded.reader.nothing(len(some.x))
+    labels = [loaded.reader.name(int(row)) for row in some.label] if told and some.label is not None else []
     found: list[Survived] = []
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
     with Progress(len(cells), "there and back", unit="way") as bar:
         for at, (way, number, scale) in enumerate(cells, start=1):
             how = Request(steps=number, grid=grid, guidance=scale, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
-            found.append(reconstruct(loaded, some.x, cond, how, convention=way)[0])
+            found.append(reconstruct(loaded, some.x, labels, how, convention=way))
             bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
     head = ("convention", "guidance", *(f"S = {number}" for number in counts))
     rows = [

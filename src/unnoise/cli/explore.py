@@ -1,0 +1,325 @@
+"""`unnoise invert`, `unnoise interpolate`, `unnoise vary`: pictures and their noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
+from unnoise.cli.options import flag, option, parse_names, parse_seeds, with_settings, within
+from unnoise.cli.progress import Progress
+from unnoise.cli.sample import DRAWING, known_classes, rows_for
+from unnoise.settings import Request
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from unnoise.generate import Start
+    from unnoise.model import Model
+
+MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
+AS_JSON = Annotated[bool, flag("one JSON document on stdout")]
+LABEL = Annotated[str | None, option("the class that all pictures are told; 'none': no class")]
+PLAIN = {k: v for k, v in DRAWING.items() if k not in ("previews", "eta", "sampler", "threshold")}
+PLAIN = {**PLAIN, "seeds": None, "labels": None, "previews": None, "eta": None, "sampler": None, "threshold": None}
+MIXED = {**{k: v for k, v in DRAWING.items() if k != "previews"}, "seeds": None, "labels": None, "previews": None}
+
+
+@with_settings(Request, **PLAIN, clip=None)
+def invert(
+    model: MODEL,
+    /,
+    *pictures: Annotated[Path, option("picture files")],
+    label: LABEL = None,
+    convention: Annotated[
+        str, Parameter(choices=("own", "target", "exact"), help="where the noise is looked up")
+    ] = "exact",
+    noise: Annotated[
+        Path | None, option("a .safetensors file for the noise, and what it was found with", "--out", "-o")
+    ] = None,
+    sheet: Annotated[
+        Path | None, option("a PNG: the pictures, their noise, what is drawn from it, eight times the error", "--grid")
+    ] = None,
+    json: AS_JSON = False,
+    **asked: Any,
+) -> None:
+    """Find the noise from which DDIM draws a picture, and draw it again.
+
+    'exact' solves each step, so that DDIM leads back; 'own' and 'target' are the quick conventions of others.
+    """
+    existing(model, "model")
+    for path in pictures:
+        existing(path, "picture")
+    if not pictures:
+        raise UsageError("no picture to invert. Write: unnoise invert MODEL picture.png")
+    for file, what in ((noise, "the noise"), (sheet, "the sheet")):
+        if file is not None:
+            writable(file, what)
+    with asking():
+        rows_for([(0, label)], (), known_classes(model))
+    say(f"loading {model} ...")
+    import torch
+
+    from unnoise import model as models
+    from unnoise.codec import to_bytes
+    from unnoise.explore import from_noise
+    from unnoise.explore import invert as find_noise
+    from unnoise.generate import generate
+
+    loaded = models.load(model)
+    x = torch.cat([read(path, loaded) for path in pictures])
+    labels = (label or "none",) * len(x) if loaded.classes else ()
+    if asked.get("precision", "auto") == "auto":
+        asked["precision"] = "float32"  # rounding cannot be undone
+    how = Request(seeds=tuple(range(len(x))), labels=labels, sampler="ddim", clip=False, **asked)
+    with asking():
+        cond = loaded.reader.read(labels) if labels else loaded.reader.nothing(len(x))
+    say("finding the noise ...")
+    found = find_noise(loaded, x, cond, how, convention=convention)
+    back = finished(generate(loaded, how, from_noise(loaded, found.noise, how)), len(x), "drawing it again")
+    errors = ((back - x) / 2).square().flatten(1).mean(1).tolist()
+    rows = [
+        (path.name, f"{error:.2g}", f"{miss:.2g}", f"{one.std().item():.3f}")
+        for path, error, miss, one in zip(pictures, errors, found.residual.tolist(), found.noise, strict=True)
+    ]
+    if noise is not None:
+        save_noise(noise, found.noise, {"model": str(model), "label": label, "convention": convention, **asked})
+    if sheet is not None:
+        from unnoise.cli.pictures import write_png
+        from unnoise.cli.table import sheet as draw_sheet
+
+        wrong = (8 * (back - x)).clamp(-1, 1)
+        lines = {"picture": x, "noise / 2": found.noise / 2, "drawn again": back, "error x 8": wrong}
+        blocks = {(name, ""): to_bytes(loaded.codec.decode(part)) for name, part in lines.items()}
+        write_png(sheet, draw_sheet(blocks, across=len(x)), None)
+    if json:
+        emit({"model": model, "convention": convention, "pictures": [str(p) for p in pictures], "squared_error": errors,
+              "residual": found.residual.tolist(), "noise": noise, "sheet": sheet})  # fmt: skip
+    else:
+        show(table(rows, head=("picture", "squared error", "residual", "deviation of the noise"), ragged=True))
+        if max(found.residual.tolist()) > 1e-2:
+            say("a step has no exact inverse for this picture: more --steps make the steps smaller")
+
+
+@with_settings(Request, **PLAIN)
+def interpolate(
+    model: MODEL,
+    /,
+    *pictures: Annotated[Path, option("two picture files to go between, instead of seeds")],
+    seeds: Annotated[str, option("two seeds for a strip, four for the corners of a plane", "--seed")] = "0,1",
+    labels: Annotated[str, option("a class for all, or one for each end", "--label")] = "",
+    across: Annotated[
+        int, option("pictures from one end to the other", "--count", "-n", validator=within(2, 1000, "both ends"))
+    ] = 9,
+    down: Annotated[int, option("lines of a plane", validator=within(2, 1000, "both ends"))] = 5,
+    strength: Annotated[
+        float, option("how much of two pictures is drawn anew", validator=within(0.01, 1, "a share of the way"))
+    ] = 0.5,
+    linear: Annotated[
+        bool, flag("mix two noisy pictures linearly, as Ho et al. 2020 do: too little noise in the middle")
+    ] = False,
+    grid_file: Annotated[Path, Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")] = Path(
+        "between.png"
+    ),
+    json: AS_JSON = False,
+    **asked: Any,
+) -> None:
+    """Go from one picture to another: a strip between two seeds, a plane between four, or between two pictures.
+
+    Between seeds the noise turns along the great circle, and DDIM draws what lies on it. Pictures are noised up to
+    --strength, mixed there, and drawn again with DDPM.
+    """
+    existing(model, "model")
+    for path in pictures:
+        existing(path, "picture")
+    writable(grid_file, "the grid")
+    with asking():
+        ends = [seed for seed, _ in parse_seeds(seeds)]
+        names = parse_names(labels)
+        rows_for([(0, name) for name in names], (), known_classes(model))
+        if len(pictures) not in (0, 2):
+            raise UsageError(f"{len(pictures)} pictures to go between: give two, or none and --seeds")
+        if not pictures and len(ends) not in (2, 4):
+            raise UsageError(f"--seeds: {len(ends)} seeds to go between: give two for a strip, or four for a plane")
+        if len(names) > 1 and len(names) != (2 if pictures else len(ends)):
+            raise UsageError(f"--labels: {len(names)} classes; give one for all, or one for each end")
+    say(f"loading {model} ...")
+    from unnoise import model as models
+    from unnoise.explore import between, between_pictures
+
+    loaded = models.load(model)
+    start: Start
+    lines = down if len(ends) == 4 and not pictures else 1
+    if pictures:
+        a, b = (read(path, loaded)[0] for path in pictures)
+        start = between_pictures(loaded, a, b, across, t=strength, seed=ends[0], keep_variance=not linear)
+        how = Request(seeds=(ends[0],) * across, sampler="ddpm", **asked)
+    else:
+        start = between(loaded, ends, across, lines)
+        how = Request(seeds=tuple(range(across * lines)), sampler="ddim", **asked)
+    how = dataclasses.replace(how, labels=spread(names, across, lines) if names else whole(loaded, len(how.seeds)))
+    keep(loaded, how, start, grid_file, across, [], json=json)
+
+
+@with_settings(Request, **MIXED)
+def vary(
+    model: MODEL,
+    /,
+    *,
+    seed: Annotated[int, option("of the picture whose way is shared")] = 0,
+    label: LABEL = None,
+    shared: Annotated[
+        str, option("up to which times, from 1 (nothing is shared) to 0, with commas between")
+    ] = "1,0.75,0.5,0.25",
+    count: Annotated[int, option("pictures of each", "--num", "-n", validator=within(1, 10_000, "pictures"))] = 8,
+    grid_file: Annotated[Path, Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")] = Path("varied.png"),
+    json: AS_JSON = False,
+    **asked: Any,
+) -> None:
+    """Draw many pictures that share the first part of their way: what is coarse is settled first.
+
+    Figure 7 of Ho et al. 2020. With a sampler that adds noise: ddpm unless another is named.
+    """
+    existing(model, "model")
+    writable(grid_file, "the grid")
+    with asking():
+        times = [share(part) for part in parse_names(shared)]
+        rows_for([(0, label)], (), known_classes(model))
+    say(f"loading {model} ...")
+    import torch
+
+    from unnoise import explore
+    from unnoise import model as models
+    from unnoise.generate import check
+
+    loaded = models.load(model)
+    if asked.get("sampler", "auto") == "auto":
+        asked["sampler"] = "ddpm"
+    named = (label,) * count if label else whole(loaded, count)
+    how = Request(seeds=tuple(range(seed, seed + count)), labels=named, **asked)
+    with asking():
+        check(loaded, how)
+    parts = []
+    for t in times:
+        frames = finished_frames(loaded, how, explore.shared(loaded, how, t), f"shared up to t = {t:g}")
+        parts.append(frames)
+    names = [f"from t = {t:g}" for t in times]
+    write_grid(grid_file, torch.cat(parts), count, names)
+    done(grid_file, len(times) * count, json=json)
+
+
+# ------------------------------------------------------------------------------------------------------ parts
+
+
+def read(path: Path, model: Model) -> Tensor:
+    """A picture file in the model's size and channels: (1, C, H, W) in [-1, 1]. UserError where it cannot be read."""
+    import numpy as np
+    import torch
+    from PIL import Image, ImageOps
+
+    from unnoise.codec import from_bytes
+    from unnoise.errors import UserError
+
+    height, width = model.card.size
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened)
+            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+                white = Image.new("RGBA", picture.size, "white")
+                picture = Image.alpha_composite(white, picture.convert("RGBA"))
+            picture = picture.convert("L" if model.card.channels == 1 else "RGB")
+            if picture.size != (width, height):
+                picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+            pixels = torch.from_numpy(np.array(picture))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a picture that can be read: {error}") from error
+    return from_bytes(pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None])
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value <= 1:
+        raise UsageError(f"--shared: {text!r} is no time between 0 and 1. Write for example --shared 1,0.75,0.5,0.25")
+    return value
+
+
+def whole(model: Model, count: int) -> tuple[str, ...]:
+    """No class, for each picture, where the model knows classes and can do without."""
+    return ("none",) * count if model.classes else ()
+
+
+def spread(names: Sequence[str], across: int, down: int) -> tuple[str, ...]:
+    """The class of the nearest end, for each place of a strip or a plane."""
+    if len(names) == 1:
+        return (names[0],) * (across * down)
+    corners = names if len(names) == 4 else [*names, *names]
+    return tuple(
+        corners[2 * (2 * row >= down and down > 1) + (2 * column >= across)]
+        for row in range(down)
+        for column in range(across)
+    )
+
+
+def finished_frames(model: Model, how: Request, start: Start, what: str) -> Tensor:
+    from unnoise.generate import generate
+
+    return finished(generate(model, how, start), len(how.seeds), what)
+
+
+def finished(frames: Any, count: int, what: str) -> Tensor:
+    """The pictures at the end of a drawing, with a bar: (B, C, H, W)."""
+    import torch
+
+    parts: list[Tensor] = []
+    with Progress(count, what, unit="picture") as bar:
+        for frame in frames:
+            if frame.done and frame.pictures is not None:
+                parts.append(frame.pictures)
+                bar.step(sum(map(len, parts)))
+    return torch.cat(parts)
+
+
+def keep(model: Model, how: Request, start: Start, path: Path, columns: int, names: list[str], *, json: bool) -> None:
+    from unnoise.generate import check
+
+    with asking():
+        check(model, how)
+    write_grid(path, finished_frames(model, how, start, "drawing"), columns, names)
+    done(path, len(how.seeds), json=json)
+
+
+def write_grid(path: Path, pictures: Tensor, columns: int, names: list[str]) -> None:
+    from unnoise.cli.pictures import grid, write_png
+    from unnoise.cli.sample import as_bytes
+
+    write_png(path, grid(list(as_bytes(pictures)), columns=columns, rows=names), None)
+
+
+def done(path: Path, count: int, *, json: bool) -> None:
+    if json:
+        emit({"grid": path, "pictures": count})
+    else:
+        show(str(path))
+
+
+def save_noise(path: Path, noise: Tensor, about: dict[str, Any]) -> None:
+    """The noise as safetensors, with what it was found with in its header."""
+    import json
+
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({"noise": noise.contiguous()}, beside, metadata={"unnoise": json.dumps(about, default=str)})
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

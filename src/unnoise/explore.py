@@ -1,0 +1,172 @@
+"""Pictures and their noise: to noise and back, between two pictures, many pictures from one.
+
+    found = invert(model, x, cond, how)                      # the noise that DDIM draws these pictures from
+    film = draw(model, request, between(model, seeds, 9))    # along the great circle between the noises of two seeds
+
+What is drawn from goes into `generate` as a `Start`, so that labels, guidance and samplers mean what they always mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unnoise.acceleration.placement import best, place
+from unnoise.codec import to_bytes
+from unnoise.conditions import Cond
+from unnoise.editing import exact, linear, own_level, plane, preserving, residual, strip, target_level
+from unnoise.editing.inversion import silence
+from unnoise.errors import UserError, unknown
+from unnoise.generate import Start, conditions, generate, told
+from unnoise.model import Model
+from unnoise.noise import Seeds
+from unnoise.samplers import State, Step, find, find_grid, walk
+from unnoise.settings import Request
+
+CONVENTIONS: dict[str, Callable[[], Step]] = {"own": own_level, "target": target_level, "exact": exact}
+
+
+class Inverted(NamedTuple):
+    """The noise of pictures."""
+
+    noise: Tensor  # x_T, (B, C, H, W), float32
+    residual: Tensor  # (B,): the most by which a step up is not undone by DDIM's step down, root mean square
+    deviation: float  # of the noise, against the prior's: 1 where the model finds the pictures likely
+
+
+def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str = "exact") -> Inverted:
+    """The noise from which DDIM draws the pictures `x` (B, C, H, W) in [-1, 1], in `how.steps` steps on `how.grid`.
+
+    `cond` says what each is told, `how.guidance` how strongly. The estimate is not clipped, for that cannot be undone.
+    """
+    if convention not in CONVENTIONS:
+        raise unknown("convention of inversion", convention, CONVENTIONS)
+    if not len(x):
+        raise UserError("no pictures to invert: give at least one")
+    if how.guidance != 1:
+        model.reader.nothing(1)  # refused here where there is nothing to guide away from
+    up = CONVENTIONS[convention]()
+    placement = best(how.device, how.precision)
+    diffusion = place(model.diffusion, placement)
+    times = _times(model, how)
+    how = replace(how, clip=False, threshold=None)
+    noises, misses = [], []
+    for first in range(0, len(x), how.batch):
+        rows = slice(first, min(first + how.batch, len(x)))
+        denoiser = told(diffusion, model.reader, cond[rows], rows.stop - rows.start, how, placement)
+        before = State(model.codec.encode(x[rows]).to(placement.device), times[-1])
+        worst = torch.zeros(len(before.x))
+        for after in walk(denoiser, before.x, times.flip(0), up, silence):
+            with torch.no_grad():
+                worst = torch.maximum(worst, residual(denoiser, before, after).float().cpu())
+            before = after
+        noises.append(before.x.cpu())
+        misses.append(worst)
+    noise, top = torch.cat(noises), model.diffusion.schedule(times[0])
+    prior = math.hypot(top.alpha.item(), top.sigma.item())
+    return Inverted(noise, torch.cat(misses), noise.std().item() / prior)
+
+
+def from_noise(model: Model, noise: Tensor, how: Request) -> Start:
+    """To draw from this noise, as `invert` found it: with the sampler ddim and the same steps and grid."""
+    return Start(noise, _times(model, how)[0].item())
+
+
+class Survived(NamedTuple):
+    """What is left of pictures after the way to noise and back. Table 2 of Song et al. 2020."""
+
+    convention: str
+    steps: int
+    guidance: float
+    error: float  # mean squared error a number, of pictures in [0, 1]: the unit of the paper's table
+    spread: float  # standard error of that, over pictures
+    residual: float  # the most by which a step was not undone
+    deviation: float  # of the noise, against the prior's
+    pictures: Tensor  # (B, C, H, W) bytes: those that came back
+
+
+def reconstruct(model: Model, x: Tensor, labels: Sequence[str], how: Request, *, convention: str = "exact") -> Survived:
+    """Invert the pictures `x` (B, C, H, W) in [-1, 1] and draw them again. `labels`: one a picture, or none."""
+    how = replace(how, labels=tuple(labels), seeds=tuple(range(len(x))), sampler="ddim", eta=0.0, clip=False)
+    cond = model.reader.read(how.labels) if how.labels else model.reader.nothing(len(x))
+    if not how.labels and model.classes:
+        how = replace(how, labels=("none",) * len(x))
+    found = invert(model, x, cond, how, convention=convention)
+    frames = generate(model, how, from_noise(model, found.noise, how))
+    back = torch.cat([frame.pictures for frame in frames if frame.done and frame.pictures is not None])
+    errors = ((back - x).double() / 2).square().flatten(1).mean(1)
+    spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
+    worst = found.residual.max().item()
+    return Survived(
+        convention, how.steps, how.guidance, errors.mean().item(), spread, worst, found.deviation, to_bytes(back)
+    )
+
+
+# --- between ---
+
+
+def between(model: Model, seeds: Sequence[int], across: int, down: int = 1) -> Start:
+    """Noise from one seed to the next by slerp: a strip for two seeds, a plane (`down` lines) for four corners.
+
+    Raises UserError for other numbers of seeds.
+    """
+    noise = Seeds(tuple(seeds), model.shape).start() * _top(model)
+    if len(noise) == 2 and down == 1:
+        return Start(strip(noise[0], noise[1], across), 1.0)
+    if len(noise) == 4:
+        return Start(plane(list(noise), down, across), 1.0)
+    raise UserError(f"{len(noise)} seeds to go between: two for a strip, or four for the corners of a plane")
+
+
+def between_pictures(
+    model: Model, a: Tensor, b: Tensor, count: int, *, t: float = 0.5, seed: int = 0, keep_variance: bool = True
+) -> Start:
+    """Noised to time t, each with noise of its own, and mixed: the coarse is mixed, the fine is drawn anew.
+
+    `a`, `b`: (C, H, W) in [-1, 1]. Ho et al. 2020, sec. 4.4, mix linearly (`keep_variance` off), which leaves too
+    little noise in the middle.
+    """
+    level = model.diffusion.schedule.at(t)
+    x, y = (model.codec.encode(picture[None]) for picture in (a, b))
+    first, second = Seeds((seed, seed + 1), tuple(x.shape[1:])).start()
+    noisy = level.mix(x, first[None]), level.mix(y, second[None])
+    way = preserving(level, x, y) if keep_variance else linear
+    return Start(strip(noisy[0][0], noisy[1][0], count, way), t)
+
+
+def shared(model: Model, request: Request, t: float) -> Start:
+    """The first seed's state at time t, for every picture of the request: they have in common what is settled by then.
+
+    Draw with a sampler that adds noise: ddpm, or ddim with eta. Fig. 7 and App. D of Ho et al. 2020.
+    """
+    one = replace(request, seeds=request.seeds[:1], labels=request.labels[:1])
+    whole = _times(model, request)
+    placement = best(request.device, request.precision)
+    noise = Seeds(one.seeds, model.shape, placement.device)
+    x = noise.start() * _top(model)
+    if t < 1:
+        diffusion = place(model.diffusion, placement)
+        denoiser = told(diffusion, model.reader, conditions(model.reader, one), 1, one, placement)
+        times = torch.cat([whole[whole > t + 1e-9], torch.tensor([t], dtype=torch.float64)])
+        step = find(model.card.sampler if request.sampler == "auto" else request.sampler).make(request)
+        for state in walk(denoiser, x, times, step, noise):
+            x = state.x
+    return Start(x.cpu().expand(len(request.seeds), *x.shape[1:]), t)
+
+
+def _times(model: Model, how: Request) -> Tensor:
+    """The times that `generate` would take."""
+    sampler = find(model.card.sampler if how.sampler == "auto" else how.sampler)
+    grid = find_grid(sampler.grid if how.grid == "auto" else how.grid, model.diffusion.steps)
+    return grid(model.diffusion.schedule, how.steps)
+
+
+def _top(model: Model) -> float:
+    """The deviation of x at t = 1."""
+    level = model.diffusion.schedule.at(1.0)
+    return math.hypot(level.alpha.item(), level.sigma.item())
