@@ -77,7 +77,7 @@ class Sampler:
     grid: str = "even"  # the times it likes
     calls: int = 1  # network calls a step
     last_calls: int = 1  # network calls of the step that ends at t = 0
-    order: int = 1  # of convergence: halve the steps, and the error falls by 2 ** order; of the variance, if stochastic
+    order: int = 1  # of convergence, of the variance where it is stochastic; 0: steps alone do not end in the truth
     stochastic: bool = False  # draws noise on the way
 
 
@@ -104,7 +104,7 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm++3m-released": Sampler(lambda request: dpm_solver(3, rule=RELEASED), grid="even-log-snr", order=2),
     "dpm++2s": Sampler(lambda request: dpm_solver_single(2), grid="even-log-snr", calls=2, order=2),
     "dpm++3s": Sampler(lambda request: dpm_solver_single(3), grid="even-log-snr", calls=3, order=3),
-    "dpm++2m-sde": Sampler(lambda request: dpm_solver_sde(), grid="even-log-snr", stochastic=True),
+    "dpm++2m-sde": Sampler(lambda request: dpm_solver_sde(), grid="even-log-snr", order=2, stochastic=True),
     "dpm-solver-2": Sampler(lambda request: dpm_solver_single(2, smooth=NOISE), grid="even-log-snr", calls=2, order=2),
     "dpm-solver-3": Sampler(lambda request: dpm_solver_single(3, smooth=NOISE), grid="even-log-snr", calls=3, order=3),
     "unipc": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
@@ -112,10 +112,19 @@ SAMPLERS: dict[str, Sampler] = {
     "unipc-3": Sampler(lambda request: unipc(3), grid="even-log-snr", order=4),
     "plms": Sampler(lambda request: plms(), order=2),
     "langevin": Sampler(
-        lambda request: langevin(fraction(0.2), 5), grid="even-log-snr", calls=5, last_calls=6, stochastic=True
+        lambda request: langevin(fraction(0.2), 5),
+        grid="even-log-snr",
+        calls=5,
+        last_calls=6,
+        order=0,
+        stochastic=True,
     ),
     "pc": Sampler(
-        lambda request: predictor_corrector(reverse_diffusion(), snr(0.16)), calls=2, last_calls=2, stochastic=True
+        lambda request: predictor_corrector(reverse_diffusion(), snr(0.16)),
+        calls=2,
+        last_calls=2,
+        order=0,
+        stochastic=True,
     ),
     "reverse-diffusion": Sampler(lambda request: reverse_diffusion(), stochastic=True),
     "euler-maruyama": Sampler(lambda request: euler_maruyama(), stochastic=True),

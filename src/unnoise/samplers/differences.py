@@ -34,7 +34,7 @@ NOISE = Smooth(noise=True)
 
 
 def ddim_weights(levels: Level) -> list[Tensor]:
-    """`levels` at (s, t) -> what multiplies x and the estimate. Divides by sigma_t alone; a row at t = 0 stays there."""
+    """`levels` at (s, t) -> what multiplies x and the estimate. Divides by sigma_t alone; a row at t = 0 stays."""
     at, to = pick(levels, 1), pick(levels, 0)
     keep = torch.where(at.sigma > 0, to.sigma / at.sigma, 1.0)
     return [keep, to.alpha - keep * at.alpha]

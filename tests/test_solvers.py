@@ -1,0 +1,480 @@
+"""Laws of solvers: the order each claims, what it is exact for, and what it is when another name is taken away."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor
+
+from unnoise.denoiser import EPSILON, FLOW, SAMPLE, VELOCITY, Denoiser, Diffusion, Estimate, edm
+from unnoise.noise import Seeds
+from unnoise.samplers import (
+    EXACT,
+    GRIDS,
+    NOISE,
+    RELEASED,
+    SAMPLERS,
+    Seen,
+    State,
+    Step,
+    ddim,
+    ddpm,
+    dpm_solver,
+    dpm_solver_sde,
+    dpm_solver_single,
+    euler_ancestral,
+    heun,
+    last,
+    plms,
+    unipc,
+    walk,
+)
+from unnoise.samplers.times import even, even_log_snr, karras
+from unnoise.schedules import (
+    EDM,
+    VPSDE,
+    Cosine,
+    CosineContinuous,
+    Flow,
+    LinearBeta,
+    Schedule,
+    Sigmoid,
+    SubVP,
+    VarianceExploding,
+    ZeroTerminalSNR,
+)
+from unnoise.settings import Request
+from worlds import Finite, Gaussian, Mixture, Oracle, as_denoiser
+
+SCHEDULES: list[Schedule] = [
+    LinearBeta(), Cosine(), CosineContinuous(), Sigmoid(), ZeroTerminalSNR(LinearBeta()), VPSDE(), SubVP(), Flow(),
+    EDM(), VarianceExploding(),
+]  # fmt: skip
+WORLD = Gaussian(0.2, 1.5)  # here the leading terms of no error vanish by chance between log(alpha / sigma) 0 and 2
+# method: its step, the order it claims
+SOLVERS: dict[str, tuple[Step, int]] = {
+    name: (sampler.make(Request()), sampler.order) for name, sampler in SAMPLERS.items() if not sampler.stochastic
+} | {
+    "dpm-solver-2m": (dpm_solver(2, smooth=NOISE), 2),
+    "dpm-solver-2m-taylor": (dpm_solver(2, smooth=NOISE, rule=EXACT), 2),
+    "dpm-solver-3m": (dpm_solver(3, smooth=NOISE, rule=EXACT), 3),
+    "dpm++2s-taylor": (dpm_solver_single(2, rule=EXACT), 2),
+    "dpm++3s-taylor": (dpm_solver_single(3, rule=EXACT), 3),
+    "dpm-solver-2-taylor": (dpm_solver_single(2, smooth=NOISE, rule=EXACT), 2),
+    "unipc-1": (unipc(1), 2),
+    "unipc-1-bh1": (unipc(1, bh1=True), 2),
+    "unipc-2-bh1": (unipc(2, bh1=True), 3),
+    "unip-1": (unipc(1, corrects=False), 1),
+    "unip-2": (unipc(2, corrects=False), 2),
+    "unip-3": (unipc(3, corrects=False), 3),
+    "plms-1": (plms(1), 1),
+    "plms-2": (plms(2), 2),
+}
+every = pytest.mark.parametrize("name", SAMPLERS)
+
+
+def silence(t: Tensor, draw: int = 0) -> Tensor:
+    return torch.zeros(1, dtype=torch.float64)
+
+
+def white(seed: int, shape: tuple[int, ...]) -> Callable[[Tensor, int], Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return lambda t, draw=0: torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def make(name: str, steps: int = 50) -> Step:
+    return SAMPLERS[name].make(Request(steps=steps))
+
+
+def from_a_path(
+    step: Step, denoiser: Denoiser, path: Callable[[Tensor], Tensor], ratios: Tensor, before: int = 4
+) -> Tensor:
+    """The end of a walk over these log(alpha / sigma), even ones, that already knows `before` points of the path: what
+    a multistep method is once it has started."""
+    h, schedule = ratios[1] - ratios[0], denoiser.schedule
+    earlier = [schedule.time(ratios[0] - j * h) for j in range(before, 0, -1)]
+    trail = tuple(Seen(path(t), t, denoiser(path(t), t)) for t in earlier)
+    times = schedule.time(ratios)
+    state = State(path(times[0]), times[0], trail)
+    for s in times[1:]:
+        state = step(denoiser, state, s, silence)
+    return state.x
+
+
+# --- order ---
+
+
+def errors(step: Step, schedule: Schedule, counts: tuple[int, ...], denoiser: Denoiser | None = None) -> list[float]:
+    top, bottom = schedule.time(torch.tensor([0.0, 2.0], dtype=torch.float64))
+    x = schedule(top).alpha * WORLD.mean + torch.ones(1, 1, dtype=torch.float64)
+
+    def path(t: Tensor) -> Tensor:
+        return WORLD.flow(x, schedule(top), schedule(t))
+
+    return [
+        (
+            from_a_path(
+                step, denoiser or WORLD.denoiser(schedule), path, torch.linspace(0, 2, count + 1, dtype=torch.float64)
+            )
+            - path(bottom)
+        )
+        .abs()
+        .item()
+        for count in counts
+    ]
+
+
+def fitted(found: list[float]) -> float:
+    return math.log2(found[-2] / found[-1])
+
+
+KIND = ("heun-midpoint",)  # on a Gaussian world, and there alone, its error has no term of the second order
+
+
+@pytest.mark.parametrize("schedule", [LinearBeta(), SubVP()], ids=str)
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in KIND])
+def test_the_order_that_a_solver_claims(name: str, schedule: Schedule) -> None:
+    step, order = SOLVERS[name]
+    assert fitted(errors(step, schedule, (32, 64))) == pytest.approx(order, abs=0.2)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("name", ["dpm++2m", "dpm++3s", "unipc-3"])
+def test_the_order_on_every_schedule(name: str, schedule: Schedule) -> None:
+    step, order = SOLVERS[name]
+    assert fitted(errors(step, schedule, (32, 64))) == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize("predicts", [EPSILON, SAMPLE, VELOCITY, FLOW, edm()], ids=["eps", "x0", "v", "flow", "edm"])
+@pytest.mark.parametrize("name", ["dpm++2m", "dpm-solver-2", "unipc", "plms", "heun"])
+def test_the_order_whatever_the_network_predicts(name: str, predicts: object) -> None:
+    """Through a network, whose clock is float32."""
+    schedule, (step, order) = VPSDE(), SOLVERS[name]
+
+    def time(told: Tensor) -> Tensor:
+        if predicts in (EPSILON, SAMPLE, VELOCITY, FLOW):
+            return (told.double() + 1) / 1000
+        return schedule.time(-4 * told.double())
+
+    diffusion = Diffusion(Oracle(WORLD, schedule, predicts, time), schedule, predicts)
+    assert fitted(errors(step, schedule, (8, 16), as_denoiser(diffusion))) == pytest.approx(order, abs=0.3)
+
+
+def test_the_order_on_a_mixture() -> None:
+    """Against a walk of 256 steps of order 3: no error has terms that vanish here."""
+    schedule, world = VPSDE(), Mixture(std=0.6)
+    start = torch.tensor([[0.3, -0.8], [-0.9, 0.4]], dtype=torch.float64)
+    times = schedule.time(torch.linspace(-0.5, 1.5, 257, dtype=torch.float64))
+
+    def end(step: Step, stride: int) -> Tensor:
+        return last(walk(world.denoiser(schedule), start, times[::stride], step, silence))
+
+    exact = end(dpm_solver_single(3), 1)
+    for name in ("heun", "heun-midpoint", "heun-ralston", "dpm++2m", "dpm++2s", "plms"):
+        step, order = SOLVERS[name]
+        found = [(end(step, stride) - exact).norm().item() for stride in (8, 4)]
+        assert fitted(found) == pytest.approx(order, abs=0.35), name
+
+
+def test_a_doubling_of_the_steps_on_edms_grid() -> None:
+    """The whole walk as it is run, from nothing, on karras' sigmas from 80 to 0.02: beginning with lower orders costs
+    nothing there, for at high noise the estimate stands still."""
+    schedule, world = EDM(), Gaussian(0.0, 0.5)
+    expected = {
+        "ddim": 2.0, "heun": 4.0, "dpm++2m": 4.0, "dpm++2m-taylor": 4.0, "dpm++3m-released": 3.9, "dpm++3m": 8.0,
+        "unipc-1": 4.0, "unipc-2": 8.0, "unipc-3": 16.1,
+    }  # fmt: skip
+    for name, ratio in expected.items():
+        found = []
+        for steps in (96, 192):
+            times = karras(0.02, 80)(schedule, steps + 1)[:-1]
+            x = torch.full((1, 1), world.variance(schedule(times[0])).sqrt().item(), dtype=torch.float64)
+            end = last(walk(world.denoiser(schedule), x, times, SOLVERS[name][0], silence))
+            found.append((end - world.flow(x, schedule(times[0]), schedule(times[-1]))).abs().item())
+        assert found[0] / found[1] == pytest.approx(ratio, rel=0.08), name
+
+
+# --- exactness ---
+
+EXACT_UP_TO = {  # of a picture (or noise) that is a polynomial in log(alpha / sigma), the degree that is no error
+    "ddim": 0, "dpm++2m": 0, "dpm++2m-taylor": 1, "dpm++3m-released": 1, "dpm++3m": 2, "dpm++2s": 0,
+    "dpm++2s-taylor": 1, "dpm++3s": 1, "dpm++3s-taylor": 2, "unipc-1": 0, "unip-3": 2, "unipc-2": 2, "unipc-3": 3,
+}  # fmt: skip
+EXACT_NOISE_UP_TO = {
+    "dpm-solver-2m": 0, "dpm-solver-2m-taylor": 1, "dpm-solver-3m": 2, "dpm-solver-2": 0, "dpm-solver-2-taylor": 1,
+    "dpm-solver-3": 1,
+}  # fmt: skip
+
+
+def polynomial(degree: int, schedule: Schedule, noise: bool) -> tuple[Denoiser, Callable[[Tensor], Tensor]]:
+    """A denoiser whose picture (or noise) is (1 + l)^degree at every x, l = log(alpha / sigma), and the path through
+    x = 0 at l = 0, integrated by parts."""
+
+    def integral(ratio: Tensor) -> Tensor:  # of e^{+-l} (1 + l)^degree
+        sign, total, factor = (-1.0 if noise else 1.0), torch.zeros_like(ratio), 1.0
+        for k in range(degree + 1):
+            total = total + factor * (1 + ratio) ** (degree - k) * sign ** (k + 1)
+            factor *= -(degree - k)
+        return total * torch.exp(sign * ratio)
+
+    def path(t: Tensor) -> Tensor:
+        level = schedule(t)
+        by = integral(level.log_ratio) - integral(torch.zeros_like(level.log_ratio))
+        return (-level.alpha * by if noise else level.sigma * by).reshape(1, 1)
+
+    def estimate(x: Tensor, t: Tensor) -> Estimate:
+        level = schedule(t)
+        f = ((1 + level.log_ratio) ** degree).expand_as(x)
+        return Estimate((x - level.sigma * f) / level.alpha if noise else f)
+
+    return Denoiser(schedule, estimate), path
+
+
+def test_the_paths_of_polynomials_solve_the_flow() -> None:
+    """d(x / sigma) / d(alpha / sigma) is the picture, d(x / alpha) / d(sigma / alpha) the noise: by differences."""
+    schedule = VPSDE()
+    for noise in (False, True):
+        _, path = polynomial(3, schedule, noise)
+        t = schedule.time(torch.tensor([0.4999, 0.5001], dtype=torch.float64))
+        level, x = schedule(t), torch.stack([path(one).squeeze() for one in t])
+        under, over = (level.alpha, level.sigma) if noise else (level.sigma, level.alpha)
+        slope = (x / under).diff() / (over / under).diff()
+        assert slope.item() == pytest.approx(1.5**3, rel=1e-6)
+
+
+@pytest.mark.parametrize("schedule", [VPSDE(), SubVP(), EDM()], ids=str)
+@pytest.mark.parametrize("name", [*EXACT_UP_TO, *EXACT_NOISE_UP_TO])
+def test_what_a_solver_is_exact_for(name: str, schedule: Schedule) -> None:
+    noise = name in EXACT_NOISE_UP_TO
+    degree = (EXACT_NOISE_UP_TO if noise else EXACT_UP_TO)[name]
+    ratios = torch.tensor([0.0, 0.3, 0.6, 0.9], dtype=torch.float64)
+    for power in range(degree + 2):
+        denoiser, path = polynomial(power, schedule, noise)
+        end = path(schedule.time(ratios[-1]))
+        off = (from_a_path(SOLVERS[name][0], denoiser, path, ratios) - end).abs() / end.abs()
+        assert (off < 1e-10) == (power <= degree), (power, off)
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "probability-flow"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_a_standing_picture_is_no_error(name: str, schedule: Schedule) -> None:
+    """From t = 1, also where nothing of the picture is left there, over uneven steps: x = alpha c + sigma eps all the
+    way."""
+    point, eps = torch.tensor([[0.3, -0.7]], dtype=torch.float64), torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    denoiser = Finite(point).denoiser(schedule)
+    times = torch.tensor([1.0, 0.8, 0.75, 0.4, 0.2, 0.0], dtype=torch.float64)
+    for state in walk(denoiser, schedule(times[0]).mix(point, eps), times, SOLVERS[name][0], silence):
+        level = schedule(state.t)
+        assert torch.allclose(state.x, level.mix(point, eps), rtol=1e-9, atol=1e-9)
+
+
+# --- one method under two names ---
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+def test_order_one_has_many_names(schedule: Schedule) -> None:
+    """DDIM, DPM-Solver of either kind, UniP-1, PLMS with one look, and Euler in EDM's coordinates, written out."""
+    x, denoiser = torch.randn(3, 2, dtype=torch.float64), WORLD.denoiser(schedule)
+    t, s = (torch.tensor(time, dtype=torch.float64) for time in (0.7, 0.6))
+    at, to = schedule(t), schedule(s)
+    slope = (x / at.alpha - denoiser(x, t).mean) / (at.sigma / at.alpha)
+    by_hand = to.alpha * (x / at.alpha + (to.sigma / to.alpha - at.sigma / at.alpha) * slope)
+    for step in (
+        ddim(), dpm_solver(1), dpm_solver(1, smooth=NOISE), dpm_solver_single(1), unipc(1, corrects=False), plms(1),
+    ):  # fmt: skip
+        assert torch.allclose(step(denoiser, State(x, t), s, silence).x, by_hand, rtol=1e-12, atol=1e-12)
+
+
+def test_unipc_without_its_corrector_is_dpm_solver() -> None:
+    """Bit for bit: order 2 with bh2 is the midpoint rule, order 3, once it has its three looks, the exact one."""
+    schedule, x = VPSDE(), torch.randn(3, 2, dtype=torch.float64)
+    denoiser = Mixture().denoiser(schedule)
+    times = karras()(schedule, 9)
+    ours, same = (list(walk(denoiser, x, times, step, silence)) for step in (unipc(2, corrects=False), dpm_solver(2)))
+    assert torch.equal(ours[-1].x, same[-1].x)
+    third, same_third = (
+        step(denoiser, State(same[4].x, times[5], (*same[3].trail, *same[4].trail)), times[6], silence).x
+        for step in (unipc(3, corrects=False), dpm_solver(3, rule=EXACT))
+    )
+    assert torch.allclose(third, same_third, rtol=1e-12)
+    assert not torch.allclose(third, same[5].x, rtol=1e-4)
+
+
+def test_stochastic_solvers_of_one_look_are_ancestral() -> None:
+    """SDE-DPM-Solver++ begins with order 1, which is `ddpm()`; so is Euler ancestral, in its own words."""
+    schedule, noise = SubVP(), Seeds((1, 2), (3, 4))
+    x, denoiser = noise.start().double(), WORLD.denoiser(schedule)
+    t, s = (torch.tensor(time, dtype=torch.float64) for time in (0.7, 0.6))
+    expected = ddpm()(denoiser, State(x, t), s, noise).x
+    assert torch.allclose(dpm_solver_sde()(denoiser, State(x, t), s, noise).x, expected, atol=1e-12)
+    assert torch.allclose(euler_ancestral()(denoiser, State(x, t), s, noise).x, expected, atol=1e-12)
+    at, to = (float(level.sigma / level.alpha) for level in (schedule(t), schedule(s)))
+    up = math.sqrt(to**2 * (at**2 - to**2) / at**2)
+    down = math.sqrt(to**2 - up**2)
+    there = x / schedule(t).alpha
+    by_hand = there + (there - denoiser(x, t).mean) / at * (down - at) + up * noise(s, 0)
+    assert torch.allclose(expected, schedule(s).alpha * by_hand, atol=1e-12)
+
+
+# --- stochastic walks ---
+
+
+def response(step: Step, world: Gaussian, schedule: Schedule, times: Tensor, start: float) -> float:
+    """The exact variance at the end of a linear walk, with all that it remembers: row 0 is what becomes of the start,
+    and each other row of one noise alone; they are independent, so their squares add up."""
+    rows = len(times) * 8
+    keys: dict[tuple[float, int], int] = {}
+
+    def one(t: Tensor, draw: int = 0) -> Tensor:
+        row = keys.setdefault((t.item(), draw), len(keys) + 1)
+        return torch.nn.functional.one_hot(torch.tensor(row), rows).double()[:, None]
+
+    x = torch.zeros(rows, 1, dtype=torch.float64)
+    x[0] = math.sqrt(start)
+    return last(walk(world.denoiser(schedule), x, times, step, one)).square().sum().item()
+
+
+LINEAR = [name for name, sampler in SAMPLERS.items() if sampler.stochastic and name not in ("pc", "ddpm-learned")]
+
+
+@pytest.mark.parametrize("schedule", [LinearBeta(), SubVP(), VarianceExploding()], ids=str)
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_stochastic_walk_ends_in_the_world(name: str, schedule: Schedule) -> None:
+    world = Gaussian(0.0, 0.5)
+    times = even_log_snr(-4.5, 6.0)(schedule, 120)
+    start = world.variance(schedule(times[0])).item()
+    found = response(make(name, 120), world, schedule, times, start)
+    assert math.sqrt(found) == pytest.approx(0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("name", [name for name in LINEAR if name not in ("langevin", "heun-churn")])
+def test_the_order_of_the_variance(name: str) -> None:
+    """Halve the steps of a stochastic walk, and the error of the variance at its end falls with the order."""
+    schedule, world = VPSDE(), Gaussian(0.0, 1.5)
+    found = []
+    for steps in (32, 64):
+        times = schedule.time(torch.linspace(0, 2, steps + 1, dtype=torch.float64))
+        begin, end = (world.variance(schedule(times[i])).item() for i in (0, -1))
+        found.append(abs(response(make(name), world, schedule, times, begin) - end))
+    assert fitted(found) == pytest.approx(SAMPLERS[name].order, abs=0.25)
+
+
+# --- robust ends, rows, calls: every name ---
+
+
+def learned(denoiser: Denoiser) -> Denoiser:
+    return Denoiser(denoiser.schedule, lambda x, t: Estimate(denoiser(x, t).mean, torch.full_like(x, 0.5)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("schedule", [ZeroTerminalSNR(LinearBeta()), SubVP(), EDM()], ids=str)
+@every
+def test_no_walk_divides_by_zero(name: str, schedule: Schedule, dtype: torch.dtype) -> None:
+    seeds = Seeds((1, 2), (3,))
+    for grid in (even, GRIDS[SAMPLERS[name].grid](1000)):
+        for steps in (1, 2, 6):
+            times = grid(schedule, steps)
+            x = (seeds.start() * schedule(times[0]).sigma.float()).to(dtype)
+            end = last(walk(learned(Gaussian().denoiser(schedule)), x, times, make(name, steps), seeds))
+            assert torch.isfinite(end).all()
+            assert end.dtype == dtype
+
+
+@pytest.mark.slow
+@every
+def test_a_thousand_steps(name: str) -> None:
+    """On the table itself the picture is drawn from the world, and nothing overflows on the way."""
+    schedule, seeds = LinearBeta(), Seeds((1, 2, 3, 4), (16,))
+    walked = walk(learned(Gaussian().denoiser(schedule)), seeds.start(), even(schedule, 1000), make(name, 1000), seeds)
+    end = last(walked)
+    assert end.mean().item() == pytest.approx(0.2, abs=0.35)
+    assert 0.3 < end.std().item() < 0.8
+
+
+@every
+def test_one_step_is_the_estimate(name: str) -> None:
+    """From t = 1 to the picture there is nothing to go by but the estimate."""
+    schedule, world = ZeroTerminalSNR(LinearBeta()), Gaussian()
+    x, ends = torch.randn(3, 2, dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
+    end = last(walk(learned(world.denoiser(schedule)), x, ends, make(name, 1), lambda t, draw=0: torch.zeros(3, 2)))
+    assert torch.allclose(end, torch.full_like(end, world.mean), atol=1e-6)
+
+
+@every
+def test_rows_may_be_at_different_times(name: str) -> None:
+    """A batch whose rows walk on their own grids is the rows walked alone."""
+    schedule, world = LinearBeta(), Gaussian()
+    denoiser = learned(world.denoiser(schedule))
+    grids = torch.stack([even(schedule, 6), karras()(schedule, 6), even_log_snr()(schedule, 6)], 1)
+    seeds = Seeds((5, 6, 7), (2, 3, 3))
+    together = last(walk(denoiser, seeds.start(), grids, make(name, 6), seeds))
+    for i in range(3):
+        own = Seeds((5 + i,), (2, 3, 3))
+        alone = last(walk(denoiser, own.start(), grids[:, i], make(name, 6), own))
+        assert torch.allclose(together[i], alone[0], atol=2e-5)
+
+
+@every
+def test_a_row_that_arrives_keeps_no_other_waiting(name: str) -> None:
+    schedule, world = LinearBeta(), Gaussian()
+    denoiser = learned(world.denoiser(schedule))
+    x, zeros = torch.randn(2, 4, dtype=torch.float64), torch.zeros(2, 4, dtype=torch.float64)
+    t, s = torch.tensor([[0.1, 0.9], [0.0, 0.5]], dtype=torch.float64)
+    both = make(name)(denoiser, State(x, t), s, lambda t, draw=0: zeros).x
+    for i in range(2):
+        alone = make(name)(denoiser, State(x[i : i + 1], t[i]), s[i], lambda t, draw=0: zeros[:1]).x
+        assert torch.allclose(both[i], alone[0], atol=1e-12)
+
+
+def test_a_look_is_not_bought_twice() -> None:
+    """UniPC asks at each time once, and at the point it predicts: N calls in N steps, with the corrector or without."""
+    schedule, world, asked = LinearBeta(), Gaussian(), []
+
+    def estimate(x: Tensor, t: Tensor) -> Estimate:
+        asked.append(t.item())
+        return Estimate(world.denoise(x, schedule(t)))
+
+    times = even(schedule, 8)
+    for corrects in (True, False):
+        asked.clear()
+        last(walk(Denoiser(schedule, estimate), torch.ones(1, 1), times, unipc(3, corrects=corrects), silence))
+        assert asked == times[:-1].tolist()
+
+
+@every
+def test_the_preview_is_the_newest_estimate(name: str) -> None:
+    """The end of the trail is what was seen last, at the time that the step left (churn: a bit earlier) or came to."""
+    times, noise = even(LinearBeta(), 6), white(0, (2, 3))
+    states = walk(learned(Gaussian().denoiser(LinearBeta())), torch.ones(2, 3), times, make(name), noise)
+    for (t, s), state in zip(pairwise(times.tolist()), states):
+        seen = state.trail[-1]
+        assert s <= seen.t <= (1 if name == "heun-churn" else t)
+        assert seen.mean.shape == state.x.shape
+        assert len(state.trail) <= 4
+
+
+def test_bad_choices_are_refused() -> None:
+    for build in (dpm_solver, dpm_solver_single, unipc):
+        with pytest.raises(ValueError, match="orders 1, 2 and 3"):
+            build(4)
+    with pytest.raises(ValueError, match="looks"):
+        plms(5)
+    with pytest.raises(ValueError, match="second look"):
+        heun(place=0)
+
+
+def test_the_released_rule_is_not_the_corrected_one() -> None:
+    """Two differences, half of the curvature: the difference between the two rules is that of the second derivative."""
+    schedule = VPSDE()
+    denoiser, path = polynomial(2, schedule, noise=False)
+    ratios = torch.tensor([0.0, 0.3], dtype=torch.float64)
+    released, corrected = (from_a_path(dpm_solver(3, rule=rule), denoiser, path, ratios) for rule in (RELEASED, EXACT))
+    k = torch.tensor(-0.3, dtype=torch.float64)
+    third = ((torch.expm1(k) / k - 1) / k - 0.5).item()  # phi_3
+    second = 0.3**2 * 2  # h^2 f'' of (1 + l)^2
+    alpha = schedule(schedule.time(ratios[1])).alpha.item()
+    assert (released - corrected).item() == pytest.approx(alpha * third * second / 2, rel=1e-9)
