@@ -1,7 +1,7 @@
 """Pictures and their noise: to noise and back, between two pictures, many pictures from one.
 
     found = invert(model, x, cond, how)                      # the noise that DDIM draws these pictures from
-    film = draw(model, request, between(model, seeds, 9))    # along the great circle between the noises of two seeds
+    film = draw(model, how, between(model, how, seeds, 9))   # along the great circle between the noises of two seeds
 
 What is drawn from goes into `generate` as a `Start`, so that labels, guidance and samplers mean what they always mean.
 """
@@ -110,16 +110,17 @@ def reconstruct(model: Model, x: Tensor, labels: Sequence[str], how: Request, *,
 # --- between ---
 
 
-def between(model: Model, seeds: Sequence[int], across: int, down: int = 1) -> Start:
+def between(model: Model, how: Request, seeds: Sequence[int], across: int, down: int = 1) -> Start:
     """Noise from one seed to the next by slerp: a strip for two seeds, a plane (`down` lines) for four corners.
 
     Raises UserError for other numbers of seeds.
     """
-    noise = Seeds(tuple(seeds), model.shape).start() * _top(model)
+    begin, scale = _begin(model, how)
+    noise = Seeds(tuple(seeds), model.shape).start() * scale
     if len(noise) == 2 and down == 1:
-        return Start(strip(noise[0], noise[1], across), 1.0)
+        return Start(strip(noise[0], noise[1], across), begin)
     if len(noise) == 4:
-        return Start(plane(list(noise), down, across), 1.0)
+        return Start(plane(list(noise), down, across), begin)
     raise UserError(f"{len(noise)} seeds to go between: two for a strip, or four for the corners of a plane")
 
 
@@ -148,8 +149,9 @@ def shared(model: Model, request: Request, t: float) -> Start:
     whole = _times(model, request)
     placement = best(request.device, request.precision)
     noise = Seeds(one.seeds, model.shape, placement.device)
-    x = noise.start() * _top(model)
-    if t < 1:
+    begin, scale = _begin(model, request)
+    t, x = min(t, begin), noise.start() * scale
+    if t < begin:
         diffusion = place(model.diffusion, placement)
         denoiser = told(diffusion, model.reader, conditions(model.reader, one), 1, one, placement)
         times = torch.cat([whole[whole > t + 1e-9], torch.tensor([t], dtype=torch.float64)])
@@ -166,7 +168,8 @@ def _times(model: Model, how: Request) -> Tensor:
     return grid(model.diffusion.schedule, how.steps)
 
 
-def _top(model: Model) -> float:
-    """The deviation of x at t = 1."""
-    level = model.diffusion.schedule.at(1.0)
-    return math.hypot(level.alpha.item(), level.sigma.item())
+def _begin(model: Model, how: Request) -> tuple[float, float]:
+    """Where walks begin, and the deviation of the noise there."""
+    t = _times(model, how)[0]
+    level = model.diffusion.schedule(t)
+    return t.item(), math.hypot(level.alpha.item(), level.sigma.item())

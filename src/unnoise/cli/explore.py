@@ -160,8 +160,8 @@ def interpolate(
         start = between_pictures(loaded, a, b, across, t=strength, seed=ends[0], keep_variance=not linear)
         how = Request(seeds=(ends[0],) * across, sampler="ddpm", **asked)
     else:
-        start = between(loaded, ends, across, lines)
         how = Request(seeds=tuple(range(across * lines)), sampler="ddim", **asked)
+        start = between(loaded, how, ends, across, lines)
     how = dataclasses.replace(how, labels=spread(names, across, lines) if names else whole(loaded, len(how.seeds)))
     keep(loaded, how, start, grid_file, across, [], json=json)
 

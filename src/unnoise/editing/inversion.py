@@ -123,4 +123,5 @@ def _anderson(tries: list[Tensor], images: list[Tensor]) -> Tensor:
     ridge = 1e-12 * normal.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + 1e-300
     normal = normal + ridge * torch.eye(normal.shape[1], dtype=normal.dtype, device=normal.device)
     gamma = torch.linalg.solve(normal, df.transpose(1, 2) @ f[..., -1:])
-    return (g[..., -1:] - dg @ gamma)[..., 0].reshape(images[-1].shape).to(images[-1])
+    mixed: Tensor = g[..., -1:] - dg @ gamma
+    return mixed[..., 0].reshape(images[-1].shape).to(images[-1])

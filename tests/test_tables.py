@@ -1,0 +1,148 @@
+"""Tables over a model: the same seeds in every cell, each cell what an evaluation alone gives."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from test_evaluate import TOY
+from unnoise import data, nn
+from unnoise.cli.main import main
+from unnoise.denoiser import make_diffusion
+from unnoise.errors import UserError
+from unnoise.evaluate import evaluate
+from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
+from unnoise.model import Model
+from unnoise.nn.classifier import Classifier, Shape
+from unnoise.settings import EvaluateConfig, ModelCard, Process, Request, UNetConfig
+from unnoise.tables import Result, Way, compare, ddim_ways, enough, for_budget, sampler_ways
+
+NET = UNetConfig(
+    size=16, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, False), groups=4, classes=4
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the toy set and a classifier of it, both with random weights."""
+    base = tmp_path_factory.mktemp("tables")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = nn.build(NET)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+        judge = Classifier(Shape(16, 1, 4, 8, 16)).eval()
+        for p in judge.parameters():
+            p.data.normal_(0, 0.3)
+    classes = data.open(TOY).classes
+    process = Process(schedule="cosine", predicts="x0")
+    card = ModelCard(net=NET, process=process, size=(16, 16), channels=1, classes=classes, info={"data": "toy"})
+    Model(make_diffusion(net.eval(), process).eval(), card).save(base / "model")
+    known = Judge(
+        judge.requires_grad_(False), classes, "toys", Accuracy(0.9, 200, "toy:test", dict.fromkeys(classes, 0.9))
+    )
+    save_classifier(base / "judge", known)
+    return base
+
+
+@pytest.fixture(autouse=True)
+def at_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+
+def ask() -> EvaluateConfig:
+    return EvaluateConfig(metrics=("frechet", "kernel"), count=20, real=60, features="judge")
+
+
+def test_a_cell_is_an_evaluation(folder: Path) -> None:
+    model, real = Model.load("model"), data.open(TOY)
+    how = Request(precision="float32", batch=8)
+    ways = sampler_ways(how, samplers=("ddim", "heun"), steps=(2, 3))
+    found = [at for at in compare(model, ask(), ways, real, cache=None, show=3) if isinstance(at, Result)]
+    assert [(r.way.row, r.way.column, r.calls) for r in found] == [
+        ("ddim", "2", 2), ("ddim", "3", 3), ("heun", "2", 3), ("heun", "3", 5)
+    ]  # fmt: skip
+    alone = list(evaluate(model, ask(), replace(how, sampler="heun", steps=3), real, cache=None))[-1].report
+    assert alone is not None
+    assert found[3].figure() == alone["metrics"][0]["value"]
+    assert found[3].figure("kernel") == alone["metrics"][1]["value"]
+    assert found[3].figure("recall") is None
+    assert found[0].pictures.shape == (3, 1, 16, 16)
+
+
+def test_an_impossible_way_is_refused_before_the_first_is_drawn() -> None:
+    model, real = Model.load("model"), data.open(TOY)
+    ways = [*sampler_ways(Request(), samplers=("ddim",), steps=(2,)), Way("x", "y", Request(sampler="ddpm-learned"))]
+    with pytest.raises(UserError, match="did not learn its variance"):
+        next(compare(model, ask(), ways, real, cache=None))
+    too_many = [Way("x", "y", Request(grid="leading", steps=2000))]
+    with pytest.raises(UserError, match="2000 steps"):
+        next(compare(model, ask(), too_many, real, cache=None))
+
+
+def test_the_cells_of_the_ddim_table() -> None:
+    ways = ddim_ways(Request(), steps=(10, 20), etas=(0, 0.5), grids=("ddim-uniform", "even"))
+    assert len(ways) == 2 * 2 * 3
+    assert {(w.request.sampler, w.request.eta) for w in ways} == {
+        ("ddim", 0), ("ddim", 0.5), ("ddim-sigma-hat", 0.0)
+    }  # fmt: skip
+    assert {w.row for w in ways} == {
+        f"{name}, {grid}" for name in ("eta 0", "eta 0.5", "sigma-hat") for grid in ("ddim-uniform", "even")
+    }
+    assert [w.row for w in ddim_ways(Request(), steps=(5,), etas=(0,), grids=("even",))] == ["eta 0", "sigma-hat"]
+
+
+def result(name: str, calls: int, frechet: float) -> Result:
+    report: dict[str, Any] = {"metrics": [{"id": "frechet", "value": frechet}]}
+    return Result(Way(name, "", Request()), report, calls, 0.0, torch.zeros(0))
+
+
+def test_what_to_take_for_a_budget() -> None:
+    results = [
+        result("a", 10, 5.0),
+        result("b", 20, 3.02),
+        result("c", 20, 4.0),
+        result("d", 40, 3.5),
+        result("e", 80, 3.0),
+    ]
+    assert [r.way.row for r in for_budget(results)] == ["a", "b", "e"]
+    best = enough(results)
+    assert best is not None
+    assert best.way.row == "b"
+    assert enough([]) is None
+
+
+def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--count", "12", "--real", "60", "--features", "judge", "--shown", "2"]
+    assert main(["compare", "model", "--samplers", "ddim,heun", "--steps", "2,3", *few, "--out", "c", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [cell["calls"] for cell in said["cells"]] == [2, 3, 3, 5]
+    assert {path.name for path in Path("c").iterdir()} >= {"pictures.png", "table.md", "table.json"}
+    assert main(["table", "ddim", "model", "--steps", "2,4", "--etas", "0,1", *few, "--out", "d", "--markdown"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("|\n") == 2 + 2 * 3  # eta 0 and 1 and sigma-hat, on two grids
+    assert "eta 1, ddim-quadratic" in Path("d/table.md").read_text()
+    assert main(["table", "inversion", "model", "--steps", "3", "--count", "2", "--guidance", "1,2", "--out", "e"]) == 0
+    assert "exact" in capsys.readouterr().out
+    assert len(json.loads(Path("e/table.json").read_text())["cells"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["compare", "model", "--samplers", "dimm"], "ddim"),
+        (["compare", "model", "--steps", "5,x"], "'x'"),
+        (["table", "ddim", "model", "--etas", "2"], "'2'"),
+        (["table", "ddim", "model", "--grids", "evn"], "even"),
+        (["table", "inversion", "model", "--conventions", "exakt"], "exact"),
+        (["table", "ddim", "modl"], "did you mean model"),
+    ],
+)
+def test_a_wrong_question_is_answered_at_once(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert said in capsys.readouterr().err
