@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise import data, noise
+from unnoise import code_length, data, noise
+from unnoise.code_length import BITS
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.data import Dataset
 from unnoise.errors import UserError, unknown
@@ -34,7 +35,7 @@ from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
 from unnoise.training.distributed import ALONE, Processes
 
-METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy")
+METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy", *BITS)
 ALIASES = {"fid": "frechet", "kid": "kernel"}
 NEIGHBOURS = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}  # as in the papers that name them
 LEAST = 10  # pictures, real or drawn, below which nothing is measured
@@ -48,7 +49,8 @@ class Drawn(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far it is: `done` of `total` in a stage ("real", "drawing", "measuring"); the report at the very end."""
+    """How far it is: `done` of `total` in a stage ("real", "drawing", "measuring", or one of BITS); the report at the
+    very end."""
 
     stage: str
     done: int
@@ -77,13 +79,37 @@ def evaluate(
 
     Classes are asked for as often as they are among the real pictures, unless `how.labels` names one for all. `cache`
     is a folder for real features. The work is shared by `processes`; all get the report. Raises UserError before
-    anything is drawn where the question cannot be answered.
+    anything is drawn where the question cannot be answered. Where only bits are asked for (BITS), nothing is drawn.
     """
     if pictures.shape != model.shape:
         raise UserError(
             f"the model draws pictures of {_size(model.shape)}, those of {pictures.config.path} are "
             f"{_size(pictures.shape)}; give data of the model's size and channels"
         )
+    names = metric_names(ask.metrics)
+    counted = [name for name in names if name in BITS]
+    if "bits" in counted:
+        code_length.check(model, ask)
+    others = replace(ask, metrics=tuple(name for name in names if name not in BITS))
+    report = None
+    if others.metrics:
+        for progress in _draw_and_measure(model, others, how, pictures, cache=cache, processes=processes):
+            report = progress.report
+            if report is None or not counted:
+                yield progress
+    if counted:
+        yield from _count(counted, report, model, ask, how, pictures, processes)
+
+
+def _draw_and_measure(
+    model: Model,
+    ask: EvaluateConfig,
+    how: Request,
+    pictures: Dataset,
+    *,
+    cache: Path | None,
+    processes: Processes,
+) -> Iterator[Progress]:
     labels = labels_for(model.card.classes, ask.count, how, pictures)
     judges = find_judges(ask, model.card.classes, pictures)
     seeds = tuple(range(ask.seed, ask.seed + ask.count))
@@ -149,6 +175,63 @@ def measure(
     report["seconds"] = clock.seconds
     report["pictures_per_second"] = len(features) / max(clock.seconds.get("drawing", 0.0), 1e-9)
     yield Progress("measuring", len(distances), len(distances), report)
+
+
+def _count(
+    names: list[str],
+    report: Mapping[str, Any] | None,
+    model: Model,
+    ask: EvaluateConfig,
+    how: Request,
+    pictures: Dataset,
+    processes: Processes,
+) -> Iterator[Progress]:
+    """Bits of real pictures, as further entries of a report, or a report of their own."""
+    clock, found = Clock(), []
+    for name in names:
+        entry = yield from _passed_on(code_length.measure(name, model, ask, how, plain(pictures), processes))
+        found.append(entry)
+        clock.lap(name)
+    path, warnings = pictures.config.path, []
+    if path == model.card.info.get("data"):
+        warnings.append(f"bits of {path}, which the model was trained on; held-out pictures say more (--data)")
+    if how.guidance != 1:
+        warnings.append("bits are those of the model without guidance")
+    about = dict(report or _bits_alone(found, clock, model, how, pictures))
+    about["metrics"] = [*about["metrics"], *found]
+    about["seconds"] = about["seconds"] | clock.seconds
+    about["warnings"] = [*about["warnings"], *warnings]
+    total = found[-1]["n"]
+    yield Progress(names[-1], total, total, about)
+
+
+def _passed_on(
+    steps: Generator[code_length.At, None, dict[str, Any]],
+) -> Generator[Progress, None, dict[str, Any]]:
+    while True:
+        try:
+            yield Progress(*next(steps))
+        except StopIteration as end:
+            entry: dict[str, Any] = end.value
+            return entry
+
+
+def _bits_alone(
+    found: list[dict[str, Any]], clock: Clock, model: Model, how: Request, pictures: Dataset
+) -> dict[str, Any]:
+    n = max(entry["n"] for entry in found)
+    return {
+        "kind": "evaluation",
+        "n": 0,
+        "n_real": n,
+        "data": {"path": pictures.config.path, "fingerprint": pictures.fingerprint},
+        "drawn": {"precision": how.precision},
+        "quality_note": f"Bits a number of {n:,} real pictures ({pictures.config.path}); nothing was drawn.",
+        "metrics": [],
+        "warnings": [],
+        "seconds": {},
+        "pictures_per_second": n / max(sum(clock.seconds.values()), 1e-9),
+    }
 
 
 def metric_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -349,8 +432,9 @@ def markdown(report: Mapping[str, Any]) -> str:
             value += f" ± {entry['error']:.1g}"
         if "unbiased" in entry:
             value += f" (unbiased {entry['unbiased']:.4g})"
-        real = f"{entry['real']:.4g} (n = {entry['n_floor']:,})"
-        lines.append(f"| {entry['name']} | {value} | {real} | {entry['n']:,} | {entry['features']} |")
+        real = f"{entry['real']:.4g} (n = {entry['n_floor']:,})" if "real" in entry else ""
+        lines.append(f"| {entry['name']} | {value} | {real} | {entry['n']:,} | {entry.get('features', '')} |")
+    lines += [f"\n{code_length.said(entry)}" for entry in report["metrics"] if entry["id"] in BITS]
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["seconds"].items())
     lines += ["", f"{report['pictures_per_second']:.3g} pictures a second; {spent}."]
     lines += [f"\nWarning: {warning}." for warning in report["warnings"]]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, table
+from unnoise.cli.curves import curves
 from unnoise.cli.data import present
 from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
 from unnoise.cli.progress import Progress
@@ -39,6 +40,9 @@ def evaluate(
     label: Annotated[
         str | None, option("one class for all pictures; otherwise each as often as it is in the data")
     ] = None,
+    plot: Annotated[
+        Path | None, option("an SVG file for the curves of bits: the terms over t, and rate and distortion")
+    ] = None,
     cache: Annotated[Path | None, option("a folder for features of real pictures; otherwise the user's own")] = None,
     markdown: Annotated[bool, flag("a Markdown table on stdout")] = False,
     json: Annotated[bool, flag("one JSON document on stdout")] = False,
@@ -51,6 +55,8 @@ def evaluate(
     existing(model, "model")
     with asking():
         names = metric_names(metrics)
+        if plot is not None:
+            check_plot(plot, names)
         rows_for([(0, label)], (), known_classes(model))
         if data is not None:
             present(data)
@@ -69,6 +75,10 @@ def evaluate(
     if not together.first:
         return
     report = {"model": str(model), **report}
+    if plot is not None:
+        (entry,) = (entry for entry in report["metrics"] if entry["id"] == "bits")
+        plot.write_text(curves(entry["curve"]), encoding="utf-8")
+        say(f"written: {plot}")
     if json:
         emit(report)
     else:
@@ -77,7 +87,7 @@ def evaluate(
 
 def metric_names(text: str) -> tuple[str, ...]:
     """The metrics in a list, checked before torch is loaded."""
-    valid = (*EvaluateConfig().metrics, *keys_of("evaluate.py", "ALIASES"))
+    valid = (*EvaluateConfig().metrics, *keys_of("evaluate.py", "ALIASES"), *keys_of("code_length.py", "BITS"))
     names = parse_names(text)
     for name in names:
         if name not in valid:
@@ -85,6 +95,16 @@ def metric_names(text: str) -> tuple[str, ...]:
     if not names:
         raise UsageError(f"--metrics is empty; valid: {', '.join(valid)}")
     return names
+
+
+def check_plot(plot: Path, names: tuple[str, ...]) -> None:
+    """Raises UsageError where there will be nothing to draw, or nowhere to put it."""
+    if "bits" not in names:
+        raise UsageError("--plot draws the curves of bits: ask for them with --metrics bits")
+    if plot.suffix != ".svg":
+        raise UsageError(f"--plot writes SVG: name the file {plot.with_suffix('.svg')}")
+    if not plot.resolve().parent.is_dir():
+        raise UsageError(f"--plot: there is no folder {plot.resolve().parent}; make it first")
 
 
 def settings(asked: Mapping[str, Any], names: tuple[str, ...], label: str | None) -> tuple[EvaluateConfig, Request]:
@@ -118,13 +138,19 @@ def run(
     from unnoise.training.distributed import ALONE
 
     together = together or ALONE
-    names = {"real": "real pictures", "drawing": "drawing", "measuring": "measuring"}
+    names = {
+        "real": "real pictures",
+        "drawing": "drawing",
+        "measuring": "measuring",
+        "bits": "bits",
+        "ode-bits": "bits by the flow",
+    }
     bar, stage, report = None, "", None
     for at in measure(model, ask, how, real, cache=cache, processes=together):
         if at.stage != stage:
             if bar is not None:
                 bar.close()
-            unit = "measure" if at.stage == "measuring" else "picture"
+            unit = {"measuring": "measure", "bits": "step"}.get(at.stage, "picture")
             bar, stage = Progress(at.total, names[at.stage], unit=unit, silent=not together.first), at.stage
         if bar is not None:
             bar.step(at.done)
@@ -151,12 +177,18 @@ def home() -> Path:
 
 def as_text(report: Mapping[str, Any]) -> str:
     """The figures as a table, and what must be said beside them."""
+    from unnoise.code_length import BITS, said
+
     rows = []
     for entry in report["metrics"]:
         value = f"{entry['value']:.4g}" + (f" ± {entry['error']:.1g}" if "error" in entry else "")
         better = {"down": "lower", "up": "higher"}[entry["better"]]
-        real = f"{entry['real']:.4g}"
-        rows.append((entry["name"], value, real, f"{entry['n']:,}", f"{entry['n_floor']:,}", better, entry["features"]))
+        drawn, real, n_real = f"{entry['n']:,}", "", f"{entry['n']:,}"
+        if entry["id"] in BITS:
+            drawn = ""
+        else:
+            real, n_real = f"{entry['real']:.4g}", f"{entry['n_floor']:,}"
+        rows.append((entry["name"], value, real, drawn, n_real, better, entry.get("features", "")))
     head = ("measure", "drawn", "real", "n drawn", "n real", "better", "features")
     parts = [table(rows, head=head, ragged=True), report["quality_note"]]
     unbiased = [
@@ -165,6 +197,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         if "unbiased" in e
     ]
     parts += unbiased
+    parts += [said(entry) for entry in report["metrics"] if entry["id"] in BITS]
     spent = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report["seconds"].items())
     parts.append(f"{report['pictures_per_second']:.3g} pictures a second; {spent}.")
     parts += [f"Warning: {warning}." for warning in report["warnings"]]

@@ -1,0 +1,192 @@
+"""How many bits a model needs for pictures that are there: what `unnoise evaluate --metrics bits` says.
+
+    bits        the variational bound: a lossless code length, with its parts and the rate-distortion curve
+    ode-bits    the density of the probability flow, an estimate without bound for dequantised pictures
+
+Nothing is drawn and no features are taken. The mean is over pictures, its standard error too. A model with classes is
+told what each picture is of, unless one label is asked for or the pictures' classes are not the model's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unnoise import data
+from unnoise.acceleration.placement import best, place
+from unnoise.conditions import NOTHING, Cond
+from unnoise.data import Dataset
+from unnoise.denoiser import Denoiser, Diffusion
+from unnoise.errors import UserError, unknown
+from unnoise.likelihood.bound import VARIANCES, Given, chain, mean_and_error, noise_of, table, whole_bound
+from unnoise.likelihood.ode import bits as flow_bits
+from unnoise.likelihood.rate_distortion import curve
+from unnoise.model import Model
+from unnoise.samplers.times import trailing
+from unnoise.settings import EvaluateConfig, Request
+from unnoise.training.distributed import Processes
+
+BITS = {"bits": "bits/dim, bound", "ode-bits": "bits/dim, flow"}
+"""Measures that need pictures and no drawing, and their names for people."""
+
+
+class At(NamedTuple):
+    """How far it is: pairs of a picture and a step (bits), pictures (ode-bits)."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class Told(NamedTuple):
+    """Pictures (N, C, H, W) of this process, and what the model is told of them."""
+
+    x: Tensor
+    cond: Cond
+    first: int  # the place of the first of them among all
+
+
+def measure(
+    name: str, model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, processes: Processes
+) -> Generator[At, None, dict[str, Any]]:
+    """The entry of one of BITS in a report. Raises UserError where it cannot be had."""
+    told = _told(model, ask, how, pictures, processes)
+    entry = {"id": name, "name": BITS[name], "better": "down", "classes": told.cond.label is not None}
+    found = yield from (_bound if name == "bits" else _flow)(model, ask, how, told, processes)
+    return entry | found
+
+
+def check(model: Model, ask: EvaluateConfig) -> str:
+    """The variance that the bound is computed with. Raises UserError for one that the model does not have."""
+    name = ask.bits_variance
+    if name == "auto":
+        return "learned" if model.diffusion.learned_variance else "small"
+    if name not in VARIANCES:
+        raise unknown("variance", name, ("auto", *VARIANCES))
+    if name == "learned" and not model.diffusion.learned_variance:
+        raise UserError("this model did not learn a variance: take --bits-variance small or large")
+    return name
+
+
+def _told(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, processes: Processes) -> Told:
+    rows = data.order(0, 0, len(pictures))[: ask.bits_count].tolist()
+    mine = list(processes.share(rows))
+    first = len(rows) * processes.rank // processes.world
+    if not mine:
+        raise UserError(f"{len(rows)} pictures cannot be shared by {processes.world} processes: raise --bits-count")
+    batch = pictures.batch(mine)
+    cond = NOTHING
+    if model.card.classes:
+        if how.labels:
+            cond = model.reader.read(how.labels * len(mine))
+        elif batch.label is not None and pictures.classes == model.card.classes:
+            cond = Cond(batch.label)
+        else:
+            cond = model.reader.nothing(len(mine))
+    return Told(batch.x, cond, first)
+
+
+def _bound(
+    model: Model, ask: EvaluateConfig, how: Request, told: Told, processes: Processes
+) -> Generator[At, None, dict[str, Any]]:
+    variance = check(model, ask)
+    placement = best(how.device, how.precision)
+    diffusion = place(model.diffusion, placement)
+    cond, x = told.cond.to(placement.device), told.x.to(placement.device)
+    schedule, total = diffusion.schedule, diffusion.steps
+    steps = chain(schedule, trailing(total)(schedule, ask.bits_steps)) if ask.bits_steps else table(schedule, total)
+    noise = noise_of(ask.seed + told.first, model.shape, placement.device)
+    found = None
+    for at in whole_bound(
+        _given(diffusion, cond), x, steps, noise, variance=VARIANCES[variance], clip=how.clip, batch=how.batch
+    ):
+        yield At("bits", at.done, at.total)
+        found = at.found
+    assert found is not None
+    prior, bits, errors = (
+        processes.gather(each.to(placement.device)).cpu() for each in (found.prior, found.terms, found.errors)
+    )
+    whole = replace(found, prior=prior, terms=bits, errors=errors)
+    value, error = mean_and_error(whole.total)
+    shown = curve(whole)
+    return {
+        "value": value,
+        "error": error,
+        "n": len(whole.total),
+        "parts": {
+            name: dict(zip(("value", "error"), mean_and_error(part)))
+            for name, part in (("L_T", whole.prior), ("L_t", whole.middle), ("L_0", whole.decoder))
+        },
+        "clip": whole.clipped,
+        "variance": whole.variance,
+        "steps": len(whole.t),
+        "curve": {
+            "t": _digits(shown.t),
+            "bits": _digits(whole.terms.mean(0)),
+            "rate": _digits(shown.rate),
+            "rmse": _digits(shown.rmse),
+        },
+    }
+
+
+def _flow(
+    model: Model, ask: EvaluateConfig, how: Request, told: Told, processes: Processes
+) -> Generator[At, None, dict[str, Any]]:
+    placement = best(how.device, "float32")  # its derivatives are needed: no packed weights, no bfloat16
+    diffusion = copy.deepcopy(model.diffusion).eval().requires_grad_(False).to(placement.device)
+    cond, x = told.cond.to(placement.device), told.x.to(placement.device)
+    begin = 1 / diffusion.steps
+    parts, asked = [], []
+    for part in flow_bits(_given(diffusion, cond), x, seed=ask.seed + told.first, begin=begin, batch=how.batch):
+        parts.append(part.bits)
+        asked.append(part.evaluations)
+        yield At("ode-bits", sum(map(len, parts)), len(x))
+    whole, calls = (processes.gather(torch.cat(each).to(placement.device)).cpu() for each in (parts, asked))
+    value, error = mean_and_error(whole)
+    return {
+        "value": value,
+        "error": error,
+        "n": len(whole),
+        "begin": begin,
+        "evaluations": calls.double().mean().item(),
+    }
+
+
+def _given(diffusion: Diffusion, cond: Cond) -> Given:
+    def given(rows: Tensor) -> Denoiser:
+        return diffusion.given(cond[rows])
+
+    return given
+
+
+def _digits(values: Tensor) -> list[float]:
+    """As many as a figure needs."""
+    return [float(f"{value:.6g}") for value in values.tolist()]
+
+
+# --- in words ---
+
+
+def said(entry: dict[str, Any]) -> str:
+    """What must be said beside the figure."""
+    told = "told their classes" if entry["classes"] else "told nothing"
+    if entry["id"] == "ode-bits":
+        return (
+            f"Flow: {entry['n']} dequantised pictures, {told}, from t = {entry['begin']:g}; "
+            f"{entry['evaluations']:.0f} evaluations each."
+        )
+    prior, middle, decoder = (entry["parts"][part] for part in ("L_T", "L_t", "L_0"))
+    return (
+        f"Bound: L_T {prior['value']:.3g}, sum of L_t-1 {_pair(middle)}, L_0 {_pair(decoder)} bits/dim; "
+        f"{entry['steps']} steps, variance {entry['variance']}, estimates {'' if entry['clip'] else 'not '}clipped, "
+        f"{entry['n']} pictures, {told}."
+    )
+
+
+def _pair(part: dict[str, float]) -> str:
+    return f"{part['value']:.4g} ± {part['error']:.1g}"

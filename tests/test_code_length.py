@@ -1,0 +1,180 @@
+"""Bits in an evaluation: those of the bound, of the pictures that were named, said with all that they depend on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from test_evaluate import HOW, TOY, toy_model
+from tiny_training import launch
+from unnoise import data
+from unnoise.acceleration.placement import best, place
+from unnoise.cli.console import UsageError
+from unnoise.cli.curves import curves
+from unnoise.cli.evaluate import as_text, check_plot, metric_names
+from unnoise.conditions import Cond
+from unnoise.errors import UserError
+from unnoise.evaluate import evaluate, markdown
+from unnoise.likelihood.bound import VARIANCES, last, noise_of, table, whole_bound
+from unnoise.likelihood.ode import bits as flow_bits
+from unnoise.model import Model
+from unnoise.settings import EvaluateConfig
+from unnoise.training.distributed import ALONE, Processes
+
+HELD = replace(TOY, path="toy:test")
+ASK = EvaluateConfig(metrics=("bits",), bits_count=5)
+
+
+def short(model: Model, **process: Any) -> Model:
+    """The same network with twenty steps."""
+    made = type(model.diffusion)(
+        model.diffusion.net, model.diffusion.schedule, model.diffusion.predicts, steps=20, **process
+    )
+    return Model(made, model.card)
+
+
+def report(ask: EvaluateConfig = ASK, model: Model | None = None, who: Processes = ALONE, **how: Any) -> dict[str, Any]:
+    asked = replace(HOW, **how)
+    steps = list(evaluate(model or short(toy_model()), ask, asked, data.open(HELD), cache=None, processes=who))
+    assert all(0 <= step.done <= step.total for step in steps)
+    found = steps[-1].report
+    assert found is not None
+    return found
+
+
+def test_the_figure_is_that_of_the_bound() -> None:
+    """Held-out pictures in the order of an evaluation, each told its class, in the network's own placement."""
+    model = short(toy_model())
+    found = report(model=model)
+    (entry,) = found["metrics"]
+    real = data.open(HELD)
+    rows = data.order(0, 0, len(real))[:5].tolist()
+    batch = real.batch(rows)
+    diffusion = place(model.diffusion, best("auto", "float32"))
+    whole = last(
+        whole_bound(
+            lambda rows: diffusion.given(Cond(batch.label[rows])),
+            batch.x,
+            table(diffusion.schedule, 20),
+            noise_of(0, (1, 16, 16)),
+        )
+    )
+    assert entry["value"] == pytest.approx(whole.total.mean().item(), rel=1e-5)
+    assert entry["error"] == pytest.approx(whole.total.std().item() / 5**0.5, rel=1e-4)
+    assert (entry["n"], entry["steps"], entry["variance"], entry["clip"], entry["classes"]) == (
+        5, 20, "small", True, True,
+    )  # fmt: skip
+    parts = entry["parts"]
+    assert sum(part["value"] for part in parts.values()) == pytest.approx(entry["value"], rel=1e-9)
+    assert len(entry["curve"]["t"]) == len(entry["curve"]["rmse"]) == 20
+    assert entry["curve"]["t"][0] == 1
+    assert found["data"]["path"] == "toy:test"
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_what_is_asked_changes_what_is_said() -> None:
+    plain = report()["metrics"][0]
+    sub = report(replace(ASK, bits_steps=4))["metrics"][0]
+    assert (sub["steps"], sub["curve"]["t"]) == (4, [1.0, 0.75, 0.5, 0.25])
+    wide = report(replace(ASK, bits_variance="large"))["metrics"][0]
+    assert wide["variance"] == "large"
+    assert wide["parts"]["L_t"]["value"] != plain["parts"]["L_t"]["value"]
+    assert wide["parts"]["L_T"] == plain["parts"]["L_T"]
+    assert report(clip=False)["metrics"][0]["clip"] is False
+    one = report(labels=("ring",))["metrics"][0]
+    assert one["value"] != plain["value"]
+    assert report(batch=3)["metrics"][0]["value"] == pytest.approx(plain["value"], rel=1e-5)
+
+
+def test_a_learned_variance_is_used_where_there_is_one() -> None:
+    class Both(nn.Module):
+        """A mean and a spread."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.full((1,), 0.3))
+
+        def forward(self, x: torch.Tensor, time: torch.Tensor, cond: Cond) -> torch.Tensor:
+            return torch.cat([self.weight * x, torch.zeros_like(x)], 1)
+
+    base = toy_model()
+    made = type(base.diffusion)(Both(), base.diffusion.schedule, steps=20, learned_variance=True)
+    model = Model(made, base.card)
+    values = {name: report(replace(ASK, bits_variance=name), model)["metrics"][0] for name in ("auto", *VARIANCES)}
+    assert values["auto"]["variance"] == "learned"
+    assert values["auto"]["value"] == values["learned"]["value"]
+    assert len({entry["value"] for entry in values.values()}) == 3
+
+
+def test_what_cannot_be_counted_is_refused_at_once() -> None:
+    with pytest.raises(UserError, match="did not learn"):
+        report(replace(ASK, bits_variance="learned"))
+    with pytest.raises(UserError, match=r"no variance 'smal'.*small"):
+        report(replace(ASK, bits_variance="smal"))
+
+
+def test_bits_of_the_training_pictures_are_called_that() -> None:
+    model = short(toy_model())
+    known = Model(model.diffusion, replace(model.card, info={"data": "toy:test"}))
+    assert "trained on" in report(model=known)["warnings"][0]
+    assert report()["warnings"] == []
+    assert "without guidance" in report(guidance=2.0)["warnings"][0]
+
+
+def test_the_flow_says_bits_too() -> None:
+    model = short(toy_model())
+    found = report(replace(ASK, metrics=("bits", "ode-bits"), bits_count=2), model)
+    real = data.open(HELD)
+    batch = real.batch(data.order(0, 0, len(real))[:2].tolist())
+    (alone,) = flow_bits(lambda rows: model.diffusion.given(Cond(batch.label[rows])), batch.x, begin=0.05)
+    bound, flow = found["metrics"]
+    assert (flow["id"], flow["n"], flow["begin"]) == ("ode-bits", 2, 0.05)
+    assert flow["evaluations"] >= 7
+    assert flow["value"] == pytest.approx(alone.bits.mean().item(), rel=1e-4)
+    assert bound["id"] == "bits"
+    for text in (as_text(found), markdown(found)):
+        assert "evaluations each" in text
+        assert "variance small, estimates clipped, 2 pictures, told their classes" in text
+        assert "nothing was drawn" in text
+
+
+def together(who: Processes, path: str) -> None:
+    found = report(who=who)
+    Path(path, f"{who.rank}.json").write_text(json.dumps(found["metrics"]))
+
+
+@pytest.mark.slow
+def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
+    children = launch(tmp_path / "said", together, str(tmp_path), world=2)
+    assert [child.end(120) for child in children] == [0, 0], [child.said() for child in children]
+    each = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert each[0] == each[1]
+    one = report()["metrics"][0]
+    assert each[0][0]["value"] == pytest.approx(one["value"], rel=1e-5)
+    assert each[0][0]["n"] == 5
+
+
+def test_the_curves_are_a_picture_of_their_points() -> None:
+    svg = curves(report()["metrics"][0]["curve"])
+    assert svg.count('class="line"') == 2
+    for points, line in zip((20, 20), svg.split('class="line" d="M')[1:]):
+        assert line.split('"')[0].count("L") == points - 1
+    assert "nan" not in svg
+
+
+def test_a_plot_that_cannot_be_is_refused_before_anything_is_counted(tmp_path: Path) -> None:
+    assert metric_names("bits,fid,ode-bits") == ("bits", "fid", "ode-bits")
+    check_plot(tmp_path / "a.svg", ("bits",))
+    for plot, names, why in (
+        (tmp_path / "a.svg", ("frechet",), "--metrics bits"),
+        (tmp_path / "a.png", ("bits",), r"a\.svg"),
+        (tmp_path / "nowhere" / "a.svg", ("bits",), "no folder"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            check_plot(plot, names)
