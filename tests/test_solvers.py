@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,8 @@ from unnoise.samplers import (
     unipc,
     walk,
 )
-from unnoise.samplers.times import even, even_log_snr, karras
+from unnoise.samplers.dpm_solver import MIDPOINT, Rule
+from unnoise.samplers.times import even, even_log_snr, from_entries, karras
 from unnoise.schedules import (
     EDM,
     VPSDE,
@@ -478,3 +480,151 @@ def test_the_released_rule_is_not_the_corrected_one() -> None:
     second = 0.3**2 * 2  # h^2 f'' of (1 + l)^2
     alpha = schedule(schedule.time(ratios[1])).alpha.item()
     assert (released - corrected).item() == pytest.approx(alpha * third * second / 2, rel=1e-9)
+
+
+# --- diffusers' schedulers, on grids where those are right ---
+
+SHAPE = (2, 3, 4)
+
+
+def toy(x: Tensor, t: Tensor | float) -> Tensor:
+    """A network that predicts noise, told a table's entry: not linear in x, and different at every entry."""
+    return torch.tanh(x * (1 + torch.as_tensor(t, dtype=torch.float64).to(x) / 500)) + 0.3 * torch.sin(3 * x)
+
+
+def asked(schedule: Schedule, model: Callable[[Tensor, Tensor], Tensor] = toy) -> Denoiser:
+    def estimate(x: Tensor, t: Tensor) -> Estimate:
+        level = schedule(t).over(x)
+        return Estimate((x - level.sigma * model(x, 1000 * t - 1)) / level.alpha)
+
+    return Denoiser(schedule, estimate)
+
+
+def start(seed: int = 0) -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
+
+
+def compare(scheduler: Any, step: Step, steps: int, **how: Any) -> None:
+    """Their walk and ours over the entries that they visit; every state on the way."""
+    scheduler.set_timesteps(steps)
+    times = from_entries(scheduler.timesteps, 1000)
+    mine = walk(asked(LinearBeta()), start(), times, step, Seeds((0, 1), SHAPE[1:]))
+    x = start()
+    for at, (t, state) in enumerate(zip(scheduler.timesteps, mine)):
+        noise = {"variance_noise": Seeds((0, 1), SHAPE[1:])(times[at + 1])} if how else {}
+        x = scheduler.step(toy(x, t), t, x, **noise).prev_sample
+        assert torch.allclose(x, state.x, atol=3e-4 * max(1.0, x.abs().max().item())), (at, (x - state.x).abs().max())
+
+
+@pytest.mark.parametrize("spacing", ["linspace", "trailing"])
+@pytest.mark.parametrize(
+    ("order", "algorithm", "kind", "step"),
+    [
+        (1, "dpmsolver++", "midpoint", dpm_solver(1)),
+        (2, "dpmsolver++", "midpoint", dpm_solver(2)),
+        (2, "dpmsolver++", "heun", dpm_solver(2, rule=EXACT)),
+        (3, "dpmsolver++", "heun", dpm_solver(3, rule=RELEASED)),
+        (2, "dpmsolver", "midpoint", dpm_solver(2, smooth=NOISE)),
+        (2, "dpmsolver", "heun", dpm_solver(2, smooth=NOISE, rule=EXACT)),
+        (2, "sde-dpmsolver++", "midpoint", dpm_solver_sde()),
+    ],
+)
+def test_dpm_solver_beside_diffusers(order: int, algorithm: str, kind: str, step: Step, spacing: str) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    zero = {} if algorithm != "dpmsolver" else {"final_sigmas_type": "sigma_min"}
+    scheduler = diffusers.DPMSolverMultistepScheduler(
+        beta_schedule="linear", solver_order=order, algorithm_type=algorithm, solver_type=kind,
+        timestep_spacing=spacing, lower_order_final=False, **zero,
+    )  # fmt: skip
+    if zero:  # DPM-Solver on noise does not go to t = 0 there: all but the last step
+        scheduler.set_timesteps(12)
+        times = from_entries(scheduler.timesteps, 1000)
+        states = list(walk(asked(LinearBeta()), start(), times, step, silence))
+        x = start()
+        for at, t in enumerate(scheduler.timesteps[:-1]):
+            x = scheduler.step(toy(x, t), t, x).prev_sample
+            assert torch.allclose(x, states[at].x, atol=3e-4 * max(1.0, x.abs().max().item())), at
+        return
+    compare(scheduler, step, 12, **({"noise": True} if "sde" in algorithm else {}))
+
+
+@pytest.mark.parametrize(("order", "kind"), [(1, "bh2"), (2, "bh1"), (2, "bh2"), (3, "bh2"), (3, "bh1")])
+def test_unipc_beside_diffusers(order: int, kind: str) -> None:
+    """Theirs corrects at the beginning of the next step: its states are our predictions. The walk is left before the end
+    where theirs lowers order 3 there, and where its bh1 is not a number."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.UniPCMultistepScheduler(
+        beta_schedule="linear", solver_order=order, solver_type=kind, timestep_spacing="trailing"
+    )
+    for steps in (2, 5, 16):
+        scheduler.set_timesteps(steps)
+        times = from_entries(scheduler.timesteps, 1000)
+        states = list(walk(asked(LinearBeta()), start(), times, unipc(order, bh1=kind == "bh1"), silence))
+        x = start()
+        for at, t in enumerate(scheduler.timesteps[: steps - {3: 2}.get(order, kind == "bh1")]):
+            x = scheduler.step(toy(x, t), t, x).prev_sample
+            ours = states[at].x if at == steps - 1 else states[at].trail[-1].x
+            assert torch.allclose(x, ours, atol=1e-3 * max(1.0, x.abs().max().item())), at
+
+
+@pytest.mark.parametrize(("order", "rule", "kind"), [(2, MIDPOINT, "midpoint"), (2, EXACT, "heun"), (3, EXACT, "heun")])
+def test_single_steps_beside_diffusers(order: int, rule: Rule, kind: str) -> None:
+    """Theirs looks ahead at points of its grid: on one that is even in log(alpha / sigma), ours are the same ones."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DPMSolverSinglestepScheduler(
+        beta_schedule="linear",
+        solver_order=order,
+        solver_type=kind,
+        use_exponential_sigmas=True,
+        lower_order_final=True,
+    )
+    scheduler.set_timesteps(4 * order)
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        return toy(x, 300.0)
+
+    schedule = LinearBeta()
+    times = schedule.time(-scheduler.sigmas[:-1].double().log())
+    x = start()
+    for t in scheduler.timesteps[: 2 * order]:
+        x = scheduler.step(model(x, t), t, x).prev_sample
+    step = dpm_solver_single(order, rule=rule)
+    ours = last(walk(asked(schedule, model), start(), times[: 2 * order + 1 : order], step, silence))
+    assert torch.allclose(x, ours, atol=1e-3 * max(1.0, x.abs().max().item()))
+
+
+def test_plms_beside_diffusers() -> None:
+    """Theirs begins with an improved Euler step, for one call more: it is made to go on after the plain one. The last
+    step is not ours, which returns the estimate."""
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.PNDMScheduler(beta_schedule="linear", skip_prk_steps=True, timestep_spacing="leading")
+    scheduler.set_timesteps(10)
+    entries = torch.cat([scheduler.timesteps[:1], scheduler.timesteps[2:]])
+    times = from_entries(entries, 1000)
+    states = list(walk(asked(LinearBeta()), start(), times, plms(), silence))
+    x = start()
+    for at, t in enumerate(entries[:-1]):
+        x = scheduler.step(toy(x, t), t, x).prev_sample
+        scheduler.counter = max(scheduler.counter, 2)
+        assert torch.allclose(x, states[at].x, atol=3e-4 * max(1.0, x.abs().max().item())), at
+
+
+@pytest.mark.parametrize("ancestral", [False, True])
+def test_euler_beside_diffusers(ancestral: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Theirs holds x / alpha."""
+    diffusers = pytest.importorskip("diffusers")
+    kind = diffusers.EulerAncestralDiscreteScheduler if ancestral else diffusers.EulerDiscreteScheduler
+    scheduler = kind(beta_schedule="linear", timestep_spacing="trailing")
+    scheduler.set_timesteps(10)
+    schedule, seeds = LinearBeta(), Seeds((0, 1), SHAPE[1:])
+    times = from_entries(scheduler.timesteps, 1000)
+    drawn = iter([seeds(s) for s in times[1:]])
+    if ancestral:
+        module = "diffusers.schedulers.scheduling_euler_ancestral_discrete"
+        monkeypatch.setattr(f"{module}.randn_tensor", lambda *args, **kwargs: next(drawn))
+    x = start() / schedule(times[0]).alpha.float()
+    for t in scheduler.timesteps:
+        x = scheduler.step(toy(scheduler.scale_model_input(x, t), t), t, x).prev_sample
+    step = SAMPLERS["euler-ancestral" if ancestral else "euler"].make(Request())
+    ours = last(walk(asked(schedule), start(), times, step, seeds))
+    assert torch.allclose(x, ours, atol=1e-3 * max(1.0, x.abs().max().item()))
