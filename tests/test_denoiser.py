@@ -13,6 +13,7 @@ from unnoise.denoiser import (
     EPSILON,
     FLOW,
     PREDICTIONS,
+    SCORE,
     SAMPLE,
     VELOCITY,
     Diffusion,
@@ -32,6 +33,7 @@ from unnoise.objectives import (
     log_normal,
     make_draw,
     make_weight,
+    output_weight,
     min_snr,
     p2,
     simple,
@@ -55,7 +57,7 @@ from unnoise.settings import Process
 from worlds import Gaussian, Oracle
 
 SCHEDULES: list[Schedule] = [LinearBeta(), Cosine(), CosineContinuous(), Flow(), EDM(), VarianceExploding()]
-ROWS = ["eps", "x0", "v", "flow", "edm", "posterior-mean"]
+ROWS = ["eps", "x0", "v", "flow", "edm", "score", "posterior-mean"]
 
 
 def row(name: str, schedule: Schedule) -> Prediction:
@@ -74,11 +76,28 @@ def test_the_truth_in_any_row_is_the_picture(name: str, schedule: Schedule) -> N
     assert torch.allclose(mean, x, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", ["eps", "x0", "v", "flow", "edm"])
+@pytest.mark.parametrize("name", ["eps", "x0", "v", "flow", "edm", "score"])
 def test_at_time_zero_the_estimate_is_the_state(name: str) -> None:
     x = torch.randn(2, 3, dtype=torch.float64)
     for schedule in SCHEDULES:
         assert torch.equal(row(name, schedule).mean(x, torch.ones_like(x), schedule.at(0.0)), x)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("name", ROWS)
+def test_the_output_weight_is_the_plain_error_of_the_output(name: str, schedule: Schedule) -> None:
+    predicts = row(name, schedule)
+    level = schedule(torch.tensor([0.01, 0.3, 0.9], dtype=torch.float64))
+    off = torch.ones(3, 1, dtype=torch.float64)
+    moved = predicts.mean(0 * off, off, level) - predicts.mean(0 * off, 0 * off, level)
+    assert torch.allclose(output_weight(predicts)(level) * moved.square()[:, 0], torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("schedule", [EDM(), VarianceExploding(), LinearBeta()], ids=str)
+def test_a_score_network_sees_an_input_of_the_size_of_noise(schedule: Schedule) -> None:
+    level = schedule(torch.tensor([0.01, 0.3, 1.0], dtype=torch.float64))
+    shown = SCORE.scale(level) * (level.alpha.square() + level.sigma.square()).sqrt()
+    assert torch.allclose(shown, torch.ones(3, dtype=torch.float64))
 
 
 def test_rows_are_the_papers() -> None:

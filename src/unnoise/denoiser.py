@@ -81,6 +81,10 @@ SAMPLE = Prediction(lambda level: (_ones(level), _zero(level)))
 VELOCITY = Prediction(lambda level: (-level.sigma, level.alpha))  # Salimans & Ho 2022
 FLOW = Prediction(lambda level: (-_ones(level), _ones(level)))  # eps - x: Lipman et al. 2022
 
+# -sigma times the score, which is eps, seen from an x_t brought to the size of noise: where noise explodes. NCSN++ is
+# shown x_t as it is (Song et al. 2021), and has norms to bear it.
+SCORE = Prediction(EPSILON.row, lambda level: (level.alpha.square() + level.sigma.square()).rsqrt())
+
 
 def edm(spread: float = 0.5) -> Prediction:
     """EDM's preconditioned network, for data of standard deviation `spread`. Table 1 of Karras et al. 2022."""
@@ -215,14 +219,20 @@ PREDICTIONS: dict[str, Callable[[Schedule, int], Prediction]] = {
     "v": lambda schedule, steps: VELOCITY,
     "flow": lambda schedule, steps: FLOW,
     "edm": lambda schedule, steps: edm(),
+    "score": lambda schedule, steps: SCORE,
     "posterior-mean": posterior_mean,
 }
 
 
-def make_diffusion(net: nn.Module, process: Process) -> Diffusion:
-    """The diffusion that a process describes, around this network."""
+def make_prediction(process: Process, schedule: Schedule) -> Prediction:
+    """What a process asks a network for."""
     if process.predicts not in PREDICTIONS:
         raise unknown("prediction", process.predicts, PREDICTIONS)
+    return PREDICTIONS[process.predicts](schedule, process.steps)
+
+
+def make_diffusion(net: nn.Module, process: Process) -> Diffusion:
+    """The diffusion that a process describes, around this network."""
     schedule = make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
-    predicts = PREDICTIONS[process.predicts](schedule, process.steps)
+    predicts = make_prediction(process, schedule)
     return Diffusion(net, schedule, predicts, steps=process.steps, learned_variance=process.learned_variance)

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from unnoise.denoiser import Weight
+from unnoise.denoiser import Prediction, Weight, make_prediction
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import Level, Schedule
 from unnoise.settings import Process
@@ -79,6 +79,11 @@ def bound_weight(schedule: Schedule, steps: int) -> Weight:
         return torch.where(torch.isinf(before), level.snr, before - level.snr) / 2
 
     return weight
+
+
+def output_weight(predicts: Prediction) -> Weight:
+    """The network's own output unweighted, whatever it is asked for: L_simple for eps, SNR + 1 for v."""
+    return lambda level: 1 / predicts.error(level).square()
 
 
 # --- draws of t ---
@@ -183,15 +188,16 @@ def stratified(u: Tensor, index: Tensor, count: int) -> Tensor:
 # --- the rim: names ---
 
 WEIGHTS: dict[str, Callable[..., Weight]] = {
-    "simple": lambda schedule, steps: simple,
-    "x0": lambda schedule, steps: constant,
-    "truncated-snr": lambda schedule, steps: truncated_snr,
-    "snr-plus-one": lambda schedule, steps: snr_plus_one,
-    "flow": lambda schedule, steps: flow_matching,
-    "min-snr": lambda schedule, steps, gamma=5.0: min_snr(gamma),
-    "p2": lambda schedule, steps, k=1.0, gamma=1.0: p2(k, gamma),
-    "edm": lambda schedule, steps, spread=0.5: edm_weight(spread),
-    "bound": bound_weight,
+    "simple": lambda process, schedule: simple,
+    "x0": lambda process, schedule: constant,
+    "output": lambda process, schedule: output_weight(make_prediction(process, schedule)),
+    "truncated-snr": lambda process, schedule: truncated_snr,
+    "snr-plus-one": lambda process, schedule: snr_plus_one,
+    "flow": lambda process, schedule: flow_matching,
+    "min-snr": lambda process, schedule, gamma=5.0: min_snr(gamma),
+    "p2": lambda process, schedule, k=1.0, gamma=1.0: p2(k, gamma),
+    "edm": lambda process, schedule, spread=0.5: edm_weight(spread),
+    "bound": lambda process, schedule: bound_weight(schedule, process.steps),
 }
 
 DRAWS: dict[str, Callable[[int], Draw]] = {
@@ -213,7 +219,7 @@ def make_weight(process: Process, schedule: Schedule) -> Weight:
     """The weight of the loss that a process names."""
     make = _chosen("loss weight", process.weight, WEIGHTS)
     try:
-        return cast(Weight, make(schedule, process.steps, **process.weight_options))
+        return cast(Weight, make(process, schedule, **process.weight_options))
     except TypeError:
         raise UserError(f"the weight {process.weight!r} does not take {sorted(process.weight_options)}") from None
 

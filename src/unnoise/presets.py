@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from unnoise.settings import DataConfig, Fit, Process, TrainConfig, UNetConfig, Watch
 
@@ -40,6 +41,63 @@ def fashion() -> TrainConfig:
         # small batches: with some minutes to learn in, the number of steps is what is short
         fit=Fit(images=100_000, batch=32, lr=1e-3, warmup=100, decay="cosine", ema=(7_000,), ema_rampup=0.1),
         watch=Watch(log_every=20, checkpoint_every=60.0, grid_every=600, grid_rows=4, grid_steps=20),
+    )
+
+
+def fashion_ddpm() -> TrainConfig:
+    """The clothes as in DDPM: eps with its plain error, betas from 1e-4 to 0.02 in 1,000 steps."""
+    base = fashion()
+    return replace(
+        base,
+        name="fashion-ddpm",
+        about="ours, in size; process of Ho, Jain, Abbeel 2020",
+        process=replace(base.process, schedule="linear", predicts="eps", weight="simple"),
+    )
+
+
+def fashion_edm() -> TrainConfig:
+    """The clothes as in EDM: a preconditioned network, log-normal sigma, weights that make every level's loss one."""
+    base = fashion()
+    return replace(
+        base,
+        name="fashion-edm",
+        about="ours, in size; process of Karras et al. 2022, table 1",
+        process=replace(
+            base.process, schedule="edm", schedule_options={"sigma_max": 80.0}, predicts="edm", weight="edm", draw="edm"
+        ),
+        fit=replace(base.fit, clip=None),
+    )
+
+
+def fashion_flow() -> TrainConfig:
+    """The clothes by flow matching: the straight line from picture to noise, times from a logit-normal."""
+    base = fashion()
+    return replace(
+        base,
+        name="fashion-flow",
+        about="ours, in size; process of Lipman et al. 2022, times of Esser et al. 2024",
+        process=replace(base.process, schedule="flow", predicts="flow", weight="flow", draw="logit-normal"),
+    )
+
+
+def fashion_ve() -> TrainConfig:
+    """The clothes as a score model: denoising score matching at levels in geometric progression, for Langevin dynamics.
+
+    The weight is sigma^2, as in NCSN: the plain error of eps. The largest level is about the largest distance between
+    two pictures (NCSNv2's first rule), the smallest is one that nobody sees.
+    """
+    base = fashion()
+    return replace(
+        base,
+        name="fashion-ve",
+        about="ours, in size; process of Song & Ermon 2019 and 2020 (NCSN, NCSNv2), Song et al. 2021 (VE)",
+        process=replace(
+            base.process,
+            schedule="variance-exploding",
+            schedule_options={"sigma_min": 0.01, "sigma_max": 30.0},
+            predicts="score",
+            weight="simple",
+        ),
     )
 
 
@@ -171,6 +229,10 @@ def folder64() -> TrainConfig:
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "fashion": fashion,
+    "fashion-ddpm": fashion_ddpm,
+    "fashion-edm": fashion_edm,
+    "fashion-flow": fashion_flow,
+    "fashion-ve": fashion_ve,
     "toy": toy,
     "cifar10-ddpm": cifar10_ddpm,
     "cifar10-improved": cifar10_improved,

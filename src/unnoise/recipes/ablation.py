@@ -1,0 +1,58 @@
+"""What to ask the network for, and what to minimise: the trainings of table 2 of Ho et al. 2020, on data of one's own.
+
+                              posterior mean    eps
+    L, learned variance
+    L, fixed variance
+    unweighted squared error                    (L_simple)
+
+The six differ in nothing else: the same network, pictures, seeds, steps and rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from unnoise.settings import TrainConfig
+
+OBJECTIVES = {
+    "L, learned variance": {"objective": "bound", "learned_variance": True},
+    "L, fixed variance": {"objective": "bound", "learned_variance": False},
+    "unweighted squared error": {"objective": "simple", "learned_variance": False, "weight": "output"},
+}
+PREDICTED = {"posterior mean": "posterior-mean", "eps": "eps"}
+
+
+class Cell(NamedTuple):
+    """One training of the table, and with which variance its reverse steps are drawn."""
+
+    row: str
+    column: str
+    config: TrainConfig
+    sampler: str
+
+
+def cells(base: TrainConfig) -> list[Cell]:
+    """The six trainings, with the network, the data and the length of `base`."""
+    found = []
+    for row, objective in OBJECTIVES.items():
+        for column, predicts in PREDICTED.items():
+            process = replace(
+                base.process, **objective, predicts=predicts, weight_options={}, schedule_options={}, schedule="linear"
+            )
+            outputs = base.data.channels * (2 if process.learned_variance else 1)
+            found.append(
+                Cell(
+                    row,
+                    column,
+                    replace(
+                        base,
+                        name=f"{base.name}-{row}-{column}".replace(",", "").replace(" ", "-").lower(),
+                        about="an objective and a prediction of table 2 of Ho et al. 2020",
+                        process=process,
+                        net=replace(base.net, out_channels=outputs),
+                    ),
+                    "ddpm-learned" if process.learned_variance else "ddpm-large",
+                )
+            )
+    return found
