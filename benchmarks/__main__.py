@@ -2,7 +2,7 @@
 
 python -m benchmarks                # all of it, on a quiet machine: 10 minutes on two cores
 python -m benchmarks --quick        # fewer rounds and sizes: 3 minutes
-python -m benchmarks --only draw    # of draw, train, curves, memory
+python -m benchmarks --only draw    # of draw, train, curves, memory, solvers, coder, bits
 OMP_NUM_THREADS=1 python -m benchmarks --clock cpu     # where other programs run too: ratios of processor time
 """
 
@@ -19,12 +19,20 @@ from typing import Any
 
 import torch
 
-from benchmarks import draw, memory, train_step
+from benchmarks import bits, coder, draw, memory, solvers, train_step
 from benchmarks.timing import CLOCKS
 from unnoise.nn import group_norm
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = {"draw": draw.run, "train": train_step.run, "curves": train_step.curves, "memory": memory.run}
+PARTS = {
+    "draw": draw.run,
+    "train": train_step.run,
+    "curves": train_step.curves,
+    "memory": memory.run,
+    "bits": bits.run,
+    "solvers": solvers.run,
+    "coder": coder.run,
+}
 
 
 def processor() -> str:
