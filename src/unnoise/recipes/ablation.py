@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from unnoise.settings import TrainConfig
+from unnoise.settings import Process, TrainConfig
 
 OBJECTIVES = {
-    "L, learned variance": {"objective": "bound", "learned_variance": True},
-    "L, fixed variance": {"objective": "bound", "learned_variance": False},
-    "unweighted squared error": {"objective": "simple", "learned_variance": False, "weight": "output"},
+    "L, learned variance": Process(objective="bound", learned_variance=True),
+    "L, fixed variance": Process(objective="bound"),
+    "unweighted squared error": Process(objective="simple", weight="output"),
 }
 PREDICTED = {"posterior mean": "posterior-mean", "eps": "eps"}
 
@@ -38,7 +38,7 @@ def cells(base: TrainConfig) -> list[Cell]:
     for row, objective in OBJECTIVES.items():
         for column, predicts in PREDICTED.items():
             process = replace(
-                base.process, **objective, predicts=predicts, weight_options={}, schedule_options={}, schedule="linear"
+                objective, predicts=predicts, steps=base.process.steps, label_dropout=base.process.label_dropout
             )
             outputs = base.data.channels * (2 if process.learned_variance else 1)
             found.append(
