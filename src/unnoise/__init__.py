@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from unnoise.compression import compress as compress
+    from unnoise.compression import decompress as decompress
     from unnoise.denoiser import Diffusion as Diffusion
     from unnoise.model import Model as Model
     from unnoise.model import load as load
@@ -20,10 +22,12 @@ _HOMES = {
     "Diffusion": "unnoise.denoiser",
     "Model": "unnoise.model",
     "Request": "unnoise.settings",
+    "compress": "unnoise.compression",
+    "decompress": "unnoise.compression",
     "load": "unnoise.model",
 }
 
-__all__ = ["Diffusion", "Model", "Request", "load"]
+__all__ = ["Diffusion", "Model", "Request", "compress", "decompress", "load"]
 
 
 def __getattr__(name: str) -> Any:
