@@ -550,8 +550,8 @@ def test_dpm_solver_beside_diffusers(order: int, algorithm: str, kind: str, step
 
 @pytest.mark.parametrize(("order", "kind"), [(1, "bh2"), (2, "bh1"), (2, "bh2"), (3, "bh2"), (3, "bh1")])
 def test_unipc_beside_diffusers(order: int, kind: str) -> None:
-    """Theirs corrects at the beginning of the next step: its states are our predictions. The walk is left before the end
-    where theirs lowers order 3 there, and where its bh1 is not a number."""
+    """Theirs corrects at the beginning of the next step: its states are our predictions. The walk is left before its
+    end where theirs lowers order 3 there, and where its bh1 is not a number."""
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.UniPCMultistepScheduler(
         beta_schedule="linear", solver_order=order, solver_type=kind, timestep_spacing="trailing"

@@ -96,6 +96,7 @@ SAMPLERS: dict[str, Sampler] = {
         lambda request: heun(40 / request.steps, between=(0.05, 50.0), inflate=1.003),
         grid="karras",
         calls=2,
+        order=0,
         stochastic=True,
     ),
     "dpm++2m": Sampler(lambda request: dpm_solver(2), grid="even-log-snr", order=2),

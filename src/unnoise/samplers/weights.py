@@ -40,10 +40,15 @@ def combine(weights: Iterable[Weight], pictures: Iterable[Tensor]) -> Tensor:
     first, *others = zip(weights, pictures, strict=True)
     total = first[0] * first[1]
     for weight, picture in others:
-        total = total + weight * picture
+        total = total.add(picture, alpha=weight) if isinstance(weight, float) else total + weight * picture
     return total
 
 
 def pick(levels: Level, place: int) -> Level:
     """The level at one of the times."""
     return Level(levels.alpha[place], levels.sigma[place])
+
+
+def forget() -> None:
+    """Work everything out again: to measure what that costs."""
+    _remembered.cache_clear()
