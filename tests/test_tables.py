@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from test_evaluate import TOY
-from unnoise import data, nn
+from unnoise import data, nn, objectives, presets
 from unnoise.cli.main import main
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
@@ -19,6 +19,7 @@ from unnoise.evaluate import evaluate
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
+from unnoise.recipes import ablation
 from unnoise.settings import EvaluateConfig, ModelCard, Process, Request, UNetConfig
 from unnoise.tables import Result, Way, compare, ddim_ways, enough, for_budget, sampler_ways
 
@@ -123,13 +124,43 @@ def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[s
     said = json.loads(capsys.readouterr().out)
     assert [cell["calls"] for cell in said["cells"]] == [2, 3, 3, 5]
     assert {path.name for path in Path("c").iterdir()} >= {"pictures.png", "table.md", "table.json"}
-    assert main(["table", "ddim", "model", "--steps", "2,4", "--etas", "0,1", *few, "--out", "d", "--markdown"]) == 0
+    assert main(["table", "ddim", "model", "--steps", "2,4", "--etas", "1", *few, "--out", "d", "--markdown"]) == 0
     text = capsys.readouterr().out
-    assert text.count("|\n") == 2 + 2 * 3  # eta 0 and 1 and sigma-hat, on two grids
+    assert text.count("|\n") == 2 + 2 * 2  # eta 1 and sigma-hat, on two grids
     assert "eta 1, ddim-quadratic" in Path("d/table.md").read_text()
     assert main(["table", "inversion", "model", "--steps", "3", "--count", "2", "--guidance", "1,2", "--out", "e"]) == 0
     assert "exact" in capsys.readouterr().out
     assert len(json.loads(Path("e/table.json").read_text())["cells"]) == 6
+
+
+def test_the_six_trainings_are_trained_and_measured_and_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["images=16", "fit.batch=8", "net.channels=4,8", "net.groups=4", "process.steps=50", "grid_every=0"]
+    words = ["table", "ddpm", "toy", *(word for text in small for word in ("--set", text)), "--features", "judge"]
+    words += ["--steps", "2", "--count", "12", "--bits", "2", "--out", "f", "--json"]
+    assert main(words) == 0, capsys.readouterr().err
+    found = json.loads(capsys.readouterr().out)["cells"]
+    assert [(cell["row"], cell["column"]) for cell in found] == [
+        (row, column)
+        for row in ("L, learned variance", "L, fixed variance", "unweighted squared error")
+        for column in ("posterior mean", "eps")
+    ]
+    assert len({cell["bits"] for cell in found}) == 6
+    assert len(list(Path("runs").iterdir())) == 6
+    assert main(words) == 0
+    assert json.loads(capsys.readouterr().out)["cells"] == found
+    assert len(list(Path("runs").iterdir())) == 6
+
+
+def test_the_six_trainings_differ_in_what_is_asked_and_minimised_alone() -> None:
+    base = presets.fashion()
+    made = ablation.cells(base)
+    assert len({cell.config.name for cell in made}) == 6
+    for cell in made:
+        same = replace(cell.config, process=base.process, net=base.net, name=base.name, about=base.about)
+        assert same == base
+        assert cell.config.process.schedule == "linear"
+        assert cell.config.net.out_channels == (2 if "learned" in cell.row else 1)
+        assert objectives.make_objective(cell.config.process) == ("simple" if "unweighted" in cell.row else "bound")
 
 
 @pytest.mark.parametrize(
