@@ -39,6 +39,7 @@ COMMANDS = {  # name: (where, what it does)
 
 TABLES = {
     "ddim": ("table:ddim", "Steps by eta: how good few steps are, with fresh noise and without."),
+    "ddpm": ("table:ddpm", "Six trainings: what to ask the network for, and what to minimise."),
     "inversion": ("table:inversion", "Pictures to noise and back: what is left of them."),
 }
 
