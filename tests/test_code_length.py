@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from test_evaluate import HOW, TOY, toy_model
@@ -16,8 +19,8 @@ from tiny_training import launch
 from unnoise import data
 from unnoise.acceleration.placement import best, place
 from unnoise.cli.console import UsageError
-from unnoise.cli.curves import curves
-from unnoise.cli.evaluate import as_text, check_plot, metric_names
+from unnoise.cli.evaluate import as_text, check_plot, curves, metric_names
+from unnoise.cli.plot import plot
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.evaluate import evaluate, markdown
@@ -160,21 +163,23 @@ def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
     assert each[0][0]["n"] == 5
 
 
-def test_the_curves_are_a_picture_of_their_points() -> None:
-    svg = curves(report()["metrics"][0]["curve"])
-    assert svg.count('class="line"') == 2
-    for points, line in zip((20, 20), svg.split('class="line" d="M')[1:]):
-        assert line.split('"')[0].count("L") == points - 1
-    assert "nan" not in svg
+def test_the_curves_are_a_picture_of_their_points(tmp_path: Path) -> None:
+    terms, coding = curves(report()["metrics"][0]["curve"])
+    assert [len(panel.lines[""]) for panel in (terms, coding)] == [20, 20]
+    assert all(math.isfinite(x) and math.isfinite(y) for panel in (terms, coding) for x, y in panel.lines[""])
+    plot(tmp_path / "bits.png", [terms, coding])
+    with Image.open(tmp_path / "bits.png") as picture:
+        assert np.asarray(picture.convert("L")).std() > 5
 
 
 def test_a_plot_that_cannot_be_is_refused_before_anything_is_counted(tmp_path: Path) -> None:
     assert metric_names("bits,fid,ode-bits") == ("bits", "fid", "ode-bits")
     check_plot(tmp_path / "a.svg", ("bits",))
-    for plot, names, why in (
+    (tmp_path / "file").touch()
+    for file, names, why in (
         (tmp_path / "a.svg", ("frechet",), "--metrics bits"),
-        (tmp_path / "a.png", ("bits",), r"a\.svg"),
-        (tmp_path / "nowhere" / "a.svg", ("bits",), "no folder"),
+        (tmp_path / "a.jpg", ("bits",), r"a\.jpg"),
+        (tmp_path / "file" / "a.svg", ("bits",), "is a file, not a folder"),
     ):
         with pytest.raises(UsageError, match=why):
-            check_plot(plot, names)
+            check_plot(file, names)

@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, table
-from unnoise.cli.curves import curves
 from unnoise.cli.data import present
 from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
+from unnoise.cli.plot import Curves, plottable
+from unnoise.cli.plot import plot as draw_plot
 from unnoise.cli.progress import Progress
 from unnoise.cli.sample import DRAWING, known_classes, rows_for
 from unnoise.errors import unknown
 from unnoise.settings import DataConfig, EvaluateConfig, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from unnoise.data import Dataset
     from unnoise.model import Model
@@ -41,7 +42,7 @@ def evaluate(
         str | None, option("one class for all pictures; otherwise each as often as it is in the data")
     ] = None,
     plot: Annotated[
-        Path | None, option("an SVG file for the curves of bits: the terms over t, and rate and distortion")
+        Path | None, option("a .png or .svg with the curves of bits: the terms over t, and rate and distortion")
     ] = None,
     cache: Annotated[Path | None, option("a folder for features of real pictures; otherwise the user's own")] = None,
     markdown: Annotated[bool, flag("a Markdown table on stdout")] = False,
@@ -77,7 +78,7 @@ def evaluate(
     report = {"model": str(model), **report}
     if plot is not None:
         (entry,) = (entry for entry in report["metrics"] if entry["id"] == "bits")
-        plot.write_text(curves(entry["curve"]), encoding="utf-8")
+        draw_plot(plot, curves(entry["curve"]))
         say(f"written: {plot}")
     if json:
         emit(report)
@@ -101,10 +102,17 @@ def check_plot(plot: Path, names: tuple[str, ...]) -> None:
     """Raises UsageError where there will be nothing to draw, or nowhere to put it."""
     if "bits" not in names:
         raise UsageError("--plot draws the curves of bits: ask for them with --metrics bits")
-    if plot.suffix != ".svg":
-        raise UsageError(f"--plot writes SVG: name the file {plot.with_suffix('.svg')}")
-    if not plot.resolve().parent.is_dir():
-        raise UsageError(f"--plot: there is no folder {plot.resolve().parent}; make it first")
+    plottable(plot)
+
+
+def curves(found: Mapping[str, Sequence[float]]) -> list[Curves]:
+    """What each step costs over t, and the distortion over the rate: from the `curve` of a report's entry."""
+    terms = [(t, bits) for t, bits in zip(found["t"], found["bits"], strict=True) if bits > 0]
+    coding = list(zip(found["rate"], found["rmse"], strict=True))
+    return [
+        Curves({"": terms}, "t", "bits/dim", "what each step costs", log_x=True, log_y=True, marks=False),
+        Curves({"": coding}, "rate, bits/dim", "RMSE, grey levels", "progressive coding", marks=False),
+    ]
 
 
 def settings(asked: Mapping[str, Any], names: tuple[str, ...], label: str | None) -> tuple[EvaluateConfig, Request]:
