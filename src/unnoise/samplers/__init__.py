@@ -111,7 +111,7 @@ SAMPLERS: dict[str, Sampler] = {
     "unipc": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
     "unipc-2": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
     "unipc-3": Sampler(lambda request: unipc(3), grid="even-log-snr", order=4),
-    "plms": Sampler(lambda request: plms(), order=2),
+    "plms": Sampler(lambda request: plms(), grid="even-log-snr", order=2),
     "langevin": Sampler(
         lambda request: langevin(fraction(0.2), 5),
         grid="even-log-snr",

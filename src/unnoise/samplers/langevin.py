@@ -51,10 +51,11 @@ def snr(ratio: float, *, batch: bool = False) -> Share:
     """
 
     def share(pull: Tensor, z: Tensor, sigma: Weight) -> Weight:
-        pulls = pull.flatten(1).float().norm(dim=1)
+        exact = torch.promote_types(pull.dtype, torch.float32)
+        pulls = pull.flatten(1).to(exact).norm(dim=1)
         noises = math.sqrt(pull[0].numel()) * torch.ones_like(pulls)
         if batch:
-            pulls, noises = pulls.mean().expand_as(pulls), z.flatten(1).float().norm(dim=1).mean().expand_as(pulls)
+            pulls, noises = pulls.mean().expand_as(pulls), z.flatten(1).to(exact).norm(dim=1).mean().expand_as(pulls)
         rows = (-1,) + (1,) * (pull.ndim - 1)
         wide = 2 * (ratio * sigma * (noises / pulls.clamp(min=1e-30)).reshape(rows)).square()
         return torch.where(pulls.reshape(rows) > 0, wide, 0.0).to(pull)
