@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import torch
@@ -22,11 +23,13 @@ from torch import Tensor, nn
 
 from unnoise import data, noise, objectives
 from unnoise.conditions import Cond
-from unnoise.denoiser import SAMPLE, Diffusion
+from unnoise.denoiser import SAMPLE, SCORE, Diffusion
 from unnoise.guidance import classifier_free
 from unnoise.metrics.frechet import extrapolated, frechet, moments
 from unnoise.noise import generator
 from unnoise.samplers import GRIDS, State, Step, ddim, ddpm, heun, known, large, last, small, walk
+from unnoise.samplers.langevin import fraction, langevin, predictor_corrector
+from unnoise.samplers.sde import reverse_diffusion
 from unnoise.samplers.times import even, even_log_snr
 from unnoise.schedules import (
     EDM,
@@ -42,6 +45,7 @@ from unnoise.schedules import (
 )
 from unnoise.settings import DataConfig, Fit
 from unnoise.training.learner import Learner
+from unnoise.training.loop import Rows, fit
 from worlds import Gaussian, Mixture
 
 HERE = Path(__file__).resolve().parent
@@ -383,6 +387,91 @@ def frechet_bias() -> Figure:
     return figure
 
 
+# --- score-models.md ---
+
+
+class Points(NamedTuple):
+    """A batch of points of a plane."""
+
+    x: Tensor
+
+
+class Plane(nn.Module):
+    """A small network of points: three layers, told the logarithm of the noise."""
+
+    def __init__(self, width: int = 128) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(3, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+        self.out = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
+        out: Tensor = self.out(self.layers(torch.cat([x, time[:, None] / 500 - 1], dim=1)))
+        return out
+
+
+def score_model(world: Mixture, schedule: Schedule) -> Diffusion:
+    """Denoising score matching on points of `world`, by the loop that trains everything else."""
+
+    def batches() -> Iterator[Points]:
+        means, step = torch.tensor(world.means), 0
+        while True:
+            key = generator("points", step)
+            which = torch.multinomial(torch.tensor(world.weights), 256, replacement=True, generator=key)
+            yield Points(means[which] + world.std * torch.randn(256, 2, generator=key))
+            step += 1
+
+    def loss(batch: Points, rows: Rows) -> Tensor:
+        t = objectives.table_steps(1000)(rows.uniform("time"), schedule)
+        return diffusion.loss(batch.x, t, noise=rows.normal((2,), "noise"), weight=objectives.simple)
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        diffusion = Diffusion(Plane(), schedule, SCORE)
+    how = Fit(images=256 * 3000, batch=256, lr=2e-3, warmup=50, decay="cosine", ema=(20_000,))
+    for _ in fit(diffusion.net, batches(), loss, how):
+        pass
+    return diffusion.eval()
+
+
+def score_field() -> Figure:
+    """A score model of a mixture: its field beside the exact one at two levels, and what annealed Langevin draws."""
+    world, schedule = Mixture(), VarianceExploding(sigma_min=0.02, sigma_max=4.0)
+    made = score_model(world, schedule).given(Cond())
+    truth = world.denoiser(schedule)
+    figure, each = plt.subplots(2, 3, figsize=(9.2, 6.2))
+    edge = torch.linspace(-2.2, 2.2, 17)
+    grid = torch.cartesian_prod(edge, edge)
+    for row, sigma in zip(each, (0.25, 1.0)):
+        t = schedule.time(torch.tensor(-math.log(sigma), dtype=torch.float64))
+        fields = []
+        for axes, denoiser, name in zip(row, (truth, made), ("exact", "learned")):
+            mixture_density(axes, world)
+            with torch.no_grad():
+                pull = (denoiser(grid.double() if name == "exact" else grid, t).mean - grid).float()  # sigma^2 score
+            fields.append(pull)
+            axes.quiver(*grid.T, *pull.T, color=BLUE, angles="xy", scale_units="xy", scale=4, width=0.0035)
+            axes.set_title(f"{name} score, sigma = {sigma:g}")
+        off = ((fields[1] - fields[0]).square().sum(1).mean() / fields[0].square().sum(1).mean()).sqrt()
+        row[1].set_xlabel(f"root mean square error {100 * off:.0f} % of the field's", fontsize=8)
+    count = 400
+    corrected = predictor_corrector(reverse_diffusion(), fraction(0.02))
+    start = schedule.at(1.0).sigma.item() * torch.randn(count, 2, generator=generator("langevin"))
+    for axes, step, times, name in (
+        (each[0, 2], langevin(fraction(0.1), 20), even_log_snr(high=3.9)(schedule, 30), "annealed Langevin"),
+        (each[1, 2], corrected, even(schedule, 200), "predictor-corrector"),
+    ):
+        mixture_density(axes, world)
+        end = last(walk(made, start, times, step, white((count, 2), name)))
+        axes.plot(end[:, 0], end[:, 1], ".", color=BLUE, markersize=2.6, alpha=0.8)
+        near = torch.cdist(end, torch.tensor(world.means)).argmin(1).bincount(minlength=3) / count
+        axes.set_title(f"{name}, learned")
+        shares = ", ".join(f"{share:.2f}" for share in near.tolist())
+        axes.set_xlabel(f"shares {shares}; of the data {', '.join(map(str, world.weights))}", fontsize=8)
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "schedules": schedules,
     "noising": noising,
@@ -395,6 +484,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "guidance": guidance,
     "averages": averages,
     "frechet": frechet_bias,
+    "score-field": score_field,
 }
 
 

@@ -213,3 +213,19 @@ def test_rows_and_lines() -> None:
     assert names_of_lines(plain, 3) == ["0-2", "3-5", "6"]
     assert file_name("T-shirt/top") == "t-shirt-top"
     assert file_name("../../etc") == "etc"
+
+
+def test_a_strip_shows_what_the_model_thought(folder: Path) -> None:
+    """A line a picture: noise, estimates, and at its end the picture itself."""
+    assert (
+        main(["sample", "toy", "--seeds", "0-1", "--labels", "1", "--steps", "20", "--strip", "s.png", "--out", "o"])
+        == 0
+    )
+    picture = pixels("o/seed-000000-sneaker.png")
+    with Image.open("s.png") as strip:
+        width, height = strip.size
+        enlarged = np.repeat(np.repeat(picture, 7, 0), 7, 1)  # 8 pixels are shown as 56
+        last = np.asarray(strip.convert("L"))[3 : 3 + 56, width - 3 - 56 : width - 3]
+    assert (last == enlarged).all()
+    assert height == 2 * (56 + 3) + 3
+    assert width > 9 * (56 + 3)

@@ -99,6 +99,9 @@ def sample(
     grid_file: Annotated[
         Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line a class")
     ] = None,
+    strip: Annotated[
+        Path | None, option("one PNG with what the model thinks on its way, a line a picture, from noise to the end")
+    ] = None,
     animation: Annotated[Path | None, option("from noise to pictures, step by step: a .gif or an .mp4")] = None,
     columns: Annotated[
         int | None, option("pictures in a line of the grid", validator=within(1, 10_000, "columns"))
@@ -117,9 +120,9 @@ def sample(
     from unnoise.cli import pictures
 
     existing(model, "model")
-    if out is None and grid_file is None and animation is None:
+    if out is None and grid_file is None and animation is None and strip is None:
         out = Path("samples")
-    for path, what in ((out, "pictures"), (grid_file, "the grid"), (animation, "the animation")):
+    for path, what in ((out, "pictures"), (grid_file, "the grid"), (animation, "the animation"), (strip, "the strip")):
         if path is not None:
             writable(path, what)
     with asking():
@@ -143,10 +146,10 @@ def sample(
     written: list[dict[str, Any]] = []
     kept: list[Drawn] = []
     start = time.perf_counter()
-    for drawn in draw(loaded, request, rows, walk=animation is not None):
+    for drawn in draw(loaded, request, rows, walk=animation is not None or strip is not None):
         if out is not None:
             written += write(out, drawn, recipe, metadata=metadata, previews=request.previews)
-        if grid_file is not None or animation is not None:
+        if grid_file is not None or animation is not None or strip is not None:
             kept.append(drawn)
     seconds = time.perf_counter() - start
 
@@ -157,9 +160,14 @@ def sample(
         )
         about = recipe | {"together": seeds_text(rows), "columns": columns, "size": list(loaded.card.size[::-1])}
         pictures.write_png(grid_file, sheet, about if metadata else None)
+    if strip is not None:
+        lines = [thoughts(d) for d in kept]
+        names = [f"{seed}" if label is None else f"{seed} {label}" for seed, label in rows]
+        flat = [pixels for line in lines for pixels in line]
+        pictures.write_png(strip, pictures.grid(flat, columns=len(lines[0]), rows=names, scale=scale), None)
     if animation is not None and animate is not None:
         animate(animation, frames(kept, columns, names_of_lines(rows, columns), scale), 4.0)
-    report(written, grid_file, animation, seconds, len(rows), recipe, as_json=json)
+    report(written, grid_file, animation, strip, seconds, len(rows), recipe, as_json=json)
 
 
 # ------------------------------------------------------------------------------------------------- what is asked
@@ -246,6 +254,13 @@ def draw(model: Model, request: Request, rows: Sequence[Row], *, walk: bool, sil
                     yield Drawn(
                         frame.rows.start + i, row, together, pixels[i], [(step, batch[i]) for step, batch in previews]
                     )
+
+
+def thoughts(drawn: Drawn, most: int = 9) -> list[Pixels]:
+    """The noise, estimates evenly between, and the picture: `most` of them, or as many as there are."""
+    way = [pixels for _, pixels in drawn.previews] + [drawn.pixels]
+    count = min(most, len(way))
+    return [way[round(i * (len(way) - 1) / max(count - 1, 1))] for i in range(count)]
 
 
 def as_bytes(pictures: Tensor) -> NDArray[np.uint8]:
@@ -348,6 +363,7 @@ def report(
     written: Sequence[dict[str, Any]],
     grid_file: Path | None,
     animation: Path | None,
+    strip: Path | None,
     seconds: float,
     count: int,
     recipe: dict[str, Any],
@@ -356,17 +372,15 @@ def report(
 ) -> None:
     """What was drawn, and where it is."""
     if as_json:
-        emit(
-            recipe
-            | {"pictures": list(written), "grid": grid_file, "animation": animation, "seconds": round(seconds, 3)}
-        )
+        files = {"grid": grid_file, "animation": animation, "strip": strip}
+        emit(recipe | {"pictures": list(written), **files, "seconds": round(seconds, 3)})
         return
     if written:
         folder = Path(written[0]["path"]).parent
         show(
             str(folder / Path(written[0]["path"]).name) if len(written) == 1 else f"{len(written)} pictures in {folder}"
         )
-    for path in (grid_file, animation):
+    for path in (grid_file, animation, strip):
         if path is not None:
             show(str(path))
     say(f"{count} pictures in {duration(seconds)}, {count / seconds:.3g} a second")
