@@ -302,6 +302,10 @@ def test_what_cannot_be_is_refused_with_its_reason(model: Model) -> None:
             compression.send(model, BYTES, **wrong_way)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="without classes"):
         unnoise.compress(model, BYTES, label="shirt")
+    file = compressed.read(data, "it")
+    forged = compressed.write(replace(file.header, label=3), file.payload)
+    with pytest.raises(UserError, match="told class 3"):
+        unnoise.decompress(model, forged)
 
 
 def test_grey_in_a_colour_file_and_an_image_are_the_same_picture(model: Model) -> None:

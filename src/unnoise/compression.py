@@ -115,6 +115,8 @@ def receive(
         )
     if header.shape != model.shape:
         raise UserError(f"{where}: a picture of {_size(header.shape)}, and this model's are {_size(model.shape)}")
+    if header.label is not None and header.label > (model.reader.null or len(model.classes) - 1):
+        raise UserError(f"{where}: told class {header.label}, which this model does not have: the file is damaged")
     coder.coding()
     cond = NOTHING if header.label is None else Cond(torch.tensor([header.label]))
     plan = coder.Plan(header.seed, header.bits, "draw" if header.draws else "nearest", 1 / model.diffusion.steps)
