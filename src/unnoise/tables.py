@@ -36,7 +36,7 @@ class Way:
 
 
 class Result(NamedTuple):
-    """What a way gave: its evaluation, the network calls and the seconds a picture, and the first pictures as bytes."""
+    """What a way gave: its evaluation, the network calls and the seconds a picture, and some pictures as bytes."""
 
     way: Way
     report: Mapping[str, Any]
@@ -91,7 +91,7 @@ def compare(
     judges = find_judges(ask, model.card.classes, pictures)
     for way, request in zip(ways, requests, strict=True):
         asked = None if "none" in request.labels else model.reader.read(request.labels).label
-        seen = _Seen(show)
+        seen = _Seen(min(show, ask.count), ask.count)
         for at in measure(
             seen.drawn(generate(model, request), asked),
             model.card.classes,
@@ -105,22 +105,25 @@ def compare(
 
 
 class _Seen:
-    """What passes on its way to the measure: the first pictures, the calls, the seconds."""
+    """What passes on its way to the measure: some pictures, evenly from all; the calls, the seconds."""
 
-    def __init__(self, show: int) -> None:
-        self.show, self.first, self.calls, self.count = show, torch.zeros(0, dtype=torch.uint8), 0, 0
+    def __init__(self, show: int, count: int) -> None:
+        self.wanted = {(2 * i + 1) * count // (2 * show) for i in range(show)}
+        self.shown: list[Tensor] = []
+        self.calls, self.count = 0, 0
 
     def drawn(self, frames: Iterable[Frame], asked: Tensor | None) -> Iterator[Drawn]:
         for frame in frames:
             if frame.pictures is not None and frame.done:
-                new = to_bytes(frame.pictures[: max(0, self.show - self.count)])
-                self.first = new if self.count == 0 else torch.cat([self.first, new])
+                here = [i for i in range(len(frame.pictures)) if self.count + i in self.wanted]
+                self.shown.append(to_bytes(frame.pictures[here]))
                 self.count += len(frame.pictures)
                 self.calls = frame.calls
                 yield Drawn(frame.pictures, None if asked is None else asked[frame.rows])
 
     def result(self, way: Way, report: Mapping[str, Any]) -> Result:
-        return Result(way, report, self.calls, report["seconds"]["drawing"] / self.count, self.first)
+        seconds = report["seconds"]["drawing"] / self.count
+        return Result(way, report, self.calls, seconds, torch.cat(self.shown))
 
 
 def _about(request: Request) -> dict[str, Any]:

@@ -48,8 +48,16 @@ def plot(path: Path, panels: Sequence[Curves]) -> None:
         axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
         if panel.log_x:
             axes.set_xscale("log")
+            at = sorted({x for points in panel.lines.values() for x, _ in points})
+            if len(at) <= 12:  # each number that was asked for, as it is
+                axes.set_xticks(at, [f"{x:g}" for x in at], fontsize=8)
+                axes.minorticks_off()
         if panel.log_y:
             axes.set_yscale("log")
+            heights = [y for points in panel.lines.values() for _, y in points if y > 0]
+            if heights and max(heights) < 100 * min(heights):  # plain numbers, also between the powers of ten
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(alpha=0.25)
         if len(panel.lines) > 1:
             axes.legend(fontsize=8, frameon=False)
