@@ -11,7 +11,6 @@ import io
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from cyclopts import Parameter
@@ -202,12 +201,15 @@ def test_help_and_wrong_questions_need_no_torch_and_little_time() -> None:
 
 
 def test_help_is_quick() -> None:
-    def once() -> float:
-        start = time.perf_counter()
-        assert unnoise("--help").returncode == 0
-        return time.perf_counter() - start
+    """In seconds of the processor, which a busy machine does not stretch: torch alone would take more."""
 
-    assert min(once() for _ in range(5)) < 0.3
+    def once() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert unnoise("--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(once() for _ in range(5)) < 0.5
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
