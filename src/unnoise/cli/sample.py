@@ -343,7 +343,7 @@ def names_of_lines(rows: Sequence[Row], columns: int) -> list[str]:
     names = []
     for line in lines:
         labels = {label for _, label in line}
-        seeds = f"{line[0][0]}" if len(line) == 1 else f"{line[0][0]}-{line[-1][0]}"
+        seeds = f"{line[0][0]}" if line[0][0] == line[-1][0] else f"{line[0][0]}-{line[-1][0]}"
         names.append(labels.pop() or seeds if len(labels) == 1 else seeds)
     return [str(name) for name in names]
 
