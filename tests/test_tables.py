@@ -136,7 +136,7 @@ def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[s
 def test_the_six_trainings_are_trained_and_measured_and_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["images=16", "fit.batch=8", "net.channels=4,8", "net.groups=4", "process.steps=50", "grid_every=0"]
     words = ["table", "ddpm", "toy", *(word for text in small for word in ("--set", text)), "--features", "judge"]
-    words += ["--steps", "2", "--count", "12", "--bits", "2", "--out", "f", "--json"]
+    words += ["--steps", "2", "--count", "12", "--bits", "2", "--held", "toy:test", "--out", "f", "--json"]
     assert main(words) == 0, capsys.readouterr().err
     found = json.loads(capsys.readouterr().out)["cells"]
     assert [(cell["row"], cell["column"]) for cell in found] == [

@@ -236,6 +236,7 @@ def ddpm(
     count: EACH = 1000,
     bits: Annotated[int, option("pictures whose bits are counted", validator=within(1, 1_000_000, "pictures"))] = 32,
     bits_steps: Annotated[int, option("steps of the bound; 0: all", validator=within(0, 100_000, "steps"))] = 0,
+    held: Annotated[str | None, option("the pictures whose bits are counted; otherwise those trained on")] = None,
     features: Annotated[str, option("inception, a weight file of it, a shipped classifier, or a directory")] = "auto",
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps")] = None,
     out: OUT = Path("table-ddpm"),
@@ -257,6 +258,8 @@ def ddpm(
         if not isinstance(asked.config, TrainConfig):
             raise UsageError(f"{what} is no diffusion model: the table is of six ways to train one")
         present(asked.config.data.path)
+        if held is not None:
+            present(held)
     for path, kind in ((runs, "runs"), (out, "the table")):
         writable(path, kind)
     from unnoise import data as pictures
@@ -271,6 +274,7 @@ def ddpm(
     asked = fitting(asked, len(find(asked.config.data.path).classes))
     assert isinstance(asked.config, TrainConfig)
     real = pictures.open(asked.config.data)
+    kept = real if held is None else pictures.open(dataclasses.replace(asked.config.data, path=held))
     blocks, found = {}, {}
     table_cells = cells(asked.config)
     for at, cell in enumerate(table_cells, start=1):
@@ -281,15 +285,15 @@ def ddpm(
             return code
         loaded = models.load(path)
         how = Request(sampler=cell.sampler, steps=steps, device=device or "auto")
-        ask = EvaluateConfig(
-            metrics=("frechet", "kernel", "bits"),
-            count=count,
-            features=features,
-            bits_count=bits,
-            bits_steps=bits_steps,
-        )
-        report = measured(loaded, ask, how, real, home() / "features")
-        found[cell.row, cell.column] = {entry["id"]: entry["value"] for entry in report["metrics"]} | {"run": str(path)}
+        ask = EvaluateConfig(count=count, features=features, bits_count=bits, bits_steps=bits_steps)
+        entries = [
+            entry
+            for names, pictures_of in ((FIGURES, real), (("bits",), kept))
+            for entry in measured(
+                loaded, dataclasses.replace(ask, metrics=names), how, pictures_of, home() / "features"
+            )["metrics"]
+        ]
+        found[cell.row, cell.column] = {entry["id"]: entry["value"] for entry in entries} | {"run": str(path)}
         seeds = tuple(range(shown))
         blocks[cell.row, cell.column] = draw(loaded, dataclasses.replace(how, seeds=seeds)).pixels
     names = list(dict.fromkeys(cell.column for cell in table_cells))
