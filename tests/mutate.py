@@ -107,7 +107,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("conditions.py", "torch.cat([self.label, other.label])", "torch.cat([other.label, self.label])"),
     ("patch.py", "    finally:\n        restore(undo)", "    finally:\n        pass"),
     ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),
-    ("generate.py", "math.hypot(begin.alpha.item(), begin.sigma.item())", "begin.alpha.item()"),
+    ("generate.py", "math.hypot(level.alpha.item(), level.sigma.item())", "level.alpha.item()"),
     ("model.py", "uniform((), seed,", "uniform((), 0,"),
 ]  # fmt: skip
 

@@ -22,10 +22,10 @@ from unnoise.conditions import Cond
 from unnoise.editing import exact, linear, own_level, plane, preserving, residual, strip, target_level
 from unnoise.editing.inversion import silence
 from unnoise.errors import UserError, unknown
-from unnoise.generate import Start, conditions, generate, told
+from unnoise.generate import Start, conditions, deviation, generate, times_of, told
 from unnoise.model import Model
 from unnoise.noise import Seeds
-from unnoise.samplers import State, Step, find, find_grid, walk
+from unnoise.samplers import State, Step, find, walk
 from unnoise.settings import Request
 
 CONVENTIONS: dict[str, Callable[[], Step]] = {"own": own_level, "target": target_level, "exact": exact}
@@ -53,7 +53,7 @@ def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str
     up = CONVENTIONS[convention]()
     placement = best(how.device, how.precision)
     diffusion = place(model.diffusion, placement)
-    times = _times(model, how)
+    times = times_of(model, how)
     how = replace(how, clip=False, threshold=None)
     noises, misses = [], []
     for first in range(0, len(x), how.batch):
@@ -67,14 +67,13 @@ def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str
             before = after
         noises.append(before.x.cpu())
         misses.append(worst)
-    noise, top = torch.cat(noises), model.diffusion.schedule(times[0])
-    prior = math.hypot(top.alpha.item(), top.sigma.item())
+    noise, prior = torch.cat(noises), deviation(model.diffusion.schedule(times[0]))
     return Inverted(noise, torch.cat(misses), noise.std().item() / prior)
 
 
 def from_noise(model: Model, noise: Tensor, how: Request) -> Start:
     """To draw from this noise, as `invert` found it: with the sampler ddim and the same steps and grid."""
-    return Start(noise, _times(model, how)[0].item())
+    return Start(noise, times_of(model, how)[0].item())
 
 
 class Survived(NamedTuple):
@@ -146,7 +145,7 @@ def shared(model: Model, request: Request, t: float) -> Start:
     Draw with a sampler that adds noise: ddpm, or ddim with eta. Fig. 7 and App. D of Ho et al. 2020.
     """
     one = replace(request, seeds=request.seeds[:1], labels=request.labels[:1])
-    whole = _times(model, request)
+    whole = times_of(model, request)
     placement = best(request.device, request.precision)
     noise = Seeds(one.seeds, model.shape, placement.device)
     begin, scale = _begin(model, request)
@@ -161,15 +160,7 @@ def shared(model: Model, request: Request, t: float) -> Start:
     return Start(x.cpu().expand(len(request.seeds), *x.shape[1:]), t)
 
 
-def _times(model: Model, how: Request) -> Tensor:
-    """The times that `generate` would take."""
-    sampler = find(model.card.sampler if how.sampler == "auto" else how.sampler)
-    grid = find_grid(sampler.grid if how.grid == "auto" else how.grid, model.diffusion.steps)
-    return grid(model.diffusion.schedule, how.steps)
-
-
 def _begin(model: Model, how: Request) -> tuple[float, float]:
     """Where walks begin, and the deviation of the noise there."""
-    t = _times(model, how)[0]
-    level = model.diffusion.schedule(t)
-    return t.item(), math.hypot(level.alpha.item(), level.sigma.item())
+    t = times_of(model, how)[0]
+    return t.item(), deviation(model.diffusion.schedule(t))

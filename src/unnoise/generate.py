@@ -25,6 +25,7 @@ from unnoise.model import Model, Reader
 from unnoise.noise import Seeds
 from unnoise.pictures import Pictures
 from unnoise.samplers import Sampler, find, find_grid, walk
+from unnoise.schedules import Level
 from unnoise.settings import Request
 
 
@@ -68,9 +69,7 @@ def generate(model: Model, request: Request, start: Start | None = None) -> Iter
     placement = best(request.device, request.precision)
     diffusion = place(model.diffusion, placement)
     cond = conditions(model.reader, request)
-    times = find_grid(sampler.grid if request.grid == "auto" else request.grid, model.diffusion.steps)(
-        model.diffusion.schedule, request.steps
-    )
+    times = times_of(model, request)
     if start is not None:
         times = start.cut(times)
     step, steps = sampler.make(request), len(times) - 1
@@ -81,8 +80,7 @@ def generate(model: Model, request: Request, start: Start | None = None) -> Iter
         asked = Counted(told(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement))
         denoiser = Denoiser(diffusion.schedule, asked)
         if start is None:
-            begin = diffusion.schedule(times[0])
-            x = noise.start() * math.hypot(begin.alpha.item(), begin.sigma.item())
+            x = noise.start() * deviation(diffusion.schedule(times[0]))
         else:
             x = start.x[rows].to(placement.device)
         for at, state in enumerate(walk(denoiser, x, times, step, noise), start=1):
@@ -92,6 +90,18 @@ def generate(model: Model, request: Request, start: Start | None = None) -> Iter
             elif at in shown:
                 pictures = model.codec.decode(state.trail[-1].mean).cpu()
             yield Frame(rows, at, steps, pictures, asked.calls)
+
+
+def times_of(model: Model, request: Request) -> Tensor:
+    """The times at which the walks of a request stop. Raises UserError for a grid that has not so many."""
+    sampler = find(model.card.sampler if request.sampler == "auto" else request.sampler)
+    grid = find_grid(sampler.grid if request.grid == "auto" else request.grid, model.diffusion.steps)
+    return grid(model.diffusion.schedule, request.steps)
+
+
+def deviation(level: Level) -> float:
+    """The standard deviation of the noise that walks from this level begin in."""
+    return math.hypot(level.alpha.item(), level.sigma.item())
 
 
 class Counted:

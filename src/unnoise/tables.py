@@ -20,9 +20,8 @@ from torch import Tensor
 from unnoise.codec import to_bytes
 from unnoise.data import Dataset
 from unnoise.evaluate import Drawn, Progress, find_judges, labels_for, measure
-from unnoise.generate import Frame, check, generate
+from unnoise.generate import Frame, check, generate, times_of
 from unnoise.model import Model
-from unnoise.samplers import find_grid
 from unnoise.settings import EvaluateConfig, Request
 
 
@@ -84,9 +83,7 @@ def compare(
         request = replace(way.request, seeds=seeds)
         request = replace(request, labels=labels_for(model.card.classes, ask.count, request, pictures))
         check(model, request)
-        find_grid("even" if request.grid == "auto" else request.grid, model.diffusion.steps)(
-            model.diffusion.schedule, request.steps
-        )
+        times_of(model, request)
         requests.append(request)
     judges = find_judges(ask, model.card.classes, pictures)
     for way, request in zip(ways, requests, strict=True):

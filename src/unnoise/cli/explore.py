@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
 AS_JSON = Annotated[bool, flag("one JSON document on stdout")]
 LABEL = Annotated[str | None, option("the class that all pictures are told; 'none': no class")]
-PLAIN = {k: v for k, v in DRAWING.items() if k not in ("previews", "eta", "sampler", "threshold")}
-PLAIN = {**PLAIN, "seeds": None, "labels": None, "previews": None, "eta": None, "sampler": None, "threshold": None}
-MIXED = {**{k: v for k, v in DRAWING.items() if k != "previews"}, "seeds": None, "labels": None, "previews": None}
+MIXED = {**DRAWING, **dict.fromkeys(("seeds", "labels", "previews"))}
+PLAIN = {**MIXED, **dict.fromkeys(("eta", "sampler", "threshold"))}
 
 
 @with_settings(Request, **PLAIN, clip=None)
@@ -316,10 +314,7 @@ def save_noise(path: Path, noise: Tensor, about: dict[str, Any]) -> None:
 
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file({"noise": noise.contiguous()}, beside, metadata={"unnoise": json.dumps(about, default=str)})
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    from unnoise.cli.pictures import publish
+
+    metadata = {"unnoise": json.dumps(about, default=str)}
+    publish(path, lambda beside: save_file({"noise": noise.contiguous()}, beside, metadata=metadata))

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from unnoise.tables import Result, Way
 
 MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "judge": None}
-HOW = {"seeds": None, "labels": None, "previews": None, "steps": None, "sampler": None, "eta": None, "grid": None}
-DRAWN = {**{k: v for k, v in DRAWING.items() if k not in HOW}, **HOW}
+DRAWN = {**DRAWING, **dict.fromkeys(("seeds", "labels", "previews", "steps", "sampler", "eta", "grid"))}
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
 DATA = Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")]
 OUT = Annotated[Path, option("a folder for the table, the pictures and the plot")]
@@ -80,12 +79,7 @@ def compare(
         f"The cheapest within 5 % of the best: --sampler {chosen.way.row} --steps {chosen.way.column}" if chosen else ""
     )
     keep(out, results, head, rows, [*words, advice])
-    from unnoise.cli.plot import Curves
-
-    lines = {name: [(float(r.calls), value(r)) for r in results if r.way.row == name] for name in names}
-    curves(
-        out, [Curves(lines, "network calls a picture", f"Frechet distance ({ask.count:,} pictures)", "", True, True)]
-    )
+    curves(out, results, f"Frechet distance ({ask.count:,} pictures)")
     document = {"model": str(model), **as_document(results), "best": [place(r.way) for r in best]}
     answer(document, out, head, rows, [*words, advice], markdown=markdown, json=json)
 
@@ -133,10 +127,7 @@ def ddim(
     )
     second = ("kernel distance", *head[1:])
     keep(out, results, head, rows, [note], also=(second, kernel))
-    from unnoise.cli.plot import Curves
-
-    lines = {name: [(float(r.calls), value(r)) for r in results if r.way.row == name] for name in names}
-    curves(out, [Curves(lines, "network calls a picture", "Frechet distance", "", True, True)])
+    curves(out, results, "Frechet distance")
     document = {"model": str(model), **as_document(results)}
     answer(document, out, head, rows, [table(kernel, head=second, ragged=True), note], markdown=markdown, json=json)
 
@@ -452,16 +443,19 @@ def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def curves(out: Path, panels: Sequence[Any]) -> None:
-    """plot.png, where matplotlib is there; otherwise the word that it is not."""
-    from unnoise.cli.plot import plot, plottable
+def curves(out: Path, results: Sequence[Result], up: str) -> None:
+    """plot.png, a curve a row, where matplotlib is there; otherwise the word that it is not."""
+    from unnoise.cli.plot import Curves, plot, plottable
 
     try:
         plottable(out / "plot.png")
     except UsageError as error:
         say(f"no plot: {error}")
         return
-    plot(out / "plot.png", panels)
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for r in results:
+        lines.setdefault(r.way.row, []).append((float(r.calls), value(r)))
+    plot(out / "plot.png", [Curves(lines, "network calls a picture", up, log_x=True, log_y=True)])
 
 
 def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2) -> Image.Image:
