@@ -161,6 +161,8 @@ def override(config: T, values: Mapping[str, Any], where: str = "") -> T:
     for name, key in sorted(keys.items(), key=lambda pair: pair[1][-1] != "kind"):  # what it is, then how
         holder = data
         for part in key[:-1]:
+            if holder[part] is None:
+                holder[part] = {}
             holder = holder[part]
         if key[-1] == "kind" and holder["kind"] != values[name]:
             _switch(config, key, holder, values[name], where)
@@ -189,6 +191,7 @@ def _find(config: Any, name: str, where: str) -> Key:
     found = [key for key in keys if key[-len(wanted) :] == wanted]
     if wanted in found:
         return wanted
+    found = [key for key in found if len(key) == min(map(len, found))]  # `net.width` before `net.text.width`
     if len(found) == 1:
         return found[0]
     if found:
@@ -213,9 +216,10 @@ def _other_kinds(config: Any, key: Key = ()) -> Iterator[Key]:
 
 
 def _kinds(hint: Any) -> dict[str, Any]:
-    """The dataclasses of a union under what their field `kind` says: {"unet": UNetConfig, "dit": DiTConfig}."""
+    """The dataclasses of a union under what their field `kind` says: {"unet": UNetConfig, "dit": DiTConfig}; one that
+    has no such field, beside None, under nothing."""
     options = [o for o in get_args(hint) if dataclasses.is_dataclass(o)]
-    return {str(next(f.default for f in dataclasses.fields(o) if f.name == "kind")): o for o in options}
+    return {str(next((f.default for f in dataclasses.fields(o) if f.name == "kind"), "")): o for o in options}
 
 
 def _record(cls: Any, data: Any, place: Place, base: Any) -> Any:

@@ -12,8 +12,34 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True)
+class TextConfig:
+    """A text encoder trained with the network that it speaks to: a small transformer over the tokens of a caption."""
+
+    vocabulary: int = 1024  # rows of the token table; the tokenizer learns at most so many
+    length: int = 32  # tokens of a caption, with its begin and its end; longer ones are cut, and that is said
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    """A copy of a U-Net's way down that reads a drawing and speaks to the U-Net's skips. Zhang et al. 2023."""
+
+    channels: int = 3  # of the drawing
+    order: Literal["rgb", "bgr"] = "rgb"  # of its channels
+    hint: tuple[int, ...] = (16, 32, 96, 256)  # widths of the network that reads it
+    scale: int = 8  # pixels of the drawing a pixel of x, a power of two: 8 for latents, 1 for pixels
+    pooled: bool = False  # its residuals are spatial means (`global_pool_conditions`)
+
+
+@dataclass(frozen=True)
 class UNetConfig:
-    """The DDPM U-Net and its improved (ADM) options. Ho et al. 2020, App. B; Dhariwal & Nichol 2021, sec. 3."""
+    """The DDPM U-Net and its descendants' options: improved DDPM, ADM, latent diffusion.
+
+    Ho et al. 2020, App. B; Dhariwal & Nichol 2021, sec. 3; Rombach et al. 2022. Where words are told (`context`, `text`)
+    a level that attends has transformers in place of plain attention; `controls` are control networks beside it.
+    """
 
     kind: Literal["unet"] = "unet"
     size: int = 32  # pixels, height and width; the network itself takes any multiple of 2 ** (levels - 1)
@@ -23,7 +49,7 @@ class UNetConfig:
     blocks: int = 2  # residual blocks a level on the way down; one more on the way up
     attention: tuple[bool, ...] = (False, True, False, False)  # which levels attend
     middle_attention: bool = True
-    heads: int | None = None  # number of heads; None: by head_width
+    heads: int | tuple[int, ...] | None = None  # number of heads, or one a level; None: by head_width
     head_width: int | None = None  # width of a head; both None: one head over all channels
     dropout: float = 0.0
     groups: int = 32  # of GroupNorm
@@ -35,11 +61,22 @@ class UNetConfig:
     frequency_shift: float = 1.0  # frequencies are 1e4 ** (-i / (half - shift)): DDPM 1, ADM 0
     classes: int = 0  # 0: unconditional
     null_class: bool = True  # one more row in the class embedding, for "no class": index `classes`
+    values: int = 0  # numbers that are told (age, size), each by a sinusoid and two layers; NaN is a null of its own
+    vector: int = 0  # width of a vector that is told, by two layers, added to the time; 0: none
+    joined: int = 0  # channels of a picture that is joined to the input, beyond in_channels
+    context: int = 0  # width of the words that cross-attention reads; 0: the text encoder's, or none
+    text: TextConfig | None = None  # an encoder of captions inside the network
+    transformers: int | tuple[int, ...] = (
+        1  # blocks of a transformer where a level attends to words, or one number a level
+    )
+    linear_projection: bool = False  # into and out of the transformers by linear maps instead of 1x1 convolutions
+    controls: tuple[ControlConfig, ...] = ()  # networks that read drawings and add to the skips, one a drawing
 
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """A diffusion transformer with adaLN-zero. Peebles & Xie 2023."""
+    """A diffusion transformer with adaLN-zero. Peebles & Xie 2023. With `text` or `context` each block also reads words
+    by cross-attention, between self-attention and the two-layer network (Chen et al. 2023, PixArt)."""
 
     kind: Literal["dit"] = "dit"
     size: int = 32
@@ -53,6 +90,8 @@ class DiTConfig:
     dropout: float = 0.0
     classes: int = 0
     null_class: bool = True
+    context: int = 0
+    text: TextConfig | None = None
 
 
 NetConfig = UNetConfig | DiTConfig

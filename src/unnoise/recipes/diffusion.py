@@ -62,7 +62,7 @@ class Objective:
         eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
         cond = Cond(batch.label) if null else NOTHING
         if process.label_dropout:
-            cond = cond.drop(rows.uniform("no label") < process.label_dropout, null)
+            cond = cond.where(rows.uniform("no label") < process.label_dropout, Cond(torch.tensor([null])))
         each = self._each(x, t, cond, eps)
         if self.memory is None:
             return each
