@@ -1,0 +1,90 @@
+"""Captions become rows of tokens: nothing is unknown, nothing is lost below the length, and what is cut is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unnoise.errors import UserError
+from unnoise.words import BEGIN, END, PAD, Tokenizer
+
+pytest.importorskip("tokenizers")
+COLOURS, KINDS = ("red", "green", "blue"), ("circle", "square")
+CAPTIONS = [f"a {colour} {kind} on white" for colour in COLOURS for kind in KINDS]
+
+
+def learned(length: int = 12, vocabulary: int = 320) -> Tokenizer:
+    return Tokenizer.learn(CAPTIONS, vocabulary=vocabulary, length=length)
+
+
+def test_a_frequent_word_is_one_token() -> None:
+    rows = learned().read(CAPTIONS).tokens
+    assert rows is not None
+    assert rows.shape == (6, 12)
+    for row in rows.tolist():
+        assert row[0] == BEGIN
+        assert row[6] == END  # five words
+        assert row[7:] == [PAD] * 5
+    assert len(set(rows[:, 2].tolist())) == len(COLOURS)  # the second word, and nothing but it
+    assert len(set(rows[:, 3].tolist())) == len(KINDS)
+    assert len(set(rows[:, 1].tolist())) == 1
+
+
+def test_the_empty_caption_is_begin_and_end() -> None:
+    rows = learned().read(["", "   "]).tokens
+    assert rows is not None
+    assert rows.tolist() == [[BEGIN, END] + [PAD] * 10] * 2
+
+
+def test_case_and_spaces_do_not_count() -> None:
+    rows = learned().read(["a red circle on white", "  A  Red\tcircle\non WHITE "]).tokens
+    assert rows is not None
+    assert rows[0].tolist() == rows[1].tolist()
+
+
+def test_nothing_is_unknown() -> None:
+    words = learned(length=64)
+    rows = words.read(["Ünïcödé 🦩 zebra"]).tokens
+    assert rows is not None
+    ids = rows[0].tolist()
+    inside = ids[1 : ids.index(END)]
+    assert min(inside) > END
+    assert words._library.decode(inside).strip() == "ünïcödé 🦩 zebra"
+
+
+def test_what_is_too_long_is_cut_before_the_end_and_said() -> None:
+    words = learned(length=5)
+    rows = words.read(["a red circle on white"]).tokens
+    assert rows is not None
+    assert rows.shape == (1, 5)
+    assert rows[0, -1] == END
+    assert rows[0, :4].tolist() == learned().read(["a red circle"]).tokens[0, :4].tolist()  # type: ignore[index]
+    assert words.surplus("a red circle on white") == "on white"
+    assert words.surplus("a red circle") == ""
+
+
+def test_the_vocabulary_is_an_upper_limit() -> None:
+    assert learned(vocabulary=259).vocabulary == 259  # bytes and nothing else
+    assert learned(vocabulary=100_000).vocabulary < 400
+    with pytest.raises(UserError, match="259 or more"):
+        learned(vocabulary=258)
+    with pytest.raises(UserError, match="3 or more"):
+        learned(length=2)
+
+
+def test_it_is_a_function_of_the_captions_and_survives_a_file(tmp_path: Path) -> None:
+    words = learned()
+    assert words.text == learned().text
+    words.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.load(tmp_path / "tokenizer.json", 12)
+    assert again.read(CAPTIONS).tokens.tolist() == words.read(CAPTIONS).tokens.tolist()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": 3}', '{"model": {"vocab": {"a": 0}}}'])
+def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(UserError, match="tokenizer"):
+        Tokenizer.load(tmp_path / "tokenizer.json", 12)
+    with pytest.raises(UserError, match="cannot read"):
+        Tokenizer.load(tmp_path / "none.json", 12)
