@@ -62,14 +62,16 @@ class UNetConfig:
     classes: int = 0  # 0: unconditional
     null_class: bool = True  # one more row in the class embedding, for "no class": index `classes`
     values: int = 0  # numbers that are told (age, size), each by a sinusoid and two layers; NaN is a null of its own
+    null_value: bool = True  # a learned vector for each number that is not told (NaN)
     vector: int = 0  # width of a vector that is told, by two layers, added to the time; 0: none
+    value_width: int = 0  # of a value's sinusoid where vector and values are one network's input (SDXL); 0: each its own
     joined: int = 0  # channels of a picture that is joined to the input, beyond in_channels
     context: int = 0  # width of the words that cross-attention reads; 0: the text encoder's, or none
     text: TextConfig | None = None  # an encoder of captions inside the network
     transformers: int | tuple[int, ...] = (
         1  # blocks of a transformer where a level attends to words, or one number a level
     )
-    linear_projection: bool = False  # into and out of the transformers by linear maps instead of 1x1 convolutions
+    linear_projection: bool = False  # files hold the maps into and out of transformers as linear, not as convolutions
     controls: tuple[ControlConfig, ...] = ()  # networks that read drawings and add to the skips, one a drawing
 
 
@@ -173,6 +175,7 @@ class Watch:
     grid_labels: int = 10
     grid_rows: int = 4
     grid_steps: int = 25
+    grid_guidance: float = 1.0  # of the sample grids; 1: none
 
 
 @dataclass(frozen=True)
@@ -223,6 +226,7 @@ class ModelCard:
     size: tuple[int, int] = (32, 32)  # height and width of a picture
     channels: int = 3  # 1 grey, 3 colour
     classes: tuple[str, ...] = ()  # the names of the classes, in the order of their numbers
+    captions: tuple[str, ...] = ()  # what was said of some of the pictures it saw: examples of what it understands
     sampler: str = "ddim"  # what `auto` means for this model
     clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
     info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source
@@ -253,6 +257,8 @@ class Request:
     labels: tuple[
         str, ...
     ] = ()  # names or numbers; one for all, or one a picture; "none": no class; empty: by the seed
+    prompts: tuple[str, ...] = ()  # words; one prompt for all, or one a picture; empty: no words
+    negative_prompt: str = ""  # words that guidance leads away from, in place of none
     sampler: str = "auto"  # a name in samplers.SAMPLERS; auto: the model's own default
     steps: int = 50
     grid: str = "auto"  # spacing of the times: a name in samplers.times.GRIDS
