@@ -17,7 +17,7 @@ from unnoise.errors import UserError
 from unnoise.likelihood.bound import bound_term
 from unnoise.presets import PRESETS, toy
 from unnoise.recipes.cost import _count, cost
-from unnoise.recipes.diffusion import newborn, objective, train
+from unnoise.recipes.diffusion import newborn, no_pictures_yet, objective, train
 from unnoise.schedules import make_schedule
 from unnoise.settings import Fit, TrainConfig, UNetConfig, Watch
 from unnoise.training import run
@@ -69,7 +69,7 @@ def test_the_loss_is_the_squared_error_of_the_noise_at_a_uniform_step():
     batch, rows = pictures.batch(range(256)), rows_of(256)
     answer = torch.randn(256, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     net = Perfect(answer)
-    loss = objective(make_diffusion(net, EXACT.process), EXACT)(batch, rows)
+    loss = objective(make_diffusion(net, EXACT.process), EXACT, no_pictures_yet(EXACT))(batch, rows)
     eps = rows.normal((1, 8, 8), "noise")
     torch.testing.assert_close(loss, (answer - eps).square().mean((1, 2, 3)))
     ((x_t, time, cond),) = net.asked
@@ -94,7 +94,7 @@ def test_a_learned_variance_is_taught_by_the_bound_and_the_mean_is_not():
     answer.requires_grad_()
     net = Perfect(answer)
     diffusion = make_diffusion(net, config.process)
-    loss = objective(diffusion, config)(batch, rows)
+    loss = objective(diffusion, config, no_pictures_yet(config))(batch, rows)
     loss.sum().backward()
     eps = rows.normal((1, 8, 8), "noise")
     simple = (answer[:, :1] - eps).square().mean((1, 2, 3))
@@ -111,7 +111,7 @@ def test_a_learned_variance_is_taught_by_the_bound_and_the_mean_is_not():
 def test_without_classes_nothing_is_told():
     config = override(EXACT, {"net.classes": "0"})
     net = Perfect(torch.zeros(4, 1, 8, 8))
-    objective(make_diffusion(net, config.process), config)(data.open(config.data).batch(range(4)), rows_of(4))
+    objective(make_diffusion(net, config.process), config, no_pictures_yet(config))(data.open(config.data).batch(range(4)), rows_of(4))
     assert net.asked[0][2].label is None
 
 

@@ -138,13 +138,18 @@ def told(
 
 
 def conditions(reader: Reader, request: Request) -> Cond:
-    """What each picture is told, a row per seed. One label is for all of them; none at all: a class by the seed."""
-    if not request.labels:
+    """What each picture is told, a row per seed. One label or prompt is for all; neither: a class by the seed."""
+    if not request.labels and not request.prompts:
         return reader.by_seed(request.seeds)
-    labels = request.labels * len(request.seeds) if len(request.labels) == 1 else request.labels
-    if len(labels) != len(request.seeds):
-        raise UserError(f"{len(labels)} labels for {len(request.seeds)} seeds: give one label, or one a seed")
-    return reader.read(labels)
+    count = len(request.seeds)
+    return reader.read(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"))
+
+
+def _each(said: tuple[str, ...], count: int, what: str) -> tuple[str, ...]:
+    """One a picture. Raises UserError where it is neither one for all nor as many as there are."""
+    if len(said) not in (0, 1, count):
+        raise UserError(f"{len(said)} {what}s for {count} seeds: give one {what}, or one a seed")
+    return said * count if len(said) == 1 else said
 
 
 def check(model: Model, request: Request) -> Sampler:

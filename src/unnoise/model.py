@@ -2,6 +2,7 @@
 
     model.safetensors    the network's weights
     model.json           the card: everything else that is needed to draw
+    tokenizer.json       what the network's own text encoder reads with, where it has one
     manifest.json        the sha256 and size of each file, checked on loading
 
 Nothing in these files can run: they hold numbers and names, and the names choose among classes of ours.
@@ -32,6 +33,8 @@ from unnoise.formats.files import Tensors, read_json
 from unnoise.noise import uniform
 from unnoise.pictures import Pictures
 from unnoise.settings import ModelCard, Request
+from unnoise.words import FILE as TOKENIZER
+from unnoise.words import Tokenizer, Words
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT = {"format": "unnoise-model", "version": 1}
@@ -40,49 +43,77 @@ MOST_PARAMETERS = 20_000_000_000  # a card that asks for more is a mistake, foun
 
 @dataclass(frozen=True)
 class Reader:
-    """Turns what a person says into a condition: a class by name or number, "none" for no class."""
+    """Turns what a person says into a condition: a class by name or number ("none": no class), words."""
 
     classes: tuple[str, ...] = ()
     null: int | None = None  # the row of "no class", where the network has one
+    words: Words | None = None  # what reads captions, where the network hears them
 
-    def read(self, labels: Sequence[str]) -> Cond:
-        """A row per label. Raises UserError for a label that the model does not know."""
-        if not self.classes:
-            for label in labels:
-                if label != "none":
-                    raise UserError(
-                        f"this model was trained without classes and takes no label {label!r}: leave it out"
-                    )
-            return NOTHING
-        return Cond(torch.tensor([self._index(label) for label in labels], dtype=torch.int64))
+    def read(self, labels: Sequence[str] = (), prompts: Sequence[str] = ()) -> Cond:
+        """A row per label, per prompt; what is not said of them is null.
+
+        Raises UserError for a label that the model does not know, and for what it does not take.
+        """
+        if labels and prompts and len(labels) != len(prompts):
+            raise ValueError(f"{len(labels)} labels beside {len(prompts)} prompts")
+        count = max(len(labels), len(prompts))
+        return Cond(label=self._labels(labels, count), **_told(self._words(prompts, count)))
 
     def by_seed(self, seeds: Sequence[int]) -> Cond:
-        """A class for each seed, every one equally likely: what is drawn when nobody says which."""
-        if not self.classes:
-            return NOTHING
-        rows = [int(uniform((), seed, "class").item() * len(self.classes)) for seed in seeds]
-        return Cond(torch.tensor(rows, dtype=torch.int64))
+        """A class for each seed, every one equally likely, and no words: what is drawn when nobody says which."""
+        label = None
+        if self.classes:
+            rows = [int(uniform((), seed, "class").item() * len(self.classes)) for seed in seeds]
+            label = torch.tensor(rows, dtype=torch.int64)
+        return Cond(label=label, **_told(self._words((), len(seeds))))
 
-    def nothing(self, count: int) -> Cond:
-        """Rows that are told nothing: what guidance leads away from."""
-        if not self.classes:
-            return NOTHING
-        if self.null is None:
-            raise UserError("this model has no row for 'no class', so it cannot be guided: take --guidance 1")
-        return Cond(torch.full((count,), self.null, dtype=torch.int64))
+    def nothing(self, count: int, words: str = "") -> Cond:
+        """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
+        if words and self.words is None:
+            raise UserError("this model hears no words, so it takes no negative prompt: leave it out")
+        return self.read(["none"] * count if self.classes else (), [words] * count)
 
     def name(self, index: int) -> str:
         """The label that `read` turns into this row."""
         return "none" if index == self.null else self.classes[index]
+
+    def _labels(self, labels: Sequence[str], count: int) -> Tensor | None:
+        if not self.classes:
+            for label in labels:
+                if label != "none":
+                    also = "; it takes words: --prompt" if self.words else ": leave it out"
+                    raise UserError(f"this model was trained without classes and takes no label {label!r}{also}")
+            return None
+        if labels:
+            return torch.tensor([self._index(label) for label in labels], dtype=torch.int64)
+        return torch.full((count,), self._index("none"), dtype=torch.int64)
+
+    def _words(self, prompts: Sequence[str], count: int) -> Cond:
+        if self.words is None:
+            for prompt in prompts:
+                if prompt:
+                    takes = f"it takes a class, --label: {', '.join(self.classes[:5])}" if self.classes else "leave it out"
+                    raise UserError(f"this model hears no words and takes no prompt {prompt!r}; {takes}")
+            return NOTHING
+        return self.words.read(prompts or [""] * count)
 
     def _index(self, label: str) -> int:
         if label in self.classes:
             return self.classes.index(label)
         if label == "none" and self.null is not None:
             return self.null
+        if label == "none":
+            raise UserError(
+                "this model has no row for 'no class': name a class for every picture, and take --guidance 1"
+            )
         if label.isascii() and label.isdigit() and int(label) < len(self.classes):
             return int(label)
         raise unknown("class", label, [*self.classes, *(["none"] if self.null is not None else [])])
+
+
+def _told(cond: Cond) -> dict[str, Any]:
+    """What a condition says of words, to be said in another."""
+    return {"tokens": cond.tokens, "words": cond.words, "mask": cond.mask, "vector": cond.vector}
 
 
 @dataclass
@@ -92,10 +123,11 @@ class Model:
     diffusion: Diffusion
     card: ModelCard
     codec: Codec = field(default_factory=Pixels)
+    words: Words | None = None  # what reads captions
 
     @property
     def reader(self) -> Reader:
-        return Reader(self.card.classes, null_row(self.card))
+        return Reader(self.card.classes, null_row(self.card), self.words)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -114,21 +146,30 @@ class Model:
             raise UserError(f"{folder} is there and holds something: save the model under another name")
         if folder.exists():
             folder.rmdir()
-        checkpoint.publish(folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card))
+        checkpoint.publish(folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card, self.words))
 
-    def sample(self, *, labels: Sequence[str | int] = (), seeds: Sequence[int] = (0,), **settings: Any) -> Pictures:
-        """Draw pictures: one a seed, with one label for all or one a seed. `settings` are the fields of a Request.
+    def sample(
+        self,
+        *,
+        labels: Sequence[str | int] = (),
+        prompts: str | Sequence[str] = (),
+        seeds: Sequence[int] = (0,),
+        **settings: Any,
+    ) -> Pictures:
+        """Draw pictures: one a seed, with one label (or prompt) for all or one a seed. `settings` are the fields of a
+        Request.
 
         Raises UserError for what this model cannot draw, TypeError for an unknown setting.
         """
         from unnoise.generate import draw
 
-        request = Request(seeds=tuple(seeds), labels=tuple(str(label) for label in labels), **settings)
+        said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, **settings)
         return draw(self, request)
 
     @classmethod
-    def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str) -> Model:
-        """The model of this card and these weights. Raises UserError where they do not fit, with the first names."""
+    def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: Words | None = None) -> Model:
+        """The model of this card and these weights, with what reads its captions. Raises UserError where they do not fit, with the first names."""
         with torch.device("meta"):
             net = networks.build(card.net)
         count = sum(p.numel() for p in net.parameters())
@@ -142,14 +183,15 @@ class Model:
             net = networks.build(card.net)
             net.load_state_dict(dict(state))
         net.requires_grad_(False)
-        return cls(make_diffusion(net.eval(), card.process).eval(), card)
+        return cls(make_diffusion(net.eval(), card.process).eval(), card, words=words)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
         """The model in a model directory. Raises UserError that names what is wrong with which file."""
         folder = Path(path)
         card = read_card(folder)
-        return cls.of(card, Tensors.of(folder / WEIGHTS).load(), str(folder))
+        words = Tokenizer.load(folder / TOKENIZER, card.net.text.length) if card.net.text else None
+        return cls.of(card, Tensors.of(folder / WEIGHTS).load(), str(folder), words)
 
 
 def null_row(card: ModelCard) -> int | None:
@@ -157,8 +199,10 @@ def null_row(card: ModelCard) -> int | None:
     return card.net.classes if card.net.classes and card.net.null_class else None
 
 
-def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard) -> None:
-    """model.safetensors and model.json into an existing folder."""
+def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard, words: Words | None = None) -> None:
+    """model.safetensors, model.json and, where there is one, tokenizer.json into an existing folder."""
+    if isinstance(words, Tokenizer):
+        words.save(folder / TOKENIZER)
     save_weights(folder / WEIGHTS, state)
     text = json.dumps(FORMAT | {"card": to_dict(card)}, indent=2, sort_keys=True)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")

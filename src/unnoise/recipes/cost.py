@@ -19,10 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from unnoise import configuration
 from unnoise import nn as networks
 from unnoise.acceleration.placement import best, prepare
-from unnoise.conditions import NOTHING, Cond
 from unnoise.data import Batch
 from unnoise.denoiser import make_diffusion
-from unnoise.recipes.diffusion import newborn, objective
+from unnoise.recipes.diffusion import newborn, no_pictures_yet, objective, told
 from unnoise.settings import TrainConfig
 from unnoise.training.learner import Learner
 from unnoise.training.loop import fit, steps
@@ -79,8 +78,7 @@ def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
     """(operations of a picture forwards, bytes that it keeps for the gradient in float32), both on the meta device."""
     size, channels = config.data.size, config.data.channels
     x = torch.empty(1, channels, size, size, device="meta")
-    label = torch.zeros(1, dtype=torch.int64, device="meta")
-    cond = Cond(label) if config.net.classes else NOTHING
+    cond = told(_batch(config, 1), no_pictures_yet(config), config).to("meta")
     weights = {id(p) for p in net.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -98,9 +96,13 @@ def _rate(config: TrainConfig, placement: Any, batch: int, timed: int) -> float:
     """Pictures a second, of real steps of `batch` pictures."""
     how = replace(config.fit, batch=batch, accumulate=1, images=batch * (timed + 1), fsdp=False, compile=False)
     net = prepare(newborn(config), placement)
-    shape = (config.data.channels, config.data.size, config.data.size)
-    label = torch.zeros(batch, dtype=torch.int64)
-    pictures = itertools.repeat(Batch(torch.randn(batch, *shape).clamp(-1, 1), label, None, tuple(range(batch))))
-    loss = objective(make_diffusion(net, config.process), config)
+    pictures = itertools.repeat(_batch(config, batch))
+    loss = objective(make_diffusion(net, config.process), config, no_pictures_yet(config))
     ticks = list(fit(net, pictures, loss, how, learner=Learner(net, how, dtype=placement.dtype)))
     return batch / statistics.median(tick.seconds for tick in ticks[1:])
+
+
+def _batch(config: TrainConfig, count: int) -> Batch:
+    """Pictures of noise, of the first class, with a caption."""
+    x = torch.randn(count, config.data.channels, config.data.size, config.data.size).clamp(-1, 1)
+    return Batch(x, torch.zeros(count, dtype=torch.int64), ("a picture",) * count, tuple(range(count)))

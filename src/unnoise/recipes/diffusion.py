@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from unnoise import configuration, data, noise, objectives
 from unnoise import nn as networks
 from unnoise.acceleration.placement import Placement, best, prepare
-from unnoise.conditions import NOTHING, Cond
+from unnoise.conditions import Cond
 from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.errors import UserError
 from unnoise.generate import draw
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import Model, write_model
+from unnoise.model import Model, Reader, null_row, write_model
 from unnoise.pictures import Pictures
 from unnoise.settings import ModelCard, Request, TrainConfig
 from unnoise.training.course import Plan, follow
@@ -35,6 +35,7 @@ from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import hold
+from unnoise.words import Tokenizer, Words
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Objective:
     minimised: str  # "simple", "hybrid" or "bound"
     weight: Weight
     times: objectives.Draw
+    reader: Reader
 
     @property
     def memory(self) -> objectives.Importance | None:
@@ -53,16 +55,16 @@ class Objective:
         return self.times if isinstance(self.times, objectives.Importance) else None
 
     def __call__(self, batch: Batch, rows: Rows) -> Tensor:
-        process, null = self.config.process, self.config.net.classes
+        process = self.config.process
         u = rows.uniform("time")
         if process.stratified:
             u = objectives.stratified(u, rows.index, rows.batch)
         t = self.times(u, self.diffusion.schedule)
         x = batch.x.contiguous(memory_format=torch.channels_last)
         eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
-        cond = Cond(batch.label) if null else NOTHING
-        if process.label_dropout:
-            cond = cond.where(rows.uniform("no label") < process.label_dropout, Cond(torch.tensor([null])))
+        cond = told(batch, self.reader, self.config)
+        if process.label_dropout and cond.rows:
+            cond = cond.where(rows.uniform("no label") < process.label_dropout, self.reader.nothing(1))
         each = self._each(x, t, cond, eps)
         if self.memory is None:
             return each
@@ -80,11 +82,44 @@ class Objective:
         return simple + steps / 1000 * bound_term(x, frozen, t, self.diffusion.schedule, steps)  # 0.001 of the sum
 
 
-def objective(diffusion: Diffusion, config: TrainConfig) -> Objective:
+def objective(diffusion: Diffusion, config: TrainConfig, reader: Reader) -> Objective:
     """What this training minimises. Raises UserError for names that are unknown or do not fit together."""
     process = config.process
     weight = objectives.make_weight(process, diffusion.schedule)
-    return Objective(diffusion, config, objectives.make_objective(process), weight, objectives.make_draw(process))
+    minimised, times = objectives.make_objective(process), objectives.make_draw(process)
+    return Objective(diffusion, config, minimised, weight, times, reader)
+
+
+def told(batch: Batch, reader: Reader, config: TrainConfig) -> Cond:
+    """What the network is told of each picture of a batch."""
+    label = batch.label if config.net.classes else None
+    if reader.words is None:
+        return Cond(label=label)
+    assert batch.caption is not None
+    return replace(reader.words.read(batch.caption), label=label)
+
+
+def no_pictures_yet(config: TrainConfig) -> Reader:
+    """A reader for a network of this configuration, as long as no picture has been seen: its classes are numbers."""
+    classes = tuple(map(str, range(config.net.classes)))
+    words = None
+    if config.net.text is not None:
+        words = Tokenizer.learn([], vocabulary=config.net.text.vocabulary, length=config.net.text.length)
+    return Reader(classes, len(classes) if classes and config.net.null_class else None, words)
+
+
+def learned_words(config: TrainConfig, pictures: Dataset) -> Words | None:
+    """What will read captions: learned from those of the pictures. Raises UserError where there are none."""
+    text = config.net.text
+    if text is None:
+        return None
+    if not pictures.captions:
+        raise UserError(
+            f"net.text hears captions, and {config.data.path} has none: put a text file of the same name beside each "
+            "picture, or a metadata.jsonl, or set net.text=none"
+        )
+    said = (pictures.caption(row) for row in range(len(pictures)))
+    return Tokenizer.learn(said, vocabulary=text.vocabulary, length=text.length)
 
 
 def train(
@@ -98,6 +133,7 @@ def train(
     configuration.check(config)
     pictures = data.open(config.data)
     card = describe(config, pictures)
+    words = learned_words(config, pictures)
     placement = place(config, processes)
     net = prepare(newborn(config), placement)
     learner = Learner(net, config.fit, dtype=placement.dtype, processes=processes)
@@ -110,16 +146,16 @@ def train(
         )
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
-        write_model(folder, weights, replace(card, info=card.info | {"images": learner.step * config.fit.batch}))
+        write_model(folder, weights, replace(card, info=card.info | {"images": learner.step * config.fit.batch}), words)
 
-    goal = objective(make_diffusion(net, config.process), config)
+    goal = objective(make_diffusion(net, config.process), config, Reader(card.classes, null_row(card), words))
     plan = Plan(
         fit=config.fit,
         watch=config.watch,
         batches=batches,
         loss=goal,
         write=write,
-        draw=lambda file, weights: samples(file, weights, card, config, placement, processes),
+        draw=lambda file, weights: samples(file, weights, card, words, config, placement, processes),
         facts={"fingerprint": pictures.fingerprint},
         memory=goal.memory,
     )
@@ -168,6 +204,7 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
         size=(config.data.size, config.data.size),
         channels=config.data.channels,
         classes=classes if wanted else (),
+        captions=examples(pictures) if config.net.text else (),
         sampler="heun" if config.process.schedule == "edm" else "ddim",
         info={
             "training": config.name,
@@ -177,6 +214,12 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
             "fingerprint": pictures.fingerprint,
         },
     )
+
+
+def examples(pictures: Dataset, count: int = 16) -> tuple[str, ...]:
+    """Captions of some pictures, spread over the set, none twice: what one may say to a model."""
+    rows = (i * len(pictures) // count for i in range(count))
+    return tuple(dict.fromkeys(text for row in rows if (text := pictures.caption(row).strip())))
 
 
 def facts(pictures: Dataset) -> dict[str, Any]:
@@ -194,19 +237,22 @@ def samples(
     file: Path,
     weights: Mapping[str, Tensor],
     card: ModelCard,
+    words: Words | None,
     config: TrainConfig,
     placement: Placement,
     processes: Processes,
 ) -> None:
-    """A sheet at fixed seeds, a column a label, drawn by all processes together; the first one saves it."""
+    """A sheet at fixed seeds, a column a label or caption, drawn by all processes together; the first one saves it."""
     watch = config.watch
-    names = card.classes[: watch.grid_labels]
-    columns = len(names) or watch.grid_labels
+    names, captions = card.classes[: watch.grid_labels], card.captions[: watch.grid_labels]
+    columns = len(captions) or len(names) or watch.grid_labels
     seeds = tuple(range(watch.grid_rows * columns))
-    labels = names * watch.grid_rows
+    labels = () if captions else names * watch.grid_rows
     request = Request(
         seeds=tuple(processes.share(seeds)),
         labels=tuple(processes.share(labels)),
+        prompts=tuple(processes.share(captions * watch.grid_rows)),
+        guidance=watch.grid_guidance,
         steps=watch.grid_steps,
         device=placement.device,
         precision=config.fit.precision,
@@ -214,7 +260,7 @@ def samples(
     pixels = torch.zeros(0, card.channels, *card.size, dtype=torch.uint8)
     if request.seeds:
         state = {name: value.cpu() for name, value in weights.items()}
-        pixels = draw(Model.of(card, state, "this training"), request).pixels
+        pixels = draw(Model.of(card, state, "this training", words), request).pixels
     pixels = processes.gather(pixels.to(placement.device)).cpu()
     if processes.first:
-        Pictures(pixels, seeds, labels).save(file, columns)
+        Pictures(pixels, seeds, labels or captions * watch.grid_rows).save(file, columns)
