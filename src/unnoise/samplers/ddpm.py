@@ -19,6 +19,8 @@ from unnoise.schedules import Level, Posterior, over, posterior
 
 Variance = Callable[[Posterior, Level, Estimate], Tensor]
 """(kernel, level at t, estimate) -> the variance of x_s given x_t, that multiplies z: broadcast against x."""
+Slope = Callable[[Tensor, Tensor], Tensor]
+"""(x_t, t) -> the gradient of something that is to rise, like x_t."""
 
 
 def small(kernel: Posterior, at: Level, estimate: Estimate) -> Tensor:
@@ -36,7 +38,8 @@ def learned(kernel: Posterior, at: Level, estimate: Estimate) -> Tensor:
     if estimate.spread is None:
         raise ValueError("this model did not learn a variance: take the variance small or large")
     spread = estimate.spread
-    return torch.exp(spread * over(kernel.large.log(), spread) + (1 - spread) * over(kernel.small.log(), spread))
+    found = torch.exp(spread * over(kernel.large.log(), spread) + (1 - spread) * over(kernel.small.log(), spread))
+    return torch.where(over(kernel.small, spread) > 0, found, 0.0)  # at the end one of the two is log 0
 
 
 def known(variance: float) -> Variance:
@@ -49,14 +52,19 @@ def known(variance: float) -> Variance:
     return best
 
 
-def ddpm(variance: Variance = small) -> Step:
-    """Ancestral sampling with this variance."""
+def ddpm(variance: Variance = small, slope: Slope | None = None) -> Step:
+    """Ancestral sampling with this variance; with `slope` each mean moves up that by the variance times it.
+
+    A gradient of log p(y | x_t) makes this algorithm 1 of Dhariwal & Nichol 2021.
+    """
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
         at, to = denoiser.schedule(state.t), denoiser.schedule(s)
         estimate = denoiser(state.x, state.t)
         kernel = posterior(at, to)
         x = over(kernel.x_coef, state.x) * estimate.mean + over(kernel.x_t_coef, state.x) * state.x
+        if slope is not None:
+            x = x + variance(kernel, at, estimate) * slope(state.x, state.t)
         if bool((s > 0).any()):
             noisy = over((s > 0).double(), x).bool()
             x = torch.where(noisy, x + variance(kernel, at, estimate).sqrt() * noise(s, 0).to(x), x)
