@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 from unnoise.acceleration.placement import Placement, best, place
 from unnoise.codec import to_bytes
 from unnoise.conditions import Cond
+from unnoise.data.decode import decode
+from unnoise.data.source import Unreadable, reason
 from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.errors import UserError
 from unnoise.guidance import classifier_free, clip, dynamic_threshold
@@ -26,7 +29,7 @@ from unnoise.noise import Seeds
 from unnoise.pictures import Pictures
 from unnoise.samplers import Sampler, find, find_grid, walk
 from unnoise.schedules import Level
-from unnoise.settings import Request
+from unnoise.settings import ControlConfig, DataConfig, Request
 
 
 @dataclass(frozen=True)
@@ -58,17 +61,18 @@ class Start(NamedTuple):
         return torch.cat([torch.tensor([self.t], dtype=torch.float64), times[times < self.t - 1e-9]])
 
 
-def generate(model: Model, request: Request, start: Start | None = None) -> Iterator[Frame]:
+def generate(model: Model, request: Request, start: Start | None = None, cond: Cond | None = None) -> Iterator[Frame]:
     """Draw what is asked, batch after batch, and yield after each step. Raises UserError before the first one.
 
-    `request.steps` lie between t = 1 and 0; a walk that starts on the way takes those that are left.
+    `cond`, a row a seed, is told in place of the request's labels, prompts and drawings. `request.steps` lie between t = 1 and 0; a walk that starts on the way takes those that are left.
     """
     sampler = check(model, request)
     if start is not None and len(start.x) != len(request.seeds):
         raise ValueError(f"{len(start.x)} rows to start from, for {len(request.seeds)} pictures")
     placement = best(request.device, request.precision)
     diffusion = place(model.diffusion, placement)
-    cond = conditions(model.reader, request)
+    if cond is None:
+        cond = follow(model, conditions(model.reader, request), request)
     times = times_of(model, request)
     if start is not None:
         times = start.cut(times)
@@ -131,7 +135,8 @@ def told(
     if request.guidance == 1:
         denoiser = diffusion.given(cond)
     else:
-        denoiser = classifier_free(diffusion, cond, reader.nothing(count).to(placement.device), request.guidance)
+        null = without(reader, request, cond, count).to(placement.device)
+        denoiser = classifier_free(diffusion, cond, null, request.guidance)
     if request.threshold is not None:
         return dynamic_threshold(denoiser, request.threshold)
     return clip(denoiser) if request.clip else denoiser
@@ -143,6 +148,51 @@ def conditions(reader: Reader, request: Request) -> Cond:
         return reader.by_seed(request.seeds)
     count = len(request.seeds)
     return reader.read(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"))
+
+
+def without(reader: Reader, request: Request, cond: Cond, count: int) -> Cond:
+    """The rows of `cond` told nothing, or the negative prompt: what guidance leads away from. The drawings stay,
+    unless the model is to guess: then only what is told follows them."""
+    null = reader.nothing(count, request.negative_prompt)
+    strength = cond.strength
+    if request.guess and strength is not None:
+        strength = torch.zeros_like(strength)
+    return replace(null, image=cond.image, hints=cond.hints, strength=strength)
+
+
+def follow(model: Model, cond: Cond, request: Request) -> Cond:
+    """`cond`, and the drawings of a request in every row. Raises UserError for one that cannot be used."""
+    takes = model.controls
+    if not request.controls:
+        return cond
+    count, scales = len(request.seeds), request.control_scale
+    if len(request.controls) != len(takes):
+        wants = "no drawing" if not takes else "one drawing" if len(takes) == 1 else f"{len(takes)} drawings"
+        raise UserError(f"{len(request.controls)} drawings for a model that takes {wants}: give --control so often")
+    if len(scales) not in (1, len(takes)):
+        raise UserError(f"{len(scales)} control scales for {len(takes)} drawings: give one, or one each")
+    hints = tuple(drawing(Path(file), model, control) for file, control in zip(request.controls, takes))
+    strength = torch.tensor(scales if len(scales) > 1 else scales * len(takes), dtype=torch.float32)
+    return replace(
+        cond,
+        hints=tuple(hint.expand(count, -1, -1, -1) for hint in hints),
+        strength=strength.expand(count, -1),
+    )
+
+
+def drawing(file: Path, model: Model, control: ControlConfig) -> Tensor:
+    """A drawing as a control network takes it: (1, C, h, w) in [0, 1]. Raises UserError for a file that is none."""
+    height, width = (side * control.scale for side in model.card.size)
+    config = DataConfig(size=min(height, width), channels=control.channels, background=(0, 0, 0))
+    try:
+        pixels = decode(file.read_bytes(), config).pixels
+    except (OSError, Unreadable) as error:
+        raise UserError(f"the drawing {file} cannot be read: {reason(error)}") from None
+    if pixels.shape[1:] != (height, width):
+        raise UserError(
+            f"the drawing {file} has another shape than the model's pictures, {width}x{height}: crop it to that"
+        )
+    return torch.from_numpy(pixels.copy())[None].float() / 255
 
 
 def _each(said: tuple[str, ...], count: int, what: str) -> tuple[str, ...]:
@@ -165,10 +215,12 @@ def check(model: Model, request: Request) -> Sampler:
     if name == "ddpm-learned" and not model.diffusion.learned_variance:
         raise UserError("this model did not learn its variance: take the sampler ddpm or ddpm-large")
     if request.guidance != 1:
-        if not model.card.classes:
+        if not model.card.classes and model.words is None:
             raise UserError(
-                "this model was trained without classes, so there is nothing to guide to: take --guidance 1"
+                "this model was trained without classes or words, so there is nothing to guide to: take --guidance 1"
             )
-        model.reader.nothing(1)
-    conditions(model.reader, request)
+        model.reader.nothing(1, request.negative_prompt)
+    elif request.negative_prompt:
+        raise UserError("guidance 1 leads away from nothing, so a negative prompt is not heard: take --guidance 4")
+    follow(model, conditions(model.reader, request), request)
     return sampler

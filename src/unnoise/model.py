@@ -32,7 +32,7 @@ from unnoise.formats.diffusers import check_tensors
 from unnoise.formats.files import Tensors, read_json
 from unnoise.noise import uniform
 from unnoise.pictures import Pictures
-from unnoise.settings import ModelCard, Request
+from unnoise.settings import ControlConfig, ModelCard, Request, UNetConfig
 from unnoise.words import FILE as TOKENIZER
 from unnoise.words import Tokenizer, Words
 
@@ -92,7 +92,9 @@ class Reader:
         if self.words is None:
             for prompt in prompts:
                 if prompt:
-                    takes = f"it takes a class, --label: {', '.join(self.classes[:5])}" if self.classes else "leave it out"
+                    takes = (
+                        f"it takes a class, --label: {', '.join(self.classes[:5])}" if self.classes else "leave it out"
+                    )
                     raise UserError(f"this model hears no words and takes no prompt {prompt!r}; {takes}")
             return NOTHING
         return self.words.read(prompts or [""] * count)
@@ -135,6 +137,11 @@ class Model:
         return self.card.classes
 
     @property
+    def controls(self) -> tuple[ControlConfig, ...]:
+        """The drawings that it takes."""
+        return self.card.net.controls if isinstance(self.card.net, UNetConfig) else ()
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of x."""
         return (self.card.channels, *self.card.size)
@@ -146,7 +153,9 @@ class Model:
             raise UserError(f"{folder} is there and holds something: save the model under another name")
         if folder.exists():
             folder.rmdir()
-        checkpoint.publish(folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card, self.words))
+        checkpoint.publish(
+            folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card, self.words)
+        )
 
     def sample(
         self,

@@ -259,6 +259,9 @@ class Request:
     ] = ()  # names or numbers; one for all, or one a picture; "none": no class; empty: by the seed
     prompts: tuple[str, ...] = ()  # words; one prompt for all, or one a picture; empty: no words
     negative_prompt: str = ""  # words that guidance leads away from, in place of none
+    controls: tuple[str, ...] = ()  # files of drawings to follow, one a control network of the model
+    control_scale: tuple[float, ...] = (1.0,)  # how strongly they are followed, one for all or one each; 0: not
+    guess: bool = False  # follow the drawings without the words' help: only in what is told, deeper parts stronger
     sampler: str = "auto"  # a name in samplers.SAMPLERS; auto: the model's own default
     steps: int = 50
     grid: str = "auto"  # spacing of the times: a name in samplers.times.GRIDS

@@ -19,7 +19,12 @@ from unnoise.errors import UserError
 from unnoise.settings import Request
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
-NOT_SAID = ("seeds", "labels", "previews")  # of a Request: said otherwise in a recipe, or without effect on it
+NOT_SAID = (
+    "seeds",
+    "prompts",
+    "controls",
+    "previews",
+)  # of a Request: said otherwise in a recipe, or without effect on it
 
 
 def info(
@@ -90,6 +95,10 @@ def again(recipe: Mapping[str, Any]) -> str:
     try:
         model, request = recipe["model"]["path"], recipe["request"]
         words = ["unnoise", "sample", str(model), "--seeds", str(recipe["together"])]
+        for text in recipe.get("prompts", ()):
+            words += ["--prompt", str(text)]
+        for drawing in request.get("controls", ()):
+            words += ["--control", str(drawing)]
         words += flags({k: v for k, v in request.items() if k not in NOT_SAID}, Request)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the recipe in this picture is damaged: it lacks {error}") from error
@@ -280,7 +289,7 @@ def picture_text(found: Mapping[str, Any]) -> str:
     recipe = found["recipe"]
     model = recipe.get("model", {})
     rows = [("picture", found["path"]), ("model", f"{model.get('path')}  (weights {str(model.get('sha256'))[:12]})")]
-    for key in ("seed", "seeds", "label", "size"):
+    for key in ("seed", "seeds", "label", "prompt", "size"):
         if recipe.get(key) is not None:
             rows.append((key, str(recipe[key])))
     rows += [(key, str(value)) for key, value in recipe.get("request", {}).items() if key not in NOT_SAID]

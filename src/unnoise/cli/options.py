@@ -196,6 +196,9 @@ def flags(values: Mapping[str, Any], settings: type) -> list[str]:
         name = field.name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, (list, tuple)):
+            if tuple(value) != default:
+                words += [part for each in value for part in (f"--{name}", str(each))]
         else:
             words += [f"--{name}", repr(value) if isinstance(value, float) else str(value)]
     return words

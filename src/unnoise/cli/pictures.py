@@ -83,7 +83,7 @@ def write_png(path: Path, picture: Image.Image, recipe: Mapping[str, Any] | None
 
 
 def parameters(recipe: Mapping[str, Any]) -> str:
-    """The recipe as other programs write it: the prompt (here the label), then `Steps: 50, Sampler: ddim, ...`."""
+    """The recipe as other programs write it: the prompt (or the label), the negative prompt, then `Steps: 50, ...`."""
     request = recipe.get("request", {})
     known = {
         "Steps": request.get("steps"),
@@ -97,7 +97,8 @@ def parameters(recipe: Mapping[str, Any]) -> str:
         "Version": f"unnoise {recipe.get('versions', {}).get('unnoise', '')}".strip(),
     }
     line = ", ".join(f"{name}: {value}" for name, value in known.items() if value is not None)
-    return f"{recipe.get('label') or ''}\n{line}"
+    negative = f"\nNegative prompt: {request['negative_prompt']}" if request.get("negative_prompt") else ""
+    return f"{recipe.get('prompt') or recipe.get('label') or ''}{negative}\n{line}"
 
 
 def read_recipe(path: Path) -> dict[str, Any] | None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from unnoise.cli.pictures import Pixels
     from unnoise.model import Model, Reader
 
-Row = tuple[int, str | None]  # a picture asked for: its seed and its class by name; None: no class
+Row = tuple[int, str | None]  # a picture asked for: its seed, and its class by name or its prompt; None: neither
 
 DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are called by people
     "sampler": Parameter(
@@ -78,7 +78,7 @@ class Drawn:
     previews: Sequence[tuple[int, Pixels]]  # (step, the estimate at that step), the first one being noise at step 0
 
 
-@with_settings(Request, seeds=None, labels=None, **DRAWING)
+@with_settings(Request, seeds=None, labels=None, prompts=None, controls=None, **DRAWING)
 def sample(
     model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
     /,
@@ -93,6 +93,13 @@ def sample(
             "--label",
         ),
     ] = "",
+    prompt: Annotated[
+        tuple[str, ...], option("words, drawn with every seed; give it again for another line of pictures")
+    ] = (),
+    prompts: Annotated[Path | None, option("a text file with a prompt a line", "--prompts-file")] = None,
+    control: Annotated[
+        tuple[Path, ...], option("a drawing to follow, for a model that takes one; again for its next control")
+    ] = (),
     out: Annotated[
         Path | None, option("a folder for one PNG a picture (samples, where nothing else is asked)", "--output-dir")
     ] = None,
@@ -113,9 +120,9 @@ def sample(
     json: Annotated[bool, flag("one JSON document on stdout")] = False,
     **asked: Any,
 ) -> None:
-    """Draw pictures from a model, one a seed and class, each with its recipe inside the file.
+    """Draw pictures from a model, one a seed and class or prompt, each with its recipe inside the file.
 
-    A picture depends on its seed, its class and the settings alone, not on how many are drawn beside it.
+    A picture depends on its seed, what is said of it and the settings alone, not on how many are drawn beside it.
     """
     from unnoise.cli import pictures
 
@@ -127,7 +134,15 @@ def sample(
             writable(path, what)
     with asking():
         animate = pictures.animation_writer(animation) if animation else None
-        rows = rows_for(parse_seeds(seeds), parse_names(labels), known_classes(model))
+        said = prompts_of(prompt, prompts)
+        for path in control:
+            existing(path, "drawing")
+        asked["controls"] = tuple(map(str, control))
+        if said:
+            asked["labels"] = one_label(labels)
+            rows = worded(parse_seeds(seeds), said)
+        else:
+            rows = rows_for(parse_seeds(seeds), parse_names(labels), known_classes(model))
         if len(rows) > MOST_PICTURES:
             raise UsageError(f"{len(rows):,} pictures in one call, more than {MOST_PICTURES:,}. Draw them in parts")
 
@@ -137,10 +152,14 @@ def sample(
 
     folder = models.find(model)
     loaded = models.load(folder)
-    request = request_for(loaded, rows, asked)
+    request = request_for(loaded, rows, asked, worded=bool(said))
     with asking():
         check(loaded, request)
-    rows = [(seed, label) for seed, label in zip(request.seeds, named(loaded, request), strict=True)]
+    if not said:
+        rows = [(seed, label) for seed, label in zip(request.seeds, named(loaded, request), strict=True)]
+    for text in dict.fromkeys((*said, request.negative_prompt)):
+        if loaded.words is not None and (surplus := loaded.words.surplus(text)):
+            say(f"note: the model hears only the beginning of {text!r}: not {surplus!r}")
 
     recipe = recipe_of(folder, loaded, request)
     written: list[dict[str, Any]] = []
@@ -148,7 +167,7 @@ def sample(
     start = time.perf_counter()
     for drawn in draw(loaded, request, rows, walk=animation is not None or strip is not None):
         if out is not None:
-            written += write(out, drawn, recipe, metadata=metadata, previews=request.previews)
+            written += write(out, drawn, recipe, said, metadata=metadata, previews=request.previews)
         if grid_file is not None or animation is not None or strip is not None:
             kept.append(drawn)
     seconds = time.perf_counter() - start
@@ -158,7 +177,8 @@ def sample(
         sheet = pictures.grid(
             [d.pixels for d in kept], columns=columns, rows=names_of_lines(rows, columns), scale=scale
         )
-        about = recipe | {"together": seeds_text(rows), "columns": columns, "size": list(loaded.card.size[::-1])}
+        about = recipe | {"together": together(rows, said), "columns": columns, "size": list(loaded.card.size[::-1])}
+        about |= {"prompts": list(said)} if said else {}
         pictures.write_png(grid_file, sheet, about if metadata else None)
     if strip is not None:
         lines = [thoughts(d) for d in kept]
@@ -200,9 +220,51 @@ def rows_for(seeds: list[Row], labels: tuple[str, ...], classes: tuple[str, ...]
     return pairs(seeds, labels)
 
 
-def request_for(model: Model, rows: Sequence[Row], asked: dict[str, Any]) -> Request:
+def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """The prompts that were typed, and those of a file, a line each."""
+    if file is None:
+        return tuple(given)
+    existing(file, "file of prompts")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--prompts {file}: this is no text file in UTF-8 ({error})") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise UsageError(f"--prompts {file}: there is no prompt in it. Write one a line")
+    return (*given, *found)
+
+
+def one_label(labels: str) -> tuple[str, ...]:
+    """The class that goes with every prompt, or none."""
+    names = parse_names(labels)
+    if len(names) > 1 or "all" in names:
+        raise UsageError("with prompts give at most one label, which goes with all of them")
+    return names
+
+
+def worded(seeds: list[Row], prompts: Sequence[str]) -> list[Row]:
+    """Every seed with every prompt; a seed with a number after its colon, as in 5:0, with that prompt alone."""
+    rows: list[Row] = []
+    for seed, number in pairs(seeds, tuple(map(str, range(len(prompts))))):
+        if number is None or not number.isdigit() or int(number) >= len(prompts):
+            raise UsageError(f"--seeds {seed}:{number}: with prompts, say which by number: 0 to {len(prompts) - 1}")
+        rows.append((seed, prompts[int(number)]))
+    return rows
+
+
+def together(rows: Sequence[Row], prompts: Sequence[str]) -> str:
+    """Rows as one `--seeds` argument: their classes, or the numbers of their prompts, after a colon."""
+    if not prompts:
+        return seeds_text(rows)
+    return seeds_text([(seed, None if text is None else str(prompts.index(text))) for seed, text in rows])
+
+
+def request_for(model: Model, rows: Sequence[Row], asked: dict[str, Any], *, worded: bool = False) -> Request:
     """The request for these rows; where only some rows say a class, the others get the one that belongs to the seed."""
     seeds = tuple(seed for seed, _ in rows)
+    if worded:
+        return Request(seeds=seeds, prompts=tuple(prompt or "" for _, prompt in rows), **asked)
     labels: tuple[str, ...] = ()
     if any(label is not None for _, label in rows):
         reader = model.reader
@@ -291,7 +353,8 @@ def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
     weights = sorted(folder.glob("**/*.safetensors")) if folder.is_dir() else []
     chosen = folder / "model.safetensors"
     file = chosen if chosen in weights else weights[0]
-    settings = {key: value for key, value in dataclasses.asdict(request).items() if key not in ("seeds", "labels")}
+    rows = ("seeds", "prompts") if request.prompts else ("seeds", "labels", "prompts")
+    settings = {key: value for key, value in dataclasses.asdict(request).items() if key not in rows}
     settings["sampler"] = model.card.sampler if request.sampler == "auto" else request.sampler
     return {
         "format": 1,
@@ -306,26 +369,33 @@ def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
     }
 
 
-def write(out: Path, drawn: Drawn, recipe: dict[str, Any], *, metadata: bool, previews: int) -> list[dict[str, Any]]:
+def write(
+    out: Path, drawn: Drawn, recipe: dict[str, Any], prompts: Sequence[str], *, metadata: bool, previews: int
+) -> list[dict[str, Any]]:
     """One picture into its file, and its previews beside it; what was written."""
     from unnoise.cli.pictures import image, write_png
 
     seed, label = drawn.row
     name = f"seed-{seed:06d}" + (f"-{file_name(label)}" if label is not None else "")
     height, width = drawn.pixels.shape[:2]
-    about = recipe | {"seed": seed, "label": label, "size": [width, height], "together": seeds_text(drawn.together)}
+    told = {"seed": seed, "prompt" if prompts else "label": label}
+    beside = list(dict.fromkeys(str(text) for _, text in drawn.together)) if prompts else []
+    about = recipe | told | {"size": [width, height], "together": together(drawn.together, beside)}
+    about |= {"prompts": beside} if prompts else {}
     path = out / f"{name}.png"
     write_png(path, image(drawn.pixels), about if metadata else None)
     shown = [(step, pixels) for step, pixels in drawn.previews if step > 0]
     for i in range(min(previews, len(shown))):
         step, pixels = shown[(i + 1) * len(shown) // (previews + 1) if len(shown) > previews else i]
         write_png(out / f"{name}-step-{step:04d}.png", image(pixels), None)
-    return [{"seed": seed, "label": label, "path": str(path)}]
+    return [told | {"path": str(path)}]
 
 
-def file_name(label: str) -> str:
-    """A class's name as part of a file's: letters, digits and dashes."""
-    return "-".join("".join(c if c.isalnum() else " " for c in label.lower()).split()) or "class"
+def file_name(label: str, most: int = 60) -> str:
+    """A class's name or a prompt as part of a file's: letters, digits and dashes, as many whole words as fit."""
+    words = "".join(c if c.isalnum() else " " for c in label.lower()).split()
+    name = "-".join(words) or "class"
+    return name if len(name) <= most else name[:most].rsplit("-", 1)[0]
 
 
 def columns_for(rows: Sequence[Row]) -> int:
