@@ -64,7 +64,8 @@ class Start(NamedTuple):
 def generate(model: Model, request: Request, start: Start | None = None, cond: Cond | None = None) -> Iterator[Frame]:
     """Draw what is asked, batch after batch, and yield after each step. Raises UserError before the first one.
 
-    `cond`, a row a seed, is told in place of the request's labels, prompts and drawings. `request.steps` lie between t = 1 and 0; a walk that starts on the way takes those that are left.
+    `cond`, a row a seed, is told in place of the request's labels, prompts and drawings. `request.steps` lie between
+    t = 1 and 0; a walk that starts on the way takes those that are left.
     """
     sampler = check(model, request)
     if start is not None and len(start.x) != len(request.seeds):

@@ -178,7 +178,8 @@ class Model:
 
     @classmethod
     def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: Words | None = None) -> Model:
-        """The model of this card and these weights, with what reads its captions. Raises UserError where they do not fit, with the first names."""
+        """The model of this card and these weights, with what reads its captions. Raises UserError where they do
+        not fit, with the first names."""
         with torch.device("meta"):
             net = networks.build(card.net)
         count = sum(p.numel() for p in net.parameters())
