@@ -277,7 +277,7 @@ def test_attention_in_bfloat16_is_close_with_its_gradient(length: int) -> None:
 def test_heads_by_number_and_by_width_are_the_same_network() -> None:
     config = replace(SMALL, attention=(False, True, True))
     by_number, by_width = replace(config, heads=4), replace(config, head_width=4)
-    assert [heads(by_number, 16), heads(by_width, 16), heads(config, 16)] == [4, 4, 1]
+    assert [heads(by_number, 1), heads(by_width, 1), heads(config, 1)] == [4, 4, 1]
     one, other, single = alive(by_number), alive(by_width), alive(config)
     x = pictures(SMALL)
     assert torch.equal(one(x, TIMES, NOTHING), other(x, TIMES, NOTHING))

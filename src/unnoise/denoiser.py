@@ -173,7 +173,9 @@ class Diffusion(nn.Module):
         return Estimate(self.predicts.mean(x_t, out, level), spread)
 
     def given(self, cond: Cond) -> Denoiser:
-        """The denoiser that is told `cond`, a row per sample."""
+        """The denoiser that is told `cond`, a row per sample: what the network can hear beforehand, it hears once."""
+        hear = getattr(self.net, "hear", None)
+        cond = cond if hear is None else hear(cond)
         return Denoiser(self.schedule, lambda x_t, t: self(x_t, t, cond))
 
     def loss(self, x: Tensor, t: Tensor, cond: Cond = NOTHING, *, noise: Tensor, weight: Weight) -> Tensor:

@@ -239,11 +239,11 @@ def _head_width(config: UNetConfig) -> int | None:
     """One width of a head for all levels, or None for one head: that is all that UNet2DModel can say."""
     if config.head_width is not None:
         return config.head_width
-    attending = {c for c, attends in zip(config.channels, config.attention, strict=True) if attends}
-    attending |= {config.channels[-1]} if config.middle_attention else set()
-    if all(heads(config, channels) == 1 for channels in attending):
+    attending = {level for level, attends in enumerate(config.attention) if attends}
+    attending |= {len(config.channels) - 1} if config.middle_attention else set()
+    if all(heads(config, level) == 1 for level in attending):
         return None
-    widths = {channels // heads(config, channels) for channels in attending}
+    widths = {config.channels[level] // heads(config, level) for level in attending}
     if len(widths) > 1:
         raise UserError(
             f"diffusers' UNet2DModel says the width of a head, one for all levels; {config.heads} heads are "

@@ -1,12 +1,15 @@
-"""Self-attention: every place looks at every other.
+"""Attention: every token looks at every other (self-attention), or at the words (cross-attention).
 
-    softmax(q k^T / sqrt(d)) v,    q, k, v = three linear maps of the same tokens, made in one product
+    softmax(q k^T / sqrt(d)) v,    q from the tokens; k, v from the same tokens, or from words
 
-Over the pixels of a feature map (`Attention`, DDPM's block: normalise, attend, project, add), or over given tokens
-(`attend`, which both architectures share).
+Linear maps of the same input stand in one matrix: queries, keys and values of self-attention; keys and values of
+cross-attention, which depend on neither time nor picture, so that they are made once a walk (`hear`).
+Laws (tests/test_unet.py, test_transformer.py): the formula in doubles; a word that is masked out changes nothing.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,24 +20,51 @@ from unnoise.nn.group_norm import group_norm
 SHORT = 1024  # tokens up to which the scores are written down in bfloat16 on a CPU
 
 
-def attend(tokens: Tensor, qkv: nn.Linear, heads: int) -> Tensor:
+class Words(NamedTuple):
+    """What a block's cross-attentions read: keys and values (B, L, 2 D) each, and what is added to all scores."""
+
+    heard: tuple[Tensor, ...] = ()
+    bias: Tensor | None = None  # (B, 1, 1, L): 0, or hardly less than infinity where a word does not count
+
+
+SILENCE = Words()
+
+
+def score_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A mask (B, L) as what is added to scores. It is finite: a row whose words are all masked out gives numbers."""
+    if mask is None:
+        return None
+    never = torch.full((), torch.finfo(dtype).min / 2, dtype=dtype, device=mask.device)
+    return torch.where(mask, torch.zeros_like(never), never)[:, None, None, :]
+
+
+def attend(tokens: Tensor, qkv: nn.Linear, heads: int, bias: Tensor | None = None) -> Tensor:
     """What the heads read, side by side: (B, L, D) -> (B, L, D). `qkv` has 3 D outputs: queries, keys, values."""
     b, length, width = tokens.shape
     q, k, v = qkv(tokens).view(b, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads)
+    return read(q, k, v, bias)
+
+
+def read(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Queries (B, heads, L, d), keys and values (B, heads, M, d) -> (B, L, heads d)."""
+    b, heads, length, width = q.shape
     # torch's fused kernel is slow in bfloat16 on a CPU: two products and a softmax take a third of its time at 256
     # tokens, and less than half with gradients. Beyond SHORT the scores no longer pay for their memory.
-    written = q.device.type == "cpu" and q.dtype == torch.bfloat16 and length <= SHORT
-    read = _written(q, k, v) if written else F.scaled_dot_product_attention(q, k, v)
-    return read.transpose(1, 2).reshape(b, length, width)
+    written = q.device.type == "cpu" and q.dtype == torch.bfloat16 and length * k.shape[2] <= SHORT**2
+    out = _written(q, k, v, bias) if written else F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return out.transpose(1, 2).reshape(b, length, heads * width)
 
 
-def _written(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention with its L x L weights in memory."""
+def _written(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Attention with its L x M weights in memory."""
     b, heads, length, width = q.shape
-    q, k, v = (each.reshape(b * heads, length, width) for each in (q, k, v))
-    nothing = q.new_empty(1, 1, 1)
-    weights = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=width**-0.5).softmax(dim=-1)
-    return torch.bmm(weights, v).view(b, heads, length, width)
+    q, k, v = (each.reshape(b * heads, -1, width) for each in (q, k, v))
+    if bias is None:
+        scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=width**-0.5)
+    else:
+        each = bias.expand(b, heads, 1, -1).reshape(b * heads, 1, -1)
+        scores = torch.baddbmm(each, q, k.transpose(1, 2), alpha=width**-0.5)
+    return torch.bmm(scores.softmax(dim=-1), v).view(b, heads, length, width)
 
 
 class Attention(nn.Module):
@@ -53,5 +83,42 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         tokens = group_norm(x, self.group_norm, silu=False).permute(0, 2, 3, 1).reshape(b, h * w, c)
-        read: Tensor = self.out(attend(tokens, self.qkv, self.heads))
-        return x + read.view(b, h, w, c).permute(0, 3, 1, 2)
+        out: Tensor = self.out(attend(tokens, self.qkv, self.heads))
+        return x + out.view(b, h, w, c).permute(0, 3, 1, 2)
+
+
+class SelfAttention(nn.Module):
+    """Tokens that look at each other: (B, L, D) -> (B, L, D)."""
+
+    def __init__(self, width: int, *, heads: int, bias: bool = True) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+        out: Tensor = self.out(attend(tokens, self.qkv, self.heads, bias))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Tokens that look at words: (B, L, D) and what `hear` made of the words -> (B, L, D)."""
+
+    def __init__(self, width: int, context: int, *, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(context, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+
+    def hear(self, words: Tensor) -> Tensor:
+        """Keys, then values, of words (B, M, context): (B, M, 2 D)."""
+        heard: Tensor = self.kv(words)
+        return heard
+
+    def forward(self, tokens: Tensor, heard: Tensor, bias: Tensor | None = None) -> Tensor:
+        b, length, width = tokens.shape
+        q = self.q(tokens).view(b, length, self.heads, -1).transpose(1, 2)
+        k, v = heard.view(b, -1, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        out: Tensor = self.out(read(q, k, v, bias))
+        return out

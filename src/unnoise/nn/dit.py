@@ -3,12 +3,15 @@
     x <- x + gate * f((1 + scale) LN(x) + shift),    f = attention, then a two-layer network, in each of `depth` blocks
 
 shift, scale and gate are linear in what time and class say, and zero at birth: every block begins as the identity.
-Peebles & Xie 2023. Laws (tests/test_dit.py): the published parameter counts; zero output at birth; moving the patches
-moves nothing but the positions; a sample does not see its batch.
+Where words are told, each block also reads them, between the two, by a cross-attention that is neither normed nor gated
+and whose last map is zero at birth (Chen et al. 2023, PixArt). Peebles & Xie 2023. Laws (tests/test_dit.py): the
+published parameter counts; zero output at birth; moving the patches moves nothing but the positions; a sample does not
+see its batch.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -18,8 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from unnoise.conditions import Cond
 from unnoise.errors import UserError, unknown
-from unnoise.nn.attention import attend
+from unnoise.nn import text
+from unnoise.nn.attention import CrossAttention, attend, score_bias
 from unnoise.nn.embeddings import TimeEmbedding, class_rows, class_table, grid_waves, sinusoid
+from unnoise.nn.text import TextEncoder
 from unnoise.settings import DiTConfig
 
 WAVES = 256  # width of the time's sinusoid
@@ -83,39 +88,67 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
         self.modulate_out = nn.Linear(width, 2 * width)
         self.patch_out = nn.Linear(width, patch * patch * config.out_channels)
+        self.text = TextEncoder(config.text) if config.text is not None else None
+        self.pooled_embedding = nn.Linear(config.text.width, width) if config.text is not None else None
         initialise(self)
+
+    def hear(self, cond: Cond) -> Cond:
+        """The same condition, with what depends on neither x nor time computed: see `UNet.hear`."""
+        if cond.heard:
+            return cond
+        read = text.read_words(cond, self.text, context(self.config))
+        if read is None:
+            return cond
+        words, mask = read[0].to(self.patch_out.weight.dtype), read[1]
+        heard = [block.hear(words) for block in self.blocks if isinstance(block, DiTBlock)]
+        if self.text is not None:
+            heard.insert(0, text.pooled(words, mask))
+        return replace(cond, tokens=None, words=None, mask=mask, heard=tuple(heard))
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         config = self.config
+        _refuse(cond)
         if x.shape[-2:] != (config.size, config.size):
             raise UserError(f"this network draws {config.size}x{config.size}, not {x.shape[-1]}x{x.shape[-2]}")
-        told = self.told(time, cond)
+        cond = self.hear(cond)
+        own = (self.text is not None) + (len(self.blocks) if context(config) else 0)
+        if len(cond.heard) != own:
+            raise UserError(f"{len(cond.heard)} tensors were heard of this condition, this network hears {own}")
+        heard = list(cond.heard)
+        told = self.told(time, cond, heard.pop(0) if self.text is not None else None)
+        bias = score_bias(cond.mask, x.dtype) if heard else None
         tokens = self.patch_in(x).flatten(2).transpose(1, 2)  # (B, L, D)
         tokens = tokens + self.positions.to(tokens.dtype)
-        for block in self.blocks:
+        for place, block in enumerate(self.blocks):
+            read = (heard[place], bias) if heard else ()
             if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, told, use_reentrant=False)
+                tokens = checkpoint(block, tokens, told, *read, use_reentrant=False)
             else:
-                tokens = block(tokens, told)
+                tokens = block(tokens, told, *read)
         shift, scale = self.modulate_out(told)[:, None].chunk(2, dim=2)
         patches = self.patch_out(modulated(tokens, shift, scale))  # (B, L, P P C)
         side, p = config.size // config.patch, config.patch
         grid: Tensor = patches.view(len(x), side, side, p, p, config.out_channels)
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(x), config.out_channels, config.size, config.size)
 
-    def told(self, time: Tensor, cond: Cond) -> Tensor:
-        """What time (B,) and class say, activated: (B, D)."""
+    def told(self, time: Tensor, cond: Cond, caption: Tensor | None) -> Tensor:
+        """What time (B,), class and a caption as one vector say, activated: (B, D)."""
         config = self.config
         waves = sinusoid(time, WAVES, shift=0.0, cosine_first=True).to(self.modulate_out.weight.dtype)
         embedding: Tensor = self.time_embedding(waves)
         rows = class_rows(cond, len(time), classes=config.classes, null_class=config.null_class, device=time.device)
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(rows)
+        if self.pooled_embedding is not None:
+            embedding = embedding + self.pooled_embedding(caption)
         return F.silu(embedding)
 
 
 class DiTBlock(nn.Module):
-    """Attention and a two-layer network, each behind a norm that is scaled and shifted, and before a gate."""
+    """Attention and a two-layer network, each behind a norm that is scaled and shifted, and before a gate.
+
+    Where the network is told words, it reads them in between.
+    """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -127,12 +160,22 @@ class DiTBlock(nn.Module):
         self.out = nn.Linear(width, width)
         self.mlp_in = nn.Linear(width, hidden)
         self.mlp_out = nn.Linear(hidden, width)
+        self.cross_attention: CrossAttention | None = None
+        if context(config):
+            self.cross_attention = CrossAttention(width, context(config), heads=config.heads)
 
-    def forward(self, tokens: Tensor, told: Tensor) -> Tensor:
+    def hear(self, words: Tensor) -> Tensor:
+        """What it reads of words (B, L, context)."""
+        assert self.cross_attention is not None
+        return self.cross_attention.hear(words)
+
+    def forward(self, tokens: Tensor, told: Tensor, heard: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         rows = self.modulate(told)[:, None].chunk(6, dim=2)  # six of (B, 1, D)
         shift, scale, gate = rows[:3]
         read = self.out(attend(modulated(tokens, shift, scale), self.qkv, self.heads))
         tokens = torch.addcmul(tokens, gate, F.dropout(read, self.dropout, self.training))
+        if self.cross_attention is not None and heard is not None:
+            tokens = tokens + self.cross_attention(tokens, heard, bias)
         shift, scale, gate = rows[3:]
         hidden = F.gelu(self.mlp_in(modulated(tokens, shift, scale)), approximate="tanh")
         thought = self.mlp_out(F.dropout(hidden, self.dropout, self.training))
@@ -149,13 +192,33 @@ def initialise(net: DiT) -> None:
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             nn.init.xavier_uniform_(module.weight.flatten(1))  # a patch is a row of numbers
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # ours all have one
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
     for layer in (net.time_embedding.linear_1, net.time_embedding.linear_2):
         nn.init.normal_(layer.weight, std=0.02)
     for layer in (net.modulate_out, net.patch_out, *(m.modulate for m in net.modules() if isinstance(m, DiTBlock))):
         nn.init.zeros_(layer.weight)
+    for module in net.modules():
+        if isinstance(module, CrossAttention):
+            nn.init.zeros_(module.out.weight)
+    if net.pooled_embedding is not None:
+        nn.init.zeros_(net.pooled_embedding.weight)
+
+
+def context(config: DiTConfig) -> int:
+    """The width of the words that cross-attention reads; 0: there is none."""
+    return config.context if config.text is None else config.text.width
+
+
+def _refuse(cond: Cond) -> None:
+    """Raises UserError for what no DiT of ours is told."""
+    told = {"values": cond.value, "a vector": cond.vector, "an image": cond.image}
+    told |= {"drawings": cond.hints[0] if cond.hints else None, "strengths": cond.strength}
+    for name, value in told.items():
+        if value is not None:
+            raise UserError(f"this network takes no {name.removeprefix('a ').removeprefix('an ')}: give it none")
 
 
 def check(config: DiTConfig) -> None:
@@ -176,3 +239,4 @@ def check(config: DiTConfig) -> None:
         raise UserError(f"dropout is a share below 1, not {config.dropout}")
     if config.mlp_ratio <= 0:
         raise UserError(f"mlp_ratio is above 0, not {config.mlp_ratio}")
+    text.check(config.text, config.context)

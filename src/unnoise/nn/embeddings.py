@@ -74,3 +74,71 @@ def grid_waves(side: int, width: int) -> Tensor:
     column = waves[None, :, :].expand(side, side, -1)
     row = waves[:, None, :].expand(side, side, -1)
     return torch.cat([column, row], dim=2).reshape(side * side, width)
+
+
+class ValueEmbedding(nn.Module):
+    """Numbers (B, K), each by its sinusoid and a two-layer network of its own, summed: (B, width).
+
+    NaN is "not told": a learned vector of that number in its place, where there is one, else nothing is added.
+    """
+
+    def __init__(self, count: int, width_in: int, width: int, *, null: bool) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(TimeEmbedding(width_in, width) for _ in range(count))
+        self.null = nn.Embedding(count, width) if null else None
+
+    def forward(self, waves: Tensor, missing: Tensor) -> Tensor:
+        """The sinusoids (B, K, width_in) and which numbers are not told (B, K)."""
+        out = torch.zeros((), dtype=waves.dtype, device=waves.device)
+        for column, network in enumerate(self.networks):
+            said: Tensor = network(waves[:, column])
+            other = torch.zeros_like(said) if self.null is None else self.null.weight[column]
+            out = out + torch.where(missing[:, column, None], other, said)
+        return out
+
+
+def value_rows(cond: Cond, batch: int, *, values: int, null: bool, device: torch.device) -> Tensor | None:
+    """The numbers that each sample is told, (B, values) float32; NaN where nothing is said.
+
+    Raises UserError for numbers that the network cannot take, or needs and does not get.
+    """
+    if values == 0:
+        if cond.value is not None:
+            raise UserError("this network knows no numbers: give it no values")
+        return None
+    if cond.value is not None:
+        if cond.value.ndim != 2 or cond.value.shape[1] != values:
+            raise UserError(f"values are (rows, {values}) for this network, not {tuple(cond.value.shape)}")
+        return cond.value
+    if not null:
+        raise UserError(
+            f"this network was taught {values} numbers and nothing for 'not told': give every picture values"
+        )
+    return torch.full((batch, values), math.nan, device=device)
+
+
+def vector_rows(cond: Cond, width: int) -> Tensor | None:
+    """The vector that each sample is told, (B, width). Raises UserError where it cannot be taken, or is missing."""
+    if width == 0:
+        if cond.vector is not None:
+            raise UserError("this network takes no vector: give it none")
+        return None
+    if cond.vector is None:
+        raise UserError(f"this network is told a vector of {width} numbers: give every picture one")
+    if cond.vector.ndim != 2 or cond.vector.shape[1] != width:
+        raise UserError(f"vectors are (rows, {width}) for this network, not {tuple(cond.vector.shape)}")
+    return cond.vector
+
+
+def joined(x: Tensor, cond: Cond, channels: int) -> Tensor:
+    """x (B, C, H, W) with the told picture's channels behind its own. Raises UserError where it does not fit."""
+    if channels == 0:
+        if cond.image is not None:
+            raise UserError("this network is shown no second picture: give it no image")
+        return x
+    if cond.image is None:
+        raise UserError(f"this network is shown a picture of {channels} channels beside x_t: give it as image")
+    if cond.image.shape[1:] != (channels, *x.shape[2:]):
+        wanted, got = (" x ".join(map(str, shape)) for shape in ((channels, *x.shape[2:]), cond.image.shape[1:]))
+        raise UserError(f"the image beside x_t is {got} here; this network wants {wanted} (channels, height, width)")
+    return torch.cat([x, cond.image.to(x.dtype)], dim=1)
