@@ -218,6 +218,32 @@ class ClassifierConfig:
 
 
 @dataclass(frozen=True)
+class NoisyClassifierConfig:
+    """A training of a classifier of noisy pictures: the guide of classifier guidance. Dhariwal & Nichol 2021, sec. 4."""
+
+    name: str = "noisy-classifier"
+    about: str = ""
+    device: str = "auto"
+    data: DataConfig = DataConfig()
+    net: UNetConfig = UNetConfig()  # its way down; `classes` are those told apart
+    process: Process = Process()  # of the model that it will guide: which noise, and how often which is drawn
+    shift: int = 1  # pixels, by which pictures are moved at most, each way
+    held_out: float = 0.1  # share of the pictures that is not trained on, where the set has no such part of its own
+    fit: Fit = Fit(images=10_000_000, batch=256, optimizer="adamw", lr=3e-4, weight_decay=0.05, decay="cosine")
+    watch: Watch = Watch(grid_every=0)
+
+
+@dataclass(frozen=True)
+class NoisyClassifierCard:
+    """All that is needed to guide by a classifier's weights: what classifier.json holds."""
+
+    net: UNetConfig = UNetConfig()
+    process: Process = Process()
+    classes: tuple[str, ...] = ()  # their names, in the order of their numbers
+    info: dict[str, Any] = field(default_factory=dict)  # where it comes from, and how often it is right at which noise
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """All that is needed to draw from weights: what model.json holds."""
 
@@ -266,7 +292,11 @@ class Request:
     steps: int = 50
     grid: str = "auto"  # spacing of the times: a name in samplers.times.GRIDS
     eta: float = 0.0  # DDIM: 0 is deterministic, 1 is ancestral
-    guidance: float = 1.0  # classifier-free scale; 1 is none
+    guidance: float = 1.0  # classifier-free scale; 1 is none, 0 tells the model nothing
+    guidance_rescale: float = 0.0  # share of the told estimate's contrast that guidance keeps; Lin et al. 2023 take 0.7
+    guidance_interval: tuple[float, float] | None = None  # guide only where sigma / alpha lies between the two
+    classifier: str = ""  # a noisy classifier's directory, to guide by too; with guidance 0, by it alone
+    classifier_scale: float = 1.0  # how strongly; 1 is Bayes' rule
     clip: bool = True  # clip the estimate of the picture to [-1, 1]
     threshold: float | None = None  # dynamic thresholding quantile instead of clipping
     batch: int = 64  # pictures drawn at once
