@@ -2,7 +2,7 @@
 
 The first is the time of a walk whose network is a look-up, a tensor of the pictures' shape, over that of the network
 itself. In the second, both sides are given the same look-up, at batch 1: what is left is Python. Ours is measured
-twice: first over times that were never visited, where the weights of a step are worked out, and again over the same
+twice: first over times that were never visited, where the weights of all steps are worked out, and again over the same
 times, as any later batch or walk is.
 """
 
@@ -143,7 +143,7 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
         "title": "solvers: a step's own time at batch 1, beside diffusers' scheduler.step",
         "rows": beside_diffusers(rounds, clock),
         "notes": {
-            "targets": f"later walks at most {MOST_OF_DIFFUSERS} of diffusers; {MOST_OF_A_STEP:.0%} of a step",
+            "targets": f"at most {MOST_OF_DIFFUSERS} of diffusers, on a first walk too; {MOST_OF_A_STEP:.0%} of a step",
             "largest shares of a step of the 35.7M U-Net, batch 16": {
                 row["solver"]: row["share"] for row in large[:-1]
             },

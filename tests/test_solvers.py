@@ -42,6 +42,7 @@ from unnoise.schedules import (
     Cosine,
     CosineContinuous,
     Flow,
+    Level,
     LinearBeta,
     Schedule,
     Sigmoid,
@@ -444,6 +445,41 @@ def test_a_look_is_not_bought_twice() -> None:
         asked.clear()
         last(walk(Denoiser(schedule, estimate), torch.ones(1, 1), times, unipc(3, corrects=corrects), silence))
         assert asked == times[:-1].tolist()
+
+
+@every
+@pytest.mark.parametrize("schedule", [LinearBeta(), Flow(), EDM()], ids=["linear", "flow", "edm"])
+def test_a_walk_is_its_steps_one_by_one(name: str, schedule: Schedule) -> None:
+    """What is worked out for a whole grid at once is what a step works out alone, on a grid that is even in nothing."""
+    times, start = torch.linspace(1, 0, 8, dtype=torch.float64) ** 1.5, white(1, (2, 3))(torch.ones(()))
+
+    def noise(t: Tensor, draw: int = 0) -> Tensor:
+        return start.flip(1) * (1 + draw)
+
+    denoiser, step = learned(Gaussian(0.2, 1.5).denoiser(schedule)), make(name)
+    state = State(start, times[0])
+    for s, walked in zip(times[1:], walk(denoiser, state.x, times, step, noise)):
+        state = step(denoiser, state, s, noise)
+        assert torch.allclose(walked.x, state.x, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["ddim", "plms", "dpm++2m", "dpm++3m", "dpm++2m-sde", "unipc-3"])
+def test_a_first_walk_asks_the_schedule_once(name: str) -> None:
+    """All weights of a walk of any length come from one table of levels; a second walk asks for none."""
+    asked = []
+
+    class Counted(Schedule):
+        def __call__(self, t: Tensor) -> Level:
+            asked.append(t.shape)
+            return Flow()(t)
+
+        def time(self, log_ratio: Tensor) -> Tensor:
+            return Flow().time(log_ratio)
+
+    schedule, times, noise = Counted(), even(Flow(), 30), white(0, (2, 3))
+    for _ in range(2):
+        last(walk(Denoiser(schedule, lambda x, t: Estimate(x)), torch.ones(2, 3), times, make(name), noise))
+        assert asked == [(31,)]
 
 
 @every

@@ -8,13 +8,16 @@ probability flow in sigma / alpha; eta = 1 is the forward process's posterior.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
+from unnoise.samplers.differences import ddim_weights
 from unnoise.samplers.walk import Seen, State, Step
-from unnoise.samplers.weights import pick, weights
+from unnoise.samplers.weights import combine, pick, weights
 from unnoise.schedules import Level, posterior
 
 
@@ -28,18 +31,20 @@ def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
         seen = Seen(state.x, state.t, denoiser(state.x, state.t))
-        keep, on_mean, added = weights(formula, denoiser.schedule, state.x, (s, state.t), eta, sigma_hat)
-        x = keep * state.x + on_mean * seen.mean
-        if (eta > 0 or sigma_hat) and bool((s > 0).any()):
-            x = x + added * noise(s, 0).to(x)
+        keep, on_mean, *added = weights(formula, denoiser.schedule, state.x, (s, state.t), eta, sigma_hat)
+        x = combine((keep, on_mean), (state.x, seen.mean))
+        if added and bool((s > 0).any()):
+            x = x + added[0] * noise(s, 0).to(x)
         return State(x, s, (seen,))
 
     return step
 
 
-def formula(levels: Level, eta: float, sigma_hat: bool) -> list[Tensor]:
-    """`levels` at (s, t) -> what multiplies x, the estimate, the new noise."""
+def formula(levels: Level, eta: float, sigma_hat: bool) -> Sequence[Tensor]:
+    """`levels` at (s, t) -> what multiplies x, the estimate, and the new noise where there is any."""
     at, to = pick(levels, 1), pick(levels, 0)
+    if eta == 0 and not sigma_hat:
+        return ddim_weights(at, to)
     kernel = posterior(at, to)
     renewed = kernel.small if sigma_hat else eta**2 * kernel.small
     keep = (to.sigma.square() - renewed).clamp(min=0).sqrt() / at.sigma

@@ -33,11 +33,10 @@ PICTURE = Smooth(noise=False)
 NOISE = Smooth(noise=True)
 
 
-def ddim_weights(levels: Level) -> list[Tensor]:
-    """`levels` at (s, t) -> what multiplies x and the estimate. Divides by sigma_t alone; a row at t = 0 stays."""
-    at, to = pick(levels, 1), pick(levels, 0)
+def ddim_weights(at: Level, to: Level) -> tuple[Tensor, Tensor]:
+    """What multiplies x and the estimate. Divides by sigma_t alone; a row at t = 0 stays."""
     keep = torch.where(at.sigma > 0, to.sigma / at.sigma, 1.0)
-    return [keep, to.alpha - keep * at.alpha]
+    return keep, to.alpha - keep * at.alpha
 
 
 def over_ddim(levels: Level, smooth: Smooth, raw: Sequence[Tensor]) -> list[Tensor]:
@@ -45,17 +44,15 @@ def over_ddim(levels: Level, smooth: Smooth, raw: Sequence[Tensor]) -> list[Tens
     estimates, and where the noise is smooth the others' x.
     """
     at, to = pick(levels, 1), pick(levels, 0)
-    some = more(at, to)
-    raw = [torch.where(some, weight, 0.0) for weight in raw]
-    total = sum(raw, torch.zeros_like(to.sigma))
-    keep, on_mean = ddim_weights(levels)
+    keep, on_mean = ddim_weights(at, to)
+    if not raw:
+        return [keep, on_mean]
+    each = torch.where(more(at, to), torch.stack([*raw]), 0.0)
     if not smooth.noise:
-        return [keep, on_mean - total, *raw]
+        return [keep, on_mean - each.sum(0), *each]
     sigmas = torch.where(levels.sigma > 0, levels.sigma, 1.0)  # f = (x - alpha mean) / sigma
-    own = total / sigmas[1]
-    others = [weight / sigma for weight, sigma in zip(raw, sigmas[2:])]
-    means = [-weight * alpha for weight, alpha in zip(others, levels.alpha[2:])]
-    return [keep - own, on_mean + own * at.alpha, *means, *others]
+    own, others = each.sum(0) / sigmas[1], each / sigmas[2:]
+    return [keep - own, on_mean + own * at.alpha, *(-others * levels.alpha[2:]), *others]
 
 
 def more(at: Level, to: Level) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Noise
+from unnoise.samplers.weights import along
 
 
 class Seen(NamedTuple):
@@ -51,6 +52,7 @@ def walk(denoiser: Denoiser, x: Tensor, times: Tensor, step: Step, noise: Noise)
 
     `times` is (N + 1,) or (N + 1, B), falling, float64; `x` is the state at times[0]. No gradients are kept.
     """
+    denoiser = Denoiser(along(denoiser.schedule, times), denoiser.estimate)
     state = State(x, times[0])
     for s in times[1:]:
         with torch.no_grad():
