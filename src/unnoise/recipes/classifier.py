@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from unnoise import checkpoint, data, noise
 from unnoise.acceleration.placement import best, prepare
 from unnoise.data import Batch, Dataset
-from unnoise.data.source import Source
 from unnoise.data.sources import SETS
 from unnoise.errors import UserError
 from unnoise.metrics.classifier import RESULT, Accuracy, Judge, accuracy, save_classifier
@@ -111,22 +108,7 @@ def split(config: ClassifierConfig) -> tuple[Dataset, Dataset, str]:
     if not lot.any() or lot.all():
         raise UserError(f"holding out {config.held_out} of {len(lot)} pictures leaves a part empty; hold out 0.1")
     name = f"{config.data.path}, a share of {config.held_out} by lot"
-    return Dataset(chosen(source, ~lot), config.data), Dataset(chosen(source, lot), plain), name
-
-
-def chosen(source: Source, mask: NDArray[np.bool_]) -> Source:
-    """The pictures of a source where `mask` (N,) is true."""
-    rows = np.flatnonzero(mask)
-    return replace(
-        source,
-        names=tuple(source.names[row] for row in rows),
-        sizes=source.sizes[rows],
-        read=lambda i: source.read(int(rows[i])),
-        array=None if source.array is None else source.array[rows],
-        labels=None if source.labels is None else source.labels[rows],
-        captions=None if source.captions is None else tuple(source.captions[row] for row in rows),
-        refused=(),
-    )
+    return Dataset(source.only(~lot), config.data), Dataset(source.only(lot), plain), name
 
 
 def own_test(config: DataConfig) -> DataConfig | None:
