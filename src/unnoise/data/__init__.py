@@ -37,7 +37,7 @@ def open(config: DataConfig) -> Dataset:
     from unnoise.data.dataset import Dataset
     from unnoise.data.sources import find
 
-    return Dataset(find(config.path), config)
+    return Dataset(find(config.path, config.size), config)
 
 
 def __getattr__(name: str) -> object:

@@ -13,7 +13,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-ORDER, FLIP, CROP, REPLACE, TOY = range(5)  # what a draw is for: the first number of its key
+ORDER, FLIP, CROP, REPLACE, TOY, SHAPES = range(6)  # what a draw is for: the first number of its key
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: splitmix64's increment
 

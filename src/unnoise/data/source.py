@@ -6,14 +6,16 @@ What a file claims about its own size is checked here before a byte is allocated
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unnoise.errors import UserError
+
+T = TypeVar("T")
 
 FILE_BYTES = 256 * 2**20  # an encoded picture larger than this is not read
 ARRAY_BYTES = 16 * 2**30  # a compressed array larger than this is not unpacked; .npy files are mapped, not unpacked
@@ -50,8 +52,30 @@ class Source:
     classes: tuple[str, ...] = ()
     labels: NDArray[np.int64] | None = None  # (N,) rows of `classes`
     captions: tuple[str, ...] | None = None
+    controls: Mapping[str, Callable[[int], NDArray[np.uint8]]] = field(
+        default_factory=dict
+    )  # drawings of each, as `read`
     refused: tuple[Broken, ...] = ()  # seen, and not even tried
     notes: tuple[str, ...] = ()  # what a person should know about how this was understood
+
+    def only(self, mask: NDArray[np.bool_]) -> Source:
+        """The pictures where `mask` (N,) is true."""
+        rows = np.flatnonzero(mask)
+        return replace(
+            self,
+            names=tuple(self.names[row] for row in rows),
+            sizes=self.sizes[rows],
+            read=_renumbered(self.read, rows),
+            array=None if self.array is None else self.array[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            captions=None if self.captions is None else tuple(self.captions[row] for row in rows),
+            controls={name: _renumbered(draw, rows) for name, draw in self.controls.items()},
+            refused=(),
+        )
+
+
+def _renumbered(read: Callable[[int], T], rows: NDArray[np.intp]) -> Callable[[int], T]:
+    return lambda i: read(int(rows[i]))
 
 
 def is_bomb(unpacked: int, packed: int) -> bool:

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from unnoise.data.archive import SUFFIXES as ARCHIVES
 from unnoise.data.archive import archive
 from unnoise.data.arrays import arrays
 from unnoise.data.decode import SUFFIXES as PICTURES
+from unnoise.data.emoji import emoji
 from unnoise.data.fashion import fashion
 from unnoise.data.folder import folder
 from unnoise.data.idx import idx, is_idx
+from unnoise.data.shapes.source import source as shapes
 from unnoise.data.source import Source
 from unnoise.data.table import table
 from unnoise.data.toy import toy
 from unnoise.errors import UserError, unknown
 
-SETS: dict[str, Callable[[str], Source]] = {"fashion": fashion, "toy": toy}
+SETS: dict[str, Callable[[str, int], Source]] = {  # of a split, for pictures of a size: those that are drawn, have it
+    "fashion": lambda split, size: fashion(split),
+    "toy": lambda split, size: toy(split),
+    "emoji": lambda split, size: emoji(split),
+    "shapes": partial(shapes, "shapes"),
+    "shapes-one": partial(shapes, "shapes-one"),
+    "shapes-two": partial(shapes, "shapes-two"),
+}
 PICKLES = frozenset((".pkl", ".pickle", ".pt", ".pth", ".th", ".ckpt", ".bin", ".joblib"))
 KINDS = "a folder of pictures, .npz, .npy, IDX (.gz, .xz), .parquet, .zip or .tar"
 
 
-def find(path: str) -> Source:
-    """The source that `path` names; `:test` after it is a split. Raises UserError where there is none."""
+def find(path: str, size: int = 32) -> Source:
+    """The source that `path` names; `:test` after it is a split. Pictures made when asked for are made at `size`.
+
+    Raises UserError where there is none.
+    """
     name, _, split = path.partition(":")
     if name in SETS:
         if split not in ("", "train", "test"):
             raise unknown(f"split of {name}", split, ("train", "test"))
-        return SETS[name](split or "train")
+        return SETS[name](split or "train", size)
     where, split = Path(path), ""
     if not where.exists() and ":" in path:
         head, _, split = path.rpartition(":")
