@@ -11,7 +11,16 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from unnoise.settings import DataConfig, Fit, Process, TrainConfig, UNetConfig, Watch
+from unnoise.settings import (
+    ClassifierConfig,
+    DataConfig,
+    Fit,
+    NoisyClassifierConfig,
+    Process,
+    TrainConfig,
+    UNetConfig,
+    Watch,
+)
 
 
 def half_life(decay: float, batch: int) -> int:
@@ -121,6 +130,52 @@ def toy() -> TrainConfig:
         process=Process(schedule="cosine", label_dropout=0.1),
         fit=Fit(images=60_000, batch=64, lr=3e-3, warmup=20, decay="cosine", ema=(2_000,), ema_rampup=0.1),
         watch=Watch(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=4, grid_steps=10),
+    )
+
+
+def shapes_text() -> TrainConfig:
+    """Coloured shapes in 16x16, drawn as a sentence says: where, which, how large, on what. The pictures are made."""
+    return TrainConfig(
+        name="shapes-text",
+        about="ours: a small U-Net that reads captions by cross-attention, as Rombach et al. 2022, with its own encoder",
+        data=DataConfig(path="shapes", size=16, channels=3),
+        net=UNetConfig(
+            size=16,
+            channels=(32, 64, 96),
+            blocks=1,
+            attention=(False, True, True),  # at 8x8 and 4x4
+            head_width=32,
+            groups=8,
+            scale_shift=True,
+            text=TextConfig(vocabulary=512, length=32, width=96, depth=2, heads=4),
+        ),
+        process=Process(schedule="cosine", predicts="v", weight="snr-plus-one", label_dropout=0.1),
+        fit=Fit(images=160_000, batch=32, lr=1e-3, warmup=200, decay="cosine", ema=(7_000,), ema_rampup=0.1),
+        watch=Watch(
+            log_every=20, checkpoint_every=120.0, grid_every=1_000, grid_rows=4, grid_steps=20, grid_guidance=3.0
+        ),
+    )
+
+
+def emoji() -> TrainConfig:
+    """Emoji in 32x32 by their names, flat or 3d: "a 3d emoji of cow face". The pictures come with the package."""
+    base = shapes_text()
+    return replace(
+        base,
+        name="emoji",
+        about="ours: the network of shapes-text, for larger pictures and more words",
+        data=DataConfig(path="emoji", size=32, channels=3),
+        net=UNetConfig(
+            size=32,
+            channels=(32, 64, 128),
+            blocks=1,
+            attention=(False, False, True),  # at 8x8
+            head_width=32,
+            groups=8,
+            scale_shift=True,
+            text=TextConfig(vocabulary=2048, length=24, width=128, depth=2, heads=4),
+        ),
+        fit=replace(base.fit, images=100_000),
     )
 
 
@@ -234,9 +289,50 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "fashion-flow": fashion_flow,
     "fashion-ve": fashion_ve,
     "toy": toy,
+    "shapes-text": shapes_text,
+    "emoji": emoji,
     "cifar10-ddpm": cifar10_ddpm,
     "cifar10-improved": cifar10_improved,
     "celeba64": celeba64,
     "lsun256": lsun256,
     "folder64": folder64,
+}
+
+
+# --- classifiers: of clean pictures, to judge; of noisy ones, to guide ---
+
+
+def classifier() -> ClassifierConfig:
+    """A picture classifier: judge of class accuracy, features for the Frechet distance."""
+    return ClassifierConfig()
+
+
+def fashion_noisy_classifier() -> NoisyClassifierConfig:
+    """The clothes at every noise level of the preset fashion: the guide of its classifier guidance."""
+    base = fashion()
+    assert isinstance(base.net, UNetConfig)
+    return NoisyClassifierConfig(
+        name="fashion-noisy-classifier",
+        about="ours, in size; the way down of the U-Net with attention pooling of Dhariwal & Nichol 2021",
+        data=base.data,
+        net=replace(base.net, channels=(16, 32, 64)),  # to tell apart takes less than to draw
+        process=base.process,
+        fit=Fit(
+            images=150_000,
+            batch=64,
+            optimizer="adamw",
+            lr=1e-3,
+            weight_decay=0.05,
+            warmup=100,
+            decay="cosine",
+            ema=(7_000,),
+            ema_rampup=0.1,
+        ),
+        watch=Watch(log_every=20, checkpoint_every=60.0, grid_every=0),
+    )
+
+
+CLASSIFIERS: dict[str, Callable[[], ClassifierConfig | NoisyClassifierConfig]] = {
+    "classifier": classifier,
+    "fashion-noisy-classifier": fashion_noisy_classifier,
 }
