@@ -17,6 +17,7 @@ from unnoise.settings import (
     Fit,
     NoisyClassifierConfig,
     Process,
+    TextConfig,
     TrainConfig,
     UNetConfig,
     Watch,
