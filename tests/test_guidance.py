@@ -368,7 +368,7 @@ def test_algorithm_1_moves_the_mean_by_the_variance_times_the_gradient(variance:
     schedule, scale = Cosine(), 3.0
     x = torch.randn(6, 2, dtype=torch.float64)
     label = torch.arange(6) % 3
-    spread = torch.full_like(x, 0.3)
+    spread = torch.tensor([0.3, 1.0], dtype=torch.float64).expand_as(x)
     plain = Denoiser(schedule, lambda x_t, t: Estimate(WORLD.denoise(x_t, schedule(t)), spread))
     slope = gradient(posterior_of(label, schedule))
     without = one_step(plain, ddpm(variance), x, t, s)
@@ -376,7 +376,8 @@ def test_algorithm_1_moves_the_mean_by_the_variance_times_the_gradient(variance:
     (a_t, s_t), (a_s, s_s) = ((lv.alpha.item(), lv.sigma.item()) for lv in (schedule.at(t), schedule.at(s)))
     beta = 1 - (a_t / a_s) ** 2
     tilde = beta * s_s**2 / s_t**2
-    sigma = {small: tilde, large: beta, learned: beta**0.3 * tilde**0.7}[variance]
+    between = torch.tensor([beta**0.3 * tilde**0.7, beta if s else 0.0], dtype=torch.float64)
+    sigma = {small: tilde, large: beta, learned: between}[variance]
     g = slope(x, torch.tensor(t, dtype=torch.float64))
     assert torch.allclose(moved, scale * sigma * g, atol=1e-9)
 

@@ -26,7 +26,7 @@ import yaml  # type: ignore[import-untyped]
 
 from unnoise import errors
 from unnoise.errors import UserError
-from unnoise.settings import Fit, Process, TrainConfig, Watch
+from unnoise.settings import Fit, NoisyClassifierConfig, Process, TrainConfig, Watch
 
 T = TypeVar("T")
 Key = tuple[str, ...]
@@ -355,7 +355,7 @@ def _show(value: Any) -> str:
 # -------------------------------------------------------------------------------------------------- ranges
 
 
-def check(config: TrainConfig) -> None:
+def check(config: TrainConfig | NoisyClassifierConfig) -> None:
     """Raise one UserError that lists every number out of its range; nothing here needs torch or the data."""
     wrong = [*_wrong_fit(config.fit), *_wrong_watch(config.watch), *_wrong_process(config.process)]
     net, data = config.net, config.data

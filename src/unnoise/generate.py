@@ -16,14 +16,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise.acceleration.placement import Placement, best, place
+from unnoise.acceleration.placement import Placement, best, place, prepare
 from unnoise.codec import to_bytes
 from unnoise.conditions import Cond
 from unnoise.data.decode import decode
 from unnoise.data.source import Unreadable, reason
 from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.errors import UserError
-from unnoise.guidance import classifier_free, clip, dynamic_threshold
+from unnoise.guidance import classifier, classifier_free, clip, dynamic_threshold, noisy, within
 from unnoise.model import Model, Reader
 from unnoise.noise import Seeds
 from unnoise.pictures import Pictures
@@ -133,11 +133,15 @@ def told(
 ) -> Denoiser:
     """The denoiser that is told these rows, guided and kept in the range of pictures as the request says."""
     cond = cond.to(placement.device)
-    if request.guidance == 1:
-        denoiser = diffusion.given(cond)
-    else:
-        null = without(reader, request, cond, count).to(placement.device)
-        denoiser = classifier_free(diffusion, cond, null, request.guidance)
+    null = cond if request.guidance == 1 else without(reader, request, cond, count).to(placement.device)
+    denoiser = classifier_free(diffusion, cond, null, request.guidance, rescale=request.guidance_rescale)
+    if request.classifier and cond.label is not None:
+        guide = noisy.load(request.classifier)
+        prepare(guide.net, placement)
+        denoiser = classifier(denoiser, guide.log_prob(cond.label), request.classifier_scale)
+    if request.guidance_interval is not None:
+        plain = diffusion.given(null if request.guidance == 0 else cond)
+        denoiser = within(denoiser, plain, *request.guidance_interval)
     if request.threshold is not None:
         return dynamic_threshold(denoiser, request.threshold)
     return clip(denoiser) if request.clip else denoiser
@@ -223,5 +227,22 @@ def check(model: Model, request: Request) -> Sampler:
         model.reader.nothing(1, request.negative_prompt)
     elif request.negative_prompt:
         raise UserError("guidance 1 leads away from nothing, so a negative prompt is not heard: take --guidance 4")
-    follow(model, conditions(model.reader, request), request)
+    cond = conditions(model.reader, request)
+    follow(model, cond, request)
+    _check_guides(model, cond, request)
     return sampler
+
+
+def _check_guides(model: Model, cond: Cond, request: Request) -> None:
+    """Raises UserError for an interval that is none, and a classifier that cannot guide these pictures."""
+    low, high = request.guidance_interval or (0.0, 0.0)
+    if not 0 <= low <= high:
+        raise UserError(f"no noise level lies between {low:g} and {high:g}: give --guidance-interval low high")
+    if request.classifier:
+        card = noisy.read_card(noisy.find(Path(request.classifier)))
+        noisy.check(card, model.card)
+        if cond.label is None or bool((cond.label >= len(card.classes)).any()):
+            raise UserError(
+                "a classifier guides to a class, and 'none' is no class: name one, and take --guidance 0 to tell the "
+                "model itself nothing"
+            )

@@ -197,7 +197,9 @@ def flags(values: Mapping[str, Any], settings: type) -> list[str]:
         if isinstance(value, bool):
             words.append(f"--{name}" if value else f"--no-{name}")
         elif isinstance(value, (list, tuple)):
-            if tuple(value) != default:
+            if default is None:  # a pair, said at once
+                words += [f"--{name}", *map(str, value)]
+            elif tuple(value) != default:
                 words += [part for each in value for part in (f"--{name}", str(each))]
         else:
             words += [f"--{name}", repr(value) if isinstance(value, float) else str(value)]

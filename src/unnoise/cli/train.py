@@ -1,6 +1,6 @@
 """`unnoise train`: one command to start a training, and the same command to go on with it. `unnoise presets`.
 
-What is asked is a TrainConfig or a ClassifierConfig: a preset or a file, then what the data says, then --set. Every
+What is asked is a TrainConfig, or that of a classifier: a preset or a file, then what the data says, then --set. Every
 value knows where it comes from; --dry-run shows it.
 """
 
@@ -22,16 +22,16 @@ from unnoise.cli.data import present
 from unnoise.cli.options import flag, option
 from unnoise.cli.progress import Progress
 from unnoise.errors import unknown
-from unnoise.presets import PRESETS
-from unnoise.settings import ClassifierConfig, TrainConfig
+from unnoise.presets import CLASSIFIERS, PRESETS
+from unnoise.settings import ClassifierConfig, NoisyClassifierConfig, TrainConfig
 
 if TYPE_CHECKING:
     from unnoise.training.distributed import Processes
     from unnoise.training.loop import Tick
 
-Config = TrainConfig | ClassifierConfig
+Config = TrainConfig | ClassifierConfig | NoisyClassifierConfig
 
-CLASSIFIER = "classifier"
+ALL = {**PRESETS, **CLASSIFIERS}
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def ask(
             asked = asked.having({"name": name}, "--name")
         if sets:
             asked = asked.having(dict(pair(text) for text in sets), "--set")
-        if isinstance(asked.config, TrainConfig):
+        if not isinstance(asked.config, ClassifierConfig):
             asked = sized(asked, asked.config)
-        if isinstance(asked.config, TrainConfig):
+        if not isinstance(asked.config, ClassifierConfig):
             configuration.check(asked.config)
     return asked
 
 
-def sized(asked: Asked, config: TrainConfig) -> Asked:
+def sized(asked: Asked, config: TrainConfig | NoisyClassifierConfig) -> Asked:
     """With a network for pictures of this size and these channels, where nobody said for which."""
     data, outputs = config.data, config.data.channels * (2 if config.process.learned_variance else 1)
     implied = {
@@ -99,11 +99,9 @@ def pair(text: str) -> tuple[str, str]:
 
 def begin(what: str) -> Asked:
     """What a preset's name, a file or a run says."""
-    if what in PRESETS:
-        preset = PRESETS[what]()
+    if what in ALL:
+        preset: Config = ALL[what]()
         return Asked(preset, origins(preset, f"preset {what}"))
-    if what == CLASSIFIER:
-        return Asked(ClassifierConfig(), origins(ClassifierConfig(), "default"))
     path = Path(what)
     if path.is_dir():
         if not (path / "config.yaml").is_file():
@@ -113,16 +111,13 @@ def begin(what: str) -> Asked:
         return from_file(path)
     if path.suffix in (".yaml", ".yml", ".json"):
         existing(path, "configuration")
-    raise UsageError(f"{unknown('preset', what, [*PRESETS, CLASSIFIER])}; a configuration file ends in .yaml")
+    raise UsageError(f"{unknown('preset', what, ALL)}; a configuration file ends in .yaml")
 
 
 def from_file(path: Path) -> Asked:
     data, lines = configuration.read(path)
-    kind: type[Config] = TrainConfig
-    own = {field.name for field in dataclasses.fields(ClassifierConfig)}
-    shared = {field.name for field in dataclasses.fields(TrainConfig)}
-    if data.keys() & (own - shared):
-        kind = ClassifierConfig
+    kinds: tuple[type[Config], ...] = (TrainConfig, ClassifierConfig, NoisyClassifierConfig)
+    kind = max(kinds, key=lambda kind: len(data.keys() & {field.name for field in dataclasses.fields(kind)}))
     config = configuration.from_dict(kind, data, str(path), lines=lines)
     where = dict.fromkeys(configuration.flat(config), "default")
     where |= {name: f"{path}:{line}" for key, line in lines.items() if (name := ".".join(key)) in where}
@@ -140,7 +135,7 @@ def origins(config: Config, where: str) -> dict[str, str]:
 
 def fitting(asked: Asked, classes: int) -> Asked:
     """With as many classes as the data has, where nobody said how many."""
-    if not isinstance(asked.config, TrainConfig) or asked.config.net.classes == classes:
+    if isinstance(asked.config, ClassifierConfig) or asked.config.net.classes == classes:
         return asked
     if asked.said("net.classes"):
         return asked
@@ -157,16 +152,15 @@ def presets(
     unnoise presets fashion > my.yaml gives a file to change and train from.
     """
     if name is None:
-        about = {key: (make.__doc__ or "").strip().splitlines()[0] for key, make in PRESETS.items()}
-        about[CLASSIFIER] = "A picture classifier: judge of class accuracy, features for the Frechet distance."
+        about = {key: (make.__doc__ or "").strip().splitlines()[0] for key, make in ALL.items()}
         if json:
             emit(about)
         else:
             show(table(list(about.items()), ragged=True))
             say("\nShow one whole: unnoise presets NAME. Train: unnoise train NAME [--data PATH] [--set key=value]")
         return
-    if name not in PRESETS and name != CLASSIFIER:
-        raise UsageError(str(unknown("preset", name, [*PRESETS, CLASSIFIER])))
+    if name not in ALL:
+        raise UsageError(str(unknown("preset", name, ALL)))
     config = begin(name).config
     if json:
         emit(configuration.to_dict(config))
@@ -175,7 +169,7 @@ def presets(
 
 
 def preset_help() -> str:
-    return "one of " + ", ".join([*PRESETS, CLASSIFIER]) + "; or a configuration file; or a run to go on with"
+    return "one of " + ", ".join(ALL) + "; or a configuration file; or a run to go on with"
 
 
 def train(
@@ -269,11 +263,12 @@ def follow(config: Config, path: Path, together: Processes, *, silent: bool = Fa
 
 def ticks(config: Config, path: Path, together: Processes) -> Iterator[Tick]:
     """The ticks of a training of this kind."""
-    from unnoise.recipes import classifier, diffusion
+    from unnoise.recipes import classifier, diffusion, noisy_classifier
 
     if isinstance(config, TrainConfig):
         return diffusion.train(config, path, processes=together, command=sys.argv)
-    return held(classifier.train, config, path, together)
+    recipe = classifier.train if isinstance(config, ClassifierConfig) else noisy_classifier.train
+    return held(recipe, config, path, together)
 
 
 def held(recipe: Any, config: Config, path: Path, together: Processes) -> Iterator[Tick]:
@@ -371,12 +366,19 @@ def outcome(path: Path, config: Config) -> dict[str, Any]:
     if isinstance(config, TrainConfig):
         return found | runs.status(path)
     card = path / "classifier" / "classifier.json"
-    return found | ({"accuracy": read_json(card).get("accuracy")} if card.is_file() else {})
+    if not card.is_file():
+        return found
+    if isinstance(config, NoisyClassifierConfig):
+        return found | {"accuracy": read_json(card)["card"]["info"]["accuracy"]}
+    return found | {"accuracy": read_json(card).get("accuracy")}
 
 
 def next_steps(path: Path, config: Config) -> str:
     if isinstance(config, TrainConfig):
         return f"draw from it: unnoise sample {path} --seeds 0-63 --grid grid.png"
     accuracy = outcome(path, config).get("accuracy") or {}
+    if isinstance(config, NoisyClassifierConfig):
+        right = ", ".join(f"{value:.0%} at t = {t}" for t, value in accuracy.items())
+        return f"right on {right}. Guide by it: unnoise sample MODEL --guidance 0 --classifier {path}"
     said = f"right on {100 * accuracy['value']:.1f} % of {accuracy['n']:,} held-out pictures. " if accuracy else ""
     return f"{said}judge by it: unnoise evaluate MODEL --features {path / 'classifier'}"

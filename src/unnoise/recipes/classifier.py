@@ -22,7 +22,7 @@ from unnoise.data.sources import SETS
 from unnoise.errors import UserError
 from unnoise.metrics.classifier import RESULT, Accuracy, Judge, accuracy, save_classifier
 from unnoise.nn.classifier import Classifier, Shape, shifted
-from unnoise.settings import ClassifierConfig, DataConfig
+from unnoise.settings import ClassifierConfig, DataConfig, NoisyClassifierConfig
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
@@ -77,8 +77,7 @@ def objective(net: Classifier, config: ClassifierConfig) -> Callable[[Batch, Row
 
     def loss(batch: Batch, rows: Rows) -> Tensor:
         assert batch.label is not None
-        down, right = (_pixels(rows.uniform(name), config.shift) for name in ("down", "right"))
-        return F.cross_entropy(net(shifted(batch.x, down, right, config.shift)), batch.label, reduction="none")
+        return F.cross_entropy(net(moved(batch.x, rows, config.shift)), batch.label, reduction="none")
 
     return loss
 
@@ -94,7 +93,7 @@ def new_born(config: ClassifierConfig, pictures: Dataset) -> Classifier:
         return Classifier(Shape(size, channels, len(pictures.classes), config.width, config.features))
 
 
-def split(config: ClassifierConfig) -> tuple[Dataset, Dataset, str]:
+def split(config: ClassifierConfig | NoisyClassifierConfig) -> tuple[Dataset, Dataset, str]:
     """What is trained on; what is held out and its name: the set's own test part, or a share of its pictures by lot."""
     pictures = data.open(config.data)
     if pictures.labels() is None or len(pictures.classes) < 2:
@@ -126,6 +125,12 @@ def measure(judge: Judge, held: Dataset, name: str, *, batch: int = 256) -> Accu
         seen.append(judge(found.x)[0])
         asked.append(found.label)
     return accuracy(torch.cat(seen), torch.cat(asked), judge.classes, data=name)
+
+
+def moved(x: Tensor, rows: Rows, most: int) -> Tensor:
+    """Pictures (B, C, H, W), each moved by at most so many pixels each way: by lot, and the lot is the sample's."""
+    down, right = (_pixels(rows.uniform(name), most) for name in ("down", "right"))
+    return shifted(x, down, right, most)
 
 
 def _pixels(u: Tensor, most: int) -> Tensor:

@@ -1,0 +1,70 @@
+"""A classifier of noisy pictures: the U-Net's way down, told the time, and attention that pools what it finds.
+
+    in -> [blocks, step down] a level -> middle -> norm, SiLU -> attention pooling -> a logit a class
+
+Dhariwal & Nichol 2021, sec. 4 and App. H: the mean of all places asks all places what they see (the pooling of CLIP,
+Radford et al. 2021), in place of a plain average.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unnoise.conditions import NOTHING
+from unnoise.errors import UserError
+from unnoise.nn.blocks import heads
+from unnoise.nn.group_norm import group_norm
+from unnoise.nn.way_down import WayDown
+from unnoise.settings import UNetConfig
+
+
+class EncoderClassifier(WayDown):
+    """(B, C, size, size), time (B,) -> logits (B, `config.classes`), which are what it says, not what it is told."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        if config.classes < 2:
+            raise UserError(f"a classifier tells classes apart: two at least, not {config.classes}")
+        super().__init__(replace(config, classes=0))
+        width, lowest = config.channels[-1], len(config.channels) - 1
+        self.norm_out = nn.GroupNorm(config.groups, width, eps=config.norm_eps)
+        self.pool = AttentionPool(
+            width, config.classes, places=(config.size >> lowest) ** 2, heads=heads(config, lowest)
+        )
+        self.finish()
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        told, words = self.told(time, NOTHING, None), self.words(iter(()), None)
+        h = self.down(self.conv_in(x), told, words, _run)[-1]
+        h = self.mid_block(h, told, words, _run)
+        logits: Tensor = self.pool(group_norm(h, self.norm_out, silu=True))
+        return logits
+
+
+class AttentionPool(nn.Module):
+    """(B, C, h, w) with h w `places` -> (B, out): the mean of all places attends to itself and to them."""
+
+    def __init__(self, channels: int, out: int, *, places: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.position = nn.Parameter(torch.randn(1 + places, channels) / channels**0.5)
+        self.query = nn.Linear(channels, channels)
+        self.kv = nn.Linear(channels, 2 * channels)
+        self.out = nn.Linear(channels, out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, _, _ = x.shape
+        tokens = x.flatten(2).transpose(1, 2)  # (B, h w, C)
+        tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.position
+        q = self.query(tokens[:, :1]).view(b, 1, self.heads, -1).transpose(1, 2)
+        k, v = self.kv(tokens).view(b, -1, 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        read: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, c))
+        return read
+
+
+def _run(part: nn.Module, *inputs: object) -> Tensor:
+    out: Tensor = part(*inputs)
+    return out

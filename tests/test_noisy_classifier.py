@@ -1,0 +1,294 @@
+"""A classifier of noisy pictures: told the time as a diffusion is, saved and loaded bit for bit, and it guides."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unnoise import configuration, data, presets
+from unnoise.cli.main import main
+from unnoise.conditions import Cond
+from unnoise.denoiser import make_diffusion
+from unnoise.errors import UserError
+from unnoise.generate import draw
+from unnoise.guidance import classifier, noisy
+from unnoise.guidance.noisy import NoisyClassifier
+from unnoise.model import Model
+from unnoise.nn import build
+from unnoise.nn.noisy_classifier import AttentionPool, EncoderClassifier
+from unnoise.recipes import noisy_classifier as recipe
+from unnoise.settings import (
+    DataConfig,
+    Fit,
+    ModelCard,
+    NoisyClassifierCard,
+    NoisyClassifierConfig,
+    Process,
+    Request,
+    UNetConfig,
+    Watch,
+)
+from unnoise.training.loop import Rows
+from unnoise.training.run import hold
+
+TOY = DataConfig(path="toy", size=16, channels=1)
+NET = UNetConfig(
+    size=16, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, True), groups=4, classes=4,
+    scale_shift=True,
+)  # fmt: skip
+COSINE = Process(schedule="cosine", predicts="v")
+CONFIG = NoisyClassifierConfig(
+    name="tiny",
+    data=TOY,
+    net=NET,
+    process=COSINE,
+    fit=Fit(images=512, batch=64, optimizer="adamw", lr=3e-3, warmup=2, ema=(100,), ema_rampup=0.1),
+    watch=Watch(log_every=4, checkpoint_every=1e9, grid_every=0),
+)
+
+
+def net_of(config: UNetConfig) -> EncoderClassifier:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = EncoderClassifier(config)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.2)
+    return net.eval().requires_grad_(False)
+
+
+def card(**changes: object) -> NoisyClassifierCard:
+    return replace(NoisyClassifierCard(net=NET, process=COSINE, classes=data.open(TOY).classes), **changes)  # type: ignore[arg-type]
+
+
+def test_the_pool_is_the_mean_asking_all_places() -> None:
+    """Against torch's own attention, with the pool's weights."""
+    pool = AttentionPool(16, 5, places=9, heads=4).double()
+    theirs = nn.MultiheadAttention(16, 4, batch_first=True).double()
+    theirs.in_proj_weight.data = torch.cat([pool.query.weight, pool.kv.weight])
+    theirs.in_proj_bias.data = torch.cat([pool.query.bias, pool.kv.bias])
+    theirs.out_proj.weight.data, theirs.out_proj.bias.data = torch.eye(16).double(), torch.zeros(16).double()
+    x = torch.randn(3, 16, 3, 3, dtype=torch.float64)
+    places = x.flatten(2).transpose(1, 2)
+    tokens = torch.cat([places.mean(1, keepdim=True), places], 1) + pool.position
+    read = theirs(tokens[:, :1], tokens, tokens)[0][:, 0]
+    assert torch.allclose(pool(x), pool.out(read), atol=1e-12)
+
+
+def test_a_row_does_not_see_its_neighbours_and_hears_its_time() -> None:
+    net = net_of(NET)
+    x, time = torch.randn(4, 1, 16, 16), torch.tensor([10.0, 400.0, 400.0, 990.0])
+    together = net(x, time)
+    for i in range(4):
+        assert torch.allclose(net(x[i : i + 1], time[i : i + 1])[0], together[i], atol=1e-4)
+    assert not torch.allclose(net(x, time.flip(0)), together, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "process",
+    [COSINE, Process(schedule="edm", predicts="edm"), Process(schedule="variance-exploding", predicts="score")],
+    ids=lambda process: process.schedule,
+)
+def test_it_is_shown_and_told_what_a_diffusion_of_its_process_is(process: Process) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor, time: Tensor, cond: Cond | None = None) -> Tensor:
+            seen.append((x, time))
+            return x
+
+    x, t = torch.randn(3, 1, 16, 16), torch.tensor([0.1, 0.5, 0.999], dtype=torch.float64)
+    make_diffusion(Spy(), process)(x, t)
+    NoisyClassifier(Spy(), card(process=process))(x, t)
+    assert torch.equal(seen[0][0], seen[1][0])
+    assert torch.equal(seen[0][1], seen[1][1])
+
+
+def test_the_logarithm_of_the_probability_of_each_rows_class() -> None:
+    guide = NoisyClassifier(net_of(NET), card())
+    x, t, label = torch.randn(3, 1, 16, 16), torch.tensor(0.4, dtype=torch.float64), torch.tensor([2, 0, 3])
+    expected = -F.cross_entropy(guide(x, t), label, reduction="none")
+    assert torch.allclose(guide.log_prob(label)(x, t), expected, atol=1e-6)
+
+
+def test_saved_and_loaded_it_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    net = net_of(NET)
+    noisy.write(tmp_path, net.state_dict(), card())
+    found = noisy.load(tmp_path)
+    x, t = torch.randn(2, 1, 16, 16), torch.tensor(0.3, dtype=torch.float64)
+    assert found.card == card()
+    assert torch.equal(found(x, t), NoisyClassifier(net, card())(x, t))
+    assert not any(p.requires_grad for p in found.parameters())
+
+
+def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no directory"):
+        noisy.load(tmp_path / "gone")
+    with pytest.raises(UserError, match="holds no classifier"):
+        noisy.load(tmp_path)
+    (tmp_path / "classifier.json").write_text('{"format": "unnoise-classifier-1"}')
+    with pytest.raises(UserError, match="clean pictures"):
+        noisy.load(tmp_path)
+    noisy.write(tmp_path, net_of(NET).state_dict(), card(net=replace(NET, channels=(8, 24))))
+    with pytest.raises(UserError, match="not the weights that"):
+        noisy.load(tmp_path)
+    (tmp_path / "classifier.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        noisy.load(tmp_path)
+    with pytest.raises(UserError, match="two at least"):
+        EncoderClassifier(replace(NET, classes=1))
+
+
+# --- training ---
+
+
+def test_a_training_learns_resumes_and_says_how_often_it_is_right(tmp_path: Path) -> None:
+    ticks = []
+    with hold(tmp_path / "run", CONFIG) as run:
+        ticks = list(recipe.train(CONFIG, run))
+    assert len(ticks) == 8
+    found = noisy.load(tmp_path / "run")
+    right = found.card.info["accuracy"]
+    assert list(right) == ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1"]
+    assert all(0 <= value <= 1 for value in right.values())
+    assert found.card.classes == data.open(TOY).classes
+    assert noisy.load(noisy.find(tmp_path / "run").parent / "checkpoints" / "step-00000008").card.net == NET
+    with hold(tmp_path / "run", CONFIG) as run:
+        assert list(recipe.train(CONFIG, run)) == []  # it is done
+
+
+def test_the_loss_is_the_cross_entropy_at_the_samples_own_time_and_noise() -> None:
+    guide = NoisyClassifier(net_of(NET), card())
+    batch = data.open(TOY).batch(range(6))
+    config = replace(CONFIG, shift=0, process=replace(COSINE, stratified=False))
+    rows = Rows(0, tuple(range(6)), 6)
+    loss = recipe.objective(guide, config)(batch, rows)
+    t = ((rows.uniform("time") * 1000).floor() + 1) / 1000  # each of the thousand steps, equally likely
+    x_t = guide.schedule(t).mix(batch.x, rows.normal((1, 16, 16), "noise"))
+    assert batch.label is not None
+    assert torch.allclose(loss, F.cross_entropy(guide(x_t, t), batch.label, reduction="none"), atol=1e-5)
+    assert 0 < t.min() < t.max() <= 1
+
+
+def test_trainings_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="7 should be 4"):
+        recipe.describe(replace(CONFIG, net=replace(NET, classes=7)), data.open(TOY))
+    guide = NoisyClassifier(net_of(NET), card())
+    with pytest.raises(UserError, match="goes by a diffusion's losses"):
+        recipe.objective(guide, replace(CONFIG, process=replace(COSINE, draw="importance")))
+    with pytest.raises(UserError, match="3 should be"):
+        configuration.check(replace(CONFIG, net=replace(NET, in_channels=3)))
+
+
+def test_the_presets_come_back_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "fashion-noisy-classifier"]) == 0
+    (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
+    from unnoise.cli.train import begin
+
+    asked = begin(str(tmp_path / "my.yaml"))
+    assert asked.config == presets.fashion_noisy_classifier()
+    assert asked.config.process == presets.fashion().process  # the noise of the model that it guides
+
+
+# --- guiding ---
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        net = build(NET)
+        for p in net.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+    process = replace(COSINE, predicts="x0")  # what the network predicts is not the classifier's business
+    kind = ModelCard(net=NET, process=process, size=(16, 16), channels=1, classes=data.open(TOY).classes)
+    return Model(make_diffusion(net.eval().requires_grad_(False), process).eval(), kind)
+
+
+@pytest.fixture
+def guide(tmp_path: Path) -> Path:
+    noisy.write(tmp_path, net_of(NET).state_dict(), card())
+    return tmp_path
+
+
+def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
+    """By hand and by request: the same picture; and with guidance 0 the model itself is told nothing."""
+    from unnoise.guidance import clip
+    from unnoise.noise import Seeds
+    from unnoise.samplers import ddim, last, walk
+    from unnoise.samplers.times import even
+
+    label, seeds = torch.tensor([1, 2]), (3, 4)
+    found = noisy.load(guide)
+    times = even(model.diffusion.schedule, 3)
+    noise = Seeds(seeds, model.shape)
+    for guidance, told in ((1.0, Cond(label)), (0.0, Cond(torch.tensor([4, 4])))):
+        request = Request(
+            seeds=seeds, labels=tuple(model.classes[i] for i in label), steps=3, classifier=str(guide),
+            classifier_scale=2.0, guidance=guidance, precision="float32",
+        )  # fmt: skip
+        denoiser = clip(classifier(model.diffusion.given(told), found.log_prob(label), 2.0))
+        by_hand = last(walk(denoiser, noise.start(), times, ddim(), noise))
+        by_request = draw(model, request).pixels
+        off = (by_request.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max()
+        assert off <= 1
+        without = draw(model, replace(request, classifier="")).pixels
+        assert not torch.equal(without, by_request)
+
+
+def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
+    model: Model, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    wrong = {
+        "knows the noise of linear in 1000 steps, the model that of cosine in 1000": card(
+            process=replace(COSINE, schedule="linear")
+        ),
+        "knows the noise of cosine in 500 steps": card(process=replace(COSINE, steps=500)),
+        "knows the noise of cosine, zero terminal SNR": card(process=replace(COSINE, zero_snr=True)),
+        "takes pictures of 32x32 with 1 channels, the model draws 16x16 with 1": card(net=replace(NET, size=32)),
+        "knows the classes a, b": card(classes=("a", "b")),
+    }
+    for why, other in wrong.items():
+        folder = tmp_path_factory.mktemp("wrong")
+        noisy.write(folder, net_of(other.net).state_dict(), other)
+        with pytest.raises(UserError, match=why):
+            draw(model, Request(labels=("0",), classifier=str(folder)))
+
+
+def test_what_a_request_cannot_mean_is_refused(model: Model, guide: Path) -> None:
+    with pytest.raises(UserError, match="'none' is no class"):
+        draw(model, Request(labels=("none",), classifier=str(guide)))
+    with pytest.raises(UserError, match="no noise level lies between 2 and 1"):
+        draw(model, Request(guidance=2.0, guidance_interval=(2.0, 1.0)))
+
+
+def test_a_requests_interval_and_contrast_reach_the_guide(model: Model) -> None:
+    base = Request(seeds=(0, 1), labels=("0",), steps=4, guidance=3.0, precision="float32")
+    plain = draw(model, replace(base, guidance=1.0)).pixels
+    everywhere = draw(model, replace(base, guidance_interval=(0.0, 1e9))).pixels
+    nowhere = draw(model, replace(base, guidance_interval=(1e9, 1e9))).pixels
+    assert torch.equal(everywhere, draw(model, base).pixels)
+    assert torch.equal(nowhere, plain)
+    assert not torch.equal(everywhere, plain)
+    assert not torch.equal(draw(model, replace(base, guidance_rescale=0.7)).pixels, everywhere)
+
+
+def test_the_command_line_guides_by_a_classifier_and_remembers_it(
+    model: Model, guide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(tmp_path / "model")
+    words = ["sample", str(tmp_path / "model"), "--label", "0", "--steps", "2", "--guidance", "0", "--out"]
+    words += [str(tmp_path / "out"), "--classifier", str(guide), "--classifier-scale", "2"]
+    words += ["--guidance-interval", "0.1", "10"]
+    assert main(words) == 0
+    (picture,) = (tmp_path / "out").glob("*.png")
+    capsys.readouterr()
+    assert main(["info", str(picture), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert f"--classifier {guide} --classifier-scale 2.0" in found["command"]
+    assert "--guidance-interval 0.1 10.0" in found["command"]
