@@ -95,6 +95,30 @@ def test_what_is_asked_changes_what_is_said() -> None:
     assert report(batch=3)["metrics"][0]["value"] == pytest.approx(plain["value"], rel=1e-5)
 
 
+def test_an_estimate_says_that_it_is_one() -> None:
+    """Twenty steps at seven times: three near the picture, and every fifth; the mean over five seeds' offsets, with the
+    same noise, would be the whole bound."""
+    whole, part = (report(replace(ASK, bits_times=times))["metrics"][0] for times in (0, 7))
+    assert (whole["estimate"], whole["times"]) == (False, 20)
+    assert part["estimate"] is True
+    assert part["times"] == pytest.approx((4 + 4 + 3 + 3 + 3) / 5 + 3)
+    assert part["steps"] == 20
+    assert part["value"] != whole["value"]
+    assert part["error"] > 0
+    assert part["curve"]["t"] == whole["curve"]["t"]  # five pictures, five offsets: every step is some picture's
+    assert part["parts"]["L_0"] == whole["parts"]["L_0"]
+    found = report(replace(ASK, bits_times=7, bits_count=2))
+    assert len(found["metrics"][0]["curve"]["t"]) == len(found["metrics"][0]["curve"]["rmse"]) < 20
+    assert json.loads(json.dumps(found)) == found
+    assert "an estimate of the mean" in as_text(found)
+    assert "an estimate" not in as_text(report())
+    same = report(replace(ASK, bits_times=20))["metrics"][0]
+    assert same == whole
+    for wrong in (1, 21, -3):
+        with pytest.raises(UserError, match="2 to 20"):
+            report(replace(ASK, bits_times=wrong))
+
+
 def test_a_learned_variance_is_used_where_there_is_one() -> None:
     class Both(nn.Module):
         """A mean and a spread."""

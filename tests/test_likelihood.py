@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unnoise.denoiser import Denoiser, Estimate
-from unnoise.likelihood import bound_term, curve, discretized_log_likelihood, table, terms, whole_bound
+from unnoise.likelihood import bound_term, curve, discretized_log_likelihood, rotating, table, whole_bound
 from unnoise.likelihood.bound import (
     Bound,
     Decoder,
@@ -200,8 +200,8 @@ def test_the_one_reverse_step_of_a_training_is_that_of_the_bound() -> None:
         def given(rows: Tensor, estimate: Estimate = estimate) -> Denoiser:
             return Denoiser(schedule, lambda x_t, t: estimate)
 
-        parts = terms(given, x[:1], table(schedule, 20), noise_of(0, (2, 3, 3)), variance=variance, batch=20)
-        once = torch.cat([part.bits for part in parts])
+        steps = table(schedule, 20)
+        (once,) = last(whole_bound(given, x[:1], steps, noise_of(0, (2, 3, 3)), variance=variance)).terms
         assert torch.allclose(bound_term(x[:1].expand_as(x), estimate, t, schedule, 20), once, rtol=1e-12)
 
 
@@ -241,6 +241,55 @@ def test_a_figure_depends_on_its_own_picture_and_time() -> None:
     half = run(x, 90, steps=chain(schedule, torch.linspace(1, 0, 16, dtype=torch.float64)))
     assert torch.allclose(half.errors, whole.errors[:, ::2], rtol=1e-9)
     assert not torch.allclose(half.terms, whole.terms[:, ::2], rtol=1e-2)
+
+
+@pytest.mark.parametrize(("length", "times"), [(30, 2), (30, 7), (31, 10), (12, 11), (12, 12), (2, 2)])
+def test_the_mean_over_all_offsets_is_the_whole_bound(length: int, times: int) -> None:
+    """A picture asked at some steps, with every offset in turn and the same noise, has on average its whole bound, term
+    by term; and so have as many pictures in a row as there are offsets, if they are the same picture."""
+    schedule, world = Cosine(steps=length), Gaussian()
+    denoiser, steps = world.denoiser(schedule), table(schedule, length)
+    x = GREYS[torch.randint(0, 256, (1, 1, 4, 4), generator=torch.Generator().manual_seed(2))]
+
+    def run(seed: int, count: int, asked: Tensor | None) -> Bound:
+        def one(rows: Tensor, t: Tensor) -> Tensor:
+            return noise_of(0, (1, 4, 4))(0 * rows, t)
+
+        same = x.expand(count, -1, -1, -1)
+        return last(whole_bound(lambda rows: denoiser, same, steps, one, batch=7, asked=asked))
+
+    whole = run(0, 1, None)
+    stride = math.ceil((length - times // 2) / (times - times // 2))
+    each = [run(seed, 1, rotating(1, length, times, seed)) for seed in range(5, 5 + stride)]
+    assert torch.stack([found.total for found in each]).mean().item() == pytest.approx(whole.total.item(), rel=1e-12)
+    assert torch.allclose(torch.stack([found.terms for found in each]).mean(0), whole.terms, rtol=1e-12)
+    assert max(int((found.terms != 0).sum()) for found in each) <= times
+    for found in each:  # the steep ones, as they are
+        assert torch.equal(found.terms[:, length - times // 2 :], whole.terms[:, length - times // 2 :])
+    row = run(0, stride, rotating(stride, length, times, 3))
+    assert torch.allclose(row.terms.mean(0), whole.terms[0], rtol=1e-12)
+    assert torch.allclose(curve(row).rmse, curve(whole).rmse, rtol=1e-12)
+    assert torch.allclose(curve(row).rate, curve(whole).rate, rtol=1e-12)
+
+
+def test_the_network_is_asked_at_the_steps_of_the_estimate_alone() -> None:
+    told: list[tuple[int, float]] = []
+    schedule, asked = Cosine(steps=10), rotating(3, 10, 4, 1)
+
+    def given(rows: Tensor) -> Denoiser:
+        def estimate(x_t: Tensor, t: Tensor) -> Estimate:
+            told.extend(zip(rows.tolist(), (10 - (10 * t).round().long()).tolist()))
+            return Estimate(x_t)
+
+        return Denoiser(schedule, estimate)
+
+    zeros = torch.zeros(3, 1, 2, 2)
+    seen = list(whole_bound(given, zeros, table(schedule, 10), noise_of(0, (1, 2, 2)), batch=5, asked=asked))
+    # 8 and 9, and every fourth of the others: offset 1 is that of the steps 3 and 7, then 2 and 6, then 1 and 5
+    assert told == [(0, 3), (0, 7), (0, 8), (0, 9), (1, 2), (1, 6), (1, 8), (1, 9), (2, 1), (2, 5), (2, 8), (2, 9)]
+    assert [(at.done, at.total) for at in seen] == [(5, 12), (10, 12), (12, 12)]
+    rmse = curve(last(iter(seen))).rmse
+    assert [step for step in range(10) if rmse[step].isnan()] == [0, 4]
 
 
 def test_clipping_is_done_and_said() -> None:

@@ -15,7 +15,7 @@ from unnoise.conditions import Cond
 from unnoise.configuration import override
 from unnoise.denoiser import Denoiser, make_diffusion
 from unnoise.errors import UserError
-from unnoise.likelihood import table, terms
+from unnoise.likelihood import table, whole_bound
 from unnoise.likelihood.bound import learned, small
 from unnoise.objectives import Importance, make_objective, table_steps
 from unnoise.recipes.diffusion import no_pictures_yet, objective, train
@@ -55,10 +55,10 @@ def test_the_bound_is_that_of_the_terms(config):
             return diffusion.given(Cond(cond.label[row : row + 1]))
 
         one = table(diffusion.schedule, STEPS)[torch.tensor([step])]
-        (part,) = terms(
+        (progress,) = whole_bound(
             given, batch.x[row : row + 1], one, lambda at, t, row=row: eps[row : row + 1], variance=variance, clip=False
         )
-        assert loss[row].item() == pytest.approx(STEPS * part.bits.item(), rel=2e-5)
+        assert loss[row].item() == pytest.approx(STEPS * progress.found.terms.item(), rel=2e-5)
     assert sorted(set(time.tolist())) == list(range(STEPS))
 
 

@@ -23,7 +23,7 @@ from unnoise.conditions import NOTHING, Cond
 from unnoise.data import Dataset
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.errors import UserError, unknown
-from unnoise.likelihood.bound import VARIANCES, Given, chain, mean_and_error, noise_of, table, whole_bound
+from unnoise.likelihood.bound import VARIANCES, Given, chain, mean_and_error, noise_of, rotating, table, whole_bound
 from unnoise.likelihood.ode import bits as flow_bits
 from unnoise.likelihood.rate_distortion import curve
 from unnoise.model import Model
@@ -62,7 +62,11 @@ def measure(
 
 
 def check(model: Model, ask: EvaluateConfig) -> str:
-    """The variance that the bound is computed with. Raises UserError for one that the model does not have."""
+    """The variance that the bound is computed with. Raises UserError for one that the model does not have, and for too
+    few or too many times."""
+    length = ask.bits_steps or model.diffusion.steps
+    if ask.bits_times and not 2 <= ask.bits_times <= length:
+        raise UserError(f"--bits-times {ask.bits_times}: a bound of {length} steps is asked at 2 to {length}; 0: all")
     name = ask.bits_variance
     if name == "auto":
         return "learned" if model.diffusion.learned_variance else "small"
@@ -100,20 +104,29 @@ def _bound(
     cond, x = told.cond.to(placement.device), told.x.to(placement.device)
     schedule, total = diffusion.schedule, diffusion.steps
     steps = chain(schedule, trailing(total)(schedule, ask.bits_steps)) if ask.bits_steps else table(schedule, total)
-    noise = noise_of(ask.seed + told.first, model.shape, placement.device)
+    seed = ask.seed + told.first
+    asked = rotating(len(x), len(steps), ask.bits_times, seed) if ask.bits_times else torch.ones(len(x), len(steps))
     found = None
     for at in whole_bound(
-        _given(diffusion, cond), x, steps, noise, variance=VARIANCES[variance], clip=how.clip, batch=how.batch
+        _given(diffusion, cond),
+        x,
+        steps,
+        noise_of(seed, model.shape, placement.device),
+        variance=VARIANCES[variance],
+        clip=how.clip,
+        batch=how.batch,
+        asked=asked,
     ):
         yield At("bits", at.done, at.total)
         found = at.found
     assert found is not None
-    prior, bits, errors = (
-        processes.gather(each.to(placement.device)).cpu() for each in (found.prior, found.terms, found.errors)
+    prior, bits, errors, asked = (
+        processes.gather(each.to(placement.device)).cpu() for each in (found.prior, found.terms, found.errors, asked)
     )
-    whole = replace(found, prior=prior, terms=bits, errors=errors)
+    whole = replace(found, prior=prior, terms=bits, errors=errors, asked=asked)
     value, error = mean_and_error(whole.total)
     shown = curve(whole)
+    there = ~shown.rmse.isnan()  # of the steps of an estimate, those that some picture was asked at
     return {
         "value": value,
         "error": error,
@@ -125,11 +138,13 @@ def _bound(
         "clip": whole.clipped,
         "variance": whole.variance,
         "steps": len(whole.t),
+        "times": (asked > 0).sum(1).double().mean().item(),
+        "estimate": bool((asked == 0).any()),
         "curve": {
-            "t": _digits(shown.t),
-            "bits": _digits(whole.terms.mean(0)),
-            "rate": _digits(shown.rate),
-            "rmse": _digits(shown.rmse),
+            "t": _digits(shown.t[there]),
+            "bits": _digits(whole.terms.mean(0)[there]),
+            "rate": _digits(shown.rate[there]),
+            "rmse": _digits(shown.rmse[there]),
         },
     }
 
@@ -184,8 +199,12 @@ def said(entry: dict[str, Any]) -> str:
     return (
         f"Bound: L_T {prior['value']:.3g}, sum of L_t-1 {_pair(middle)}, L_0 {_pair(decoder)} bits/dim; "
         f"{entry['steps']} steps, variance {entry['variance']}, estimates {'' if entry['clip'] else 'not '}clipped, "
-        f"{entry['n']} pictures, {told}."
+        f"{entry['n']} pictures, {told}{_of_times(entry)}."
     )
+
+
+def _of_times(entry: dict[str, Any]) -> str:
+    return f", each asked at {entry['times']:g} of the steps: an estimate of the mean" if entry["estimate"] else ""
 
 
 def _pair(part: dict[str, float]) -> str:

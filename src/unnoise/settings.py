@@ -272,6 +272,7 @@ class EvaluateConfig:
     subset_size: int = 1_000  # pictures in each
     bits_count: int = 100  # real pictures whose bits are counted
     bits_steps: int = 0  # steps of the bound, out of the model's; 0: all of them
+    bits_times: int = 0  # steps asked of each picture, other ones of each: an estimate of their mean; 0: all of them
     bits_variance: str = "auto"  # of reverse steps: small, large, learned; auto: learned where it was, else small
 
 

@@ -1,7 +1,16 @@
 """How many bits a model needs for a picture."""
 
-from unnoise.likelihood.bound import Bound, bound_term, discretized_log_likelihood, table, terms, whole_bound
+from unnoise.likelihood.bound import Bound, bound_term, discretized_log_likelihood, rotating, table, whole_bound
 from unnoise.likelihood.ode import log_density
 from unnoise.likelihood.rate_distortion import curve
 
-__all__ = ["Bound", "bound_term", "curve", "discretized_log_likelihood", "log_density", "table", "terms", "whole_bound"]
+__all__ = [
+    "Bound",
+    "bound_term",
+    "curve",
+    "discretized_log_likelihood",
+    "log_density",
+    "rotating",
+    "table",
+    "whole_bound",
+]

@@ -218,42 +218,19 @@ def noise_of(seed: int, shape: tuple[int, ...], device: torch.device | str = "cp
     return lambda rows, t: Seeds(tuple((rows + seed).tolist()), shape, device)(t)
 
 
-class Terms(NamedTuple):
-    """What some pairs of a picture and a step cost, (B,) each: float64, on the CPU."""
+def rotating(count: int, length: int, times: int, seed: int) -> Tensor:
+    """Which of `length` steps `count` pictures are asked at, at most `times` each: (count, length), their weights.
 
-    row: Tensor
-    step: Tensor
-    bits: Tensor  # a number of the picture
-    error: Tensor
-
-
-def terms(
-    given: Given,
-    x: Tensor,
-    steps: Steps,
-    noise: PairNoise,
-    *,
-    variance: Variance = small,
-    decoder: Decoder = discretized_log_likelihood,
-    clip: bool = True,
-    batch: int = 128,
-) -> Iterator[Terms]:
-    """The cost of every step for every picture `x` (N, ...), `batch` pairs at once, one picture's steps together.
-
-    The network is asked for pairs of different times in one batch, so that a few pictures fill it, and memory does not
-    grow with the number of steps. `clip` clips estimates to [-1, 1] as sampling does: it is part of what p is.
+    Half of the times are the steps nearest the picture, the steep ones, with weight 1; the others are every k-th step,
+    with weight k. Picture i begins with the offset `seed` + i, modulo k, so k pictures in a row are asked at every
+    step, and over k seeds the mean of the weights is 1 everywhere: the mean of the bounds is that of the whole ones.
     """
-    count = len(steps)
-    for first in range(0, len(x) * count, batch):
-        pair = torch.arange(first, min(first + batch, len(x) * count))
-        row, step = pair // count, pair % count
-        with torch.no_grad():
-            picture, now = x[row], steps[step]
-            estimate = given(row)(now.at.mix(picture, noise(row, now.t).to(x)), now.t)
-            if clip:
-                estimate = Estimate(estimate.mean.clamp(-1, 1), estimate.spread)
-            found = cost(picture, estimate, now, variance=variance, decoder=decoder)
-        yield Terms(row, step, found.nats.cpu().double() / math.log(2), found.error.cpu().double())
+    assert 2 <= times <= length
+    inner = length - times // 2
+    stride = math.ceil(inner / (times - times // 2))
+    step = torch.arange(length)
+    turn = (step + seed + torch.arange(count)[:, None]) % stride == 0
+    return torch.where(step < inner, turn * stride, 1).double()
 
 
 @dataclass(frozen=True)
@@ -266,6 +243,7 @@ class Bound:
     errors: Tensor  # (N, K): squared errors of the estimates
     clipped: bool  # the estimates, to [-1, 1]
     variance: str
+    asked: Tensor | None = None  # (N, K): weights, by which `terms` are multiplied, of the steps asked at; None: all
 
     @property
     def total(self) -> Tensor:
@@ -305,17 +283,32 @@ def whole_bound(
     decoder: Decoder = discretized_log_likelihood,
     clip: bool = True,
     batch: int = 128,
+    asked: Tensor | None = None,
 ) -> Iterator[Progress]:
-    """The bound of pictures `x` (N, ...), a batch of pairs at a time (see `terms`); the last one holds it."""
+    """The bound of pictures `x` (N, ...), `batch` pairs of a picture and a step at once; the last one holds it.
+
+    The network is asked for pairs of different times in one batch, one picture's steps together, so that a few pictures
+    fill it, and its memory does not grow with the number of steps. `clip` clips estimates to [-1, 1] as sampling does:
+    it is part of what p is. `asked` (N, K) leaves out the steps where it is 0 (`rotating`): then only the mean over
+    pictures is a bound.
+    """
     bits, errors = torch.zeros(2, len(x), len(steps), dtype=torch.float64)
-    done, total = 0, bits.numel()
-    for part in terms(given, x, steps, noise, variance=variance, decoder=decoder, clip=clip, batch=batch):
-        bits[part.row, part.step], errors[part.row, part.step] = part.bits, part.error
-        done += len(part.row)
-        if done < total:
-            yield Progress(done, total)
+    weight = torch.ones_like(bits) if asked is None else asked
+    pairs = weight.nonzero()
+    done = 0
+    for row, step in (pair.T for pair in torch.split(pairs, batch)):
+        with torch.no_grad():
+            picture, now = x[row], steps[step]
+            estimate = given(row)(now.at.mix(picture, noise(row, now.t).to(x)), now.t)
+            if clip:
+                estimate = Estimate(estimate.mean.clamp(-1, 1), estimate.spread)
+            found = cost(picture, estimate, now, variance=variance, decoder=decoder)
+        bits[row, step], errors[row, step] = found.nats.cpu().double() / math.log(2), found.error.cpu().double()
+        done += len(row)
+        if done < len(pairs):
+            yield Progress(done, len(pairs))
     prior = prior_term(x, Level(steps.at.alpha[0], steps.at.sigma[0])).cpu()
-    yield Progress(total, total, Bound(steps.t, prior, bits, errors, clip, variance.__name__))
+    yield Progress(done, done, Bound(steps.t, prior, bits * weight, errors, clip, variance.__name__, asked))
 
 
 def last(found: Iterator[Progress]) -> Bound:

@@ -24,7 +24,8 @@ class Curve(NamedTuple):
 
 
 def curve(found: Bound) -> Curve:
-    """The curve of a bound, the mean over its pictures."""
+    """The curve of a bound, the mean over its pictures; the error at t over those that were asked there, else nan."""
     each = found.terms.mean(0)
+    there = len(found.terms) if found.asked is None else (found.asked > 0).sum(0)
     received = found.prior.mean() + each.cumsum(0) - each  # the step from t itself is not there yet
-    return Curve(found.t, received, 127.5 * found.errors.mean(0).sqrt())
+    return Curve(found.t, received, 127.5 * (found.errors.sum(0) / there).sqrt())
