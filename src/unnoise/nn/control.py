@@ -3,8 +3,8 @@
     h = conv_in(x_t) + hint(drawing);    skip_k <- skip_k + strength * zero_k(what the copy left behind, k)
 
 and the same for the middle. Every zero_k is a 1x1 convolution that is zero at birth, weight and bias, so that the
-U-Net is unchanged then; the last convolution of `hint` is zero too. Zhang et al. 2023, eq. 2; what reads drawings is the
-released code's (3x3 convolutions and SiLU).
+U-Net is unchanged then; the last convolution of `hint` is zero too. Zhang et al. 2023, eq. 2; what reads the drawing is
+the released code's (3x3 convolutions and SiLU).
 
 Laws (tests/test_control.py): at birth, at strength 0 and without a drawing the U-Net's numbers, bit for bit; two of one
 at half strength are one; learning wakes in three stages: the zero convolutions, then the copy and the last layer of

@@ -7,7 +7,7 @@ Imagen do, one vector of the whole caption also joins the time embedding (`poole
 needs no place that has to learn to gather, and is right for captions of any length.
 
 Laws (tests/test_text_encoder.py): more padding changes nothing; the order of words is heard; a row does not see its
-batch; the same numbers as transformers' BERT blocks' formula in doubles.
+batch; what torch's own transformer computes with these weights.
 """
 
 from __future__ import annotations

@@ -96,12 +96,14 @@ class UNet(WayDown):
         x = joined(x, cond, self.config.joined)
         skips = self.down(self.conv_in(x), told, words, self.run)
         h = self.mid_block(skips[-1], told, words, self.run)
+        steered: list[Tensor] = []  # what all controls together add to each skip, and to the middle
         for place, control in enumerate(self.each_control() if drawn else ()):
             hint, read = _on(x, next(heard)), control.words(heard, bias)
             residuals = control(x, time, cond, hint, caption=caption, words=read, run=self.run)
-            *aside, middle = controls.scaled(residuals, None if cond.strength is None else cond.strength[:, place])
-            skips = [skip + residual for skip, residual in zip(skips, aside, strict=True)]
-            h = h + middle
+            residuals = controls.scaled(residuals, None if cond.strength is None else cond.strength[:, place])
+            steered = [a + b for a, b in zip(steered, residuals)] or residuals
+        if steered:
+            *skips, h = [left + add for left, add in zip((*skips, h), steered, strict=True)]
         for level in self.up_blocks:
             h = level(h, skips, told, words, self.run)
         out: Tensor = self.conv_out(group_norm(h, self.conv_norm_out, silu=True))

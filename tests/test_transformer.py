@@ -1,0 +1,201 @@
+"""The spatial transformer: diffusers computes the same with the same weights, and who may see what."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unnoise.nn import attention
+from unnoise.nn.attention import CrossAttention, Words, read, score_bias
+from unnoise.nn.dit import DiTBlock
+from unnoise.nn.transformer import Transformer
+from unnoise.noise import normal
+from unnoise.settings import DiTConfig
+
+WIDTH, CONTEXT, LENGTH = 16, 12, 7
+
+NAMES = (  # ours, diffusers'
+    (r"^blocks\.", "transformer_blocks."),
+    (r"self_attention\.out\.", "attn1.to_out.0."),
+    (r"cross_attention\.q\.", "attn2.to_q."),
+    (r"cross_attention\.out\.", "attn2.to_out.0."),
+    (r"feed_forward\.linear_in\.", "ff.net.0.proj."),
+    (r"feed_forward\.linear_out\.", "ff.net.2."),
+)
+SPLIT = {
+    "self_attention.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    "cross_attention.kv": ("attn2.to_k", "attn2.to_v"),
+}
+
+
+def randomise(net: Any) -> Any:
+    """Random weights everywhere, those that are zero at birth too."""
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in net.named_parameters():
+        draw = torch.randn(parameter.shape, generator=generator)
+        if parameter.ndim > 1:
+            draw = draw / parameter[0].numel() ** 0.5
+        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
+    return net.eval()
+
+
+def alive(depth: int = 1, heads: int = 2) -> Transformer:
+    net: Transformer = randomise(Transformer(WIDTH, CONTEXT, heads=heads, groups=4, depth=depth))
+    return net
+
+
+def from_diffusers(state: dict[str, Tensor], net: nn.Module) -> dict[str, Tensor]:
+    ours = {}
+    for name, tensor in net.state_dict().items():
+        theirs = name
+        for pattern, replacement in NAMES:
+            theirs = re.sub(pattern, replacement, theirs)
+        parts = [theirs]
+        for whole, pieces in SPLIT.items():
+            if whole in theirs:
+                parts = [theirs.replace(whole, piece) for piece in pieces]
+        ours[name] = torch.cat([state[part] for part in parts]).reshape(tensor.shape)
+    return ours
+
+
+def pictures() -> Tensor:
+    return normal((3, WIDTH, 4, 6), "pictures")
+
+
+def captions() -> Tensor:
+    return normal((3, LENGTH, CONTEXT), "words")
+
+
+MASK = torch.arange(LENGTH) < torch.tensor([[7], [1], [4]])
+
+
+@pytest.mark.parametrize("linear", [True, False], ids=["linear", "convolution"])
+@pytest.mark.parametrize(("depth", "heads"), [(1, 1), (1, 4), (3, 2)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_diffusers_computes_the_same(depth: int, heads: int, linear: bool, masked: bool) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    judge = diffusers.Transformer2DModel(
+        heads, WIDTH // heads, WIDTH, num_layers=depth, norm_num_groups=4, cross_attention_dim=CONTEXT,
+        use_linear_projection=linear,
+    )  # fmt: skip
+    judge = randomise(judge)
+    net = alive(depth, heads)
+    net.load_state_dict(from_diffusers(judge.state_dict(), net))
+    with torch.no_grad():
+        mask = MASK if masked else None
+        right = judge(pictures(), encoder_hidden_states=captions(), encoder_attention_mask=mask).sample
+        got = net(pictures(), Words(tuple(net.hear(captions())), score_bias(mask, torch.float32)))
+    assert (right - pictures()).std() > 0.3
+    torch.testing.assert_close(got, right, atol=2e-5, rtol=0)
+
+
+def test_a_newborn_changes_nothing() -> None:
+    from unnoise.nn import UNet
+    from unnoise.settings import UNetConfig
+
+    net = UNet(UNetConfig(size=8, channels=(8, 8), attention=(False, True), groups=4, context=CONTEXT, transformers=2))
+    found = [module for module in net.modules() if isinstance(module, Transformer)]
+    assert len(found) == 2 + 1 + 3
+    for transformer in found:
+        x = normal((3, 8, 4, 4), "x")
+        assert torch.equal(transformer(x, Words(tuple(transformer.hear(captions())))), x)
+
+
+def test_moving_pixels_moves_the_output_and_rows_are_apart() -> None:
+    net, x = alive(2), pictures()
+    words = Words(tuple(net.hear(captions())), score_bias(MASK, torch.float32))
+    right = net(x, words)
+    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
+    moved = net(x.flatten(2)[:, :, order].view_as(x), words)
+    torch.testing.assert_close(moved, right.flatten(2)[:, :, order].view_as(x), atol=1e-5, rtol=0)
+    rows = torch.tensor([2, 0, 1])
+    swapped = net(x[rows], Words(tuple(net.hear(captions()[rows])), score_bias(MASK[rows], torch.float32)))
+    torch.testing.assert_close(swapped, right[rows], atol=1e-5, rtol=0)
+
+
+def test_a_masked_word_changes_nothing_and_all_others_do() -> None:
+    net = alive()
+    right = net(pictures(), Words(tuple(net.hear(captions())), score_bias(MASK, torch.float32)))
+    for word in range(LENGTH):
+        other = captions()
+        other[:, word] = 100 * normal((3, CONTEXT), "other")
+        changed = net(pictures(), Words(tuple(net.hear(other)), score_bias(MASK, torch.float32))) != right
+        assert torch.equal(changed.flatten(1).any(1), MASK[:, word])
+
+
+def test_a_row_without_a_word_gives_numbers() -> None:
+    """It reads all of them alike, whatever they are: the mask says only which words count more than others."""
+    net = alive()
+    none = torch.zeros(3, LENGTH, dtype=torch.bool)
+    words = captions()
+    out = net(pictures(), Words(tuple(net.hear(words)), score_bias(none, torch.float32)))
+    assert torch.isfinite(out).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_attention_is_its_formula_in_doubles(masked: bool) -> None:
+    net = randomise(CrossAttention(WIDTH, CONTEXT, heads=2)).double()
+    tokens, words = normal((3, 5, WIDTH), "tokens").double(), captions().double()
+    k, v = F.linear(words, net.kv.weight).chunk(2, dim=2)
+    q = tokens @ net.q.weight.T
+    found = []
+    for head in (slice(0, 8), slice(8, 16)):
+        scores = torch.einsum("bld,bmd->blm", q[..., head], k[..., head]) / 8**0.5
+        weights = scores.exp() * (MASK[:, None] if masked else 1)
+        found.append(torch.einsum("blm,bmd->bld", weights / weights.sum(-1, keepdim=True), v[..., head]))
+    right = F.linear(torch.cat(found, dim=2), net.out.weight, net.out.bias)
+    bias = score_bias(MASK if masked else None, torch.float64)
+    torch.testing.assert_close(net(tokens, net.hear(words), bias), right, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("short", [0, 1024], ids=["fused", "written"])
+def test_attention_in_bfloat16_is_close_both_ways(monkeypatch: Any, short: int, masked: bool) -> None:
+    monkeypatch.setattr(attention, "SHORT", short)
+    q, k, v = normal((3, 2, 9, 8), "q"), normal((3, 2, LENGTH, 8), "k"), normal((3, 2, LENGTH, 8), "v")
+    mask = MASK if masked else None
+    right = read(q, k, v, score_bias(mask, torch.float32))
+    got = read(*(each.bfloat16() for each in (q, k, v)), score_bias(mask, torch.bfloat16))
+    assert got.dtype == torch.bfloat16
+    assert (got - right).norm() < 0.02 * right.norm()
+
+
+def test_a_block_of_pixart_computes_the_same() -> None:
+    """diffusers' block with `ada_norm_single`, its table zero: the order of the parts, no norm before the words."""
+    attention_ = pytest.importorskip("diffusers.models.attention")
+    judge = attention_.BasicTransformerBlock(
+        WIDTH, 2, 8, cross_attention_dim=CONTEXT, activation_fn="gelu-approximate", attention_bias=True,
+        norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6,
+    )  # fmt: skip
+    judge = randomise(judge)
+    judge.scale_shift_table.data.zero_()
+    for layer in (judge.attn2.to_q, judge.attn2.to_k, judge.attn2.to_v):
+        layer.bias.data.zero_()
+    block = randomise(DiTBlock(DiTConfig(width=WIDTH, depth=1, heads=2, context=CONTEXT)))
+    state = judge.state_dict()
+    for ours, parts in {
+        "qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+        "out": ("attn1.to_out.0",),
+        "cross_attention.q": ("attn2.to_q",),
+        "cross_attention.kv": ("attn2.to_k", "attn2.to_v"),
+        "cross_attention.out": ("attn2.to_out.0",),
+        "mlp_in": ("ff.net.0.proj",),
+        "mlp_out": ("ff.net.2",),
+    }.items():
+        layer = block.get_submodule(ours)
+        layer.weight.data = torch.cat([state[f"{part}.weight"] for part in parts])
+        if layer.bias is not None:
+            layer.bias.data = torch.cat([state[f"{part}.bias"] for part in parts])
+    tokens, told = normal((3, 5, WIDTH), "tokens"), normal((3, WIDTH), "told")
+    with torch.no_grad():
+        right = judge(
+            tokens, encoder_hidden_states=captions(), timestep=block.modulate(told),
+            encoder_attention_mask=torch.where(MASK, 0.0, -1e4)[:, None],
+        )  # fmt: skip
+        got = block(tokens, told, block.hear(captions()), score_bias(MASK, torch.float32))
+    torch.testing.assert_close(got, right, atol=1e-5, rtol=0)
