@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unnoise.data.decode import decode
+from unnoise.data.decode import cover, decode
 from unnoise.data.source import Unreadable
 from unnoise.settings import DataConfig
 
@@ -243,3 +243,25 @@ def test_pixels_take_the_same_way_as_files() -> None:
     values = np.array(COLOURS, np.uint8)
     for channels in (1, 3):
         assert (seen(values, channels=channels) == seen(encoded(picture(values)), channels=channels)).all()
+
+
+def test_a_picture_that_covers_is_cut_alike_on_both_sides() -> None:
+    wide = [[[10 * x + y] * 3 for x in range(6)] for y in range(2)]
+    data = encoded(picture(wide))
+    assert cover(data, 2, 6, 3).transpose(1, 2, 0).tolist() == wide
+    assert cover(data, 2, 2, 1).tolist() == [[[20, 30], [21, 31]]]
+    assert cover(data, 2, 4, 1).tolist() == [[[10, 20, 30, 40], [11, 21, 31, 41]]]
+    turned = encoded(picture(wide).transpose(Image.Transpose.ROTATE_90))
+    assert cover(turned, 2, 2, 1).tolist() == [[[30, 31], [20, 21]]]
+
+
+def test_of_a_square_picture_covering_is_resizing() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 4), np.uint8)
+    data = encoded(Image.fromarray(noise))
+    for channels in (1, 3):
+        ours = decode(data, DataConfig(size=8, channels=channels)).pixels  # white under what is transparent, by default
+        assert (cover(data, 8, 8, channels) == ours).all()
+    assert cover(data, 8, 12, 3).shape == (3, 8, 12)
+    assert cover(data, 80, 60, 3).shape == (3, 80, 60)
+    with pytest.raises(Unreadable, match="HTML"):
+        cover(b"<html>", 8, 8, 3)

@@ -216,27 +216,18 @@ def vary(
 
 def read(path: Path, model: Model) -> Tensor:
     """A picture file in the model's size and channels: (1, C, H, W) in [-1, 1]. UserError where it cannot be read."""
-    import numpy as np
     import torch
-    from PIL import Image, ImageOps
 
     from unnoise.codec import from_bytes
+    from unnoise.data.decode import cover
+    from unnoise.data.source import Unreadable
     from unnoise.errors import UserError
 
-    height, width = model.card.size
     try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-                white = Image.new("RGBA", picture.size, "white")
-                picture = Image.alpha_composite(white, picture.convert("RGBA"))
-            picture = picture.convert("L" if model.card.channels == 1 else "RGB")
-            if picture.size != (width, height):
-                picture = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
-            pixels = torch.from_numpy(np.array(picture))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        pixels = cover(path.read_bytes(), *model.card.size, model.card.channels)
+    except (OSError, Unreadable) as error:
         raise UserError(f"{path} is not a picture that can be read: {error}") from error
-    return from_bytes(pixels[None, None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)[None])
+    return from_bytes(torch.tensor(pixels)[None])
 
 
 def share(text: str) -> float:

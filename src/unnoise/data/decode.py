@@ -21,11 +21,13 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unnoise.data.source import Unreadable
 from unnoise.settings import DataConfig
@@ -73,19 +75,40 @@ class Picture(NamedTuple):
 
 def decode(data: bytes | NDArray[np.uint8], config: DataConfig) -> Picture:
     """The picture in an encoded file, or in pixels (H, W) or (H, W, C). Raises Unreadable with the reason."""
-    try:
+    with _reading():
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, config)
-        mode = image.mode
-        image = _upright(image)
-        size = image.size
-        image = _resize(_flatten(image, config.background), config)
-        image = image.convert("L" if config.channels == 1 else "RGB")
+        mode, image = image.mode, _upright(image)
+        small = _resize(_flatten(image, config.background), config)
+        return Picture(_pixels(small, config.channels), image.size, mode)
+
+
+def cover(data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """The picture in an encoded file, (C, height, width): scaled until it covers that, and cut alike on both sides.
+
+    Transparent parts are white. Raises Unreadable with the reason.
+    """
+    config = DataConfig(size=max(height, width), channels=channels)
+    with _reading():
+        image = _flatten(_upright(_open(data, config)), config.background)
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        return _pixels(image, channels)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
     except (Unreadable, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise a zoo: OSError, SyntaxError, struct.error, KeyError ...
         raise Unreadable(str(error) or type(error).__name__) from error
-    pixels = np.asarray(image)
-    return Picture(pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1)), size, mode)
+
+
+def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
+    """(C, H, W)."""
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def _open(data: bytes, config: DataConfig) -> Image.Image:
