@@ -84,15 +84,14 @@ def _told(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, pr
     if not mine:
         raise UserError(f"{len(rows)} pictures cannot be shared by {processes.world} processes: raise --bits-count")
     batch = pictures.batch(mine)
-    cond = NOTHING
-    if model.card.classes:
-        if how.labels:
-            cond = model.reader.read(how.labels * len(mine))
-        elif batch.label is not None and pictures.classes == model.card.classes:
-            cond = Cond(batch.label)
-        else:
-            cond = model.reader.nothing(len(mine))
-    return Told(batch.x, cond, first)
+    reader = model.reader
+    if how.labels or how.prompts:
+        return Told(batch.x, reader.read(how.labels * len(mine), how.prompts * len(mine)), first)
+    label = batch.label if pictures.classes == model.card.classes else None
+    if label is None and model.card.classes:
+        label = reader.nothing(len(mine)).label
+    captions = batch.caption if pictures.captions else ("",) * len(mine)
+    return Told(batch.x, reader.told(label, captions), first)
 
 
 def _bound(

@@ -13,12 +13,13 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from unnoise import code_length, data, noise
+from unnoise import alignment, code_length, data, noise
+from unnoise.alignment import ALIGNMENT
 from unnoise.code_length import BITS
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.data import Dataset
@@ -35,8 +36,11 @@ from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
 from unnoise.training.distributed import ALONE, Processes
 
-METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy", *BITS)
+T = TypeVar("T")
+
+METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy", *BITS, *ALIGNMENT)
 ALIASES = {"fid": "frechet", "kid": "kernel"}
+APART = {**BITS, **ALIGNMENT}  # measured each by itself, beside the distances between drawn and real pictures
 NEIGHBOURS = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}  # as in the papers that name them
 LEAST = 10  # pictures, real or drawn, below which nothing is measured
 
@@ -49,7 +53,7 @@ class Drawn(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far it is: `done` of `total` in a stage ("real", "drawing", "measuring", or one of BITS); the report at the
+    """How far it is: `done` of `total` in a stage ("real", "drawing", "measuring", "alignment", or one of BITS); the report at the
     very end."""
 
     stage: str
@@ -87,10 +91,12 @@ def evaluate(
             f"{_size(pictures.shape)}; give data of the model's size and channels"
         )
     names = metric_names(ask.metrics)
-    counted = [name for name in names if name in BITS]
+    counted = [name for name in names if name in APART]
     if "bits" in counted:
         code_length.check(model, ask)
-    others = replace(ask, metrics=tuple(name for name in names if name not in BITS))
+    if any(name in ALIGNMENT for name in counted):
+        alignment.check(model, pictures)
+    others = replace(ask, metrics=tuple(name for name in names if name not in APART))
     report = None
     if others.metrics:
         for progress in _draw_and_measure(model, others, how, pictures, cache=cache, processes=processes):
@@ -111,10 +117,16 @@ def _draw_and_measure(
     processes: Processes,
 ) -> Iterator[Progress]:
     labels = labels_for(model.card.classes, ask.count, how, pictures)
+    prompts = prompts_for(model, ask.count, how, pictures)
     judges = find_judges(ask, model.card.classes, pictures)
     seeds = tuple(range(ask.seed, ask.seed + ask.count))
-    request = replace(how, seeds=tuple(processes.share(seeds)), labels=tuple(processes.share(labels)))
-    check(model, replace(how, seeds=seeds, labels=labels))
+    request = replace(
+        how,
+        seeds=tuple(processes.share(seeds)),
+        labels=tuple(processes.share(labels)),
+        prompts=tuple(processes.share(prompts)),
+    )
+    check(model, replace(how, seeds=seeds, labels=labels, prompts=prompts))
     asked = None if "none" in labels else model.reader.read(request.labels).label
 
     def drawn() -> Iterator[Drawn]:
@@ -188,45 +200,51 @@ def _count(
 ) -> Iterator[Progress]:
     """Bits of real pictures, as further entries of a report, or a report of their own."""
     clock, found = Clock(), []
-    for name in names:
-        entry = yield from _passed_on(code_length.measure(name, model, ask, how, plain(pictures), processes))
-        found.append(entry)
+    for name in (name for name in names if name in BITS):
+        found.append((yield from _passed_on(code_length.measure(name, model, ask, how, plain(pictures), processes))))
         clock.lap(name)
+    bits = bool(found)
+    aligned = [name for name in names if name in ALIGNMENT]
+    if aligned:
+        found += yield from _passed_on(alignment.measure(aligned, model, ask, how, plain(pictures), processes))
+        clock.lap("alignment")
     path, warnings = pictures.config.path, []
     if path == model.card.info.get("data"):
-        warnings.append(f"bits of {path}, which the model was trained on; held-out pictures say more (--data)")
-    if how.guidance != 1:
+        what = ("bits" if bits else "captions") if not (bits and aligned) else "bits and captions"
+        warnings.append(f"{what} of {path}, which the model was trained on; held-out pictures say more (--data)")
+    if bits and how.guidance != 1:
         warnings.append("bits are those of the model without guidance")
-    about = dict(report or _bits_alone(found, clock, model, how, pictures))
+    about = dict(report or _alone(found, clock, model, how, pictures))
     about["metrics"] = [*about["metrics"], *found]
     about["seconds"] = about["seconds"] | clock.seconds
     about["warnings"] = [*about["warnings"], *warnings]
     total = found[-1]["n"]
-    yield Progress(names[-1], total, total, about)
+    yield Progress("alignment" if aligned else names[-1], total, total, about)
 
 
-def _passed_on(
-    steps: Generator[code_length.At, None, dict[str, Any]],
-) -> Generator[Progress, None, dict[str, Any]]:
+def _passed_on(steps: Generator[tuple[str, int, int], None, T]) -> Generator[Progress, None, T]:
+    """What a measure says of how far it is, as ours; what it returns."""
     while True:
         try:
             yield Progress(*next(steps))
         except StopIteration as end:
-            entry: dict[str, Any] = end.value
-            return entry
+            found: T = end.value
+            return found
 
 
-def _bits_alone(
-    found: list[dict[str, Any]], clock: Clock, model: Model, how: Request, pictures: Dataset
-) -> dict[str, Any]:
+def _alone(found: list[dict[str, Any]], clock: Clock, model: Model, how: Request, pictures: Dataset) -> dict[str, Any]:
     n = max(entry["n"] for entry in found)
+    told = f"Bits a number of {n:,} real pictures ({pictures.config.path}); nothing was drawn."
+    drawn = [entry["n"] for entry in found if entry["id"] in ALIGNMENT]
+    if drawn:
+        told = f"{max(drawn):,} pictures drawn for the captions of as many real ones ({pictures.config.path})."
     return {
         "kind": "evaluation",
-        "n": 0,
+        "n": max(drawn, default=0),
         "n_real": n,
         "data": {"path": pictures.config.path, "fingerprint": pictures.fingerprint},
-        "drawn": {"precision": how.precision},
-        "quality_note": f"Bits a number of {n:,} real pictures ({pictures.config.path}); nothing was drawn.",
+        "drawn": _about(model, how) if drawn else {"precision": how.precision},
+        "quality_note": told,
         "metrics": [],
         "warnings": [],
         "seconds": {},
@@ -423,6 +441,11 @@ def _report(
     }
 
 
+def said(entry: dict[str, Any]) -> str:
+    """What must be said beside a figure that is measured by itself."""
+    return code_length.said(entry) if entry["id"] in BITS else alignment.said(entry)
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """A report as a table for a person, Markdown."""
     lines = [report["quality_note"], "", "| measure | drawn | real | pictures | features |", "|---|---|---|---|---|"]
@@ -434,7 +457,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             value += f" (unbiased {entry['unbiased']:.4g})"
         real = f"{entry['real']:.4g} (n = {entry['n_floor']:,})" if "real" in entry else ""
         lines.append(f"| {entry['name']} | {value} | {real} | {entry['n']:,} | {entry.get('features', '')} |")
-    lines += [f"\n{code_length.said(entry)}" for entry in report["metrics"] if entry["id"] in BITS]
+    lines += [f"\n{said(entry)}" for entry in report["metrics"] if entry["id"] in APART]
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["seconds"].items())
     lines += ["", f"{report['pictures_per_second']:.3g} pictures a second; {spent}."]
     lines += [f"\nWarning: {warning}." for warning in report["warnings"]]
@@ -459,6 +482,16 @@ def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dat
     edges = share.cumsum(0) / share.sum()
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     return tuple(classes[row] for row in torch.bucketize(places, edges, right=True).tolist())
+
+
+def prompts_for(model: Model, count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
+    """A prompt for each picture: the one that was given, else the captions of real pictures, drawn by lot."""
+    if model.words is None:
+        return ()
+    if how.prompts or not pictures.captions:
+        return (how.prompts[0] if how.prompts else "",) * count
+    rows = data.order(0, 0, len(pictures)).tolist()
+    return tuple(pictures.caption(rows[i % len(rows)]) for i in range(count))
 
 
 def _own(pictures: Dataset) -> str:

@@ -59,6 +59,10 @@ class Reader:
         count = max(len(labels), len(prompts))
         return Cond(label=self._labels(labels, count), **_told(self._words(prompts, count)))
 
+    def told(self, label: Tensor | None, captions: Sequence[str] | None) -> Cond:
+        """What is told of pictures of these labels (B,), which are rows of the model's classes, and captions."""
+        return Cond(label=label, **_told(self.words.read(captions) if self.words and captions is not None else NOTHING))
+
     def by_seed(self, seeds: Sequence[int]) -> Cond:
         """A class for each seed, every one equally likely, and no words: what is drawn when nobody says which."""
         label = None

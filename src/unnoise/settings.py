@@ -128,6 +128,7 @@ class DataConfig:
     channels: int = 1  # 1 grey, 3 colour
     crop: Literal["center", "random"] = "center"
     flip: bool = False  # left-right, half of the time
+    control: str = ""  # drawings beside the pictures: "edges", "segmentation" (of sets that have it), or a folder of them
     background: tuple[int, int, int] = (255, 255, 255)  # under transparent pictures
     max_broken: float = 0.01  # share of unreadable files above which nothing starts
     max_pixels: int = 89_478_485  # a picture larger than this counts as broken, before it is decoded

@@ -89,6 +89,7 @@ def evaluate(
 def metric_names(text: str) -> tuple[str, ...]:
     """The metrics in a list, checked before torch is loaded."""
     valid = (*EvaluateConfig().metrics, *keys_of("evaluate.py", "ALIASES"), *keys_of("code_length.py", "BITS"))
+    valid += keys_of("alignment.py", "ALIGNMENT")
     names = parse_names(text)
     for name in names:
         if name not in valid:
@@ -130,7 +131,8 @@ def data_for(model: Model, path: str | None) -> DataConfig:
     height, width = model.card.size
     if height != width:
         raise UsageError(f"the model draws {width}x{height} pictures; only square ones can be compared so far")
-    return DataConfig(path=str(path), size=height, channels=model.card.channels)
+    control = str(model.card.info.get("control", "")) if model.controls else ""
+    return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control)
 
 
 def run(
@@ -152,6 +154,7 @@ def run(
         "measuring": "measuring",
         "bits": "bits",
         "ode-bits": "bits by the flow",
+        "alignment": "drawing from captions",
     }
     bar, stage, report = None, "", None
     for at in measure(model, ask, how, real, cache=cache, processes=together):
@@ -185,7 +188,8 @@ def home() -> Path:
 
 def as_text(report: Mapping[str, Any]) -> str:
     """The figures as a table, and what must be said beside them."""
-    from unnoise.code_length import BITS, said
+    from unnoise.code_length import BITS
+    from unnoise.evaluate import APART, said
 
     rows = []
     for entry in report["metrics"]:
@@ -194,8 +198,8 @@ def as_text(report: Mapping[str, Any]) -> str:
         drawn, real, n_real = f"{entry['n']:,}", "", f"{entry['n']:,}"
         if entry["id"] in BITS:
             drawn = ""
-        else:
-            real, n_real = f"{entry['real']:.4g}", f"{entry['n_floor']:,}"
+        elif "real" in entry:
+            real, n_real = f"{entry['real']:.4g}", f"{entry.get('n_floor', entry['n']):,}"
         rows.append((entry["name"], value, real, drawn, n_real, better, entry.get("features", "")))
     head = ("measure", "drawn", "real", "n drawn", "n real", "better", "features")
     parts = [table(rows, head=head, ragged=True), report["quality_note"]]
@@ -205,7 +209,7 @@ def as_text(report: Mapping[str, Any]) -> str:
         if "unbiased" in e
     ]
     parts += unbiased
-    parts += [said(entry) for entry in report["metrics"] if entry["id"] in BITS]
+    parts += [said(entry) for entry in report["metrics"] if entry["id"] in APART]
     spent = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report["seconds"].items())
     parts.append(f"{report['pictures_per_second']:.3g} pictures a second; {spent}.")
     parts += [f"Warning: {warning}." for warning in report["warnings"]]

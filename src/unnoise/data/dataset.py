@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     label: Tensor | None  # (B,) int64, rows of Dataset.classes
     caption: tuple[str, ...] | None
     index: tuple[int, ...]  # type: ignore[assignment]  # places in the data set; hides tuple.index, which none needs
+    control: Tensor | None = None  # (B, 3, H, W) float32 in [0, 1]: drawings, where they were asked for
 
 
 class Dataset:

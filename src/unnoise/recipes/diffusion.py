@@ -29,7 +29,7 @@ from unnoise.generate import draw
 from unnoise.likelihood.bound import bound_term
 from unnoise.model import Model, Reader, null_row, write_model
 from unnoise.pictures import Pictures
-from unnoise.settings import ModelCard, Request, TrainConfig
+from unnoise.settings import ModelCard, Request, TrainConfig, UNetConfig
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
@@ -92,11 +92,11 @@ def objective(diffusion: Diffusion, config: TrainConfig, reader: Reader) -> Obje
 
 def told(batch: Batch, reader: Reader, config: TrainConfig) -> Cond:
     """What the network is told of each picture of a batch."""
-    label = batch.label if config.net.classes else None
-    if reader.words is None:
-        return Cond(label=label)
-    assert batch.caption is not None
-    return replace(reader.words.read(batch.caption), label=label)
+    cond = reader.told(batch.label if config.net.classes else None, batch.caption)
+    if not isinstance(config.net, UNetConfig) or not config.net.controls:
+        return cond
+    assert batch.control is not None
+    return replace(cond, hints=(batch.control,))
 
 
 def no_pictures_yet(config: TrainConfig) -> Reader:
@@ -210,6 +210,7 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
             "training": config.name,
             "about": config.about,
             "data": config.data.path,
+            **({"control": config.data.control} if config.data.control else {}),
             "pictures": len(pictures),
             "fingerprint": pictures.fingerprint,
         },

@@ -1,0 +1,138 @@
+"""Whether drawn pictures show what they were told: what `unnoise evaluate --metrics caption` says.
+
+    caption     the share of pictures that show all that their caption says: shapes, colours, sizes, places, background
+    mask        where the picture beside the caption has its shapes, and the drawn one: intersection over union
+
+Pictures are drawn for the captions (and along the drawings) of real ones, best of held-out ones, and read by the exact
+reader of the shapes world; the real pictures are read too, and say how far the reader can be trusted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unnoise import data
+from unnoise.codec import to_bytes
+from unnoise.conditions import Cond
+from unnoise.data import Batch, Dataset
+from unnoise.data.shapes import caption_accuracy, mask_iou, read
+from unnoise.errors import UserError
+from unnoise.generate import check as can_draw
+from unnoise.generate import generate
+from unnoise.model import Model
+from unnoise.settings import EvaluateConfig, Request
+from unnoise.training.distributed import Processes
+
+ALIGNMENT = {"caption": "caption right", "mask": "mask IoU"}
+"""Measures of pictures beside what was asked for, and their names for people."""
+
+
+class At(NamedTuple):
+    """How far it is, in pictures."""
+
+    stage: str
+    done: int
+    total: int
+
+
+def check(model: Model, pictures: Dataset) -> None:
+    """Raises UserError where there is nothing that the model is told and the reader can read."""
+    if model.words is None:
+        raise UserError("this model hears no words, so no caption can be right: take --metrics accuracy for classes")
+    if not pictures.captions:
+        raise UserError(f"{pictures.config.path} has no captions to draw; give --data shapes-one:test")
+    if not pictures.config.path.startswith("shapes"):
+        raise UserError(
+            f"captions of {pictures.config.path} cannot be judged: the exact reader reads the sets shapes, shapes-one "
+            "and shapes-two; give --data shapes-one:test"
+        )
+
+
+def measure(
+    names: Sequence[str], model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, processes: Processes
+) -> Generator[At, None, list[dict[str, Any]]]:
+    """The entries of some of ALIGNMENT in a report, of the same pictures. Raises UserError where they cannot be had."""
+    check(model, pictures)
+    rows = data.order(0, 0, len(pictures))[: ask.count].tolist()
+    mine = list(processes.share(rows))
+    if not mine:
+        raise UserError(f"{len(rows)} pictures cannot be shared by {processes.world} processes: raise --count")
+    first = ask.seed + len(rows) * processes.rank // processes.world
+    batch = pictures.batch(mine)
+    assert batch.caption is not None
+    request = replace(how, seeds=tuple(range(first, first + len(mine))), labels=(), prompts=batch.caption)
+    can_draw(model, request)
+    parts = []
+    for frame in generate(model, request, cond=told(model, batch, how)):
+        if frame.done and frame.pictures is not None:
+            parts.append(to_bytes(frame.pictures))
+            yield At("alignment", sum(map(len, parts)), len(mine))
+    drawn, real = _images(torch.cat(parts)), _images(to_bytes(batch.x))
+    entries = {"caption": _captions, "mask": _masks}
+    return [entries[name](batch.caption, drawn, real, processes) for name in names]
+
+
+def told(model: Model, batch: Batch, how: Request) -> Cond:
+    """What a model is told of real pictures: class, caption and, where it follows drawings, theirs."""
+    cond = model.reader.told(batch.label if model.classes else None, batch.caption)
+    if not model.controls or batch.control is None:
+        return cond
+    strength = torch.tensor(how.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
+    return replace(cond, hints=(batch.control,), strength=strength)
+
+
+def _images(pixels: Tensor) -> list[Any]:
+    """(B, 3, H, W) bytes as pictures (H, W, 3)."""
+    return list(pixels.permute(0, 2, 3, 1).contiguous().numpy())
+
+
+def _captions(captions: Sequence[str], drawn: list[Any], real: list[Any], processes: Processes) -> dict[str, Any]:
+    names = ("all", "number", "kind", "colour", "size", "background", "relation")
+    counts: list[list[tuple[int, int]]] = []
+    for pictures in (drawn, real):
+        found = caption_accuracy(captions, pictures)
+        mine = torch.tensor([tuple(found.get(name, (0, 0))) for name in names], dtype=torch.int64)
+        summed = processes.gather(mine[None]).sum(0)
+        counts.append([(int(right), int(of)) for right, of in summed.tolist()])
+    (right, of), (really, _) = counts[0][0], counts[1][0]
+    return {
+        "id": "caption",
+        "name": ALIGNMENT["caption"],
+        "better": "up",
+        "value": right / of,
+        "error": math.sqrt(right * (of - right) / of**3),
+        "n": of,
+        "real": really / of,
+        "parts": {name: {"right": r, "of": n, "value": r / n} for name, (r, n) in zip(names, counts[0]) if n},
+    }
+
+
+def _masks(captions: Sequence[str], drawn: list[Any], real: list[Any], processes: Processes) -> dict[str, Any]:
+    overlaps = []
+    for seen, truth in zip(drawn, real, strict=True):
+        shapes = [shape.mask for shape in read(truth).shapes]
+        overlaps.append(mask_iou(seen, sum(shapes[1:], shapes[0]) > 0) if shapes else math.nan)
+    found = processes.gather(torch.tensor(overlaps, dtype=torch.float64))
+    found = found[~found.isnan()]
+    return {
+        "id": "mask",
+        "name": ALIGNMENT["mask"],
+        "better": "up",
+        "value": found.mean().item(),
+        "error": (found.std() / math.sqrt(len(found))).item() if len(found) > 1 else math.nan,
+        "n": len(found),
+    }
+
+
+def said(entry: dict[str, Any]) -> str:
+    """What must be said beside the figure."""
+    if entry["id"] == "mask":
+        return f"Masks: {entry['n']} pictures, all shapes of each together."
+    parts = ", ".join(f"{name} {part['value']:.1%}" for name, part in entry["parts"].items() if name != "all")
+    return f"Captions: {entry['n']} pictures; {parts}; of the real pictures {entry['real']:.1%} are read right."
