@@ -222,14 +222,16 @@ def rotating(count: int, length: int, times: int, seed: int) -> Tensor:
     """Which of `length` steps `count` pictures are asked at, at most `times` each: (count, length), their weights.
 
     Half of the times are the steps nearest the picture, the steep ones, with weight 1; the others are every k-th step,
-    with weight k. Picture i begins with the offset `seed` + i, modulo k, so k pictures in a row are asked at every
-    step, and over k seeds the mean of the weights is 1 everywhere: the mean of the bounds is that of the whole ones.
+    with weight k. Picture i has the offset g (`seed` + i), modulo k, g a golden section of k and prime to it: few
+    pictures in a row lie far apart, and k of them are asked at every step. Over k seeds the mean of the weights is 1
+    everywhere, and the mean of the bounds is that of the whole ones.
     """
     assert 2 <= times <= length
     inner = length - times // 2
     stride = math.ceil(inner / (times - times // 2))
+    golden = next(g for g in range(round(0.618 * stride), stride + 1) if math.gcd(g, stride) == 1)
     step = torch.arange(length)
-    turn = (step + seed + torch.arange(count)[:, None]) % stride == 0
+    turn = (step + golden * (seed + torch.arange(count)[:, None])) % stride == 0
     return torch.where(step < inner, turn * stride, 1).double()
 
 
