@@ -26,7 +26,7 @@ import yaml  # type: ignore[import-untyped]
 
 from unnoise import errors
 from unnoise.errors import UserError
-from unnoise.settings import Fit, NoisyClassifierConfig, Process, TrainConfig, Watch
+from unnoise.settings import Fit, NoisyClassifierConfig, Process, TrainConfig, UNetConfig, Watch
 
 T = TypeVar("T")
 Key = tuple[str, ...]
@@ -369,8 +369,15 @@ def check(config: TrainConfig | NoisyClassifierConfig) -> None:
     if net.out_channels != outputs:
         reason = "twice the picture's, for the variance is learned" if outputs != data.channels else "the picture's"
         wrong.append(f"net.out_channels {net.out_channels} should be {outputs}, {reason}")
-    if net.classes and not net.null_class and config.process.label_dropout:
+    if net.classes and not net.null_class and (config.process.label_dropout or config.process.drop_each):
         wrong.append("process.label_dropout needs net.null_class, the row that is told; or set it to 0")
+    controls = len(net.controls) if isinstance(net, UNetConfig) else 0
+    if bool(controls) != bool(data.control):
+        wrong.append("net.controls and data.control belong together: networks for drawings, and the drawings")
+    if controls > 1:
+        wrong.append(f"net.controls has {controls} networks; they are trained one at a time")
+    if controls and net.dropout:
+        wrong.append("net.dropout should be 0 beside controls: the base stays as it is")
     if wrong:
         raise UserError("this training cannot start:\n  " + "\n  ".join(wrong))
 
@@ -405,8 +412,9 @@ def _wrong_watch(watch: Watch) -> Iterator[str]:
 
 
 def _wrong_process(process: Process) -> Iterator[str]:
-    if not 0 <= process.label_dropout <= 1:
-        yield f"process.label_dropout {process.label_dropout} should be a share, in [0, 1]"
+    for name in ("label_dropout", "drop_each"):
+        if not 0 <= getattr(process, name) <= 1:
+            yield f"process.{name} {getattr(process, name)} should be a share, in [0, 1]"
 
 
 def _at_least(values: Mapping[str, float], least: int) -> list[str]:

@@ -53,8 +53,8 @@ class Drawn(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far it is: `done` of `total` in a stage ("real", "drawing", "measuring", "alignment", or one of BITS); the report at the
-    very end."""
+    """How far it is: `done` of `total` in a stage ("real", "drawing", "measuring", "alignment", or one of BITS); the
+    report at the very end."""
 
     stage: str
     done: int

@@ -25,6 +25,7 @@ from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.errors import UserError
 from unnoise.guidance import classifier, classifier_free, clip, dynamic_threshold, noisy, within
 from unnoise.model import Model, Reader
+from unnoise.nn.control import guessing
 from unnoise.noise import Seeds
 from unnoise.pictures import Pictures
 from unnoise.samplers import Sampler, find, find_grid, walk
@@ -177,12 +178,10 @@ def follow(model: Model, cond: Cond, request: Request) -> Cond:
     if len(scales) not in (1, len(takes)):
         raise UserError(f"{len(scales)} control scales for {len(takes)} drawings: give one, or one each")
     hints = tuple(drawing(Path(file), model, control) for file, control in zip(request.controls, takes))
-    strength = torch.tensor(scales if len(scales) > 1 else scales * len(takes), dtype=torch.float32)
-    return replace(
-        cond,
-        hints=tuple(hint.expand(count, -1, -1, -1) for hint in hints),
-        strength=strength.expand(count, -1),
-    )
+    strength = torch.tensor(scales if len(scales) > 1 else scales * len(takes), dtype=torch.float32).expand(count, -1)
+    if request.guess:
+        strength = guessing(strength, model.residuals)
+    return replace(cond, hints=tuple(hint.expand(count, -1, -1, -1) for hint in hints), strength=strength)
 
 
 def drawing(file: Path, model: Model, control: ControlConfig) -> Tensor:

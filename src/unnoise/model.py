@@ -146,6 +146,12 @@ class Model:
         return self.card.net.controls if isinstance(self.card.net, UNetConfig) else ()
 
     @property
+    def residuals(self) -> int:
+        """What a control adds to: the skips and the middle."""
+        net = self.card.net
+        return len(net.channels) * (net.blocks + 1) + 1 if isinstance(net, UNetConfig) else 0
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W) of x."""
         return (self.card.channels, *self.card.size)

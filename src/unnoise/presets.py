@@ -13,6 +13,9 @@ from dataclasses import replace
 
 from unnoise.settings import (
     ClassifierConfig,
+    ContrastiveConfig,
+    ContrastiveNet,
+    ControlConfig,
     DataConfig,
     Fit,
     NoisyClassifierConfig,
@@ -138,7 +141,7 @@ def shapes_text() -> TrainConfig:
     """Coloured shapes in 16x16, drawn as a sentence says: where, which, how large, on what. The pictures are made."""
     return TrainConfig(
         name="shapes-text",
-        about="ours: a small U-Net that reads captions by cross-attention, as Rombach et al. 2022, with its own encoder",
+        about="ours: a small U-Net with cross-attention (Rombach et al. 2022) and a text encoder of its own",
         data=DataConfig(path="shapes", size=16, channels=3),
         net=UNetConfig(
             size=16,
@@ -155,6 +158,21 @@ def shapes_text() -> TrainConfig:
         watch=Watch(
             log_every=20, checkpoint_every=120.0, grid_every=1_000, grid_rows=4, grid_steps=20, grid_guidance=3.0
         ),
+    )
+
+
+def shapes_control() -> TrainConfig:
+    """Coloured shapes along a drawing of their outlines: a control network beside a shapes-text model that stays as it
+    is. Needs that model: --set base=runs/00001-shapes-text."""
+    text = shapes_text()
+    return replace(
+        text,
+        name="shapes-control",
+        about="ours, in size; Zhang et al. 2023, with half of the captions dropped",
+        data=replace(text.data, control="edges"),
+        net=replace(text.net, controls=(ControlConfig(hint=(16, 32, 64), scale=1),)),
+        process=replace(text.process, label_dropout=0.5),
+        fit=replace(text.fit, images=50_000),
     )
 
 
@@ -291,6 +309,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "fashion-ve": fashion_ve,
     "toy": toy,
     "shapes-text": shapes_text,
+    "shapes-control": shapes_control,
     "emoji": emoji,
     "cifar10-ddpm": cifar10_ddpm,
     "cifar10-improved": cifar10_improved,
@@ -300,7 +319,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
 }
 
 
-# --- classifiers: of clean pictures, to judge; of noisy ones, to guide ---
+# --- classifiers: of clean pictures, to judge; of noisy ones, to guide; of captions, to judge words ---
 
 
 def classifier() -> ClassifierConfig:
@@ -333,7 +352,37 @@ def fashion_noisy_classifier() -> NoisyClassifierConfig:
     )
 
 
-CLASSIFIERS: dict[str, Callable[[], ClassifierConfig | NoisyClassifierConfig]] = {
+def emoji_contrastive() -> ContrastiveConfig:
+    """Emoji and their names on one sphere: the judge of caption retrieval for the preset emoji."""
+    return ContrastiveConfig(
+        name="emoji-contrastive",
+        about="ours, in size; Radford et al. 2021",
+        data=emoji().data,
+        net=ContrastiveNet(
+            size=32,
+            width=32,
+            features=256,
+            embedding=128,
+            text=TextConfig(vocabulary=2048, length=24, width=128, depth=2, heads=4),
+        ),
+        shift=2,
+        fit=Fit(
+            images=300_000,
+            batch=256,
+            optimizer="adamw",
+            lr=2e-3,
+            weight_decay=0.05,
+            warmup=100,
+            decay="cosine",
+            ema=(20_000,),
+            ema_rampup=0.1,
+        ),
+        watch=Watch(log_every=20, checkpoint_every=120.0, grid_every=0),
+    )
+
+
+CLASSIFIERS: dict[str, Callable[[], ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig]] = {
     "classifier": classifier,
     "fashion-noisy-classifier": fashion_noisy_classifier,
+    "emoji-contrastive": emoji_contrastive,
 }

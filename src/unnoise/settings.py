@@ -116,7 +116,8 @@ class Process:
     weight_options: dict[str, float] = field(default_factory=dict)
     draw: str = "uniform"  # how training draws t: a name in objectives.DRAWS
     stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
-    label_dropout: float = 0.1  # share of rows told "no class", per row; for classifier-free guidance
+    label_dropout: float = 0.1  # share of rows told nothing (no class, no words), per row; for guidance
+    drop_each: float = 0.0  # share of rows not told their class, and of rows not told their words, each by itself
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,7 @@ class TrainConfig:
 
     name: str = "custom"
     about: str = ""  # where the numbers come from
+    base: str = ""  # a run or a model to start from; with controls in the net it stays as it is, and they learn
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: NetConfig = UNetConfig()
@@ -242,6 +244,40 @@ class NoisyClassifierCard:
     process: Process = Process()
     classes: tuple[str, ...] = ()  # their names, in the order of their numbers
     info: dict[str, Any] = field(default_factory=dict)  # where it comes from, and how often it is right at which noise
+
+
+@dataclass(frozen=True)
+class ContrastiveNet:
+    """An encoder of pictures and one of captions that meet on one sphere. Radford et al. 2021 (CLIP), made small."""
+
+    size: int = 32  # pixels, height and width
+    in_channels: int = 3  # 1 grey, 3 colour
+    width: int = 32  # channels of the picture encoder's first level
+    features: int = 256  # width of its pooled features
+    embedding: int = 128  # dimensions of the sphere
+    text: TextConfig = TextConfig(vocabulary=2048, length=24)
+
+
+@dataclass(frozen=True)
+class ContrastiveConfig:
+    """A training of a contrastive model of pictures and captions: the judge of caption retrieval."""
+
+    name: str = "contrastive"
+    about: str = ""
+    device: str = "auto"
+    data: DataConfig = DataConfig()
+    net: ContrastiveNet = ContrastiveNet()
+    shift: int = 1  # pixels, by which pictures are moved at most, each way
+    fit: Fit = Fit(images=1_000_000, batch=256, optimizer="adamw", lr=1e-3, weight_decay=0.05, decay="cosine")
+    watch: Watch = Watch(grid_every=0)
+
+
+@dataclass(frozen=True)
+class ContrastiveCard:
+    """All that is needed to judge by a contrastive model's weights and tokenizer: what contrastive.json holds."""
+
+    net: ContrastiveNet = ContrastiveNet()
+    info: dict[str, Any] = field(default_factory=dict)  # where it comes from, and how often it finds the caption
 
 
 @dataclass(frozen=True)

@@ -134,10 +134,10 @@ def origins(config: Config, where: str) -> dict[str, str]:
 
 
 def fitting(asked: Asked, classes: int) -> Asked:
-    """With as many classes as the data has, where nobody said how many."""
+    """With as many classes as the data has, where nobody said how many and the network does not hear words instead."""
     if isinstance(asked.config, ClassifierConfig) or asked.config.net.classes == classes:
         return asked
-    if asked.said("net.classes"):
+    if asked.said("net.classes") or getattr(asked.config.net, "text", None) is not None:
         return asked
     return asked.having({"net.classes": classes}, f"the data ({classes} classes)")
 

@@ -16,10 +16,11 @@ HELD_OUT = 20  # one name in so many, in both styles
 
 
 def emoji(split: str) -> Source:
-    """Noto Emoji (flat) and Fluent Emoji (3d): MIT, Apache-2.0 and OFL; "a flat emoji of cow face". Classes are styles."""
+    """Noto Emoji (flat) and Fluent Emoji (3d): MIT, Apache-2.0 and OFL; "a flat emoji of cow face"."""
     whole = archive(FILE)
     held = np.array([_held(Path(name).stem) for name in whole.names])
-    return replace(whole.only(held if split == "test" else ~held), where=f"emoji:{split}")
+    part = whole.only(held if split == "test" else ~held)
+    return replace(part, where=f"emoji:{split}", classes=(), labels=None)  # the caption says the style
 
 
 def _held(character: str) -> bool:

@@ -103,6 +103,7 @@ def _rate(config: TrainConfig, placement: Any, batch: int, timed: int) -> float:
 
 
 def _batch(config: TrainConfig, count: int) -> Batch:
-    """Pictures of noise, of the first class, with a caption."""
+    """Pictures of noise, of the first class, with a caption, and a blank drawing where there are drawings."""
     x = torch.randn(count, config.data.channels, config.data.size, config.data.size).clamp(-1, 1)
-    return Batch(x, torch.zeros(count, dtype=torch.int64), ("a picture",) * count, tuple(range(count)))
+    control = torch.zeros(count, 3, *x.shape[2:]) if config.data.control else None
+    return Batch(x, torch.zeros(count, dtype=torch.int64), ("a picture",) * count, tuple(range(count)), control)

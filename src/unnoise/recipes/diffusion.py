@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unnoise import configuration, data, noise, objectives
+from unnoise import checkpoint, configuration, data, noise, objectives
 from unnoise import nn as networks
 from unnoise.acceleration.placement import Placement, best, prepare
 from unnoise.conditions import Cond
@@ -27,9 +27,10 @@ from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.errors import UserError
 from unnoise.generate import draw
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import Model, Reader, null_row, write_model
+from unnoise.model import Model, Reader, load, null_row, write_model
+from unnoise.nn.control import copy_base
 from unnoise.pictures import Pictures
-from unnoise.settings import ModelCard, Request, TrainConfig, UNetConfig
+from unnoise.settings import ModelCard, NetConfig, Process, Request, TrainConfig, UNetConfig
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
@@ -63,8 +64,8 @@ class Objective:
         x = batch.x.contiguous(memory_format=torch.channels_last)
         eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
         cond = told(batch, self.reader, self.config)
-        if process.label_dropout and cond.rows:
-            cond = cond.where(rows.uniform("no label") < process.label_dropout, self.reader.nothing(1))
+        if cond.rows:
+            cond = dropped(cond, rows, process, self.reader)
         each = self._each(x, t, cond, eps)
         if self.memory is None:
             return each
@@ -92,11 +93,28 @@ def objective(diffusion: Diffusion, config: TrainConfig, reader: Reader) -> Obje
 
 def told(batch: Batch, reader: Reader, config: TrainConfig) -> Cond:
     """What the network is told of each picture of a batch."""
-    cond = reader.told(batch.label if config.net.classes else None, batch.caption)
+    captions = ("",) * len(batch.x) if batch.caption is None else batch.caption
+    cond = reader.told(batch.label if config.net.classes else None, captions)
     if not isinstance(config.net, UNetConfig) or not config.net.controls:
         return cond
     assert batch.control is not None
     return replace(cond, hints=(batch.control,))
+
+
+def dropped(cond: Cond, rows: Rows, process: Process, reader: Reader) -> Cond:
+    """The condition with some rows told nothing, by lot: all that is said at once, and each thing by itself.
+
+    Drawings stay: a control network learns to follow them without words too.
+    """
+    if not process.label_dropout and not process.drop_each:
+        return cond
+    null = reader.nothing(1)
+    if process.label_dropout:
+        cond = cond.where(rows.uniform("no label") < process.label_dropout, null)
+    if process.drop_each:
+        cond = cond.where(rows.uniform("no class alone") < process.drop_each, Cond(label=null.label))
+        cond = cond.where(rows.uniform("no words alone") < process.drop_each, replace(null, label=None))
+    return cond
 
 
 def no_pictures_yet(config: TrainConfig) -> Reader:
@@ -132,10 +150,11 @@ def train(
     """
     configuration.check(config)
     pictures = data.open(config.data)
+    base = based_on(config, run)
     card = describe(config, pictures)
-    words = learned_words(config, pictures)
+    words = base.words if base is not None else learned_words(config, pictures)
     placement = place(config, processes)
-    net = prepare(newborn(config), placement)
+    net = prepare(newborn(config, base), placement)
     learner = Learner(net, config.fit, dtype=placement.dtype, processes=processes)
 
     def batches(step: int) -> Iterator[Batch]:
@@ -172,11 +191,53 @@ def train(
                 held.log(f"broken picture, replaced by another: {broken.path}: {broken.why}")
 
 
-def newborn(config: TrainConfig) -> nn.Module:
-    """The network before it has seen anything: a function of the seed."""
+def based_on(config: TrainConfig, run: Path) -> Model | None:
+    """The model that a training starts from, where it names one; once it has a checkpoint, that holds it too.
+
+    Raises UserError for a base that is not there, or whose network or process is another.
+    """
+    controls = isinstance(config.net, UNetConfig) and config.net.controls
+    if not config.base:
+        if controls:
+            raise UserError("controls are trained beside a model that stays as it is: name it, --set base=runs/...")
+        return None
+    begun = run / "checkpoints"
+    base = load(begun if begun.is_dir() and checkpoint.sound(begun) else config.base)
+    plain = (without_controls(config.net), process_of(config))
+    theirs = (without_controls(base.card.net), process_of(base.card))
+    for mine, its, what in zip(plain, theirs, ("net", "process"), strict=True):
+        for name, (wanted, found) in configuration.differences(its, mine).items():
+            raise UserError(f"{what}.{name} {found} should be {wanted}, that of the base {config.base}")
+    return base
+
+
+def without_controls(net: NetConfig) -> NetConfig:
+    """The network alone, with nothing dropped while it is trained."""
+    return replace(net, dropout=0.0, controls=()) if isinstance(net, UNetConfig) else replace(net, dropout=0.0)
+
+
+def process_of(config: TrainConfig | ModelCard) -> Process:
+    """What a network's answers mean, without how it was taught."""
+    p = config.process
+    return Process(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
+
+
+def newborn(config: TrainConfig, base: Model | None = None) -> nn.Module:
+    """The network before it has seen anything: a function of the seed; or the base, its controls copies of it.
+
+    A base with controls is frozen; a base without is trained on.
+    """
     with torch.random.fork_rng([]):
         torch.manual_seed(noise.generator(config.fit.seed, "weights").initial_seed())
         net = networks.build(config.net)
+    if base is not None:
+        theirs = base.diffusion.net.state_dict()
+        net.load_state_dict(net.state_dict() | {name: value.clone() for name, value in theirs.items()})
+        if isinstance(net, networks.UNet) and net.controls:
+            if not base.controls:
+                copy_base(net)
+            net.requires_grad_(False)
+            net.controls.requires_grad_(True)
     if config.fit.gradient_checkpointing:
         net.checkpointing = True  # type: ignore[assignment]
     return net
