@@ -35,9 +35,9 @@ def open(config: DataConfig) -> Dataset:
     Raises UserError for a path that holds no pictures, or too many broken ones; decodes what fits into memory.
     """
     from unnoise.data.dataset import Dataset
-    from unnoise.data.sources import find
+    from unnoise.data.sources import find, find_drawings
 
-    return Dataset(find(config.path, config.size), config)
+    return Dataset(find(config.path, config.size), config, find_drawings(config.control))
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unnoise.data.chance import CROP, FLIP, REPLACE, bits, uniform
+from unnoise.data.controls import drawer
 from unnoise.data.decode import decode
 from unnoise.data.describe import describe
 from unnoise.data.fingerprint import fingerprint
@@ -41,7 +42,8 @@ class Dataset:
     """The readable pictures of a source, in its order. Opening one finds the broken ones, and raises UserError where
     more than `config.max_broken` are, or fewer than two pictures are left."""
 
-    def __init__(self, source: Source, config: DataConfig) -> None:
+    def __init__(self, source: Source, config: DataConfig, drawings: Source | None = None) -> None:
+        """`drawings` are the folder that `config.control` names, where it names one."""
         if config.channels not in (1, 3) or config.size < 1:
             raise UserError(
                 f"data of {config.channels} channels and size {config.size}; give channels 1 or 3, and a size"
@@ -57,8 +59,10 @@ class Dataset:
         self.sizes = found.sizes  # (n, 2) widths and heights as stored, of the good ones among them
         self.modes = found.modes  # Pillow's names for what was stored, and how often
         self._kept, self._good = found.kept, found.good
-        self.fingerprint = fingerprint(source, config)
+        self.fingerprint = fingerprint(source, config, drawings)
         self._late: dict[int, str] = {}  # rows that broke after the start, and why
+        self._draw = drawer(source, config, drawings) if config.control else None
+        self._drawn = self._keep_drawings()
 
     def __len__(self) -> int:
         return len(self._good)
@@ -91,6 +95,13 @@ class Dataset:
             return np.asarray(self._kept[row])
         return decode(self.source.read(int(self._good[row])), self.config).pixels
 
+    def drawing(self, row: int) -> NDArray[np.uint8]:
+        """What is drawn beside a picture, (3, h, w), before cropping. Raises UserError where that cannot be read."""
+        if self._draw is None:
+            raise ValueError("no drawings were asked for; set control")
+        place = int(self._good[row])
+        return self._draw(place, decode(self.source.read(place), self.config).pixels)
+
     def describe(self) -> dict[str, object]:
         """What a person wants to know of it, JSON-able: see describe.py."""
         return describe(self)
@@ -109,9 +120,11 @@ class Dataset:
             pixels = self._kept.index_select(0, torch.from_numpy(rows))
         else:
             pixels, rows = self._gather(rows, epochs, seed)
+        control = self._controls(rows, self._shares(rows, epochs, seed))
         if self.config.flip:
             mirrored = torch.from_numpy(bits(FLIP, seed, epochs, rows) >> np.uint64(63) == 1)
-            pixels[mirrored] = pixels[mirrored].flip(-1)
+            for flipped in (pixels,) if control is None else (pixels, control):
+                flipped[mirrored] = flipped[mirrored].flip(-1)
         # (2 k - 255) / 255: whole numbers until the one division, so k / 127.5 - 1 correctly rounded
         x = pixels.to(torch.float32).mul_(2.0).sub_(255.0).div_(255.0)
         places = self._good[rows]
@@ -121,7 +134,32 @@ class Dataset:
             None if labels is None else torch.from_numpy(labels[places]),
             None if captions is None else tuple(captions[i] for i in places),
             tuple(rows.tolist()),
+            None if control is None else control.to(torch.float32).div_(255.0),
         )
+
+    def _shares(self, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+        """Where crops lie, in [0, 1]: see scan.crop."""
+        return uniform(CROP, seed, epochs, rows) if self.config.crop == "random" else np.full(len(rows), 0.5)
+
+    def _controls(self, rows: NDArray[np.int64], shares: NDArray[np.float64]) -> Tensor | None:
+        """Bytes (B, 3, size, size) of what is drawn beside the rows, cut as they are."""
+        if self._draw is None:
+            return None
+        if isinstance(self._drawn, Tensor):
+            return self._drawn.index_select(0, torch.from_numpy(rows))
+        out = np.empty((len(rows), 3, *self.shape[1:]), np.uint8)
+        for i, row in enumerate(rows.tolist()):
+            out[i] = crop(self.drawing(row) if self._drawn is None else self._drawn[row], float(shares[i]))
+        return torch.from_numpy(out)
+
+    def _keep_drawings(self) -> Tensor | list[NDArray[np.uint8]] | None:
+        """All of them, in the form the pictures are kept in; None where not all of both fit, or none were asked for."""
+        if self._draw is None or self._kept is None or len(self) * 3 * self.config.size**2 > self.config.cache_bytes:
+            return None
+        drawn = map(self.drawing, range(len(self)))
+        if isinstance(self._kept, Tensor):
+            return torch.from_numpy(np.stack([crop(pixels, 0.5) for pixels in drawn]))
+        return list(drawn)
 
     def _gather(
         self, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int
@@ -129,7 +167,7 @@ class Dataset:
         """Bytes (B, C, size, size) of pictures taken one by one, and the rows that they are of."""
         found = [self._standing(int(row), seed) for row in rows]
         rows = np.array([row for row, _ in found], np.int64)
-        shares = uniform(CROP, seed, epochs, rows) if self.config.crop == "random" else np.full(len(rows), 0.5)
+        shares = self._shares(rows, epochs, seed)
         out = np.empty((len(rows), *self.shape), np.uint8)
         for i, (_, pixels) in enumerate(found):
             out[i] = crop(pixels, float(shares[i]))

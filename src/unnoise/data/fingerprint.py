@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 from unnoise.data.source import Source, Unreadable
 from unnoise.settings import DataConfig
@@ -16,8 +17,9 @@ HASHED_BYTES = 256 * 2**20  # stored bytes that are read: about a second's worth
 FINGERPRINTED = ("size", "channels", "crop", "flip", "background", "max_pixels")
 
 
-def fingerprint(source: Source, config: DataConfig) -> str:
-    """Hexadecimal; changes with any of these and with nothing else."""
+def fingerprint(source: Source, config: DataConfig, drawings: Source | None = None) -> str:
+    """Hexadecimal; changes with any of these, with the drawings of a folder or the kind of drawings asked for, and with
+    nothing else."""
     digest = hashlib.sha256(b"unnoise data 1")
     told = [source.names, source.classes, source.captions, {name: getattr(config, name) for name in FINGERPRINTED}]
     digest.update(json.dumps(told, sort_keys=True).encode())
@@ -25,6 +27,9 @@ def fingerprint(source: Source, config: DataConfig) -> str:
     digest.update(b"" if source.labels is None else source.labels.astype("<i8").tobytes())
     for i in range(0, len(source.names), stride(source)):
         digest.update(_stored(source, i))
+    if config.control:  # else as it was before there were drawings
+        beside = config.control if drawings is None else fingerprint(drawings, replace(config, control=""))
+        digest.update(b"control" + beside.encode())
     return digest.hexdigest()
 
 

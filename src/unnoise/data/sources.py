@@ -54,6 +54,11 @@ def find(path: str, size: int = 32) -> Source:
     return _at(where, split)
 
 
+def find_drawings(control: str) -> Source | None:
+    """The folder, or file, of drawings that `DataConfig.control` names; None where it names nothing on the disk."""
+    return _at(Path(control), "") if control and Path(control).exists() else None
+
+
 def _at(path: Path, split: str) -> Source:
     lower = path.name.lower()
     suffix = Path(lower).suffix

@@ -1,0 +1,182 @@
+"""Laws of drawings: what is beside a picture is of that picture, and is cut and flipped with it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unnoise import data
+from unnoise.data.controls import edges
+from unnoise.data.shapes import edges as outlines
+from unnoise.data.shapes import scenes, segmentation
+from unnoise.errors import UserError
+from unnoise.settings import DataConfig
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Pictures of several proportions in two classes, and drawings that are their own pictures at half the size."""
+    top = tmp_path_factory.mktemp("beside")
+    chosen = np.random.default_rng(0)
+    for i in range(12):
+        name = f"c{i % 2}/{i}"
+        picture = Image.fromarray(
+            np.kron(chosen.integers(0, 256, (6, 6 + i % 3, 3)), np.ones((4, 4, 1))).astype(np.uint8)
+        )
+        for folder, drawn, end in (("pictures", picture, "png"), ("drawings", picture, "bmp")):
+            path = top / folder / f"{name}.{end}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            drawn.save(path)
+    return top / "pictures", top / "drawings"
+
+
+def configs(path: Path, control: str) -> list[DataConfig]:
+    """With and without keeping, with crops in the middle and at random."""
+    whole = DataConfig(str(path), size=12, channels=3, flip=True, control=control)
+    return [replace(whole, crop=crop, cache_bytes=kept) for crop in ("center", "random") for kept in (2**30, 0)]  # type: ignore[arg-type]
+
+
+def test_a_drawing_is_cut_and_flipped_with_its_picture(pictures: tuple[Path, Path]) -> None:
+    for config in configs(pictures[0], str(pictures[1])):
+        found = data.open(config)
+        for batch in islice(data.batches(found, batch=5, seed=3), 8):
+            assert batch.control is not None
+            assert torch.equal(batch.control * 255, ((batch.x + 1) * 127.5).round())  # drawings that are the pictures
+
+
+@pytest.mark.parametrize("crop", ["center", "random"])
+def test_keeping_changes_no_drawing(pictures: tuple[Path, Path], crop: str) -> None:
+    kept, read = [data.open(c) for c in configs(pictures[0], "edges") if c.crop == crop]
+    assert kept.cached
+    assert not read.cached
+    one, other = (found.batch(range(12), seed=1, epoch=2).control for found in (kept, read))
+    assert one is not None and other is not None  # noqa: PT018
+    assert torch.equal(one, other)
+    assert one.shape == (12, 3, 12, 12)
+    assert set(one.unique().tolist()) == {0.0, 1.0}
+
+
+def test_none_are_drawn_where_none_are_asked_for() -> None:
+    found = data.open(DataConfig("toy", size=16))
+    assert found.batch([0]).control is None
+    with pytest.raises(ValueError, match="set control"):
+        found.drawing(0)
+
+
+@pytest.mark.parametrize(("control", "truth"), [("edges", outlines), ("segmentation", segmentation)])
+def test_the_drawings_of_shapes_are_the_true_ones(control: str, truth: object) -> None:
+    found = data.open(DataConfig("shapes:test", size=16, channels=3, control=control))
+    batch = found.batch([5, 0])
+    drawn = [truth(scenes("shapes", "test", [i])[0], 16) for i in (5, 0)]  # type: ignore[operator]
+    assert batch.control is not None
+    assert (batch.control.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy().tolist() == np.stack(
+        drawn
+    ).tolist()
+
+
+# Edges
+
+
+def test_a_step_is_one_line_and_a_plain_picture_has_none() -> None:
+    step = np.zeros((3, 8, 9), np.uint8)
+    step[:, :, 4:] = 200
+    found = edges(step)
+    assert (found.any((0, 1))).tolist() == [False] * 3 + [True] + [False] * 5  # of the two columns, the first
+    assert (found[:, :, 3] == 255).all()
+    assert (edges(step.transpose(0, 2, 1)) == found.transpose(0, 2, 1)).all()
+    assert not edges(np.full((1, 5, 5), 77, np.uint8)).any()
+
+
+def test_a_faint_step_is_no_edge_and_one_channel_is_enough() -> None:
+    step = np.zeros((3, 8, 8), np.uint8)
+    step[1, :, 4:] = 25
+    assert not edges(step).any()
+    step[1, :, 4:] = 26  # a tenth of 255 is 25.5
+    assert edges(step)[0].sum() == 255 * 8
+
+
+def test_brightness_and_the_sign_of_a_step_are_no_matter() -> None:
+    chosen = np.random.default_rng(2).integers(0, 100, (3, 16, 16)).astype(np.uint8)
+    assert edges(chosen).any()
+    assert (edges(chosen + 120) == edges(chosen)).all()
+    assert (edges(255 - chosen) == edges(chosen)).all()
+
+
+def test_slanting_lines_are_thin_and_whole() -> None:
+    y, x = np.mgrid[:20, :20]
+    for side in (x + y > 19, x > y, 2 * x > y + 8):
+        found = edges(np.where(side, 255, 0).astype(np.uint8)[None])[0] > 0
+        inner = found[2:-2, 2:-2]
+        crossed = min(inner.any(0).mean(), inner.any(1).mean()), inner.sum(1).max()
+        assert crossed[0] > 0.5
+        assert crossed[1] <= 2
+        assert inner.any(1).all()  # in every row
+
+
+def test_edges_of_a_render_lie_on_the_true_outlines() -> None:
+    found = data.open(DataConfig("shapes:test", size=32, channels=3))
+    near = total = 0
+    for row, scene in enumerate(scenes("shapes", "test", range(50))):
+        true = outlines(scene, 32)[..., 0] > 0
+        seen = edges(found.pixels(row))[0] > 0
+        near, total = near + int((seen & true).sum()), total + int(seen.sum())
+    assert near / total > 0.97
+
+
+# What is wrong
+
+
+def test_a_missing_drawing_is_named(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "c1").mkdir()
+    Image.new("L", (12, 12)).save(tmp_path / "c1" / "7.png")
+    with pytest.raises(
+        UserError, match=r"has no drawing for c0/0\.png, c0/2\.png.* and 6 more; give one of the same name"
+    ):
+        data.open(DataConfig(str(pictures[0]), size=12, channels=3, control=str(tmp_path)))
+
+
+def test_a_drawing_of_other_proportions_is_refused(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    for path in pictures[0].rglob("*.png"):
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        Image.new("L", (12, 40)).save(tmp_path / path.parent.name / path.name)
+    with pytest.raises(UserError, match=r"is 12 x 40 where its picture is 12 x 12, at size 12"):
+        data.open(DataConfig(str(pictures[0]), size=12, channels=3, control=str(tmp_path)))
+
+
+def test_a_drawing_that_cannot_be_read_is_named(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+    for path in pictures[0].rglob("*.png"):
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        (tmp_path / path.parent.name / path.name).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"the drawing c0/0\.png in .* cannot be read: not a picture"):
+        data.open(DataConfig(str(pictures[0]), size=12, channels=3, control=str(tmp_path)))
+
+
+def test_a_kind_of_drawing_that_a_set_has_not_is_refused() -> None:
+    with pytest.raises(UserError, match="no control of toy:train 'segmentation'; valid: edges"):
+        data.open(DataConfig("toy", size=16, control="segmentation"))
+
+
+def test_the_fingerprint_tells_drawings_apart_and_is_as_ever_without(
+    pictures: tuple[Path, Path], tmp_path: Path
+) -> None:
+    plain = DataConfig("shapes:test", size=16, channels=3)
+    seen = {
+        control: data.open(replace(plain, control=control)).fingerprint for control in ("", "edges", "segmentation")
+    }
+    assert len(set(seen.values())) == 3
+    config = DataConfig(str(pictures[0]), size=12, channels=3, control=str(pictures[1]))
+    before = data.open(config).fingerprint
+    moved = tmp_path / "moved"
+    for path in pictures[1].rglob("*.bmp"):
+        (moved / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (moved / path.parent.name / path.name).write_bytes(path.read_bytes())
+    assert data.open(replace(config, control=str(moved))).fingerprint == before
+    with Image.open(moved / "c0" / "0.bmp") as picture:
+        picture.rotate(180).save(moved / "c0" / "0.bmp")
+    assert data.open(replace(config, control=str(moved))).fingerprint != before
