@@ -165,6 +165,7 @@ def shapes_control() -> TrainConfig:
     """Coloured shapes along a drawing of their outlines: a control network beside a shapes-text model that stays as it
     is. Needs that model: --set base=runs/00001-shapes-text."""
     text = shapes_text()
+    assert isinstance(text.net, UNetConfig)
     return replace(
         text,
         name="shapes-control",
