@@ -16,12 +16,14 @@ from unnoise.cli.main import main
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.evaluate import evaluate
+from unnoise.guidance import noisy
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
+from unnoise.nn.noisy_classifier import EncoderClassifier
 from unnoise.recipes import ablation
-from unnoise.settings import EvaluateConfig, ModelCard, Process, Request, UNetConfig
-from unnoise.tables import Result, Way, compare, ddim_ways, enough, for_budget, sampler_ways
+from unnoise.settings import EvaluateConfig, ModelCard, NoisyClassifierCard, Process, Request, UNetConfig
+from unnoise.tables import Result, Way, compare, ddim_ways, enough, for_budget, guidance_ways, sampler_ways
 
 NET = UNetConfig(
     size=16, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, False), groups=4, classes=4
@@ -118,6 +120,56 @@ def test_what_to_take_for_a_budget() -> None:
     assert enough([]) is None
 
 
+def test_the_ways_of_the_guidance_table() -> None:
+    ways = guidance_ways(Request(steps=7, guidance=9.0), scales=(1, 2.5), classifier="guide")
+    found = [(w.row, w.column, w.request.guidance, w.request.classifier, w.request.classifier_scale) for w in ways]
+    assert found == [
+        ("classifier-free", "1", 1, "", 1.0), ("classifier-free", "2.5", 2.5, "", 1.0),
+        ("classifier", "1", 0, "guide", 1), ("classifier", "2.5", 0, "guide", 2.5),
+    ]  # fmt: skip
+    assert {w.request.steps for w in ways} == {7}
+    assert len(guidance_ways(Request(), scales=(1,))) == 1
+
+
+def test_further_judges_see_every_picture_and_where_it_stands(folder: Path) -> None:
+    model, real = Model.load("model"), data.open(TOY)
+    places: list[int] = []
+
+    def bright(x: torch.Tensor, rows: slice) -> torch.Tensor:
+        places.extend(range(rows.start, rows.stop))
+        assert x.shape == (rows.stop - rows.start, 1, 16, 16)
+        return torch.arange(rows.start, rows.stop) % 4 == 0
+
+    ways = guidance_ways(Request(precision="float32", batch=8, steps=2), scales=(1, 2))
+    found = [
+        at for at in compare(model, ask(), ways, real, cache=None, right={"captions": bright}) if isinstance(at, Result)
+    ]
+    assert [r.figure("captions") for r in found] == [5 / 20, 5 / 20]
+    assert places == list(range(20)) * 2
+    assert [e["n"] for e in found[0].report["metrics"] if e["id"] == "captions"] == [20]
+
+
+def test_the_table_of_guidance_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "guide").mkdir()
+    card = NoisyClassifierCard(NET, Process(schedule="cosine"), data.open(TOY).classes)
+    noisy.write(folder / "guide", EncoderClassifier(NET).state_dict(), card)
+    words = (
+        "table guidance model --scales 3,1 --classifier guide --steps 2 --count 20 --features judge --real 60 --json"
+    )
+    assert main([*words.split(), "--out", "guided", "--shown", "4"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [(c["row"], c["column"]) for c in document["cells"]] == [
+        ("classifier-free", "1"), ("classifier-free", "3"), ("classifier", "1"), ("classifier", "3")
+    ]  # fmt: skip
+    assert [m["id"] for m in document["cells"][0]["metrics"]] == ["frechet", "precision", "recall", "accuracy"]
+    assert document["cells"][3]["request"]["classifier"] == "guide"
+    text = (folder / "guided" / "table.md").read_text()
+    assert text.startswith("| guidance | scale | Frechet | precision | recall | class accuracy | calls |")
+    assert "The judge is right on 90.0% of real pictures" in text
+    assert (folder / "guided" / "pictures.png").exists()
+    assert (folder / "guided" / "plot.png").exists()
+
+
 def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     few = ["--count", "12", "--real", "60", "--features", "judge", "--shown", "2"]
     assert main(["compare", "model", "--samplers", "ddim,heun", "--steps", "2,3", *few, "--out", "c", "--json"]) == 0
@@ -171,6 +223,7 @@ def test_the_six_trainings_differ_in_what_is_asked_and_minimised_alone() -> None
         (["table", "ddim", "model", "--etas", "2"], "'2'"),
         (["table", "ddim", "model", "--grids", "evn"], "even"),
         (["table", "inversion", "model", "--conventions", "exakt"], "exact"),
+        (["table", "guidance", "model", "--scales", "1,x"], "'1,x'"),
         (["table", "ddim", "modl"], "did you mean model"),
     ],
 )

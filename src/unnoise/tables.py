@@ -9,7 +9,7 @@ the samplers' doing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,10 @@ class Way:
     row: str
     column: str
     request: Request
+
+
+Right = Callable[[Tensor, slice], Tensor]
+"""(pictures (B, C, H, W) in [-1, 1], which of those asked for) -> (B,): whether each is what was asked for."""
 
 
 class Result(NamedTuple):
@@ -70,12 +74,31 @@ def sampler_ways(how: Request, *, samplers: Sequence[str], steps: Sequence[int])
     ]
 
 
+def guidance_ways(how: Request, *, scales: Sequence[float], classifier: str = "") -> list[Way]:
+    """Classifier-free guidance at each scale; and with a classifier the untold model guided by it, at the same scales.
+
+    Where both are exact they are the same, scale by scale. A classifier's scale 1 is Bayes' rule.
+    """
+    ways = [Way("classifier-free", f"{scale:g}", replace(how, guidance=scale)) for scale in scales]
+    base = replace(how, guidance=0.0, classifier=classifier)
+    by_classifier = [Way("classifier", f"{scale:g}", replace(base, classifier_scale=scale)) for scale in scales]
+    return ways + (by_classifier if classifier else [])
+
+
 def compare(
-    model: Model, ask: EvaluateConfig, ways: Sequence[Way], pictures: Dataset, *, cache: Path | None, show: int = 4
+    model: Model,
+    ask: EvaluateConfig,
+    ways: Sequence[Way],
+    pictures: Dataset,
+    *,
+    cache: Path | None,
+    show: int = 4,
+    right: Mapping[str, Right] | None = None,
 ) -> Iterator[Progress | Result]:
     """Draw and measure every way; the progress within each, and then its result. `ask.metrics` are the figures.
 
-    Raises UserError for a way that cannot be drawn, before the first one is.
+    `right` are further judges by the name of their figure: the share of pictures that are what was asked for. Raises
+    UserError for a way that cannot be drawn, before the first one is.
     """
     seeds = tuple(range(ask.seed, ask.seed + ask.count))
     requests = []
@@ -88,7 +111,7 @@ def compare(
     judges = find_judges(ask, model.card.classes, pictures)
     for way, request in zip(ways, requests, strict=True):
         asked = None if "none" in request.labels else model.reader.read(request.labels).label
-        seen = _Seen(min(show, ask.count), ask.count)
+        seen = _Seen(min(show, ask.count), ask.count, right or {})
         for at in measure(
             seen.drawn(generate(model, request), asked),
             model.card.classes,
@@ -102,12 +125,14 @@ def compare(
 
 
 class _Seen:
-    """What passes on its way to the measure: some pictures, evenly from all; the calls, the seconds."""
+    """What passes on its way to the measure: some pictures, evenly from all; the calls, the seconds; what is right."""
 
-    def __init__(self, show: int, count: int) -> None:
+    def __init__(self, show: int, count: int, right: Mapping[str, Right]) -> None:
         self.wanted = {(2 * i + 1) * count // (2 * show) for i in range(show)}
         self.shown: list[Tensor] = []
         self.calls, self.count = 0, 0
+        self.right = right
+        self.found = dict.fromkeys(right, 0)
 
     def drawn(self, frames: Iterable[Frame], asked: Tensor | None) -> Iterator[Drawn]:
         for frame in frames:
@@ -116,15 +141,22 @@ class _Seen:
                 self.shown.append(to_bytes(frame.pictures[here]))
                 self.count += len(frame.pictures)
                 self.calls = frame.calls
+                for name, judge in self.right.items():
+                    self.found[name] += int(judge(frame.pictures, frame.rows).sum())
                 yield Drawn(frame.pictures, None if asked is None else asked[frame.rows])
 
     def result(self, way: Way, report: Mapping[str, Any]) -> Result:
         seconds = report["seconds"]["drawing"] / self.count
+        also = [
+            {"id": name, "name": name, "better": "up", "value": found / self.count, "n": self.count}
+            for name, found in self.found.items()
+        ]
+        report = {**report, "metrics": [*report["metrics"], *also]}
         return Result(way, report, self.calls, seconds, torch.cat(self.shown))
 
 
 def _about(request: Request) -> dict[str, Any]:
-    names = ("sampler", "steps", "grid", "eta", "guidance", "clip", "precision")
+    names = ("sampler", "steps", "grid", "eta", "guidance", "classifier", "classifier_scale", "clip", "precision")
     return {name: getattr(request, name) for name in names}
 
 

@@ -40,6 +40,7 @@ COMMANDS = {  # name: (where, what it does)
 TABLES = {
     "ddim": ("table:ddim", "Steps by eta: how good few steps are, with fresh noise and without."),
     "ddpm": ("table:ddpm", "Six trainings: what to ask the network for, and what to minimise."),
+    "guidance": ("table:guidance", "Fidelity against diversity: what guidance buys at each scale, and what it costs."),
     "inversion": ("table:inversion", "Pictures to noise and back: what is left of them."),
 }
 

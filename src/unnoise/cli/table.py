@@ -34,9 +34,13 @@ EACH = Annotated[
     int, option("pictures drawn in each way", "--num", "-n", validator=within(10, 10_000_000, "fewer say nothing"))
 ]
 SHOW = Annotated[int, option("pictures shown of each way", validator=within(1, 64, "pictures in a cell"))]
+TITLES = {"frechet": "Frechet", "accuracy": "class accuracy"}
 AS_JSON = Annotated[bool, flag("one JSON document on stdout")]
 AS_MARKDOWN = Annotated[bool, flag("a Markdown table on stdout")]
 FIGURES = ("frechet", "kernel")
+GUIDED = ("frechet", "precision", "recall", "accuracy")
+GUIDES = ("guidance", "classifier", "classifier_scale")
+HOW = {name: DRAWING[name] for name in ("sampler", "eta", "grid")}
 
 
 @with_settings(Request, **DRAWN)
@@ -130,6 +134,50 @@ def ddim(
     curves(out, results, "Frechet distance")
     document = {"model": str(model), **as_document(results)}
     answer(document, out, head, rows, [table(kernel, head=second, ragged=True), note], markdown=markdown, json=json)
+
+
+@with_settings(Request, **{**DRAWN, **HOW, **dict.fromkeys(GUIDES)})
+@with_settings(EvaluateConfig, **MEASURED)
+def guidance(
+    model: MODEL,
+    /,
+    *,
+    scales: Annotated[str, option("strengths, with commas between; 1 is no guidance")] = "1,1.5,2,3,5,8",
+    classifier: Annotated[
+        Path | None, option("a noisy classifier: the model told nothing, guided by it alone, at the same scales too")
+    ] = None,
+    steps: Annotated[int, option("steps from noise to picture", validator=within(1, 100_000, "steps"))] = 20,
+    data: DATA = None,
+    out: OUT = Path("table-guidance"),
+    count: EACH = 1000,
+    shown: SHOW = 10,
+    markdown: AS_MARKDOWN = False,
+    json: AS_JSON = False,
+    **asked: Any,
+) -> None:
+    """Fidelity against diversity: what guidance buys at each scale, and what it costs. The same seeds at every scale.
+
+    Writes into --out: pictures.png (a line a scale), plot.png (with matplotlib), table.md and table.json.
+    """
+    existing(model, "model")
+    with asking():
+        strengths = scales_of(scales)
+        if classifier is not None:
+            existing(classifier, "classifier")
+        writable(out, "the table")
+    from unnoise.tables import guidance_ways
+
+    ask, how = settings({**asked, "count": count, "steps": steps}, GUIDED)
+    ways = guidance_ways(how, scales=strengths, classifier=str(classifier or ""))
+    results = run(model, data, ask, ways, shown)
+    others = [entry["id"] for entry in results[0].report["metrics"] if entry["id"] not in GUIDED]
+    names = [*(name for name in GUIDED if results[0].figure(name) is not None), *others]
+    head = ("guidance", "scale", *(TITLES.get(name, name) for name in names), "calls")
+    rows = [(r.way.row, r.way.column, *(figure(r, name) for name in names), f"{r.calls}") for r in results]
+    words = [guided_words(results, ask)]
+    keep(out, results, head, rows, words, blocks={(r.way.column, r.way.row): r.pictures for r in results})
+    guided_curves(out / "plot.png", results)
+    answer({"model": str(model), **as_document(results)}, out, head, rows, words, markdown=markdown, json=json)
 
 
 def inversion(
@@ -322,6 +370,17 @@ def numbers(text: str, what: str) -> list[int]:
     return found
 
 
+def scales_of(text: str) -> list[float]:
+    """`1,1.5,2` as strengths of guidance, rising."""
+    try:
+        found = [float(part) for part in parse_names(text)]
+    except ValueError:
+        found = []
+    if not found or not all(0 <= scale <= 1000 for scale in found):
+        raise UsageError(f"--scales: {text!r} are no strengths of guidance. Write for example --scales 1,1.5,2,3,5")
+    return sorted(set(found))
+
+
 def within_one(text: str) -> float:
     try:
         share = float(text)
@@ -347,10 +406,10 @@ def samplers_named(text: str) -> tuple[str, ...]:
     return valid if text == "all" else chosen_from(text, valid, "sampler")
 
 
-def settings(asked: Mapping[str, Any]) -> tuple[EvaluateConfig, Request]:
+def settings(asked: Mapping[str, Any], figures: tuple[str, ...] = FIGURES) -> tuple[EvaluateConfig, Request]:
     """What is measured and how pictures are drawn, out of one set of options."""
     own = {key: value for key, value in asked.items() if key in EvaluateConfig.__dataclass_fields__}
-    return EvaluateConfig(metrics=FIGURES, **own), Request(**{k: v for k, v in asked.items() if k not in own})
+    return EvaluateConfig(metrics=figures, **own), Request(**{k: v for k, v in asked.items() if k not in own})
 
 
 # ---------------------------------------------------------------------------------------------------- the work
@@ -371,7 +430,7 @@ def run(path: Path, data: str | None, ask: EvaluateConfig, ways: Sequence[Way], 
         for at in compare(loaded, ask, ways, pictures.open(config), cache=home() / "features", show=shown):
             if isinstance(at, Result):
                 results.append(at)
-                note = f"{at.way.row}, {at.way.column} steps: {figure(at)}"
+                note = f"{at.way.row}, {at.way.column}: {figure(at)}"
                 bar.step(len(results) * ask.count, note)
             elif at.stage == "drawing":
                 bar.step(len(results) * ask.count + at.done)
@@ -412,12 +471,16 @@ def keep(
     rows: Sequence[Sequence[str]],
     words: Sequence[str],
     also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
+    blocks: Mapping[tuple[str, str], Any] | None = None,
 ) -> None:
-    """pictures.png, table.md and table.json."""
+    """pictures.png, table.md and table.json. `blocks` are the cells of the sheet, each in one line, where it is not to
+    have the table's rows and columns."""
     from unnoise.cli.pictures import write_png
 
     out.mkdir(parents=True, exist_ok=True)
-    write_png(out / "pictures.png", sheet({(r.way.row, r.way.column): r.pictures for r in results}), None)
+    cells = {(r.way.row, r.way.column): r.pictures for r in results}
+    page = sheet(cells) if blocks is None else sheet(blocks, across=max(map(len, blocks.values())))
+    write_png(out / "pictures.png", page, None)
     write_tables(out, as_document(results), head, rows, words, also)
 
 
@@ -443,14 +506,58 @@ def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def curves(out: Path, results: Sequence[Result], up: str) -> None:
-    """plot.png, a curve a row, where matplotlib is there; otherwise the word that it is not."""
-    from unnoise.cli.plot import Curves, plot, plottable
+def guided_words(results: Sequence[Result], ask: EvaluateConfig) -> str:
+    """What was compared; the best scale; how often real pictures are taken for what they are."""
+    best = min(results, key=value)
+    said = f"{ask.count:,} pictures each, seeds {ask.seed} to {ask.seed + ask.count - 1}. "
+    said += f"The least Frechet distance: {best.way.row}, scale {best.way.column}."
+    real = next((e["real"] for e in best.report["metrics"] if e["id"] == "accuracy"), None)
+    return said if real is None else f"{said} The judge is right on {real:.1%} of real pictures."
+
+
+def guided_curves(file: Path, results: Sequence[Result]) -> None:
+    """plot.png: the distance by scale, precision and recall by scale, the distance by accuracy."""
+    from unnoise.cli.plot import Curves, plot
+
+    if not drawable(file):
+        return
+    guides = list(dict.fromkeys(r.way.row for r in results))
+    found = [
+        {"scale": float(r.way.column)} | {e["id"]: float(e["value"]) for e in r.report["metrics"]} for r in results
+    ]
+
+    def line(guide: str, x: str, y: str) -> list[tuple[float, float]]:
+        own = [each for r, each in zip(results, found, strict=True) if r.way.row == guide]
+        return [(each[x], each[y]) for each in own if x in each and y in each]
+
+    def lines(x: str, *ys: str) -> dict[str, list[tuple[float, float]]]:
+        return {f"{y}, {guide}" if len(ys) > 1 else guide: line(guide, x, y) for y in ys for guide in guides}
+
+    panels = [
+        Curves(lines("scale", "frechet"), "scale", "Frechet distance", log_x=True),
+        Curves(lines("scale", "precision", "recall"), "scale", "share of pictures", log_x=True),
+        Curves(lines("accuracy", "frechet"), "class accuracy", "Frechet distance"),
+    ]
+    plot(file, [panel for panel in panels if any(panel.lines.values())])
+
+
+def drawable(file: Path) -> bool:
+    """Whether a plot can be written there; otherwise why not is said."""
+    from unnoise.cli.plot import plottable
 
     try:
-        plottable(out / "plot.png")
+        plottable(file)
     except UsageError as error:
         say(f"no plot: {error}")
+        return False
+    return True
+
+
+def curves(out: Path, results: Sequence[Result], up: str) -> None:
+    """plot.png, a curve a row, where matplotlib is there; otherwise the word that it is not."""
+    from unnoise.cli.plot import Curves, plot
+
+    if not drawable(out / "plot.png"):
         return
     lines: dict[str, list[tuple[float, float]]] = {}
     for r in results:
