@@ -368,14 +368,14 @@ def emoji_contrastive() -> ContrastiveConfig:
         ),
         shift=2,
         fit=Fit(
-            images=300_000,
-            batch=256,
+            images=100_000,  # 33 epochs
+            batch=128,
             optimizer="adamw",
             lr=2e-3,
             weight_decay=0.05,
             warmup=100,
             decay="cosine",
-            ema=(20_000,),
+            ema=(10_000,),
             ema_rampup=0.1,
         ),
         watch=Watch(log_every=20, checkpoint_every=120.0, grid_every=0),

@@ -23,13 +23,13 @@ from unnoise.cli.options import flag, option
 from unnoise.cli.progress import Progress
 from unnoise.errors import unknown
 from unnoise.presets import CLASSIFIERS, PRESETS
-from unnoise.settings import ClassifierConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.settings import ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
 
 if TYPE_CHECKING:
     from unnoise.training.distributed import Processes
     from unnoise.training.loop import Tick
 
-Config = TrainConfig | ClassifierConfig | NoisyClassifierConfig
+Config = TrainConfig | ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig
 
 ALL = {**PRESETS, **CLASSIFIERS}
 
@@ -70,19 +70,18 @@ def ask(
             asked = asked.having(dict(pair(text) for text in sets), "--set")
         if not isinstance(asked.config, ClassifierConfig):
             asked = sized(asked, asked.config)
-        if not isinstance(asked.config, ClassifierConfig):
+        if isinstance(asked.config, TrainConfig | NoisyClassifierConfig):
             configuration.check(asked.config)
     return asked
 
 
-def sized(asked: Asked, config: TrainConfig | NoisyClassifierConfig) -> Asked:
+def sized(asked: Asked, config: TrainConfig | NoisyClassifierConfig | ContrastiveConfig) -> Asked:
     """With a network for pictures of this size and these channels, where nobody said for which."""
-    data, outputs = config.data, config.data.channels * (2 if config.process.learned_variance else 1)
-    implied = {
-        "net.size": ("data.size", data.size),
-        "net.in_channels": ("data.channels", data.channels),
-        "net.out_channels": ("data.channels", outputs),
-    }
+    data = config.data
+    implied = {"net.size": ("data.size", data.size), "net.in_channels": ("data.channels", data.channels)}
+    if not isinstance(config, ContrastiveConfig):
+        outputs = data.channels * (2 if config.process.learned_variance else 1)
+        implied["net.out_channels"] = ("data.channels", outputs)
     flat = configuration.flat(config)
     for name, (source, value) in implied.items():
         if not asked.said(name) and flat[name] != value:
@@ -116,7 +115,7 @@ def begin(what: str) -> Asked:
 
 def from_file(path: Path) -> Asked:
     data, lines = configuration.read(path)
-    kinds: tuple[type[Config], ...] = (TrainConfig, ClassifierConfig, NoisyClassifierConfig)
+    kinds: tuple[type[Config], ...] = (TrainConfig, ClassifierConfig, NoisyClassifierConfig, ContrastiveConfig)
     kind = max(kinds, key=lambda kind: len(data.keys() & {field.name for field in dataclasses.fields(kind)}))
     config = configuration.from_dict(kind, data, str(path), lines=lines)
     where = dict.fromkeys(configuration.flat(config), "default")
@@ -135,7 +134,7 @@ def origins(config: Config, where: str) -> dict[str, str]:
 
 def fitting(asked: Asked, classes: int) -> Asked:
     """With as many classes as the data has, where nobody said how many and the network does not hear words instead."""
-    if isinstance(asked.config, ClassifierConfig) or asked.config.net.classes == classes:
+    if isinstance(asked.config, ClassifierConfig | ContrastiveConfig) or asked.config.net.classes == classes:
         return asked
     if asked.said("net.classes") or getattr(asked.config.net, "text", None) is not None:
         return asked
@@ -263,12 +262,16 @@ def follow(config: Config, path: Path, together: Processes, *, silent: bool = Fa
 
 def ticks(config: Config, path: Path, together: Processes) -> Iterator[Tick]:
     """The ticks of a training of this kind."""
-    from unnoise.recipes import classifier, diffusion, noisy_classifier
+    from unnoise.recipes import classifier, contrastive, diffusion, noisy_classifier
 
     if isinstance(config, TrainConfig):
         return diffusion.train(config, path, processes=together, command=sys.argv)
-    recipe = classifier.train if isinstance(config, ClassifierConfig) else noisy_classifier.train
-    return held(recipe, config, path, together)
+    recipes = {
+        ClassifierConfig: classifier.train,
+        NoisyClassifierConfig: noisy_classifier.train,
+        ContrastiveConfig: contrastive.train,
+    }
+    return held(recipes[type(config)], config, path, together)
 
 
 def held(recipe: Any, config: Config, path: Path, together: Processes) -> Iterator[Tick]:
@@ -365,9 +368,12 @@ def outcome(path: Path, config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {"run": str(path), "last": last_metrics(path / "metrics.jsonl")}
     if isinstance(config, TrainConfig):
         return found | runs.status(path)
-    card = path / "classifier" / "classifier.json"
+    kind = "contrastive" if isinstance(config, ContrastiveConfig) else "classifier"
+    card = path / kind / f"{kind}.json"
     if not card.is_file():
         return found
+    if isinstance(config, ContrastiveConfig):
+        return found | {"retrieval": read_json(card)["card"]["info"]["retrieval"]}
     if isinstance(config, NoisyClassifierConfig):
         return found | {"accuracy": read_json(card)["card"]["info"]["accuracy"]}
     return found | {"accuracy": read_json(card).get("accuracy")}
@@ -376,7 +382,15 @@ def outcome(path: Path, config: Config) -> dict[str, Any]:
 def next_steps(path: Path, config: Config) -> str:
     if isinstance(config, TrainConfig):
         return f"draw from it: unnoise sample {path} --seeds 0-63 --grid grid.png"
-    accuracy = outcome(path, config).get("accuracy") or {}
+    done = outcome(path, config)
+    if isinstance(config, ContrastiveConfig):
+        found = [
+            f"{each['first']['value']:.1%} of {each['n']:,} pictures of {each['data']} find their caption among "
+            f"{each['among']:,}."
+            for each in done.get("retrieval", ())
+        ]
+        return " ".join([*found, f"Judge by it: unnoise evaluate MODEL --metrics retrieval --judge {path}"])
+    accuracy = done.get("accuracy") or {}
     if isinstance(config, NoisyClassifierConfig):
         right = ", ".join(f"{value:.0%} at t = {t}" for t, value in accuracy.items())
         return f"right on {right}. Guide by it: unnoise sample MODEL --guidance 0 --classifier {path}"

@@ -22,7 +22,7 @@ from unnoise.data.sources import SETS
 from unnoise.errors import UserError
 from unnoise.metrics.classifier import RESULT, Accuracy, Judge, accuracy, save_classifier
 from unnoise.nn.classifier import Classifier, Shape, shifted
-from unnoise.settings import ClassifierConfig, DataConfig, NoisyClassifierConfig
+from unnoise.settings import ClassifierConfig, ContrastiveConfig, DataConfig, NoisyClassifierConfig
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
@@ -37,29 +37,15 @@ def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = A
     UserError before the first step where the pictures have no classes.
     """
     pictures, held, held_name = split(config)
-    facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
-    if run is not None:
-        run.same_data(facts)
     net = new_born(config, pictures)
     placement = best(config.device, config.fit.precision)
     # float32 whatever the machine likes: at this size bfloat16 is no faster, and a judge should not be rounded
     learner = Learner(prepare(net, replace(placement, channels_last=False)), config.fit, processes=processes)
 
-    def batches(step: int) -> Iterator[Batch]:
-        fit = config.fit
-        return data.batches(
-            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=processes.rank, world=processes.world,
-            workers=config.data.workers,
-        )  # fmt: skip
-
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         checkpoint.save(weights, folder / "model.safetensors")
 
-    def no_sheet(_: Path, __: Mapping[str, Tensor]) -> None:
-        """A classifier draws nothing."""
-
-    plan = Plan(config.fit, config.watch, batches, objective(net, config), write, no_sheet, facts)
-    yield from follow(run, learner, plan, processes=processes)
+    yield from course(config, pictures, learner, objective(net, config), write, run, processes)
     average = learner.average(config.fit.ema[0])
     if run is not None:
         about = {"path": config.data.path, "n": len(pictures), "fingerprint": pictures.fingerprint}
@@ -70,6 +56,34 @@ def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = A
         judge = replace(judge, accuracy=measure(judge, held, held_name))
         save_classifier(run.path / RESULT, judge)
         run.log(f"right on {judge.accuracy.value:.1%} of {judge.accuracy.n} held-out pictures ({held_name})")
+
+
+def course(
+    config: ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig,
+    pictures: Dataset,
+    learner: Learner,
+    loss: Callable[[Batch, Rows], Tensor],
+    write: Callable[[Path, Mapping[str, Tensor]], None],
+    run: Run | None,
+    processes: Processes,
+) -> Iterator[Tick]:
+    """The course of a training of a judge, which draws nothing on its way: see training/course.py."""
+    fit = config.fit
+    facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
+    if run is not None:
+        run.same_data(facts)
+
+    def batches(step: int) -> Iterator[Batch]:
+        return data.batches(
+            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=processes.rank, world=processes.world,
+            workers=config.data.workers,
+        )  # fmt: skip
+
+    def no_sheet(_: Path, __: Mapping[str, Tensor]) -> None:
+        """A judge draws nothing."""
+
+    plan = Plan(fit, config.watch, batches, loss, write, no_sheet, facts)
+    yield from follow(run, learner, plan, processes=processes)
 
 
 def objective(net: Classifier, config: ClassifierConfig) -> Callable[[Batch, Rows], Tensor]:

@@ -16,16 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unnoise import checkpoint, configuration, data, noise, objectives
+from unnoise import checkpoint, configuration, noise, objectives
 from unnoise.acceleration.placement import best, prepare
 from unnoise.data import Batch, Dataset
 from unnoise.errors import UserError
 from unnoise.guidance import noisy
 from unnoise.guidance.noisy import NoisyClassifier
 from unnoise.nn.noisy_classifier import EncoderClassifier
-from unnoise.recipes.classifier import moved, split
+from unnoise.recipes.classifier import course, moved, split
 from unnoise.settings import NoisyClassifierCard, NoisyClassifierConfig
-from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
@@ -43,30 +42,15 @@ def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processe
     configuration.check(config)
     pictures, held, held_name = split(config)
     card = describe(config, pictures)
-    facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
-    if run is not None:
-        run.same_data(facts)
     placement = best(config.device, config.fit.precision)
     net = prepare(new_born(config), placement)
     learner = Learner(net, config.fit, dtype=placement.dtype, processes=processes)
 
-    def batches(step: int) -> Iterator[Batch]:
-        fit = config.fit
-        return data.batches(
-            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=processes.rank, world=processes.world,
-            workers=config.data.workers,
-        )  # fmt: skip
-
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         noisy.write(folder, weights, card)
 
-    def no_sheet(_: Path, __: Mapping[str, Tensor]) -> None:
-        """A classifier draws nothing."""
-
     goal = objective(NoisyClassifier(net, card), config)
-    yield from follow(
-        run, learner, Plan(config.fit, config.watch, batches, goal, write, no_sheet, facts), processes=processes
-    )
+    yield from course(config, pictures, learner, goal, write, run, processes)
     average = learner.average(config.fit.ema[0])
     if run is not None:
         final = EncoderClassifier(config.net).eval().requires_grad_(False)

@@ -1,0 +1,221 @@
+"""A judge of pictures told in words: is a picture's own caption the nearest among others? On disk,
+a contrastive model:
+
+    model.safetensors    the weights             contrastive.json    the card: networks, data, how well it reads
+    tokenizer.json       what reads captions     manifest.json       the sha256 and size of each file
+
+Retrieval: of M other captions, r lie as near to the picture as its own, or nearer. Among K candidates, the own one and
+K - 1 of the others by lot, the own is one of the k nearest with the probability (Radford et al. 2021 take K = all)
+
+    sum_{j < k} C(r, j) C(M - r, K - 1 - j) / C(M, K - 1)
+
+so nothing is drawn: a figure is the mean over all lots, and its error is that of the pictures alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unnoise import checkpoint, words
+from unnoise.configuration import from_dict, to_dict
+from unnoise.errors import UserError
+from unnoise.nn.contrastive import Contrastive
+from unnoise.settings import ContrastiveCard
+from unnoise.words import Tokenizer
+
+WEIGHTS, CARD, FORMAT = "model.safetensors", "contrastive.json", "unnoise-contrastive-1"
+RESULT = "contrastive"  # where a training leaves it, inside the run
+
+
+class Share(NamedTuple):
+    """A share of pictures, and its standard error over pictures (nan for one picture)."""
+
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How often the own caption of n pictures is the nearest, and one of the five nearest, among `among` captions."""
+
+    first: Share
+    fifth: Share
+    among: int
+    n: int
+
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
+        shares = {"first": self.first, "fifth": self.fifth}
+        return {name: share._asdict() for name, share in shares.items()} | {"among": self.among, "n": self.n}
+
+
+@dataclass(frozen=True, eq=False)
+class ContrastiveJudge:
+    """A trained contrastive model, with what reads its captions, and how it was made."""
+
+    net: Contrastive
+    tokenizer: Tokenizer
+    card: ContrastiveCard
+
+    @property
+    def name(self) -> str:
+        return str(self.card.info.get("training", "contrastive"))
+
+    @torch.no_grad()
+    def pictures(self, x: Tensor, *, batch: int = 256) -> Tensor:
+        """Pictures (B, C, H, W) in [-1, 1] -> unit vectors (B, D), float32. Raises UserError for other shapes."""
+        net = self.card.net
+        have, want = tuple(x.shape[1:]), (net.in_channels, net.size, net.size)
+        if have != want:
+            raise UserError(
+                f"the contrastive judge {self.name!r} takes pictures of {want[1]}x{want[2]} pixels with {want[0]} "
+                f"channels, these have {have[1]}x{have[2]} with {have[0]}; train one on pictures like these: unnoise "
+                "train emoji-contrastive --data ..."
+            )
+        found = [self.net.pictures(part) for part in torch.split(x, batch) if len(part)]
+        return torch.cat(found) if found else x.new_zeros(0, net.embedding)
+
+    @torch.no_grad()
+    def captions(self, said: Sequence[str], *, batch: int = 512) -> Tensor:
+        """Captions -> unit vectors (N, D), float32."""
+        parts = [said[first : first + batch] for first in range(0, len(said), batch)]
+        found = [self.net.captions(_tokens(self.tokenizer, part)) for part in parts]
+        return torch.cat(found) if found else torch.zeros(0, self.card.net.embedding)
+
+    def similarity(self, x: Tensor, said: Sequence[str]) -> Tensor:
+        """The cosine of every picture and every caption: (B, N), in [-1, 1]."""
+        return self.pictures(x) @ self.captions(said).T
+
+    def retrieval(
+        self, seen: Tensor, said: Sequence[str], candidates: Sequence[str], *, among: Sequence[int]
+    ) -> list[Retrieval]:
+        """How often pictures, `seen` (n, D) by `pictures`, find what is `said` of each, for each number in `among`.
+
+        `candidates` are what else could have been said; those that read like one another are one. A number above
+        theirs means all of them.
+        """
+        every = _tokens(self.tokenizer, [*said, *candidates])
+        distinct, place = torch.unique(every, dim=0, return_inverse=True)
+        with torch.no_grad():
+            vectors = torch.cat([self.net.captions(part) for part in torch.split(distinct, 512)])
+        better = beaten_by(seen @ vectors.T, place[: len(said)])
+        return [retrieval(better, len(distinct) - 1, among=number) for number in among]
+
+
+def beaten_by(similarity: Tensor, own: Tensor) -> Tensor:
+    """How many other captions are as near as a picture's own, or nearer: (n,), of (n, N) and places (n,).
+
+    A tie counts against the picture: a judge that finds all captions alike has found nothing.
+    """
+    right = similarity.gather(1, own[:, None])
+    return (similarity >= right).sum(1) - 1
+
+
+def retrieval(better: Tensor, others: int, *, among: int) -> Retrieval:
+    """Retrieval among `among` captions, or all where they are fewer, of pictures with so many better ones (n,)."""
+    if len(better) == 0:
+        raise ValueError("the retrieval of no pictures")
+    if among < 2 or others < 1:
+        raise UserError(f"captions to find the right one among: 2 at least, not {min(among, others + 1)}")
+    drawn = min(among - 1, others)
+    first, fifth = (_share(_within(k, better, others, drawn)) for k in (1, 5))
+    return Retrieval(first, fifth, drawn + 1, len(better))
+
+
+def _within(k: int, better: Tensor, others: int, drawn: int) -> Tensor:
+    """The probability that fewer than k of those better (n,) are among `drawn` of `others`, (n,): hypergeometric."""
+    r = better.double()
+    total = torch.zeros_like(r)
+    for j in range(min(k, drawn + 1)):
+        possible = (r >= j) & (others - r >= drawn - j)
+        ways = _log_choose(r, j) + _log_choose(others - r, drawn - j) - _log_choose(r.new_tensor(others), drawn)
+        total += torch.where(possible, ways.exp(), 0.0)
+    return total.clamp(max=1)
+
+
+def _log_choose(n: Tensor, k: int) -> Tensor:
+    """log C(n, k); of no meaning where n < k."""
+    left = (n - k).clamp(min=0)
+    return torch.lgamma(n + 1) - torch.lgamma(left + 1) - torch.lgamma(n.new_tensor(k + 1))
+
+
+def _share(values: Tensor) -> Share:
+    return Share(values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else float("nan"))
+
+
+def _tokens(tokenizer: Tokenizer, said: Sequence[str]) -> Tensor:
+    tokens = tokenizer.read(said).tokens
+    assert tokens is not None
+    return tokens
+
+
+# --- on disk ---
+
+
+def write(folder: Path, state: Mapping[str, Tensor], tokenizer: Tokenizer, card: ContrastiveCard) -> None:
+    """Weights, tokenizer and card into an existing folder."""
+    checkpoint.save(state, folder / WEIGHTS)
+    tokenizer.save(folder / words.FILE)
+    text = json.dumps({"format": FORMAT, "card": to_dict(card)}, indent=2, sort_keys=True)
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def load(path: str | Path) -> ContrastiveJudge:
+    """The judge in a directory, a checkpoint of its training, or a run: on the CPU, float32, without gradients.
+
+    Raises UserError that says what is wrong with which file.
+    """
+    folder = find(Path(path))
+    if (folder / checkpoint.MANIFEST).is_file():
+        checkpoint.verify(folder)
+    card = read_card(folder)
+    state = checkpoint.read(folder / WEIGHTS)
+    with torch.device("meta"):
+        net = Contrastive(card.net)
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    there = {name: tuple(value.shape) for name, value in state.items()}
+    wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    if wrong:
+        raise UserError(f"{folder / WEIGHTS}: not the weights that {CARD} describes: {', '.join(wrong[:5])}")
+    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    tokenizer = Tokenizer.load(folder / words.FILE, card.net.text.length)
+    if tokenizer.vocabulary > card.net.text.vocabulary:
+        raise UserError(f"{folder / words.FILE}: {tokenizer.vocabulary} tokens, {CARD} has {card.net.text.vocabulary}")
+    return ContrastiveJudge(net.eval().requires_grad_(False), tokenizer, card)
+
+
+def find(path: Path) -> Path:
+    """The directory with the judge that `path` means."""
+    if not path.is_dir():
+        raise UserError(
+            f"there is no directory {path}: give a contrastive judge, as `unnoise train emoji-contrastive` leaves one"
+        )
+    if (path / RESULT / CARD).is_file():
+        return path / RESULT
+    if (path / CARD).is_file():
+        return path
+    found = checkpoint.sound(path / "checkpoints") if (path / "checkpoints").is_dir() else None
+    if found is None or not (found / CARD).is_file():
+        raise UserError(
+            f"{path} holds no contrastive judge: it has no {CARD}; `unnoise train emoji-contrastive` leaves one"
+        )
+    return found
+
+
+def read_card(folder: Path) -> ContrastiveCard:
+    file = folder / CARD
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}): train the judge again") from None
+    said = data.get("format") if isinstance(data, dict) else None
+    if said != FORMAT:
+        raise UserError(f"{file}: of the format {said!r}, not {FORMAT}; train the judge with this version of unnoise")
+    return from_dict(ContrastiveCard, data.get("card", {}), str(file))
