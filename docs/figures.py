@@ -9,12 +9,14 @@ from __future__ import annotations
 import io
 import math
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,6 +25,7 @@ from torch import Tensor, nn
 
 from unnoise import data, noise, objectives
 from unnoise.conditions import Cond
+from unnoise.data import shapes as shapes_world
 from unnoise.denoiser import SAMPLE, SCORE, Diffusion
 from unnoise.guidance import classifier_free
 from unnoise.metrics.frechet import extrapolated, frechet, moments
@@ -147,6 +150,22 @@ def clothes() -> Figure:
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set(visible=False)
+    return figure
+
+
+def shapes() -> Figure:
+    """Some of the world of shapes: each with its caption, its outlines and its segmentation."""
+    side, columns = 32, 3
+    scenes = shapes_world.scenes("shapes", "train", range(12))
+    figure, axes = plt.subplots(len(scenes) // columns, columns, figsize=(8.6, 5.0))
+    for i, (scene, cell) in enumerate(zip(scenes, axes.flat)):
+        of_it = [draw(scene, side) for draw in (shapes_world.render, shapes_world.edges, shapes_world.segmentation)]
+        gap = np.full((side, 1, 3), 255, np.uint8)
+        cell.imshow(np.concatenate([of_it[0], gap, of_it[1], gap, of_it[2]], 1), interpolation="nearest")
+        cell.set_xlabel("\n".join(textwrap.wrap(shapes_world.caption(scene, i), 44)), fontsize=7.5)
+        cell.set(xticks=[], yticks=[])
+        cell.grid(visible=False)
+        cell.spines[:].set(color=GREY, linewidth=0.5)
     return figure
 
 
@@ -476,6 +495,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     "schedules": schedules,
     "noising": noising,
     "clothes": clothes,
+    "shapes": shapes,
     "paths": paths,
     "order": order,
     "grids": grids,

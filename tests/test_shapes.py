@@ -48,7 +48,7 @@ from unnoise.errors import UserError
 from unnoise.settings import DataConfig
 
 NAMES = ("shapes", "shapes-one", "shapes-two")
-MANY = scenes("shapes", "train", range(300)) + scenes("shapes", "test", range(100))
+MANY = scenes("shapes", "train", range(150)) + scenes("shapes", "test", range(50))
 
 # Inside or not, each kind said anew as a set of points: u to the right, v down, in radii
 INSIDE = {
@@ -193,7 +193,7 @@ def test_every_kind_colour_ground_count_size_and_relation_is_common() -> None:
         ([s.colour for s in shapes], 8),
         ([s.size for s in shapes], 2),
         ([s.background for s in found], 4),
-        ([relation(*(s.centre for s in scene.shapes)) for scene in found if len(scene.shapes) == 2], 4),
+        ([said for i, s in enumerate(found) if (said := parse(caption(s, i)).relation)], 4),
     ):
         shares = np.array(list(Counter(words).values())) / len(words)
         assert len(shares) == count
@@ -280,10 +280,10 @@ def test_every_clean_and_every_slightly_noisy_picture_is_read_right(size: int, s
 
 
 def test_soft_and_compressed_pictures_are_read_right() -> None:
-    for scene, pixels in zip(MANY[:100], renders(MANY[:100], 32)):
+    for scene, pixels in zip(MANY[:100], renders(MANY[:100], 24)):
         soft = np.rint(ndimage.gaussian_filter(pixels.astype(float), (0.5, 0.5, 0))).astype(np.uint8)
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=90)
+        Image.fromarray(pixels).save(file, "JPEG", quality=90, subsampling=0)
         for spoilt in (soft, np.asarray(Image.open(file))):
             found = read(spoilt)
             assert (found.background, told(found.scene)) == (scene.background, told(scene))
@@ -326,15 +326,16 @@ def test_connected_parts_are_those_of_an_independent_labelling() -> None:
 
 
 def test_a_caption_is_right_of_its_own_picture() -> None:
-    pictures = renders(MANY, 24)
-    captions = [caption(scene, seed) for seed, scene in enumerate(MANY)]
+    some = MANY[:150]
+    pictures = renders(some, 24)
+    captions = [caption(scene, seed) for seed, scene in enumerate(some)]
     counts = caption_accuracy(captions, pictures)
     assert all(count.right == count.of for count in counts.values())
-    assert counts["all"].of == counts["number"].of == len(MANY)
+    assert counts["all"].of == counts["number"].of == len(some)
     assert 0 < counts["relation"].of < counts["kind"].of
     shifted = caption_accuracy(captions[1:] + captions[:1], pictures)
-    assert shifted["all"].share < 0.02  # another picture's caption
-    assert 0.15 < shifted["background"].share < 0.35  # 4 grounds
+    assert shifted["all"].share < 0.03  # another picture's caption
+    assert 0.1 < shifted["background"].share < 0.4  # 4 grounds
     with pytest.raises(ValueError):
         caption_accuracy(captions, pictures[:-1])
 
@@ -378,10 +379,13 @@ def test_nothing_found_has_nothing_right_but_what_is_seen() -> None:
 
 
 def test_masks_and_places_are_measured() -> None:
+    overlaps = []
     for scene in MANY[:50]:
         pixels = render(scene, 32)
-        assert mask_iou(pixels, mask(scene, 32)) > 0.85
+        overlaps.append(mask_iou(pixels, mask(scene, 32)))
         assert centre_shift(pixels, scene) < 0.01
+    assert min(overlaps) > 0.85  # a side that covers just about half of its pixels
+    assert np.mean(overlaps) > 0.995
     moved = replace(TWO, shapes=(replace(TWO.shapes[0], centre=(0.25, 0.6)), TWO.shapes[1]))
     assert centre_shift(render(moved, 64), TWO) == pytest.approx(0.05, abs=0.005)
     assert centre_shift(render(TWO, 64), replace(TWO, shapes=TWO.shapes[::-1])) < 0.005

@@ -26,11 +26,12 @@ OWN = (
 )  # not asked here, or so
 SHOWN = 12  # lines of a list that may be long: classes, broken files
 LINES = 20  # classes on a contact sheet
+CAPTIONED = 24  # pictures on one with captions
 
 
 @with_settings(DataConfig, **(dict.fromkeys(OWN)))
 def data(
-    path: Annotated[str, option("a folder, a file, or a set that comes with the package: fashion, toy")],
+    path: Annotated[str, option("a folder, a file, or a set that comes with the package: fashion, emoji, shapes, toy")],
     /,
     *,
     sheet: Annotated[Path | None, option("a contact sheet: one PNG with pictures of every class")] = None,
@@ -92,11 +93,16 @@ def stored(path: str) -> tuple[int, int]:
 
 
 def write_sheet(found: Dataset, path: Path) -> None:
-    """Ten pictures of each class, its name beside them, or a hundred of all."""
-    from unnoise.cli.pictures import enlarged, with_labels, write_png
+    """Ten pictures of each class, its name beside them; or some with captions and drawings; or a hundred of all."""
+    from unnoise.cli.pictures import captioned, enlarged, with_labels, write_png
     from unnoise.data import contact_sheet
+    from unnoise.data.describe import shown
 
     names = found.classes[:LINES] if found.labels() is not None else ()
+    if found.config.control or (found.captions and not names):
+        rows = shown(found, CAPTIONED)
+        write_png(path, captioned([(pictures, plain(text)) for pictures, text in rows], columns=4), None)
+        return
     sheet = enlarged(contact_sheet(found, len(names) or 10, 10), found.config.size)
     write_png(path, with_labels(sheet, names) if names else sheet, None)
 

@@ -21,7 +21,7 @@ from unnoise.errors import UserError
 
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) colour
 
-PAPER, INK = (255, 255, 255), (40, 40, 40)
+PAPER, INK, FRAME = (255, 255, 255), (40, 40, 40), (190, 190, 190)
 
 
 def image(pixels: Pixels) -> Image.Image:
@@ -71,6 +71,39 @@ def with_labels(sheet: Image.Image, names: Sequence[str]) -> Image.Image:
     for i, name in enumerate(names):
         draw.text((margin - 8, (i + 0.5) * line), name, fill=INK, font=font, anchor="rm")
     return out
+
+
+def captioned(cells: Sequence[tuple[Sequence[Pixels], str]], *, columns: int, at_least: int = 96) -> Image.Image:
+    """Pictures side by side, of one size, with words below them, `columns` such cells a line."""
+    font, gap = ImageFont.load_default(11), 8
+    height, width = cells[0][0][0].shape[:2]
+    scale = enlargement(min(height, width), at_least=at_least)
+    across = len(cells[0][0]) * (width * scale + 2) - 2
+    words = [wrapped(text, max(across, 120), font) for _, text in cells]
+    cell = max(across, 120) + gap, height * scale + 4 + 14 * max(text.count("\n") + 1 for text in words) + gap
+    sheet = Image.new("RGB", (columns * cell[0] + gap, -(-len(cells) // columns) * cell[1] + gap), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, ((pictures, _), text) in enumerate(zip(cells, words)):
+        left, top = gap + i % columns * cell[0], gap + i // columns * cell[1]
+        for j, pixels in enumerate(pictures):
+            drawn = enlarged(image(pixels).convert("RGB"), height, scale)
+            start = left + j * (width * scale + 2)
+            sheet.paste(drawn, (start, top))
+            draw.rectangle((start - 1, top - 1, start + drawn.width, top + drawn.height), outline=FRAME)
+        draw.multiline_text((left, top + height * scale + 3), text, fill=INK, font=font, spacing=2)
+    return sheet
+
+
+def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The words on lines of at most `width` pixels; a word that is longer has a line of its own."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return "\n".join(lines)
 
 
 def write_png(path: Path, picture: Image.Image, recipe: Mapping[str, Any] | None) -> None:

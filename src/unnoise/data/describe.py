@@ -67,6 +67,19 @@ def contact_sheet(dataset: Dataset, rows: int, columns: int) -> Image.Image:
     return sheet
 
 
+def shown(dataset: Dataset, count: int) -> list[tuple[list[NDArray[np.uint8]], str]]:
+    """Pictures spread over the set, cropped at the centre, (size, size, C); each with its drawing, where there are
+    drawings, and its caption. Broken ones are left out."""
+    found = []
+    for row in _spread(np.arange(len(dataset)), count):
+        try:
+            pictures = [dataset.pixels(row), *([dataset.drawing(row)] if dataset.config.control else [])]
+        except (OSError, Unreadable):
+            continue
+        found.append(([crop(pixels, 0.5).transpose(1, 2, 0) for pixels in pictures], dataset.caption(row)))
+    return found
+
+
 def _chosen(dataset: Dataset, rows: int, columns: int) -> list[tuple[int, int]]:
     """Places on the sheet and rows of the set."""
     labels = dataset.labels()

@@ -49,7 +49,7 @@ class Found(NamedTuple):
     colour: str
     centre: tuple[float, float]  # x, y
     radius: float
-    mask: NDArray[np.bool_]  # (H, W), its pixels
+    mask: NDArray[np.bool_]  # (H, W), the pixels that it covers by half or more
     confidence: float  # in [0, 1]: how well shape and colour match
 
     @property
@@ -108,11 +108,11 @@ def components(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _identify(above: Floats, ground: Floats, label: NDArray[np.int64], which: int) -> Found:
-    mask = label == which
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    part = label == which
+    rows, columns = (np.flatnonzero(part.any(axis)) for axis in (1, 0))
     top, left = max(0, rows[0] - 1), max(0, columns[0] - 1)  # soft edges reach half a pixel further
     box = slice(top, rows[-1] + 2), slice(left, columns[-1] + 2)
-    around, inside = above[box], mask[box]
+    around, inside = above[box], part[box]
     own = ~_widened((label[box] >= 0) & ~inside) | inside  # not its neighbours' edges
     strength = np.square(around[inside]).sum(-1)
     ink = around[inside][strength >= np.quantile(strength, 0.75)].mean(0)
@@ -122,6 +122,8 @@ def _identify(above: Floats, ground: Floats, label: NDArray[np.int64], which: in
     (kind, x, y, radius), template, overlap = _match(alpha, own)
     colour, close = _nearest(ground + np.tensordot(template, around, 2) / np.square(template).sum().clip(1e-6))
     side = label.shape[0]
+    mask = np.zeros(label.shape, np.bool_)
+    mask[box] = alpha >= 0.5
     return Found(kind, colour, ((left + x) / side, (top + y) / side), radius / side, mask, overlap * close)
 
 
