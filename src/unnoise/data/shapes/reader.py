@@ -110,7 +110,7 @@ def components(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
 def _identify(above: Floats, ground: Floats, label: NDArray[np.int64], which: int) -> Found:
     part = label == which
     rows, columns = (np.flatnonzero(part.any(axis)) for axis in (1, 0))
-    top, left = max(0, rows[0] - 1), max(0, columns[0] - 1)  # soft edges reach half a pixel further
+    top, left = max(0, int(rows[0]) - 1), max(0, int(columns[0]) - 1)  # soft edges reach half a pixel further
     box = slice(top, rows[-1] + 2), slice(left, columns[-1] + 2)
     around, inside = above[box], part[box]
     own = ~_widened((label[box] >= 0) & ~inside) | inside  # not its neighbours' edges
