@@ -57,7 +57,8 @@ class Reader:
         if labels and prompts and len(labels) != len(prompts):
             raise ValueError(f"{len(labels)} labels beside {len(prompts)} prompts")
         count = max(len(labels), len(prompts))
-        return Cond(label=self._labels(labels, count), **_told(self._words(prompts, count)))
+        words = self._words(prompts, count)
+        return Cond(label=self._labels(labels, count), **_told(words))
 
     def told(self, label: Tensor | None, captions: Sequence[str] | None) -> Cond:
         """What is told of pictures of these labels (B,), which are rows of the model's classes, and captions."""
@@ -96,10 +97,8 @@ class Reader:
         if self.words is None:
             for prompt in prompts:
                 if prompt:
-                    takes = (
-                        f"it takes a class, --label: {', '.join(self.classes[:5])}" if self.classes else "leave it out"
-                    )
-                    raise UserError(f"this model hears no words and takes no prompt {prompt!r}; {takes}")
+                    takes = f"give it a class, as --label {self.classes[0]}" if self.classes else "leave it out"
+                    raise UserError(f"this model hears no words and takes no prompt {prompt!r}: {takes}")
             return NOTHING
         return self.words.read(prompts or [""] * count)
 

@@ -201,8 +201,8 @@ def based_on(config: TrainConfig, run: Path) -> Model | None:
         if controls:
             raise UserError("controls are trained beside a model that stays as it is: name it, --set base=runs/...")
         return None
-    begun = run / "checkpoints"
-    base = load(begun if begun.is_dir() and checkpoint.sound(begun) else config.base)
+    kept = run / "checkpoints"
+    base = load(run if kept.is_dir() and checkpoint.sound(kept) else config.base)
     plain = (without_controls(config.net), process_of(config))
     theirs = (without_controls(base.card.net), process_of(base.card))
     for mine, its, what in zip(plain, theirs, ("net", "process"), strict=True):
