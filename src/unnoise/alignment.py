@@ -1,10 +1,12 @@
-"""Whether drawn pictures show what they were told: what `unnoise evaluate --metrics caption` says.
+"""Whether drawn pictures show what they were told: what `unnoise evaluate --metrics caption,retrieval` says.
 
     caption     the share of pictures that show all that their caption says: shapes, colours, sizes, places, background
     mask        where the picture beside the caption has its shapes, and the drawn one: intersection over union
+    retrieval   the share of pictures whose own caption a contrastive judge finds nearest, among 100 and among all
 
 Pictures are drawn for the captions (and along the drawings) of real ones, best of held-out ones, and read by the exact
-reader of the shapes world; the real pictures are read too, and say how far the reader can be trusted.
+reader of the shapes world, or by a judge that learned pictures and captions of their set (--judge). The real pictures
+are read too, and say how far the reader can be trusted.
 """
 
 from __future__ import annotations
@@ -18,18 +20,20 @@ import torch
 from torch import Tensor
 
 from unnoise import data
-from unnoise.codec import to_bytes
+from unnoise.codec import from_bytes, to_bytes
 from unnoise.conditions import Cond
 from unnoise.data import Batch, Dataset
 from unnoise.data.shapes import caption_accuracy, mask_iou, read
 from unnoise.errors import UserError
 from unnoise.generate import check as can_draw
 from unnoise.generate import generate
+from unnoise.metrics import contrastive
+from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, few_and_all
 from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
 from unnoise.training.distributed import Processes
 
-ALIGNMENT = {"caption": "caption right", "mask": "mask IoU"}
+ALIGNMENT = {"caption": "caption right", "mask": "mask IoU", "retrieval": "caption retrieval"}
 """Measures of pictures beside what was asked for, and their names for people."""
 
 
@@ -41,24 +45,38 @@ class At(NamedTuple):
     total: int
 
 
-def check(model: Model, pictures: Dataset) -> None:
-    """Raises UserError where there is nothing that the model is told and the reader can read."""
+def check(names: Sequence[str], model: Model, ask: EvaluateConfig, pictures: Dataset) -> None:
+    """Raises UserError where there is nothing that the model is told and the reader, or the judge, can read."""
     if model.words is None:
         raise UserError("this model hears no words, so no caption can be right: take --metrics accuracy for classes")
     if not pictures.captions:
         raise UserError(f"{pictures.config.path} has no captions to draw; give --data shapes-one:test")
-    if not pictures.config.path.startswith("shapes"):
+    if "retrieval" in names:
+        judge_of(ask, pictures)
+    if set(names) != {"retrieval"} and not pictures.config.path.startswith("shapes"):
         raise UserError(
             f"captions of {pictures.config.path} cannot be judged: the exact reader reads the sets shapes, shapes-one "
-            "and shapes-two; give --data shapes-one:test"
+            "and shapes-two; give --data shapes-one:test, or --metrics retrieval and a --judge"
         )
+
+
+def judge_of(ask: EvaluateConfig, pictures: Dataset) -> ContrastiveJudge:
+    """The judge of retrieval. Raises UserError where none is named, or one of other pictures."""
+    if ask.judge == "auto":
+        raise UserError(
+            "retrieval needs a judge that learned the pictures and their captions: train one (unnoise train "
+            f"emoji-contrastive, --data {pictures.config.path.partition(':')[0]}) and give its run as --judge"
+        )
+    judge = contrastive.load(ask.judge)
+    judge.pictures(torch.empty(0, *pictures.shape))
+    return judge
 
 
 def measure(
     names: Sequence[str], model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, processes: Processes
 ) -> Generator[At, None, list[dict[str, Any]]]:
     """The entries of some of ALIGNMENT in a report, of the same pictures. Raises UserError where they cannot be had."""
-    check(model, pictures)
+    check(names, model, ask, pictures)
     rows = data.order(0, 0, len(pictures))[: ask.count].tolist()
     mine = list(processes.share(rows))
     if not mine:
@@ -73,9 +91,14 @@ def measure(
         if frame.done and frame.pictures is not None:
             parts.append(to_bytes(frame.pictures))
             yield At("alignment", sum(map(len, parts)), len(mine))
-    drawn, real = _images(torch.cat(parts)), _images(to_bytes(batch.x))
+    drawn, real = torch.cat(parts), to_bytes(batch.x)
     entries = {"caption": _captions, "mask": _masks}
-    return [entries[name](batch.caption, drawn, real, processes) for name in names]
+    return [
+        _retrieval(judge_of(ask, pictures), pictures, batch.caption, drawn, real, processes)
+        if name == "retrieval"
+        else entries[name](batch.caption, _images(drawn), _images(real), processes)
+        for name in names
+    ]
 
 
 def told(model: Model, batch: Batch, how: Request) -> Cond:
@@ -130,8 +153,56 @@ def _masks(captions: Sequence[str], drawn: list[Any], real: list[Any], processes
     }
 
 
+def _retrieval(
+    judge: ContrastiveJudge,
+    pictures: Dataset,
+    captions: Sequence[str],
+    drawn: Tensor,
+    real: Tensor,
+    processes: Processes,
+) -> dict[str, Any]:
+    candidates = [pictures.caption(row) for row in range(len(pictures))]
+
+    def found(pixels: Tensor) -> list[Retrieval]:
+        better, others = judge.better(judge.pictures(from_bytes(pixels)), captions, candidates)
+        return few_and_all(processes.gather(better), others)
+
+    ours, theirs = found(drawn), found(real)
+    return {
+        "id": "retrieval",
+        "name": f"{ALIGNMENT['retrieval']}, {ours[0].among}",
+        "better": "up",
+        "value": ours[0].first.value,
+        "error": ours[0].first.error,
+        "n": ours[0].n,
+        "real": theirs[0].first.value,
+        "features": f"contrastive {judge.name}",
+        "judge": {"name": judge.name, "data": judge.card.info.get("data", "")},
+        "known": judge.card.info.get("fingerprint") == pictures.fingerprint,
+        "drawn_found": [each.plain() for each in ours],
+        "real_found": [each.plain() for each in theirs],
+    }
+
+
+def _found(entries: Sequence[dict[str, Any]]) -> str:
+    """Retrieval in words: the nearest, and the five nearest, for each number of captions."""
+    parts = [
+        f"{each['first']['value']:.1%} ± {each['first']['error']:.1%} first of {each['among']:,} "
+        f"({each['fifth']['value']:.1%} in the first five)"
+        for each in entries
+    ]
+    return ", ".join(parts)
+
+
 def said(entry: dict[str, Any]) -> str:
     """What must be said beside the figure."""
+    if entry["id"] == "retrieval":
+        judge = entry["judge"]
+        knows = "learned these real pictures" if entry["known"] else f"learned {judge['data']}, not these real pictures"
+        return (
+            f"Retrieval: the own caption of {entry['n']} drawn pictures is {_found(entry['drawn_found'])}; of the real "
+            f"ones {_found(entry['real_found'])}. By chance 1 in as many. The judge {judge['name']} {knows}."
+        )
     if entry["id"] == "mask":
         return f"Masks: {entry['n']} pictures, all shapes of each together."
     parts = ", ".join(f"{name} {part['value']:.1%}" for name, part in entry["parts"].items() if name != "all")

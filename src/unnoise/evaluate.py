@@ -95,8 +95,10 @@ def evaluate(
     if "bits" in counted:
         code_length.check(model, ask)
     if any(name in ALIGNMENT for name in counted):
-        alignment.check(model, pictures)
+        alignment.check([name for name in counted if name in ALIGNMENT], model, ask, pictures)
     others = replace(ask, metrics=tuple(name for name in names if name not in APART))
+    if "retrieval" in counted:
+        others = replace(others, judge="auto")  # the one named judges captions
     report = None
     if others.metrics:
         for progress in _draw_and_measure(model, others, how, pictures, cache=cache, processes=processes):

@@ -6,7 +6,7 @@ import dataclasses
 import json as json_format
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata as versions
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, writable
+from unnoise.cli.data import present
+from unnoise.cli.nearest import beside
 from unnoise.cli.options import (
     MOST_PICTURES,
     flag,
@@ -112,6 +114,14 @@ def sample(
         Path | None, option("one PNG with what the model thinks on its way, a line a picture, from noise to the end")
     ] = None,
     animation: Annotated[Path | None, option("from noise to pictures, step by step: a .gif or an .mp4")] = None,
+    nearest: Annotated[
+        str | None, option("a set, or a path to pictures: those nearest to each drawn one, beside it, in one PNG")
+    ] = None,
+    nearest_count: Annotated[int, option("how many each", validator=within(1, 100, "nearest pictures"))] = 3,
+    nearest_judge: Annotated[
+        Path | None, option("a contrastive run: nearest as it sees them, instead of by pixels")
+    ] = None,
+    nearest_grid: Annotated[Path, option("the PNG with them")] = Path("nearest.png"),
     columns: Annotated[
         int | None, option("pictures in a line of the grid", validator=within(1, 10_000, "columns"))
     ] = None,
@@ -129,12 +139,18 @@ def sample(
     from unnoise.cli import pictures
 
     existing(model, "model")
-    if out is None and grid_file is None and animation is None and strip is None:
+    if out is None and grid_file is None and animation is None and strip is None and nearest is None:
         out = Path("samples")
     for path, what in ((out, "pictures"), (grid_file, "the grid"), (animation, "the animation"), (strip, "the strip")):
         if path is not None:
             writable(path, what)
+    if nearest is not None:
+        writable(nearest_grid, "the nearest pictures")
+    if nearest_judge is not None:
+        existing(nearest_judge, "contrastive judge")
     with asking():
+        if nearest is not None:
+            present(nearest)
         animate = pictures.animation_writer(animation) if animation else None
         said = prompts_of(prompt, prompts)
         for path in control:
@@ -170,7 +186,7 @@ def sample(
     for drawn in draw(loaded, request, rows, walk=animation is not None or strip is not None):
         if out is not None:
             written += write(out, drawn, recipe, said, metadata=metadata, previews=request.previews)
-        if grid_file is not None or animation is not None or strip is not None:
+        if grid_file is not None or animation is not None or strip is not None or nearest is not None:
             kept.append(drawn)
     seconds = time.perf_counter() - start
 
@@ -189,7 +205,14 @@ def sample(
         pictures.write_png(strip, pictures.grid(flat, columns=len(lines[0]), rows=names, scale=scale), None)
     if animation is not None and animate is not None:
         animate(animation, frames(kept, columns, names_of_lines(rows, columns), scale), 4.0)
-    report(written, grid_file, animation, strip, seconds, len(rows), recipe, as_json=json)
+    if nearest is not None:
+        near = beside(kept, loaded, nearest, count=nearest_count, judge=nearest_judge, scale=scale)
+        pictures.write_png(nearest_grid, near.sheet, None)
+        recipe |= {"nearest": near.about | {"path": str(nearest_grid)}}
+        say(near.said)
+    files = {"grid": grid_file, "animation": animation, "strip": strip}
+    files |= {"nearest_grid": nearest_grid} if nearest is not None else {}
+    report(written, files, seconds, len(rows), recipe, as_json=json)
 
 
 # ------------------------------------------------------------------------------------------------- what is asked
@@ -433,9 +456,7 @@ def frames(drawn: Sequence[Drawn], columns: int, names: Sequence[str], scale: in
 
 def report(
     written: Sequence[dict[str, Any]],
-    grid_file: Path | None,
-    animation: Path | None,
-    strip: Path | None,
+    files: Mapping[str, Path | None],
     seconds: float,
     count: int,
     recipe: dict[str, Any],
@@ -444,7 +465,6 @@ def report(
 ) -> None:
     """What was drawn, and where it is."""
     if as_json:
-        files = {"grid": grid_file, "animation": animation, "strip": strip}
         emit(recipe | {"pictures": list(written), **files, "seconds": round(seconds, 3)})
         return
     if written:
@@ -452,7 +472,7 @@ def report(
         show(
             str(folder / Path(written[0]["path"]).name) if len(written) == 1 else f"{len(written)} pictures in {folder}"
         )
-    for path in (grid_file, animation, strip):
+    for path in files.values():
         if path is not None:
             show(str(path))
     say(f"{count} pictures in {duration(seconds)}, {count / seconds:.3g} a second")

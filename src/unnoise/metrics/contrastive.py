@@ -32,6 +32,7 @@ from unnoise.words import Tokenizer
 
 WEIGHTS, CARD, FORMAT = "model.safetensors", "contrastive.json", "unnoise-contrastive-1"
 RESULT = "contrastive"  # where a training leaves it, inside the run
+AMONG = 100  # captions, beside all of them
 
 
 class Share(NamedTuple):
@@ -93,20 +94,20 @@ class ContrastiveJudge:
         """The cosine of every picture and every caption: (B, N), in [-1, 1]."""
         return self.pictures(x) @ self.captions(said).T
 
-    def retrieval(
-        self, seen: Tensor, said: Sequence[str], candidates: Sequence[str], *, among: Sequence[int]
-    ) -> list[Retrieval]:
-        """How often pictures, `seen` (n, D) by `pictures`, find what is `said` of each, for each number in `among`.
+    def retrieval(self, seen: Tensor, said: Sequence[str], candidates: Sequence[str], *, among: int) -> Retrieval:
+        """How often pictures, `seen` (n, D) by `pictures`, find what is `said` of each among so many `candidates`.
 
-        `candidates` are what else could have been said; those that read like one another are one. A number above
-        theirs means all of them.
+        These are what else could have been said; those that read like one another are one.
         """
+        return retrieval(*self.better(seen, said, candidates), among=among)
+
+    def better(self, seen: Tensor, said: Sequence[str], candidates: Sequence[str]) -> tuple[Tensor, int]:
+        """How many other captions are as near as its own to each picture, or nearer: (n,); and how many others are."""
         every = _tokens(self.tokenizer, [*said, *candidates])
         distinct, place = torch.unique(every, dim=0, return_inverse=True)
         with torch.no_grad():
             vectors = torch.cat([self.net.captions(part) for part in torch.split(distinct, 512)])
-        better = beaten_by(seen @ vectors.T, place[: len(said)])
-        return [retrieval(better, len(distinct) - 1, among=number) for number in among]
+        return beaten_by(seen @ vectors.T, place[: len(said)]), len(distinct) - 1
 
 
 def beaten_by(similarity: Tensor, own: Tensor) -> Tensor:
@@ -127,6 +128,11 @@ def retrieval(better: Tensor, others: int, *, among: int) -> Retrieval:
     drawn = min(among - 1, others)
     first, fifth = (_share(_within(k, better, others, drawn)) for k in (1, 5))
     return Retrieval(first, fifth, drawn + 1, len(better))
+
+
+def few_and_all(better: Tensor, others: int) -> list[Retrieval]:
+    """Among AMONG captions, and among all; once, where these are no more."""
+    return [retrieval(better, others, among=among) for among in sorted({min(AMONG, others + 1), others + 1})]
 
 
 def _within(k: int, better: Tensor, others: int, drawn: int) -> Tensor:

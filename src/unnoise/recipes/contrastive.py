@@ -21,7 +21,7 @@ from unnoise.acceleration.placement import best, prepare
 from unnoise.data import Batch, Dataset
 from unnoise.errors import UserError
 from unnoise.metrics import contrastive
-from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval
+from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, few_and_all
 from unnoise.nn.contrastive import Contrastive
 from unnoise.recipes.classifier import course, moved, own_test
 from unnoise.settings import ContrastiveCard, ContrastiveConfig
@@ -30,8 +30,6 @@ from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import Run
 from unnoise.words import Tokenizer
-
-AMONG = 100  # captions, beside all of them
 
 
 def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
@@ -130,7 +128,7 @@ def retrievals(judge: ContrastiveJudge, config: ContrastiveConfig, pictures: Dat
         rows = range(len(each))
         captions = [each.caption(row) for row in rows]
         seen = torch.cat([judge.pictures(each.batch(rows[first : first + 256]).x) for first in rows[::256]])
-        found += [(name, one) for one in judge.retrieval(seen, captions, captions, among=(AMONG, len(each)))]
+        found += [(name, one) for one in few_and_all(*judge.better(seen, captions, captions))]
     return found
 
 
