@@ -85,7 +85,8 @@ def test_the_gradient_of_the_bound_goes_through_the_mean():
 def test_the_bound_teaches_mean_and_variance():
     batch, rows = data.open(LEARNED.data).batch(range(EVERY)), rows_of(EVERY)
     out = answer(2)
-    objective(make_diffusion(Perfect(out), LEARNED.process), LEARNED, no_pictures_yet(LEARNED))(batch, rows).sum().backward()
+    loss = objective(make_diffusion(Perfect(out), LEARNED.process), LEARNED, no_pictures_yet(LEARNED))
+    loss(batch, rows).sum().backward()
     assert torch.isfinite(out.grad).all()
     assert (out.grad.abs().sum((0, 2, 3)) > 0).all()
     assert (out.grad.flatten(2).abs().sum(2) > 0).all()  # each row, both
@@ -235,7 +236,8 @@ def test_estimates_far_off_still_teach():
     config = override(BOUND, {"predicts": "x0"})
     out = (50 * torch.randn(EVERY, 1, 8, 8, generator=torch.Generator().manual_seed(0))).requires_grad_()
     batch = data.open(config.data).batch(range(EVERY))
-    loss = objective(make_diffusion(Perfect(out), config.process), config, no_pictures_yet(config))(batch, rows_of(EVERY))
+    goal = objective(make_diffusion(Perfect(out), config.process), config, no_pictures_yet(config))
+    loss = goal(batch, rows_of(EVERY))
     loss.sum().backward()
     assert torch.isfinite(loss).all()
     assert torch.isfinite(out.grad).all()

@@ -111,7 +111,8 @@ def test_a_learned_variance_is_taught_by_the_bound_and_the_mean_is_not():
 def test_without_classes_nothing_is_told():
     config = override(EXACT, {"net.classes": "0"})
     net = Perfect(torch.zeros(4, 1, 8, 8))
-    objective(make_diffusion(net, config.process), config, no_pictures_yet(config))(data.open(config.data).batch(range(4)), rows_of(4))
+    loss = objective(make_diffusion(net, config.process), config, no_pictures_yet(config))
+    loss(data.open(config.data).batch(range(4)), rows_of(4))
     assert net.asked[0][2].label is None
 
 

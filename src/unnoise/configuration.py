@@ -371,6 +371,11 @@ def check(config: TrainConfig | NoisyClassifierConfig) -> None:
         wrong.append(f"net.out_channels {net.out_channels} should be {outputs}, {reason}")
     if net.classes and not net.null_class and (config.process.label_dropout or config.process.drop_each):
         wrong.append("process.label_dropout needs net.null_class, the row that is told; or set it to 0")
+    if isinstance(config, TrainConfig):
+        if config.encoder is not None and net.text is not None:
+            wrong.append("net.text and encoder both read captions: set one of them to none")
+        if net.context and net.text is None and config.encoder is None:
+            wrong.append("net.context hears words that nobody reads: set net.text, or encoder.path")
     controls = len(net.controls) if isinstance(net, UNetConfig) else 0
     if bool(controls) != bool(data.control):
         wrong.append("net.controls and data.control belong together: networks for drawings, and the drawings")

@@ -26,6 +26,7 @@ from unnoise.codec import Codec, Pixels
 from unnoise.conditions import NOTHING, Cond
 from unnoise.configuration import from_dict, to_dict
 from unnoise.denoiser import Diffusion, make_diffusion
+from unnoise.encoders import Encoder
 from unnoise.errors import UserError, unknown
 from unnoise.formats import diffusers
 from unnoise.formats.diffusers import check_tensors
@@ -209,8 +210,14 @@ class Model:
         """The model in a model directory. Raises UserError that names what is wrong with which file."""
         folder = Path(path)
         card = read_card(folder)
-        words = Tokenizer.load(folder / TOKENIZER, card.net.text.length) if card.net.text else None
-        return cls.of(card, Tensors.of(folder / WEIGHTS).load(), str(folder), words)
+        return cls.of(card, Tensors.of(folder / WEIGHTS).load(), str(folder), words_of(card, folder))
+
+
+def words_of(card: ModelCard, folder: Path) -> Words | None:
+    """What reads captions for the model in a directory: its own tokenizer, or an encoder somewhere else."""
+    if card.net.text is not None:
+        return Tokenizer.load(folder / TOKENIZER, card.net.text.length)
+    return Encoder(card.encoder) if card.encoder is not None else None
 
 
 def null_row(card: ModelCard) -> int | None:
@@ -284,4 +291,4 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
     card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)
-    return Model.of(card, state, str(folder))
+    return Model.of(card, state, str(folder), diffusers.read_words(folder))

@@ -23,6 +23,17 @@ class TextConfig:
 
 
 @dataclass(frozen=True)
+class EncoderConfig:
+    """An encoder of captions that others trained, frozen, beside the network: CLIP's text tower or T5's encoder."""
+
+    path: str = ""  # a folder that transformers loads, or a name on the hub
+    length: int = 77  # tokens of a caption; longer ones are cut, and that is said
+    layer: int = -1  # whose output is heard: -1 the last, -2 the one before it, with the last norm
+    masked: bool = False  # padding is not heard; CLIP's networks hear it, T5's do not
+    cache: str = ""  # a folder that keeps what was read of a training's captions
+
+
+@dataclass(frozen=True)
 class ControlConfig:
     """A copy of a U-Net's way down that reads a drawing and speaks to the U-Net's skips. Zhang et al. 2023."""
 
@@ -37,8 +48,8 @@ class ControlConfig:
 class UNetConfig:
     """The DDPM U-Net and its descendants' options: improved DDPM, ADM, latent diffusion.
 
-    Ho et al. 2020, App. B; Dhariwal & Nichol 2021, sec. 3; Rombach et al. 2022. Where words are told (`context`, `text`)
-    a level that attends has transformers in place of plain attention; `controls` are control networks beside it.
+    Ho et al. 2020, App. B; Dhariwal & Nichol 2021, sec. 3; Rombach et al. 2022. Where words are told (`context`,
+    `text`) a level that attends has transformers in place of plain attention; `controls` are control networks beside it.
     """
 
     kind: Literal["unet"] = "unet"
@@ -129,7 +140,9 @@ class DataConfig:
     channels: int = 1  # 1 grey, 3 colour
     crop: Literal["center", "random"] = "center"
     flip: bool = False  # left-right, half of the time
-    control: str = ""  # drawings beside the pictures: "edges", "segmentation" (of sets that have it), or a folder of them
+    control: str = (
+        ""  # drawings beside the pictures: "edges", "segmentation" (of sets that have it), or a folder of them
+    )
     background: tuple[int, int, int] = (255, 255, 255)  # under transparent pictures
     max_broken: float = 0.01  # share of unreadable files above which nothing starts
     max_pixels: int = 89_478_485  # a picture larger than this counts as broken, before it is decoded
@@ -190,6 +203,7 @@ class TrainConfig:
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: NetConfig = UNetConfig()
+    encoder: EncoderConfig | None = None  # of captions, for a net with a `context` of its width and no `text`
     process: Process = Process()
     fit: Fit = Fit()
     watch: Watch = Watch()
@@ -222,7 +236,7 @@ class ClassifierConfig:
 
 @dataclass(frozen=True)
 class NoisyClassifierConfig:
-    """A training of a classifier of noisy pictures: the guide of classifier guidance. Dhariwal & Nichol 2021, sec. 4."""
+    """A training of a classifier of noisy pictures: the guide of classifier guidance (Dhariwal & Nichol 2021)."""
 
     name: str = "noisy-classifier"
     about: str = ""
@@ -290,6 +304,7 @@ class ModelCard:
     channels: int = 3  # 1 grey, 3 colour
     classes: tuple[str, ...] = ()  # the names of the classes, in the order of their numbers
     captions: tuple[str, ...] = ()  # what was said of some of the pictures it saw: examples of what it understands
+    encoder: EncoderConfig | None = None  # what reads captions, where that is beside the network
     sampler: str = "ddim"  # what `auto` means for this model
     clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
     info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source

@@ -9,7 +9,7 @@ through mean and variance, is L_vlb of theirs, in bits a number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,13 +24,14 @@ from unnoise.acceleration.placement import Placement, best, prepare
 from unnoise.conditions import Cond
 from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
+from unnoise.encoders import Encoder
 from unnoise.errors import UserError
 from unnoise.generate import draw
 from unnoise.likelihood.bound import bound_term
 from unnoise.model import Model, Reader, load, null_row, write_model
 from unnoise.nn.control import copy_base
 from unnoise.pictures import Pictures
-from unnoise.settings import ModelCard, NetConfig, Process, Request, TrainConfig, UNetConfig
+from unnoise.settings import EncoderConfig, ModelCard, NetConfig, Process, Request, TrainConfig, UNetConfig
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
@@ -120,8 +121,10 @@ def dropped(cond: Cond, rows: Rows, process: Process, reader: Reader) -> Cond:
 def no_pictures_yet(config: TrainConfig) -> Reader:
     """A reader for a network of this configuration, as long as no picture has been seen: its classes are numbers."""
     classes = tuple(map(str, range(config.net.classes)))
-    words = None
-    if config.net.text is not None:
+    words: Words | None = None
+    if config.encoder is not None:
+        words = Encoder(config.encoder)
+    elif config.net.text is not None:
         words = Tokenizer.learn([], vocabulary=config.net.text.vocabulary, length=config.net.text.length)
     return Reader(classes, len(classes) if classes and config.net.null_class else None, words)
 
@@ -129,15 +132,29 @@ def no_pictures_yet(config: TrainConfig) -> Reader:
 def learned_words(config: TrainConfig, pictures: Dataset) -> Words | None:
     """What will read captions: learned from those of the pictures. Raises UserError where there are none."""
     text = config.net.text
-    if text is None:
+    if text is None and config.encoder is None:
         return None
     if not pictures.captions:
         raise UserError(
-            f"net.text hears captions, and {config.data.path} has none: put a text file of the same name beside each "
-            "picture, or a metadata.jsonl, or set net.text=none"
+            f"this network hears captions, and {config.data.path} has none: put a text file of the same name beside "
+            "each picture, or a metadata.jsonl, or set net.text=none"
         )
     said = (pictures.caption(row) for row in range(len(pictures)))
+    if text is None:
+        return read_by(config, said)
     return Tokenizer.learn(said, vocabulary=text.vocabulary, length=text.length)
+
+
+def read_by(config: TrainConfig, captions: Iterable[str]) -> Encoder:
+    """The encoder beside the network, with all captions read. Raises UserError where its width is another."""
+    assert config.encoder is not None
+    encoder = Encoder(config.encoder)
+    if config.net.context != encoder.width:
+        raise UserError(
+            f"net.context {config.net.context} should be {encoder.width}, the width of {encoder.config.path}"
+        )
+    encoder.keep(captions)
+    return encoder
 
 
 def train(
@@ -265,7 +282,8 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
         size=(config.data.size, config.data.size),
         channels=config.data.channels,
         classes=classes if wanted else (),
-        captions=examples(pictures) if config.net.text else (),
+        captions=examples(pictures) if config.net.text or config.encoder else (),
+        encoder=None if config.encoder is None else found_again(config.encoder),
         sampler="heun" if config.process.schedule == "edm" else "ddim",
         info={
             "training": config.name,
@@ -276,6 +294,12 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
             "fingerprint": pictures.fingerprint,
         },
     )
+
+
+def found_again(encoder: EncoderConfig) -> EncoderConfig:
+    """The encoder as a model names it, wherever that is loaded: a folder by its whole path, and no cache."""
+    path = Path(encoder.path)
+    return replace(encoder, path=str(path.resolve()) if path.is_dir() else encoder.path, cache="")
 
 
 def examples(pictures: Dataset, count: int = 16) -> tuple[str, ...]:
