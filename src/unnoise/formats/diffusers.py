@@ -1,15 +1,17 @@
-"""diffusers' folders of an unconditional or class-conditional UNet2DModel, read and written without diffusers.
+"""diffusers' folders, read and written without diffusers: UNet2DModel, and the parts of Stable Diffusion.
 
     model_index.json                              which class each part is
     unet/config.json                              the network's settings
     unet/diffusion_pytorch_model.safetensors      its weights, or ...safetensors.index.json and shards
     scheduler/scheduler_config.json               betas, prediction, how to draw
+    text_encoder/, tokenizer/                     what reads captions, for a UNet2DConditionModel: clip.py
+    vae/                                          not read: what is drawn with such a network is latents
     unnoise.json                                  ours: names of the classes, and whether the last row means "no class"
 
-Older folders (google/ddpm-cifar10-32) have all files at the top; a network alone has its two. Laws
-(tests/test_diffusers_format.py): a network reads and writes as diffusers computes it, to 1e-5; what is written draws
-in diffusers what it draws here; a setting that is not understood is an error that names it; nothing is allocated
-before every name and shape is right.
+Older folders (google/ddpm-cifar10-32) have all files at the top; a network alone has its two, and so has a
+ControlNetModel. Laws (tests/test_diffusers_format.py, test_stable_diffusion_format.py): a network reads and writes as
+diffusers computes it, to 1e-5; what is written draws in diffusers what it draws here; a setting that is not understood
+is an error that names it; nothing is allocated before every name and shape is right.
 """
 
 from __future__ import annotations
@@ -25,14 +27,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.errors import UserError
-from unnoise.formats import schedulers, unet2d
-from unnoise.formats.files import Shape, Tensors, read_json
-from unnoise.settings import Process, UNetConfig
+from unnoise.formats import clip, names, schedulers, unet2d, unet2d_condition
+from unnoise.formats.clip import ClipWords
+from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
+from unnoise.nn.blocks import context
+from unnoise.nn.control import Control
+from unnoise.settings import ControlConfig, Process, UNetConfig
 
 INDEX, CONFIG, SCHEDULER, NOTES = "model_index.json", "config.json", "scheduler_config.json", "unnoise.json"
 WEIGHTS = "diffusion_pytorch_model"
 VERSION = "0.42.0"  # of diffusers, whose defaults these are
-SHOWN = 4  # how many wrong tensors an error names
 
 
 class Hints(TypedDict):
@@ -60,12 +64,10 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     by their numbers, and none of them means "no class". With `pickles` a .bin file is opened too, tensors only.
     Raises UserError that names the file and the setting or tensors that are not understood.
     """
-    unet, scheduler = _parts(folder)
-    given = read_json(unet / CONFIG)
-    if given.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise UserError(f"{unet / CONFIG} is the configuration of a {given['_class_name']}; UNet2DModel is understood")
-    config = unet2d.from_config(given, str(unet / CONFIG))
-    file = scheduler / SCHEDULER
+    parts = _parts(folder)
+    unet = parts["unet"]
+    config = _config(unet / CONFIG)
+    file = parts["scheduler"] / SCHEDULER
     said = read_json(file) if file.is_file() else {}
     process, sampler, clip = schedulers.from_config(said, str(file))
     outputs = config.in_channels * (2 if process.learned_variance else 1)
@@ -75,10 +77,12 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
             f"{'with' if process.learned_variance else 'without'} variance_type learned_range it is {outputs}"
         )
 
-    state = _weights(unet, unet2d.pieces_of(config), pickles=pickles)
+    state = _weights(unet, names.pieces_of(config), pickles=pickles)
     config, classes = _classes(config, folder)  # after the weights, which say that the rows are there
     drawn = {key: value for key, value in said.items() if not key.startswith("_") and key != "trained_betas"}
     info = {"format": "diffusers", "scheduler": drawn}
+    if "vae" in parts:
+        info["latents"] = "the folder's vae is not read: what is drawn is its latents, not pictures"
     return (
         config,
         state,
@@ -87,22 +91,61 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     )
 
 
-def _parts(folder: Path) -> tuple[Path, Path]:
-    """The folders of the network and of the scheduler. Raises UserError for a pipeline of other parts."""
+def read_words(folder: Path) -> ClipWords | None:
+    """What reads captions for the network of a pipeline; None where the folder has no such part."""
+    parts = _parts(folder)
+    if "text_encoder" not in parts:
+        return None
+    if "tokenizer" not in parts:
+        raise UserError(f"{folder / INDEX} names a text_encoder and no tokenizer: copy the whole folder")
+    return clip.read_words(parts["text_encoder"], parts["tokenizer"])
+
+
+def read_control(folder: Path, config: UNetConfig, *, pickles: bool = False) -> tuple[ControlConfig, dict[str, Tensor]]:
+    """A ControlNetModel for a network of `config`: its settings, and the weights of our `Control`.
+
+    Raises UserError for a setting or tensor that is not understood, and for a control of another network.
+    """
+    file = folder / CONFIG
+    given = read_json(file)
+    if given.get("_class_name", "ControlNetModel") != "ControlNetModel":
+        raise UserError(f"{file} is the configuration of a {given['_class_name']}; ControlNetModel is understood")
+    how = unet2d_condition.control_from_config(given, config, str(file))
+    with torch.device("meta"):
+        table = names.pieces(Control(config, how))
+    return how, _weights(folder, table, pickles=pickles)
+
+
+def _config(file: Path) -> UNetConfig:
+    """The network's settings, by the class that the file names."""
+    given = read_json(file)
+    kind = given.get("_class_name", "UNet2DConditionModel" if "cross_attention_dim" in given else "UNet2DModel")
+    if kind not in ("UNet2DModel", "UNet2DConditionModel"):
+        raise UserError(f"{file} is the configuration of a {kind}; UNet2DModel and UNet2DConditionModel are understood")
+    read = unet2d.from_config if kind == "UNet2DModel" else unet2d_condition.from_config
+    return read(given, str(file))
+
+
+READ = ("unet", "scheduler", "text_encoder", "tokenizer")
+PASSED = ("vae", "safety_checker", "feature_extractor", "image_encoder")  # parts that the network does not need
+
+
+def _parts(folder: Path) -> dict[str, Path]:
+    """The folder of each part. Raises UserError for a pipeline with a part that we cannot do without."""
     if not (folder / INDEX).is_file():
-        return folder, folder
+        return {"unet": folder, "scheduler": folder}
     index = read_json(folder / INDEX)
     parts = {name: part for name, part in index.items() if not name.startswith("_") and _is_part(part)}
     for name, (_, kind) in parts.items():
-        if name not in ("unet", "scheduler"):
+        if name not in (*READ, *PASSED):
             raise UserError(
                 f"{folder / INDEX}: a {index.get('_class_name', 'pipeline')} with a part {name!r} ({kind}); pipelines "
-                "of a unet and a scheduler are understood"
+                f"of {', '.join(READ)} are understood, with or without {', '.join(PASSED)}"
             )
     if "unet" not in parts:
         raise UserError(f"{folder / INDEX} names no unet: there is no network to draw with")
-    unet, scheduler = (folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler"))
-    return unet, scheduler
+    found = {name: folder / name for name in parts if name not in ("unet", "scheduler")}
+    return found | {name: folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")}
 
 
 def _is_part(value: object) -> bool:
@@ -126,49 +169,18 @@ def _classes(config: UNetConfig, folder: Path) -> tuple[UNetConfig, tuple[str, .
     return replace(config, classes=len(names), null_class=null), tuple(names)
 
 
-def _weights(folder: Path, table: Mapping[str, Mapping[str, Shape]], *, pickles: bool) -> dict[str, Tensor]:
+def _weights(folder: Path, table: names.Table, *, pickles: bool) -> dict[str, Tensor]:
     """The weights in our names. Names and shapes are compared before anything is loaded."""
-    wanted = {name: shape for parts in table.values() for name, shape in parts.items()}
-    found = _tensors(folder)
+    found = weights(folder, WEIGHTS)
     if found is not None:
-        shapes = {unet2d.modern(name): shape for name, shape in found.shapes().items()}
-        check_tensors(shapes, wanted, str(folder))
+        shapes = {names.modern(name): shape for name, shape in found.shapes().items()}
+        check_tensors(shapes, names.wanted(table), str(folder))
         state = found.load()
     else:
         state = _unpickled(folder / f"{WEIGHTS}.bin", pickles=pickles)
-        shapes = {unet2d.modern(name): tuple(tensor.shape) for name, tensor in state.items()}
-        check_tensors(shapes, wanted, str(folder))
-    return unet2d.join(table, {unet2d.modern(name): tensor for name, tensor in state.items()})
-
-
-def _tensors(folder: Path) -> Tensors | None:
-    """The safetensors of a folder: one file, its shards, or a variant; None where there are none."""
-    whole = folder / f"{WEIGHTS}.safetensors"
-    index = folder / f"{WEIGHTS}.safetensors.index.json"
-    if whole.is_file():
-        return Tensors.of(whole)
-    if index.is_file():
-        return _shards(index)
-    variants = sorted(folder.glob(f"{WEIGHTS}.*.safetensors"))
-    if len(variants) > 1:
-        names = ", ".join(file.name for file in variants)
-        raise UserError(f"{folder} has the weights in {names}: rename the one that is meant to {whole.name}")
-    return Tensors.of(*variants) if variants else None
-
-
-def _shards(index: Path) -> Tensors:
-    """The tensors of an index, each from the file that the index says."""
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise UserError(f"{index}: weight_map, which says the file of each tensor, is not there")
-    for file in set(places.values()):
-        if Path(file).name != file or not file.endswith(".safetensors"):
-            raise UserError(f"{index}: {file!r} is no name of a safetensors file beside it")
-    tensors = Tensors.of(*(index.parent / file for file in sorted(set(places.values()))))
-    for name, file in places.items():
-        if tensors.home.get(name) != index.parent / file:
-            raise UserError(f"{index}: {name} is not in {file}: index and shards are not of one model")
-    return tensors
+        shapes = {names.modern(name): tuple(tensor.shape) for name, tensor in state.items()}
+        check_tensors(shapes, names.wanted(table), str(folder))
+    return names.join(table, {names.modern(name): state.pop(name) for name in list(state)})
 
 
 def _unpickled(file: Path, *, pickles: bool) -> dict[str, Tensor]:
@@ -185,16 +197,9 @@ def _unpickled(file: Path, *, pickles: bool) -> dict[str, Tensor]:
 
 def check_tensors(found: Mapping[str, Shape], wanted: Mapping[str, Shape], where: str) -> None:
     """Names and shapes are those of the network, all of them. Raises UserError with the first few that are not."""
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is not known" for name in found if name not in wanted]
-    problems += [
-        f"{name} is {found[name]} instead of {shape}"
-        for name, shape in wanted.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        raise UserError(f"{where}: config and weights are not of one network: {'; '.join(problems[:SHOWN])}{more}")
+    problem = what_is_wrong(found, wanted)
+    if problem:
+        raise UserError(f"{where}: config and weights are not of one network: {problem}")
 
 
 # --- writing ---
@@ -221,28 +226,52 @@ def write(
         raise UserError(f"{folder} is not empty: name a new folder")
     if len(classes) != config.classes:
         raise UserError(f"{len(classes)} names for the {config.classes} classes of the network")
-    unet = {"_class_name": "UNet2DModel", "_diffusers_version": VERSION} | unet2d.to_config(config)
+    if config.controls:
+        raise UserError("a network with controls is written in parts: write_control, and write for the network alone")
+    kind = "UNet2DConditionModel" if context(config) else "UNet2DModel"
+    said = unet2d_condition.to_config(config) if context(config) else unet2d.to_config(config)
+    unet = {"_class_name": kind, "_diffusers_version": VERSION} | said
     scheduler = {"_diffusers_version": VERSION} | schedulers.to_config(process, sampler, clip=clip)
-    table = unet2d.pieces_of(config)
-    wanted = {
-        name: (sum(s[0] for s in parts.values()), *next(iter(parts.values()))[1:]) for name, parts in table.items()
-    }
-    check_tensors({name: tuple(tensor.shape) for name, tensor in state.items()}, wanted, "the weights")
+    table = names.pieces_of(config)
+    _check_ours(state, table)
 
     for part in ("unet", "scheduler"):
         (folder / part).mkdir(parents=True)
     _write_json(folder / "unet" / CONFIG, unet)
-    save_file(unet2d.split(table, state), folder / "unet" / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+    save_file(names.split(table, state), folder / "unet" / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
     _write_json(folder / "scheduler" / SCHEDULER, scheduler)
+    pipeline = "DDIMPipeline" if sampler == "ddim" else "DDPMPipeline"
     index = {
-        "_class_name": "DDIMPipeline" if sampler == "ddim" else "DDPMPipeline",
+        "_class_name": "StableDiffusionPipeline" if context(config) else pipeline,
         "_diffusers_version": VERSION,
         "scheduler": ["diffusers", scheduler["_class_name"]],
-        "unet": ["diffusers", "UNet2DModel"],
+        "unet": ["diffusers", kind],
     }
     _write_json(folder / INDEX, index)
     if classes:
         _write_json(folder / NOTES, {"classes": list(classes), "null_class": config.null_class})
+
+
+def write_control(folder: Path, config: UNetConfig, state: Mapping[str, Tensor], how: ControlConfig) -> None:
+    """A folder that `ControlNetModel.from_pretrained` loads, of the weights of a `Control` of a network of `config`.
+
+    Raises UserError for what diffusers cannot say and for a folder that is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty: name a new folder")
+    said = {"_class_name": "ControlNetModel", "_diffusers_version": VERSION}
+    said |= unet2d_condition.control_to_config(config, how)
+    with torch.device("meta"):
+        table = names.pieces(Control(config, how))
+    _check_ours(state, table)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / CONFIG, said)
+    save_file(names.split(table, state), folder / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+
+
+def _check_ours(state: Mapping[str, Tensor], table: names.Table) -> None:
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    check_tensors(found, {name: each.shape for name, each in table.items()}, "the weights")
 
 
 def _write_json(file: Path, data: Mapping[str, Any]) -> None:

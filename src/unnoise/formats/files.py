@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 
+SHOWN = 4  # how many wrong tensors an error names
 MOST_JSON = 16 * 2**20  # bytes: a table of betas is long, an index of shards longer, a mistake longer still
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -72,6 +73,10 @@ class Tensors:
                     shapes[name] = tuple(head.get_shape())
         return shapes
 
+    def without(self, endings: tuple[str, ...]) -> Tensors:
+        """All of them but those whose names end so."""
+        return Tensors({name: file for name, file in self.home.items() if not name.endswith(endings)})
+
     def load(self) -> dict[str, Tensor]:
         """All of them, in float32."""
         state: dict[str, Tensor] = {}
@@ -85,6 +90,49 @@ class Tensors:
 
     def _in(self, file: Path) -> list[str]:
         return [name for name, home in self.home.items() if home == file]
+
+
+def weights(folder: Path, name: str) -> Tensors | None:
+    """The safetensors of a folder that are called `name`: one file, its shards, or a variant; None where none are."""
+    whole = folder / f"{name}.safetensors"
+    index = folder / f"{name}.safetensors.index.json"
+    if whole.is_file():
+        return Tensors.of(whole)
+    if index.is_file():
+        return _shards(index)
+    variants = sorted(folder.glob(f"{name}.*.safetensors"))
+    if len(variants) > 1:
+        names = ", ".join(file.name for file in variants)
+        raise UserError(f"{folder} has the weights in {names}: rename the one that is meant to {whole.name}")
+    return Tensors.of(*variants) if variants else None
+
+
+def _shards(index: Path) -> Tensors:
+    """The tensors of an index, each from the file that the index says."""
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
+        raise UserError(f"{index}: weight_map, which says the file of each tensor, is not there")
+    for file in set(places.values()):
+        if Path(file).name != file or not file.endswith(".safetensors"):
+            raise UserError(f"{index}: {file!r} is no name of a safetensors file beside it")
+    tensors = Tensors.of(*(index.parent / file for file in sorted(set(places.values()))))
+    for name, file in places.items():
+        if tensors.home.get(name) != index.parent / file:
+            raise UserError(f"{index}: {name} is not in {file}: index and shards are not of one model")
+    return tensors
+
+
+def what_is_wrong(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> str:
+    """The first few names and shapes that are not those wanted; empty where all are."""
+    problems = [f"{name} is missing" for name in wanted if name not in found]
+    problems += [f"{name} is not known" for name in found if name not in wanted]
+    problems += [
+        f"{name} is {found[name]} instead of {shape}"
+        for name, shape in wanted.items()
+        if name in found and found[name] != shape
+    ]
+    more = f"; and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+    return "; ".join(problems[:SHOWN]) + more
 
 
 @contextmanager

@@ -41,8 +41,11 @@ COMMON: dict[str, Any] = {
 DEFAULTS: dict[str, dict[str, Any]] = {
     "DDPMScheduler": COMMON | {"variance_type": "fixed_small"},
     "DDIMScheduler": COMMON | {"set_alpha_to_one": True},
+    "PNDMScheduler": COMMON | {"clip_sample": False, "skip_prk_steps": False, "set_alpha_to_one": False},
 }
-WITHOUT_EFFECT = {"tensor_format", "timestep_values", "variance_type", "set_alpha_to_one"}  # old, or the other class's
+WITHOUT_EFFECT = {  # old, or another class's
+    *("tensor_format", "timestep_values", "variance_type", "set_alpha_to_one", "skip_prk_steps"),
+}
 
 ENDS = {"begin": 1e-4, "end": 0.02}  # of our schedules of betas where nothing is said
 PREDICTS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -86,7 +89,7 @@ def from_config(given: Mapping[str, Any], where: str) -> tuple[Process, str, boo
         predicts=PREDICTS[data["prediction_type"]],
         learned_variance=variance == "learned_range",
     )
-    sampler = "ddim" if kind == "DDIMScheduler" else SAMPLERS[variance]
+    sampler = {"DDIMScheduler": "ddim", "PNDMScheduler": "plms"}.get(kind, SAMPLERS[variance])
     return process, sampler, data["clip_sample"]
 
 

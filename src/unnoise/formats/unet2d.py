@@ -1,4 +1,4 @@
-"""diffusers' UNet2DModel: its settings in ours, its names of tensors in ours, both ways.
+"""diffusers' UNet2DModel: its settings in ours, both ways.
 
 What a setting means is the class's own documentation and the network it builds (diffusers 0.42); a setting that is not
 in a file has the class's default. One that we cannot say is an error that names it, never left out.
@@ -6,16 +6,12 @@ in a file has the class's default. One that we cannot say is an error that names
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from unnoise.errors import UserError, unknown
-from unnoise.formats.files import Shape
-from unnoise.nn.unet import Residual, UNet, check, heads
+from unnoise.nn.blocks import heads
+from unnoise.nn.unet import check
 from unnoise.settings import UNetConfig
 
 DEFAULTS: dict[str, Any] = {  # of the class
@@ -86,30 +82,30 @@ def from_config(given: Mapping[str, Any], where: str) -> UNetConfig:
     data = DEFAULTS | said
     for key, values in UNDERSTOOD.items():
         if not any(data[key] == value and isinstance(data[key], bool) == isinstance(value, bool) for value in values):
-            raise _not_ours(where, key, data[key], " or ".join(map(repr, values)))
-    channels = tuple(_list_of_whole(data, "block_out_channels", where, most=WIDTH, length=LEVELS))
+            raise not_ours(where, key, data[key], " or ".join(map(repr, values)))
+    channels = tuple(list_of_whole(data, "block_out_channels", where, most=WIDTH, length=LEVELS))
     attention, residual = _levels(data, len(channels), where)
-    groups = _whole(data, "norm_num_groups", where, most=WIDTH)
+    groups = whole(data, "norm_num_groups", where, most=WIDTH)
     _check_rest(data, channels, groups, where)
-    rows = 0 if data["num_class_embeds"] is None else _whole(data, "num_class_embeds", where, most=2**31)
+    rows = 0 if data["num_class_embeds"] is None else whole(data, "num_class_embeds", where, most=2**31)
     config = UNetConfig(
-        size=_size(data, where),
-        in_channels=_whole(data, "in_channels", where, most=WIDTH),
-        out_channels=_whole(data, "out_channels", where, most=WIDTH),
+        size=size(data, where),
+        in_channels=whole(data, "in_channels", where, most=WIDTH),
+        out_channels=whole(data, "out_channels", where, most=WIDTH),
         channels=channels,
-        blocks=_whole(data, "layers_per_block", where, most=LAYERS),
+        blocks=whole(data, "layers_per_block", where, most=LAYERS),
         attention=attention,
         middle_attention=data["add_attention"],
         heads=None,
-        head_width=None if data["attention_head_dim"] is None else _whole(data, "attention_head_dim", where, WIDTH),
-        dropout=_real(data, "dropout", where),
+        head_width=None if data["attention_head_dim"] is None else whole(data, "attention_head_dim", where, WIDTH),
+        dropout=real(data, "dropout", where),
         groups=groups,
-        norm_eps=_real(data, "norm_eps", where),
+        norm_eps=real(data, "norm_eps", where),
         scale_shift=data["resnet_time_scale_shift"] == "scale_shift",
         residual_resampling=residual,
         asymmetric_padding=data["downsample_padding"] == 0,
         cosine_first=data["flip_sin_to_cos"],
-        frequency_shift=_real(data, "freq_shift", where),
+        frequency_shift=real(data, "freq_shift", where),
         classes=rows,
         null_class=False,
     )
@@ -127,12 +123,12 @@ def _levels(data: Mapping[str, Any], levels: int, where: str) -> tuple[tuple[boo
     for key, kinds, step in (("down_block_types", DOWN, "downsample_type"), ("up_block_types", UP, "upsample_type")):
         names = data[key]
         if not isinstance(names, list | tuple) or len(names) != levels:
-            raise _not_ours(where, key, names, f"a kind of block for each of the {levels} block_out_channels")
+            raise not_ours(where, key, names, f"a kind of block for each of the {levels} block_out_channels")
         attends[key] = []
         for place, name in enumerate(names):
             kind = kinds.get(str(name).removeprefix("UNetRes"))  # the prefix of diffusers before 0.3
             if kind is None:
-                raise _not_ours(where, key, name, " or ".join(kinds))
+                raise not_ours(where, key, name, " or ".join(kinds))
             attends[key].append(kind[0])
             if place < levels - 1:  # the last on either way has no step
                 residual = data[step] == "resnet" if kind[1] is None else kind[1]
@@ -154,7 +150,7 @@ def _levels(data: Mapping[str, Any], levels: int, where: str) -> tuple[tuple[boo
 def _check_rest(data: Mapping[str, Any], channels: tuple[int, ...], groups: int, where: str) -> None:
     """Settings that must follow from others."""
     if data["time_embedding_dim"] not in (None, 4 * channels[0]):
-        raise _not_ours(where, "time_embedding_dim", data["time_embedding_dim"], f"null or {4 * channels[0]}")
+        raise not_ours(where, "time_embedding_dim", data["time_embedding_dim"], f"null or {4 * channels[0]}")
     middle = data["attn_norm_num_groups"]
     if data["add_attention"] and middle is None and data["resnet_time_scale_shift"] == "scale_shift":
         raise UserError(
@@ -162,40 +158,40 @@ def _check_rest(data: Mapping[str, Any], channels: tuple[int, ...], groups: int,
             f"middle attention without a norm: only {groups}, the norm_num_groups, is understood"
         )
     if data["add_attention"] and middle not in (None, groups):
-        raise _not_ours(where, "attn_norm_num_groups", middle, f"{groups}, the norm_num_groups,")
+        raise not_ours(where, "attn_norm_num_groups", middle, f"{groups}, the norm_num_groups,")
 
 
-def _size(data: Mapping[str, Any], where: str) -> int:
+def size(data: Mapping[str, Any], where: str) -> int:
     size = data["sample_size"]
     if size is None:
         raise UserError(f"{where}: sample_size is not there, so nobody knows what size to draw: add it, in pixels")
     if isinstance(size, list | tuple) and len(set(map(str, size))) == 1:
-        return _whole({"sample_size": size[0]}, "sample_size", where, most=WIDTH)
-    return _whole(data, "sample_size", where, most=WIDTH)
+        return whole({"sample_size": size[0]}, "sample_size", where, most=WIDTH)
+    return whole(data, "sample_size", where, most=WIDTH)
 
 
-def _whole(data: Mapping[str, Any], key: str, where: str, most: int) -> int:
+def whole(data: Mapping[str, Any], key: str, where: str, most: int) -> int:
     value = data[key]
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise _not_ours(where, key, value, f"a whole number from 1 to {most:,}")
+        raise not_ours(where, key, value, f"a whole number from 1 to {most:,}")
     return value
 
 
-def _list_of_whole(data: Mapping[str, Any], key: str, where: str, *, most: int, length: int) -> list[int]:
+def list_of_whole(data: Mapping[str, Any], key: str, where: str, *, most: int, length: int) -> list[int]:
     values = data[key]
     if not isinstance(values, list | tuple) or not 1 <= len(values) <= length:
-        raise _not_ours(where, key, values, f"a list of 1 to {length} whole numbers")
-    return [_whole({key: value}, key, where, most) for value in values]
+        raise not_ours(where, key, values, f"a list of 1 to {length} whole numbers")
+    return [whole({key: value}, key, where, most) for value in values]
 
 
-def _real(data: Mapping[str, Any], key: str, where: str) -> float:
+def real(data: Mapping[str, Any], key: str, where: str) -> float:
     value = data[key]
     if not isinstance(value, int | float) or isinstance(value, bool):
-        raise _not_ours(where, key, value, "a number")
+        raise not_ours(where, key, value, "a number")
     return float(value)
 
 
-def _not_ours(where: str, key: str, value: object, understood: str) -> UserError:
+def not_ours(where: str, key: str, value: object, understood: str) -> UserError:
     shown = repr(value)
     return UserError(f"{where}: {key} is {shown[:80]}: only {understood} is understood")
 
@@ -250,71 +246,3 @@ def _head_width(config: UNetConfig) -> int | None:
             f"{', '.join(map(str, sorted(widths)))} wide here: this network cannot be said in its settings"
         )
     return widths.pop()
-
-
-# --- tensors ---
-
-RENAMED = (  # ours, theirs
-    (r"\.blocks\.(\d+)\.resnet\.", r".resnets.\1."),
-    (r"\.blocks\.(\d+)\.attention\.out\.", r".attentions.\1.to_out.0."),
-    (r"\.blocks\.(\d+)\.attention\.", r".attentions.\1."),
-    (r"^down_blocks\.(\d+)\.step\.", r"down_blocks.\1.downsamplers.0."),
-    (r"^up_blocks\.(\d+)\.step\.", r"up_blocks.\1.upsamplers.0."),
-)
-OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention in diffusers before 0.15
-
-
-def theirs(name: str) -> str:
-    """Their name of a tensor, or of a module's (with a dot behind it), that they have as we do."""
-    for pattern, replacement in RENAMED:
-        name = re.sub(pattern, replacement, name)
-    return name
-
-
-def modern(name: str) -> str:
-    """The name that a tensor of an old file has today."""
-    module, _, leaf = name.rpartition(".")
-    parent, _, layer = module.rpartition(".")
-    return f"{parent}.{OLD[layer]}.{leaf}" if ".attentions." in f".{parent}" and layer in OLD else name
-
-
-def pieces(net: UNet) -> dict[str, dict[str, Shape]]:
-    """For each of our tensors, the tensors of theirs that stand in it one below the other, with their shapes.
-
-    They keep queries, keys and values apart, and each block's map of the time; we have one matrix for all of them.
-    """
-    blocks = [theirs(f"{name}.") for name, module in net.named_modules() if isinstance(module, Residual)]
-    shares = [share for share in net.shares if share]
-    table: dict[str, dict[str, Shape]] = {}
-    for name, tensor in net.state_dict().items():
-        rest = tuple(tensor.shape[1:])
-        module, _, leaf = name.rpartition(".")
-        if module == "tell":
-            table[name] = {f"{b}time_emb_proj.{leaf}": (n, *rest) for b, n in zip(blocks, shares, strict=True)}
-        elif module.endswith(".qkv"):
-            parent = theirs(f"{module.removesuffix('qkv')}")
-            table[name] = {f"{parent}{to}.{leaf}": (len(tensor) // 3, *rest) for to in ("to_q", "to_k", "to_v")}
-        else:
-            table[name] = {theirs(name): tuple(tensor.shape)}
-    return table
-
-
-def pieces_of(config: UNetConfig) -> dict[str, dict[str, Shape]]:
-    """The same, of a network that is not built: nothing is allocated."""
-    with torch.device("meta"):
-        return pieces(UNet(config))
-
-
-def join(table: Mapping[str, Mapping[str, Shape]], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors of theirs."""
-    return {name: torch.cat([state[part] for part in parts]) for name, parts in table.items()}
-
-
-def split(table: Mapping[str, Mapping[str, Shape]], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their tensors of ours, in float32, none sharing memory with another."""
-    apart: dict[str, Tensor] = {}
-    for name, parts in table.items():
-        whole = state[name].detach().to("cpu", torch.float32)
-        rows = torch.split(whole, [shape[0] for shape in parts.values()])
-        apart |= {part: row.clone(memory_format=torch.contiguous_format) for part, row in zip(parts, rows, strict=True)}
-    return apart

@@ -1,0 +1,299 @@
+"""transformers' folders of CLIP's text tower and of its tokenizer, read and written without transformers.
+
+    config.json, model.safetensors                 CLIPTextModel, or CLIPTextModelWithProjection
+    tokenizer.json, or vocab.json and merges.txt   byte-level byte pairs, a word's end marked by </w>
+    tokenizer_config.json                          what a text is padded with
+
+Laws (tests/test_clip.py): what transformers computes with these weights, to 1e-5, with old and new names of tensors;
+what it makes of these texts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unnoise.conditions import Cond
+from unnoise.errors import UserError, unknown
+from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
+from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
+from unnoise.words import library
+
+CONFIG, WEIGHTS = "config.json", "model"
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+VERSION = "5.23.0"  # of transformers, whose defaults these are
+
+DEFAULTS: dict[str, Any] = {  # of CLIPTextConfig
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "projection_dim": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+    "eos_token_id": 49407,
+}
+WITHOUT_EFFECT = {
+    *("architectures", "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "dropout", "dtype", "id2label"),
+    *("gradient_checkpointing", "initializer_factor", "initializer_range", "is_encoder_decoder", "label2id"),
+    *("model_type", "output_attentions", "output_hidden_states", "pad_token_id", "problem_type", "return_dict"),
+    *("torch_dtype", "transformers_version"),
+}
+
+
+# --- the tower ---
+
+
+def read(folder: Path) -> ClipText:
+    """The tower of a folder, in float32. Raises UserError that names a setting or tensors that are not understood."""
+    given = read_json(folder / CONFIG)
+    config = from_config(given, str(folder / CONFIG))
+    found = weights(folder, WEIGHTS)
+    if found is None:
+        raise UserError(
+            f"{folder} has no {WEIGHTS}.safetensors: copy the whole folder; a pytorch_model.bin is a pickle, which can "
+            "run code, and is not opened"
+        )
+    with torch.device("meta"):
+        net = ClipText(config)
+    table = pieces(net)
+    wanted = {name: shape for parts in table.values() for name, shape in parts.items()}
+    heads = found.without(("position_ids",))  # numbers from 0 on, which old files hold
+    problem = what_is_wrong({_plain(name): shape for name, shape in heads.shapes().items()}, wanted)
+    if problem:
+        raise UserError(f"{folder}: config and weights are not of one text tower: {problem}")
+    state = {_plain(name): tensor for name, tensor in heads.load().items()}
+    net.load_state_dict(
+        {name: torch.cat([state.pop(part) for part in parts]) for name, parts in table.items()}, assign=True
+    )
+    return net.eval().requires_grad_(False)
+
+
+def from_config(given: Mapping[str, Any], where: str) -> ClipConfig:
+    """Our settings of their config.json. Raises UserError for what we cannot say."""
+    if given.get("model_type", "clip_text_model") != "clip_text_model":
+        raise UserError(f"{where} is the configuration of a {given['model_type']}; clip_text_model is understood")
+    for key in given:
+        if key not in DEFAULTS and key not in WITHOUT_EFFECT and not key.startswith("_"):
+            raise UserError(f"{where}: {unknown('setting of CLIPTextModel', key, DEFAULTS)}")
+    data = DEFAULTS | {key: value for key, value in given.items() if key in DEFAULTS}
+    for key, value in data.items():
+        if key in ("hidden_act", "layer_norm_eps"):
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{where}: {key} is {value!r}: only a whole number from 1 is understood")
+    if data["hidden_act"] not in ACTIVATIONS:
+        raise UserError(f"{where}: {unknown('hidden_act', data['hidden_act'], ACTIVATIONS)}")
+    kinds = given.get("architectures") or ["CLIPTextModel"]
+    return ClipConfig(
+        vocabulary=data["vocab_size"],
+        length=data["max_position_embeddings"],
+        width=data["hidden_size"],
+        hidden=data["intermediate_size"],
+        depth=data["num_hidden_layers"],
+        heads=data["num_attention_heads"],
+        activation=data["hidden_act"],
+        eps=float(data["layer_norm_eps"]),
+        end=data["eos_token_id"],
+        largest_ends=data["eos_token_id"] == 2,  # files before transformers 4.31, whose end is the largest token
+        projection=data["projection_dim"] if "WithProjection" in kinds[0] else 0,
+    )
+
+
+def write(folder: Path, net: ClipText) -> None:
+    """A folder that CLIPTextModel, or CLIPTextModelWithProjection, loads; the names with the prefix of old and new."""
+    config = net.config
+    kind = "CLIPTextModelWithProjection" if config.projection else "CLIPTextModel"
+    said = {"architectures": [kind], "model_type": "clip_text_model", "transformers_version": VERSION} | {
+        "vocab_size": config.vocabulary,
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden,
+        "projection_dim": config.projection or config.width,
+        "num_hidden_layers": config.depth,
+        "num_attention_heads": config.heads,
+        "max_position_embeddings": config.length,
+        "hidden_act": config.activation,
+        "layer_norm_eps": config.eps,
+        "bos_token_id": 0 if config.largest_ends else config.end - 1,
+        "eos_token_id": 2 if config.largest_ends else config.end,
+        "pad_token_id": 1,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    state: dict[str, Tensor] = {}
+    ours = net.state_dict()
+    for name, parts in pieces(net).items():
+        rows = ours[name].detach().to("cpu", torch.float32).split([shape[0] for shape in parts.values()])
+        for part, row in zip(parts, rows, strict=True):
+            prefix = "" if part.startswith("text_projection") else "text_model."
+            state[prefix + part] = row.clone()
+    save_file(state, folder / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+
+
+RENAMED = (  # ours, theirs
+    ("table.", "embeddings.token_embedding."),
+    ("positions.", "embeddings.position_embedding."),
+    ("blocks.", "encoder.layers."),
+    ("projection.", "text_projection."),
+    (".norm1.", ".layer_norm1."),
+    (".norm2.", ".layer_norm2."),
+    (".out.", ".self_attn.out_proj."),
+    (".linear_in.", ".mlp.fc1."),
+    (".linear_out.", ".mlp.fc2."),
+)
+
+
+def pieces(net: ClipText) -> dict[str, dict[str, Shape]]:
+    """For each of our tensors theirs, without their prefix, one below the other, with their shapes."""
+    table: dict[str, dict[str, Shape]] = {}
+    for name, tensor in net.state_dict().items():
+        their, shape = name, tuple(tensor.shape)
+        if name.startswith("norm."):
+            their = f"final_layer_{name}"
+        for ours, theirs in RENAMED:
+            at_start = not ours.startswith(".")
+            if their.startswith(ours) if at_start else ours in their:
+                their = their.replace(ours, theirs, 1)
+        if ".qkv." in their:
+            third = (shape[0] // 3, *shape[1:])
+            table[name] = {their.replace(".qkv.", f".self_attn.{to}_proj."): third for to in "qkv"}
+        else:
+            table[name] = {their: shape}
+    return table
+
+
+def _plain(name: str) -> str:
+    return name.removeprefix("text_model.")
+
+
+# --- the tokenizer ---
+
+
+class ClipTokenizer:
+    """Texts to tokens (B, length) int64: begin, the text's, end, then padding; what is too long is cut before the end.
+
+    `library_tokenizer` is the `tokenizers` library's, without begin, end, padding and cutting, which are ours.
+    """
+
+    def __init__(self, library_tokenizer: Any, *, length: int, pad: str) -> None:
+        self._library = library_tokenizer
+        self.length = length
+        self.begin, self.end, self.pad = (self._id(token) for token in (BEGIN, END, pad))
+
+    @classmethod
+    def load(cls, folder: Path, length: int) -> ClipTokenizer:
+        """The tokenizer of a folder, for texts of this length. Raises UserError that names what is wrong with it."""
+        whole, pad = folder / "tokenizer.json", _pad(folder)
+        try:
+            if whole.is_file():
+                made = library().Tokenizer.from_str(whole.read_text(encoding="utf-8"))
+                made.no_padding()
+                made.no_truncation()
+            else:
+                made = _of_merges(folder, pad)
+        except UserError:
+            raise
+        except Exception as problem:  # the library raises bare Exceptions
+            raise UserError(f"{folder} holds no tokenizer that can be used: {problem}") from None
+        return cls(made, length=length, pad=pad)
+
+    def read(self, texts: Sequence[str]) -> Tensor:
+        """A row a text."""
+        tokens = torch.full((len(texts), self.length), self.pad, dtype=torch.int64)
+        for row, ids in enumerate(self._ids(texts)):
+            said = torch.tensor([self.begin, *ids[: self.length - 2], self.end])
+            tokens[row, : len(said)] = said
+        return tokens
+
+    def surplus(self, text: str) -> str:
+        """What of a text is too long to be read: its end, or nothing."""
+        ids = self._ids([text])[0][self.length - 2 :]
+        words = "".join(self._library.id_to_token(i) for i in ids)
+        return words.replace("</w>", " ").strip()
+
+    def save(self, folder: Path) -> None:
+        """tokenizer.json and tokenizer_config.json."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tokenizer.json").write_text(self._library.to_str(), encoding="utf-8")
+        said = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length, "unk_token": END}
+        said |= {"bos_token": BEGIN, "eos_token": END, "pad_token": self._library.id_to_token(self.pad)}
+        (folder / "tokenizer_config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [list(found.ids) for found in self._library.encode_batch(list(texts), add_special_tokens=False)]
+
+    def _id(self, token: str) -> int:
+        found = self._library.token_to_id(token)
+        if found is None:
+            raise UserError(f"the tokenizer has no {token}: it is not one of CLIP's")
+        return int(found)
+
+
+def _of_merges(folder: Path, pad: str) -> Any:
+    """The tokenizer of vocab.json and merges.txt, as CLIP's own code reads texts; `pad` is a token of its own there."""
+    lib = library()
+    for name in ("vocab.json", "merges.txt"):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has neither tokenizer.json nor {name}: copy the whole folder")
+    vocabulary = read_json(folder / "vocab.json")
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    model = lib.models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>", continuing_subword_prefix="")
+    made = lib.Tokenizer(model)
+    normal, pre = lib.normalizers, lib.pre_tokenizers
+    made.normalizer = normal.Sequence([normal.NFC(), normal.Replace(lib.Regex(r"\s+"), " "), normal.Lowercase()])
+    words = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
+    made.pre_tokenizer = pre.Sequence(
+        [pre.Split(lib.Regex(words), behavior="removed", invert=True), pre.ByteLevel(add_prefix_space=False)]
+    )
+    made.add_special_tokens([BEGIN, END, pad])
+    return made
+
+
+def _pad(folder: Path) -> str:
+    """What texts are padded with: Stable Diffusion 1 says the end's token, 2 an exclamation mark."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        said = read_json(folder / name).get("pad_token") if (folder / name).is_file() else None
+        if isinstance(said, dict):  # with what may stand beside it
+            said = said.get("content")
+        if isinstance(said, str):
+            return said
+    return END
+
+
+# --- both ---
+
+
+class ClipWords:
+    """What reads captions beside a network: a tokenizer and a tower, whose last `skip` blocks are left out."""
+
+    def __init__(self, tokenizer: ClipTokenizer, tower: ClipText, *, skip: int = 0) -> None:
+        self.tokenizer, self.tower, self.skip = tokenizer, tower, skip
+
+    @torch.no_grad()
+    def read(self, captions: Sequence[str]) -> Cond:
+        """Words, a row a caption; all of them count, the padding too, as the networks were trained."""
+        return Cond(words=self.tower(self.tokenizer.read(captions), skip=self.skip).words)
+
+    def surplus(self, caption: str) -> str:
+        return self.tokenizer.surplus(caption)
+
+
+def read_words(text_encoder: Path, tokenizer: Path) -> ClipWords:
+    """What reads captions, of a pipeline's two folders. Raises UserError that names what is wrong with which file."""
+    tower = read(text_encoder)
+    read_by = ClipTokenizer.load(tokenizer, tower.config.length)
+    if not tower.config.largest_ends and read_by.end != tower.config.end:
+        raise UserError(
+            f"{tokenizer} ends texts with token {read_by.end}, {text_encoder} reads their vector at "
+            f"{tower.config.end}: they are not of one model"
+        )
+    return ClipWords(read_by, tower)

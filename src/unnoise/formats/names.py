@@ -1,0 +1,124 @@
+"""diffusers' names of tensors, and ours: one table a network, both ways.
+
+They keep queries, keys and values apart, and each block's map of the time; we have one matrix for those that read the
+same. They may hold a map of each pixel as a 1x1 convolution; we hold it as a linear map.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unnoise.formats.files import Shape
+from unnoise.nn.blocks import Residual
+from unnoise.nn.unet import UNet
+from unnoise.nn.way_down import WayDown
+from unnoise.settings import UNetConfig
+
+
+class Pieces(NamedTuple):
+    """A tensor of ours: its shape, and theirs that stand in it one below the other, with their shapes."""
+
+    shape: Shape
+    parts: dict[str, Shape]
+
+
+Table = Mapping[str, Pieces]
+
+RENAMED = (  # ours, theirs
+    (r"\.blocks\.(\d+)\.attention\.blocks\.(\d+)\.", r".attentions.\1.transformer_blocks.\2."),
+    (r"\.self_attention\.out\.", ".attn1.to_out.0."),
+    (r"\.self_attention\.", ".attn1."),
+    (r"\.cross_attention\.out\.", ".attn2.to_out.0."),
+    (r"\.cross_attention\.q\.", ".attn2.to_q."),
+    (r"\.cross_attention\.", ".attn2."),
+    (r"\.feed_forward\.linear_in\.", ".ff.net.0.proj."),
+    (r"\.feed_forward\.linear_out\.", ".ff.net.2."),
+    (r"\.blocks\.(\d+)\.resnet\.", r".resnets.\1."),
+    (r"\.blocks\.(\d+)\.attention\.out\.", r".attentions.\1.to_out.0."),
+    (r"\.blocks\.(\d+)\.attention\.", r".attentions.\1."),
+    (r"^down_blocks\.(\d+)\.step\.", r"down_blocks.\1.downsamplers.0."),
+    (r"^up_blocks\.(\d+)\.step\.", r"up_blocks.\1.upsamplers.0."),
+    (r"^value_embedding\.networks\.0\.", "class_embedding."),
+    (r"^hint\.", "controlnet_cond_embedding."),
+    (r"^zero_convs\.", "controlnet_down_blocks."),
+    (r"^zero_middle\.", "controlnet_mid_block."),
+)
+OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention in diffusers before 0.15
+SHARED = {"qkv": ("to_q", "to_k", "to_v"), "kv": ("to_k", "to_v")}  # a matrix of ours: theirs
+
+
+def theirs(name: str, *, vector: str = "class_embedding") -> str:
+    """Their name of a tensor, or of a module's (with a dot behind it), that they have as we do.
+
+    `vector` is what they call the network of a vector.
+    """
+    for pattern, replacement in (*RENAMED, (r"^vector_embedding\.", f"{vector}.")):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def modern(name: str) -> str:
+    """The name that a tensor of an old file has today."""
+    module, _, leaf = name.rpartition(".")
+    parent, _, layer = module.rpartition(".")
+    return f"{parent}.{OLD[layer]}.{leaf}" if ".attentions." in f".{parent}" and layer in OLD else name
+
+
+def pieces(net: WayDown) -> dict[str, Pieces]:
+    """What each of our tensors is made of."""
+    config = net.config
+    vector = "add_embedding" if config.value_width else "class_embedding"
+    blocks = [theirs(f"{name}.") for name, module in net.named_modules() if isinstance(module, Residual)]
+    shares = [share for share in net.shares if share]
+    table: dict[str, Pieces] = {}
+    for name, tensor in net.state_dict().items():
+        shape, rest = tuple(tensor.shape), tuple(tensor.shape[1:])
+        module, _, leaf = name.rpartition(".")
+        parent, _, layer = module.rpartition(".")
+        if module == "tell":
+            parts = {f"{b}time_emb_proj.{leaf}": (n, *rest) for b, n in zip(blocks, shares, strict=True)}
+        elif layer in SHARED:
+            tos = SHARED[layer]
+            parts = {f"{theirs(f'{parent}.')}{to}.{leaf}": (len(tensor) // len(tos), *rest) for to in tos}
+        elif layer in ("proj_in", "proj_out") and leaf == "weight" and not config.linear_projection:
+            parts = {theirs(name): (*shape, 1, 1)}
+        else:
+            parts = {theirs(name, vector=vector): shape}
+        table[name] = Pieces(shape, parts)
+    return table
+
+
+def pieces_of(config: UNetConfig) -> dict[str, Pieces]:
+    """The same, of a network that is not built: nothing is allocated."""
+    with torch.device("meta"):
+        return pieces(UNet(config))
+
+
+def wanted(table: Table) -> dict[str, Shape]:
+    """All of their tensors."""
+    return {name: shape for each in table.values() for name, shape in each.parts.items()}
+
+
+def join(table: Table, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our tensors of theirs, which are taken out of `state`: a large network is in memory once."""
+    joined = {}
+    for name, (shape, parts) in table.items():
+        found = [state.pop(part) for part in parts]
+        joined[name] = (found[0] if len(found) == 1 else torch.cat(found)).reshape(shape)
+    return joined
+
+
+def split(table: Table, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their tensors of ours, in float32, none sharing memory with another."""
+    apart: dict[str, Tensor] = {}
+    for name, (_, parts) in table.items():
+        whole = state[name].detach().to("cpu", torch.float32)
+        rows = torch.split(whole, [shape[0] for shape in parts.values()])
+        for (part, shape), row in zip(parts.items(), rows, strict=True):
+            apart[part] = row.clone(memory_format=torch.contiguous_format).reshape(shape)
+    return apart
