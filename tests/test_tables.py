@@ -121,14 +121,14 @@ def test_what_to_take_for_a_budget() -> None:
 
 
 def test_the_ways_of_the_guidance_table() -> None:
-    ways = guidance_ways(Request(steps=7, guidance=9.0), scales=(1, 2.5), classifier="guide")
+    ways = guidance_ways(Request(steps=7, guidance=9.0), scales=(1, 2.5), classifier="guide", classifier_scales=(1, 9))
     found = [(w.row, w.column, w.request.guidance, w.request.classifier, w.request.classifier_scale) for w in ways]
     assert found == [
         ("classifier-free", "1", 1, "", 1.0), ("classifier-free", "2.5", 2.5, "", 1.0),
-        ("classifier", "1", 0, "guide", 1), ("classifier", "2.5", 0, "guide", 2.5),
+        ("classifier", "1", 0, "guide", 1), ("classifier", "9", 0, "guide", 9),
     ]  # fmt: skip
     assert {w.request.steps for w in ways} == {7}
-    assert len(guidance_ways(Request(), scales=(1,))) == 1
+    assert len(guidance_ways(Request(), scales=(1,), classifier_scales=(1,))) == 1  # none without a classifier
 
 
 def test_further_judges_see_every_picture_and_where_it_stands(folder: Path) -> None:
@@ -153,13 +153,12 @@ def test_the_table_of_guidance_from_the_command_line(folder: Path, capsys: pytes
     (folder / "guide").mkdir()
     card = NoisyClassifierCard(NET, Process(schedule="cosine"), data.open(TOY).classes)
     noisy.write(folder / "guide", EncoderClassifier(NET).state_dict(), card)
-    words = (
-        "table guidance model --scales 3,1 --classifier guide --steps 2 --count 20 --features judge --real 60 --json"
-    )
+    words = "table guidance model --scales 3,1 --classifier guide --classifier-scales 9,1 --steps 2 --count 20"
+    words += " --features judge --real 60 --json"
     assert main([*words.split(), "--out", "guided", "--shown", "4"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [(c["row"], c["column"]) for c in document["cells"]] == [
-        ("classifier-free", "1"), ("classifier-free", "3"), ("classifier", "1"), ("classifier", "3")
+        ("classifier-free", "1"), ("classifier-free", "3"), ("classifier", "1"), ("classifier", "9")
     ]  # fmt: skip
     assert [m["id"] for m in document["cells"][0]["metrics"]] == ["frechet", "precision", "recall", "accuracy"]
     assert document["cells"][3]["request"]["classifier"] == "guide"

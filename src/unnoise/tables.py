@@ -74,14 +74,19 @@ def sampler_ways(how: Request, *, samplers: Sequence[str], steps: Sequence[int])
     ]
 
 
-def guidance_ways(how: Request, *, scales: Sequence[float], classifier: str = "") -> list[Way]:
-    """Classifier-free guidance at each scale; and with a classifier the untold model guided by it, at the same scales.
+def guidance_ways(
+    how: Request, *, scales: Sequence[float], classifier: str = "", classifier_scales: Sequence[float] = ()
+) -> list[Way]:
+    """Classifier-free guidance at each scale; and with a classifier the untold model guided by it alone.
 
-    Where both are exact they are the same, scale by scale. A classifier's scale 1 is Bayes' rule.
+    Where both are exact they are the same, scale by scale: a classifier's scale 1 is Bayes' rule. One that is learned
+    is less sure than it should be, and takes larger ones.
     """
     ways = [Way("classifier-free", f"{scale:g}", replace(how, guidance=scale)) for scale in scales]
     base = replace(how, guidance=0.0, classifier=classifier)
-    by_classifier = [Way("classifier", f"{scale:g}", replace(base, classifier_scale=scale)) for scale in scales]
+    by_classifier = [
+        Way("classifier", f"{scale:g}", replace(base, classifier_scale=scale)) for scale in classifier_scales
+    ]
     return ways + (by_classifier if classifier else [])
 
 

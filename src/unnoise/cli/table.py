@@ -144,8 +144,11 @@ def guidance(
     *,
     scales: Annotated[str, option("strengths, with commas between; 1 is no guidance")] = "1,1.5,2,3,5,8",
     classifier: Annotated[
-        Path | None, option("a noisy classifier: the model told nothing, guided by it alone, at the same scales too")
+        Path | None, option("a noisy classifier: the model told nothing, and guided by it alone, too")
     ] = None,
+    classifier_scales: Annotated[
+        str, option("its strengths, with commas between; 0 is no guidance")
+    ] = "1,2,5,15,30,60",
     steps: Annotated[int, option("steps from noise to picture", validator=within(1, 100_000, "steps"))] = 20,
     data: DATA = None,
     out: OUT = Path("table-guidance"),
@@ -161,21 +164,23 @@ def guidance(
     """
     existing(model, "model")
     with asking():
-        strengths = scales_of(scales)
+        strengths, strengths_of_classifier = scales_of(scales), scales_of(classifier_scales, "--classifier-scales")
         if classifier is not None:
             existing(classifier, "classifier")
         writable(out, "the table")
     from unnoise.tables import guidance_ways
 
     ask, how = settings({**asked, "count": count, "steps": steps}, GUIDED)
-    ways = guidance_ways(how, scales=strengths, classifier=str(classifier or ""))
+    ways = guidance_ways(
+        how, scales=strengths, classifier=str(classifier or ""), classifier_scales=strengths_of_classifier
+    )
     results = run(model, data, ask, ways, shown)
     others = [entry["id"] for entry in results[0].report["metrics"] if entry["id"] not in GUIDED]
     names = [*(name for name in GUIDED if results[0].figure(name) is not None), *others]
     head = ("guidance", "scale", *(TITLES.get(name, name) for name in names), "calls")
     rows = [(r.way.row, r.way.column, *(figure(r, name) for name in names), f"{r.calls}") for r in results]
     words = [guided_words(results, ask)]
-    keep(out, results, head, rows, words, blocks={(r.way.column, r.way.row): r.pictures for r in results})
+    keep(out, results, head, rows, words, blocks=by_scale(results))
     guided_curves(out / "plot.png", results)
     answer({"model": str(model), **as_document(results)}, out, head, rows, words, markdown=markdown, json=json)
 
@@ -370,14 +375,14 @@ def numbers(text: str, what: str) -> list[int]:
     return found
 
 
-def scales_of(text: str) -> list[float]:
+def scales_of(text: str, what: str = "--scales") -> list[float]:
     """`1,1.5,2` as strengths of guidance, rising."""
     try:
         found = [float(part) for part in parse_names(text)]
     except ValueError:
         found = []
     if not found or not all(0 <= scale <= 1000 for scale in found):
-        raise UsageError(f"--scales: {text!r} are no strengths of guidance. Write for example --scales 1,1.5,2,3,5")
+        raise UsageError(f"{what}: {text!r} are no strengths of guidance. Write for example {what} 1,1.5,2,3,5")
     return sorted(set(found))
 
 
@@ -504,6 +509,12 @@ def write_tables(
 def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def by_scale(results: Sequence[Result]) -> dict[tuple[str, str], Any]:
+    """The cells of the sheet: a line a scale, from the smallest on, a column a guide."""
+    ordered = sorted(results, key=lambda r: float(r.way.column))
+    return {(r.way.column, r.way.row): r.pictures for r in ordered}
 
 
 def guided_words(results: Sequence[Result], ask: EvaluateConfig) -> str:
