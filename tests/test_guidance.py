@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.conditions import NOTHING, Cond
+from unnoise.data import Batch
 from unnoise.denoiser import EPSILON, SAMPLE, VELOCITY, Denoiser, Diffusion, Estimate, Prediction, edm
 from unnoise.guidance import (
     autoguidance,
@@ -22,9 +23,12 @@ from unnoise.guidance import (
     within,
 )
 from unnoise.noise import normal
+from unnoise.recipes.diffusion import no_pictures_yet, objective
 from unnoise.samplers import State, ddim, ddpm, heun, large, last, learned, small, walk
 from unnoise.samplers.times import even, karras
 from unnoise.schedules import EDM, Cosine, Flow, LinearBeta, Schedule, posterior
+from unnoise.settings import Process, TrainConfig, UNetConfig
+from unnoise.training.loop import Rows
 from worlds import Gaussian, Mixture
 
 T = torch.tensor(0.4, dtype=torch.float64)
@@ -501,3 +505,40 @@ def test_each_sample_has_its_own_threshold() -> None:
     out = dynamic_threshold(constant(value), 0.9)(value, T).mean
     assert torch.equal(out[1], value[1])
     assert not torch.equal(out[0], value[0])
+
+
+# --- what guidance asks of training ---
+
+
+def labels_told(dropout: float, batches: int = 10, count: int = 1000) -> Tensor:
+    """The labels that a training tells the network, a row a batch: all pictures are of class 2 of 5."""
+    seen: list[Tensor] = []
+
+    class Spy(nn.Module):
+        def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
+            assert cond.label is not None
+            seen.append(cond.label)
+            return x
+
+    config = TrainConfig(net=UNetConfig(classes=5), process=Process(label_dropout=dropout))
+    goal = objective(Diffusion(Spy(), LinearBeta()), config, no_pictures_yet(config))
+    for first in range(0, batches * count, count):
+        rows = Rows(0, tuple(range(first, first + count)), count)
+        goal(Batch(torch.zeros(count, 1, 2, 2), torch.full((count,), 2), None, rows.places), rows)
+    return torch.stack(seen)
+
+
+def test_labels_are_dropped_a_row_each() -> None:
+    """At their rate within three standard deviations, over 10,000 rows; into the null row, 5; not a batch at once."""
+    found = labels_told(0.1)
+    assert set(found.flatten().tolist()) == {2, 5}
+    dropped = (found == 5).double()
+    assert abs(dropped.mean().item() - 0.1) < 3 * (0.1 * 0.9 / found.numel()) ** 0.5
+    each = dropped.mean(1)  # of a batch: binomial, of standard deviation 0.0095
+    assert 0.002 < each.std() < 0.025
+    again = labels_told(0.1, batches=1)
+    assert torch.equal(again[0], found[0])  # and the lot belongs to the sample
+
+
+def test_no_label_is_dropped_where_none_is_to_be() -> None:
+    assert set(labels_told(0.0, batches=1).flatten().tolist()) == {2}
