@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -229,3 +232,116 @@ def test_a_strip_shows_what_the_model_thought(folder: Path) -> None:
     assert (last == enlarged).all()
     assert height == 2 * (56 + 3) + 3
     assert width > 9 * (56 + 3)
+
+
+# ------------------------------------------------------------------------------------------------------- prompts
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command: its exit code, what it says, what it warns of."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([*words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def worded(folder: Path) -> Path:
+    """A model with random weights that hears words."""
+    pytest.importorskip("tokenizers")
+    from unnoise.settings import TextConfig
+    from unnoise.words import Tokenizer
+
+    torch.manual_seed(1)
+    config = dataclasses.replace(small(0), text=TextConfig(vocabulary=280, length=8, width=16, depth=1, heads=2))
+    net = nn.build(config)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    card = ModelCard(net=config, process=Process(predicts="x0"), size=(8, 8), channels=1)
+    (folder / "worded").mkdir()
+    words = Tokenizer.learn(["a red bag", "a blue shoe"], vocabulary=280, length=8)
+    write_model(folder / "worded", net.state_dict(), card, words)
+    return folder / "worded"
+
+
+def test_every_prompt_is_drawn_with_every_seed(worded: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    words = ("--prompt", "a red bag", "--prompt", "a blue, old shoe: left")
+    code, out, _ = run("sample", str(worded), "--seeds", "0-1", *words, "--steps", "3", "--out", "told", "--json")
+    assert code == 0
+    names = sorted(path.name for path in Path("told").iterdir())
+    assert names == [
+        "seed-000000-a-blue-old-shoe-left.png", "seed-000000-a-red-bag.png",
+        "seed-000001-a-blue-old-shoe-left.png", "seed-000001-a-red-bag.png",
+    ]  # fmt: skip
+    said = [(entry["seed"], entry["prompt"]) for entry in json.loads(out)["pictures"]]
+    assert said == [(seed, prompt) for prompt in words[1::2] for seed in (0, 1)]
+    assert not np.array_equal(pixels("told/seed-000000-a-red-bag.png"), pixels(f"told/{names[0]}"))
+
+
+def test_a_prompted_picture_is_made_again_from_what_it_says(worded: Path, run: Callable[..., Any]) -> None:
+    words = ("--prompt", "a red bag", "--prompt", "a blue, old shoe: left", "--negative-prompt", "a bag")
+    how = ("--guidance", "2", "--steps", "3", "--batch", "3")
+    assert run("sample", str(worded), "--seeds", "0-1,7:1", *words, *how, "--out", "first")[0] == 0
+    made = sorted(Path("first").iterdir())
+    assert len(made) == 5
+    for path in made:
+        recipe = read_recipe(path)
+        assert recipe is not None
+        assert recipe["request"]["negative_prompt"] == "a bag"
+        code, out, _ = run("info", str(path), "--command")
+        assert code == 0
+        again = shlex.split(out)
+        assert run(*again[1:], "--out", "second")[0] == 0
+        assert np.array_equal(pixels(path), pixels(Path("second") / path.name))
+        with Image.open(path) as picture:
+            lines = picture.info["parameters"].splitlines()
+        assert lines[0] == recipe["prompt"]
+        assert lines[1] == "Negative prompt: a bag"
+
+
+def test_prompts_come_from_a_file_too_and_stand_below_the_grid(worded: Path, run: Callable[..., Any]) -> None:
+    Path("prompts.txt").write_text("a red bag\n\n  a blue shoe \n", encoding="utf-8")
+    ask = ("sample", str(worded), "--prompts", "prompts.txt", "--steps", "2", "--grid", "told.png", "--scale", "12")
+    assert run(*ask, "--seeds", "0-3")[0] == 0
+    with Image.open("told.png") as lines:
+        assert lines.width == 2 * 8 + 4 * (8 * 12 + 2) - 2  # four pictures a line, a line a prompt
+        assert np.asarray(lines)[8 + 96 + 4 : 8 + 96 + 18].min() < 100  # words below the first line
+    assert run(*ask, "--seeds", "0")[0] == 0
+    recipe = read_recipe(Path("told.png"))
+    assert recipe is not None
+    assert recipe["prompts"] == ["a red bag", "a blue shoe"]
+
+
+def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any]) -> None:
+    Path("empty.txt").write_text("\n \n")
+    Path("binary.txt").write_bytes(b"\xff\xfe\x00\x81")
+    cases = [
+        (("--prompts", "empty.txt"), "there is no prompt in it"),
+        (("--prompts", "binary.txt"), "no text file in UTF-8"),
+        (("--prompts", "gone.txt"), "gone.txt"),
+        (("--prompt", "a", "--seeds", "0:3"), "say which by number: 0 to 0"),
+        (("--prompt", "a", "--labels", "bag,shoe"), "at most one label"),
+        (("--prompt", "a", "--labels", "bag"), "takes no label 'bag'"),
+        (("--prompt", "a", "--negative-prompt", "b"), "take --guidance"),
+        (("--prompt", "a", "--control", "gone.png"), "gone.png"),
+    ]
+    for words, why in cases:
+        code, _, err = run("sample", str(worded), *words, "--steps", "2")
+        assert code == 2, words
+        assert why in err
+        assert "Traceback" not in err
+    code, _, err = run("sample", str(worded.parent / "toy"), "--prompt", "a bag", "--steps", "2")
+    assert code == 2
+    assert "hears no words and takes no prompt 'a bag': give it a class, as --label T-shirt/top" in err
+
+
+def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Callable[..., Any]) -> None:
+    code, _, err = run("sample", str(worded), "--prompt", "a red bag with a blue shoe", "--steps", "1")
+    assert code == 0
+    assert "hears only the beginning of 'a red bag with a blue shoe'" in err
+    code, _, err = run("sample", str(worded), "--prompt", "a red bag", "--steps", "1")
+    assert "hears only" not in err

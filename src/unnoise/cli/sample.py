@@ -192,9 +192,11 @@ def sample(
 
     columns = columns or columns_for(rows)
     if grid_file is not None:
-        sheet = pictures.grid(
-            [d.pixels for d in kept], columns=columns, rows=names_of_lines(rows, columns), scale=scale
-        )
+        if said:
+            sheet = prompted(kept, columns, scale)
+        else:
+            names = names_of_lines(rows, columns)
+            sheet = pictures.grid([d.pixels for d in kept], columns=columns, rows=names, scale=scale)
         about = recipe | {"together": together(rows, said), "columns": columns, "size": list(loaded.card.size[::-1])}
         about |= {"prompts": list(said)} if said else {}
         pictures.write_png(grid_file, sheet, about if metadata else None)
@@ -441,6 +443,19 @@ def names_of_lines(rows: Sequence[Row], columns: int) -> list[str]:
         seeds = f"{line[0][0]}" if line[0][0] == line[-1][0] else f"{line[0][0]}-{line[-1][0]}"
         names.append(labels.pop() or seeds if len(labels) == 1 else seeds)
     return [str(name) for name in names]
+
+
+def prompted(drawn: Sequence[Drawn], columns: int, scale: int | None) -> Image.Image:
+    """A grid with its prompts below: below each line where a line is of one prompt, else below each picture."""
+    from unnoise.cli.pictures import captioned
+
+    lines = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
+    least = 96 if scale is None else scale * min(drawn[0].pixels.shape[:2])
+    if all(len({d.row[1] for d in line}) == 1 for line in lines):
+        return captioned(
+            [([d.pixels for d in line], line[0].row[1] or "") for line in lines], columns=1, at_least=least
+        )
+    return captioned([([d.pixels], d.row[1] or "") for d in drawn], columns=columns, at_least=least)
 
 
 def frames(drawn: Sequence[Drawn], columns: int, names: Sequence[str], scale: int | None) -> list[Image.Image]:
