@@ -452,7 +452,8 @@ def prompted(drawn: Sequence[Drawn], columns: int, scale: int | None) -> Image.I
     lines = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
     least = 96 if scale is None else scale * min(drawn[0].pixels.shape[:2])
     if all(len({d.row[1] for d in line}) == 1 for line in lines):
-        return captioned(
+        cells = [([d.pixels for d in line], line[0].row[1] or "") for line in lines]
+        return captioned(cells, columns=1, at_least=least)
             [([d.pixels for d in line], line[0].row[1] or "") for line in lines], columns=1, at_least=least
         )
     return captioned([([d.pixels], d.row[1] or "") for d in drawn], columns=columns, at_least=least)
