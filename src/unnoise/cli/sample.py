@@ -454,8 +454,6 @@ def prompted(drawn: Sequence[Drawn], columns: int, scale: int | None) -> Image.I
     if all(len({d.row[1] for d in line}) == 1 for line in lines):
         cells = [([d.pixels for d in line], line[0].row[1] or "") for line in lines]
         return captioned(cells, columns=1, at_least=least)
-            [([d.pixels for d in line], line[0].row[1] or "") for line in lines], columns=1, at_least=least
-        )
     return captioned([([d.pixels], d.row[1] or "") for d in drawn], columns=columns, at_least=least)
 
 
