@@ -457,7 +457,7 @@ def markdown(report: Mapping[str, Any]) -> str:
             value += f" ± {entry['error']:.1g}"
         if "unbiased" in entry:
             value += f" (unbiased {entry['unbiased']:.4g})"
-        real = f"{entry['real']:.4g} (n = {entry['n_floor']:,})" if "real" in entry else ""
+        real = f"{entry['real']:.4g} (n = {entry.get('n_floor', entry['n']):,})" if "real" in entry else ""
         lines.append(f"| {entry['name']} | {value} | {real} | {entry['n']:,} | {entry.get('features', '')} |")
     lines += [f"\n{said(entry)}" for entry in report["metrics"] if entry["id"] in APART]
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["seconds"].items())

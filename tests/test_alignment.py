@@ -1,0 +1,137 @@
+"""Whether drawn pictures show what they were told: figures of pictures whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from unnoise import alignment, data, nn
+from unnoise.conditions import Cond
+from unnoise.data import Dataset
+from unnoise.data.shapes import caption_correct, mask_iou, read
+from unnoise.denoiser import make_diffusion
+from unnoise.errors import UserError
+from unnoise.evaluate import evaluate, markdown
+from unnoise.generate import Frame
+from unnoise.model import Model
+from unnoise.settings import (
+    ControlConfig, DataConfig, EvaluateConfig, ModelCard, Process, Request, TextConfig, UNetConfig,
+)  # fmt: skip
+from unnoise.training.distributed import ALONE
+from unnoise.words import Tokenizer
+
+pytest.importorskip("tokenizers")
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Dataset:
+    return data.open(DataConfig(path="shapes-two:test", size=24, channels=3, control="edges"))
+
+
+def model_of(pictures: Dataset, *, controls: bool = False) -> Model:
+    text = TextConfig(vocabulary=300, length=20, width=8, depth=1, heads=2)
+    config = UNetConfig(
+        size=24, channels=(8, 8), blocks=1, attention=(False, True), groups=4, text=text,
+        controls=(ControlConfig(hint=(4,), scale=1),) if controls else (),
+    )  # fmt: skip
+    words = Tokenizer.learn(pictures.source.captions or (), vocabulary=300, length=20)
+    card = ModelCard(net=config, process=Process(schedule="cosine"), size=(24, 24))
+    return Model(make_diffusion(nn.build(config), card.process).eval(), card, words=words)
+
+
+def drawing(monkeypatch: pytest.MonkeyPatch, pictures: Dataset, change) -> list[tuple[Request, Cond]]:
+    """In place of drawing: the real pictures, changed. What was asked for."""
+    asked = []
+
+    def generate(model: Model, request: Request, start=None, cond: Cond | None = None) -> Iterator[Frame]:
+        assert cond is not None
+        asked.append((request, cond))
+        x: Tensor = change(pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist()).x)
+        yield Frame(slice(0, COUNT), 1, 1, x)
+
+    monkeypatch.setattr(alignment, "generate", generate)
+    return asked
+
+
+def measured(model: Model, pictures: Dataset, names=("caption", "mask"), **how) -> list[dict]:
+    steps = alignment.measure(names, model, EvaluateConfig(count=COUNT), Request(**how), pictures, ALONE)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_the_real_pictures_show_all_that_they_are_told(pictures, monkeypatch) -> None:
+    asked = drawing(monkeypatch, pictures, lambda x: x)
+    caption, mask = measured(model_of(pictures), pictures)
+    assert (caption["value"], caption["real"], caption["n"], mask["value"], mask["n"]) == (1, 1, COUNT, 1, COUNT)
+    assert set(caption["parts"]) >= {"all", "number", "kind", "colour", "background", "relation"}
+    ((request, cond),) = asked
+    rows = data.order(0, 0, len(pictures))[:COUNT].tolist()
+    assert request.prompts == tuple(pictures.caption(row) for row in rows)
+    assert cond.tokens is not None
+    assert cond.hints == ()  # the model takes none
+
+
+def test_turned_pictures_are_wrong_where_words_tell_places(pictures, monkeypatch) -> None:
+    """Mirrored, left and right change places: colours and kinds stay right. Against the judge's own rows, one by one."""
+    drawing(monkeypatch, pictures, lambda x: x.flip(-1))
+    caption, mask = measured(model_of(pictures), pictures)
+    batch = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist())
+    images = ((batch.x.flip(-1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    truth = [caption_correct(text, image) for text, image in zip(batch.caption or (), images)]
+    for name, part in caption["parts"].items():
+        told = [row[name] for row in truth if name in row]
+        assert (part["right"], part["of"]) == (sum(told), len(told))
+    assert caption["parts"]["colour"]["value"] == 1
+    assert 0.2 < caption["parts"]["relation"]["value"] < 0.8  # above and below stay
+    p = caption["value"]
+    assert caption["error"] == pytest.approx((p * (1 - p) / COUNT) ** 0.5)
+    real = ((batch.x + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    overlaps = []
+    for image, original in zip(images, real):
+        whole = torch.zeros(24, 24, dtype=torch.bool).numpy()
+        for shape in read(original).shapes:
+            whole |= shape.mask
+        overlaps.append(mask_iou(image, whole))
+    assert mask["value"] == pytest.approx(sum(overlaps) / COUNT)
+    assert mask["value"] < 0.6
+
+
+def test_a_model_with_a_control_is_shown_the_drawings(pictures, monkeypatch) -> None:
+    asked = drawing(monkeypatch, pictures, lambda x: x)
+    measured(model_of(pictures, controls=True), pictures, control_scale=(0.5,))
+    ((_, cond),) = asked
+    rows = data.order(0, 0, len(pictures))[:COUNT].tolist()
+    assert torch.equal(cond.hints[0], pictures.batch(rows).control)
+    assert cond.strength is not None
+    assert cond.strength.tolist() == [[0.5]] * COUNT
+
+
+def test_it_stands_in_the_report(pictures, monkeypatch) -> None:
+    drawing(monkeypatch, pictures, lambda x: x)
+    ask = EvaluateConfig(metrics=("caption", "mask"), count=COUNT)
+    *_, last = evaluate(model_of(pictures), ask, Request(guidance=2.0), pictures, cache=None)
+    report = last.report
+    assert report is not None
+    assert [entry["id"] for entry in report["metrics"]] == ["caption", "mask"]
+    assert report["n"] == COUNT
+    assert report["drawn"]["guidance"] == 2.0
+    text = markdown(report)
+    assert "of the real pictures 100.0% are read right" in text
+    assert "24 pictures drawn for the captions" in text
+
+
+def test_what_cannot_be_judged_is_refused(pictures) -> None:
+    model = model_of(pictures)
+    emoji = data.open(DataConfig(path="emoji:test", size=24, channels=3))
+    with pytest.raises(UserError, match="the exact reader reads the sets shapes"):
+        alignment.check(("caption",), model, EvaluateConfig(), emoji)
+    with pytest.raises(UserError, match="hears no words"):
+        alignment.check(("caption",), replace(model, words=None), EvaluateConfig(), pictures)
