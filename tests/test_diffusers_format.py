@@ -21,6 +21,7 @@ from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.formats import diffusers as ours
 from unnoise.formats import schedulers, unet2d
+from unnoise.formats.files import Tensors
 from unnoise.nn import UNet
 from unnoise.noise import normal
 from unnoise.schedules import make_schedule
@@ -362,7 +363,7 @@ def test_a_pickle_is_refused_and_opened_when_asked_for(folder: Path) -> None:
         ({"block_out_channels": "8,16"}, "block_out_channels is '8,16'"),
         ({"block_out_channels": [8, 100000]}, "config and weights are not of one network"),
         ({"num_class_embeds": 10**9}, "class_embedding.weight is missing"),
-        ({"_class_name": "UNet2DConditionModel"}, "UNet2DConditionModel"),
+        ({"_class_name": "UNet1DModel"}, "UNet1DModel"),
     ],
     ids=str,
 )
@@ -379,7 +380,7 @@ def test_tensors_that_do_not_fit_are_named_before_any_is_loaded(folder: Path, mo
     state["surprise"] = torch.zeros(1)
     del state["conv_in.weight"]
     save_file(state, file)
-    monkeypatch.setattr(ours.Tensors, "load", lambda self: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(Tensors, "load", lambda self: pytest.fail("weights were loaded"))
     with pytest.raises(UserError) as error:
         ours.read(folder)
     for said in ("conv_in.weight is missing", "surprise is not known", "conv_out.bias is (7,) instead of (1,)"):
@@ -443,9 +444,9 @@ def test_folders_that_are_not_whole(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_pipeline_of_other_parts(folder: Path) -> None:
-    parts = {"vae": ["diffusers", "AutoencoderKL"], "unet": ["diffusers", "UNet2DModel"], "safety": [None, None]}
+    parts = {"vqvae": ["diffusers", "VQModel"], "unet": ["diffusers", "UNet2DModel"], "safety": [None, None]}
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "LDMPipeline"} | parts))
-    with pytest.raises(UserError, match="a LDMPipeline with a part 'vae'"):
+    with pytest.raises(UserError, match="a LDMPipeline with a part 'vqvae'"):
         ours.read(folder)
 
 

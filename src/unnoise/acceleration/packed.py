@@ -13,8 +13,9 @@ bit.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from unnoise.nn.unet import Up
 from unnoise.patch import patched, replace
 
+Kind = TypeVar("Kind", bound=nn.Module)
 _TYPICAL = 16  # pixels: the layout is chosen for pictures of this size, and right for all
 
 
@@ -39,11 +41,24 @@ def packed(net: nn.Module) -> Iterator[nn.Module]:
 
 
 def pack(net: nn.Module) -> nn.Module:
-    """`net` itself, packed for good: the unpacked weights are let go."""
-    replace(net, Up, _up)
-    replace(net, nn.Conv2d, _conv)
-    replace(net, nn.Linear, _linear)
+    """`net` itself, packed for good: each unpacked weight is let go as soon as it is packed."""
+    replace(net, Up, _for_good(_up))
+    replace(net, nn.Conv2d, _for_good(_conv))
+    replace(net, nn.Linear, _for_good(_linear))
     return net
+
+
+def _for_good(make: Callable[[Kind, str], nn.Module]) -> Callable[[Kind, str], nn.Module]:
+    """The same, and what was packed keeps no weights."""
+
+    def packed_alone(module: Kind, name: str) -> nn.Module:
+        made = make(module, name)
+        if made is not module:
+            for part in module.modules():
+                part._parameters.clear()
+        return made
+
+    return packed_alone
 
 
 class PackedConv(nn.Module):
