@@ -2,7 +2,7 @@
 
 python -m benchmarks                # all of it, on a quiet machine: 10 minutes on two cores
 python -m benchmarks --quick        # fewer rounds and sizes: 3 minutes
-python -m benchmarks --only draw    # of draw, train, curves, memory, bits, solvers, guidance, coder
+python -m benchmarks --only draw    # of draw, train, curves, memory, bits, solvers, guidance, coder, stable-diffusion
 OMP_NUM_THREADS=1 python -m benchmarks --clock cpu     # where other programs run too: ratios of processor time
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import bits, coder, draw, guidance, memory, solvers, train_step
+from benchmarks import bits, coder, draw, guidance, memory, solvers, stable_diffusion, train_step
 from benchmarks.timing import CLOCKS
 from unnoise.nn import group_norm
 
