@@ -278,6 +278,13 @@ def test_a_requests_interval_and_contrast_reach_the_guide(model: Model) -> None:
     assert not torch.equal(draw(model, replace(base, guidance_rescale=0.7)).pixels, everywhere)
 
 
+def test_outside_its_interval_a_classifier_leaves_the_untold_model(model: Model, guide: Path) -> None:
+    base = Request(seeds=(0,), labels=("0",), steps=3, guidance=0.0, precision="float32")
+    guided = replace(base, classifier=str(guide), guidance_interval=(1e9, 1e9))
+    assert torch.equal(draw(model, guided).pixels, draw(model, base).pixels)
+    assert not torch.equal(draw(model, guided).pixels, draw(model, replace(base, guidance=1.0)).pixels)
+
+
 def test_the_command_line_guides_by_a_classifier_and_remembers_it(
     model: Model, guide: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
