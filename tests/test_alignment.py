@@ -19,7 +19,14 @@ from unnoise.evaluate import evaluate, markdown
 from unnoise.generate import Frame
 from unnoise.model import Model
 from unnoise.settings import (
-    ControlConfig, DataConfig, EvaluateConfig, ModelCard, Process, Request, TextConfig, UNetConfig,
+    ControlConfig,
+    DataConfig,
+    EvaluateConfig,
+    ModelCard,
+    Process,
+    Request,
+    TextConfig,
+    UNetConfig,
 )  # fmt: skip
 from unnoise.training.distributed import ALONE
 from unnoise.words import Tokenizer
@@ -80,7 +87,7 @@ def test_the_real_pictures_show_all_that_they_are_told(pictures, monkeypatch) ->
 
 
 def test_turned_pictures_are_wrong_where_words_tell_places(pictures, monkeypatch) -> None:
-    """Mirrored, left and right change places: colours and kinds stay right. Against the judge's own rows, one by one."""
+    """Mirrored, left and right change places: colours and kinds stay right. Against the judge, row by row."""
     drawing(monkeypatch, pictures, lambda x: x.flip(-1))
     caption, mask = measured(model_of(pictures), pictures)
     batch = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist())

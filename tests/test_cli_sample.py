@@ -345,3 +345,36 @@ def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Calla
     assert "hears only the beginning of 'a red bag with a blue shoe'" in err
     code, _, err = run("sample", str(worded), "--prompt", "a red bag", "--steps", "1")
     assert "hears only" not in err
+
+
+def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any]) -> None:
+    """Two of one at half strength are one, and the picture says which models made it."""
+    from unnoise import model as models
+    from unnoise.nn.control import copy_base
+    from unnoise.settings import ControlConfig
+
+    base = models.load(worded)
+    config = dataclasses.replace(base.card.net, controls=(ControlConfig(hint=(4,), scale=1),))
+    torch.manual_seed(2)
+    net = nn.build(config)
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    net.load_state_dict(net.state_dict() | base.diffusion.net.state_dict())
+    copy_base(net)
+    Path("controlled").mkdir()
+    write_model(Path("controlled"), net.state_dict(), dataclasses.replace(base.card, net=config), base.words)
+    Image.effect_noise((8, 8), 90).convert("RGB").save("drawing.png")
+    ask = ("--prompt", "a red bag", "--steps", "2", "--control", "drawing.png")
+    assert run("sample", "controlled", *ask, "--control-scale", "2", "--out", "one")[0] == 0
+    beside = ("--control-model", "controlled", "--control-model", "controlled", "--control", "drawing.png")
+    assert run("sample", str(worded), *beside, *ask, "--control-scale", "1", "--out", "two")[0] == 0
+    name = "seed-000000-a-red-bag.png"
+    assert np.abs(pixels(f"one/{name}").astype(int) - pixels(f"two/{name}")).max() <= 1
+    assert run("sample", str(worded), "--prompt", "a red bag", "--steps", "2", "--out", "none")[0] == 0
+    assert not np.array_equal(pixels(f"one/{name}"), pixels(f"none/{name}"))
+    again = shlex.split(run("info", f"two/{name}", "--command")[1])
+    assert run(*again[1:], "--out", "three")[0] == 0
+    assert np.array_equal(pixels(f"two/{name}"), pixels(f"three/{name}"))
+    code, _, err = run("sample", str(worded), *beside, "--prompt", "a", "--steps", "2")
+    assert code == 2
+    assert "1 drawings for a model that takes 2 drawings" in err

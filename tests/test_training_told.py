@@ -227,6 +227,24 @@ def test_guessing_leaves_the_untold_half_alone(controlled, tmp_path):
     assert torch.equal(told.sample(**ask, **drawn, guess=True).pixels, plain)
 
 
+def test_controls_of_one_base_add_up(worded, controlled, tmp_path):
+    """Two of one at half strength are one; the base's own pictures where neither is given."""
+    Image.effect_noise((16, 16), 90).convert("RGB").save(tmp_path / "drawing.png")
+    drawing, base, one = str(tmp_path / "drawing.png"), model.load(worded), model.load(controlled)
+    both = base.controlled_by(one, one)
+    assert len(both.controls) == 2
+    ask = {"prompts": "a red circle", "seeds": (1,), "steps": 2, "clip": False}
+    single = one.sample(**ask, controls=(drawing,), control_scale=(8.0,)).pixels.int()
+    halves = both.sample(**ask, controls=(drawing, drawing), control_scale=(4.0,)).pixels.int()
+    assert (halves - single).abs().max() <= 1
+    quarter = both.sample(**ask, controls=(drawing, drawing), control_scale=(2.0, 6.0)).pixels.int()
+    assert (quarter - single).abs().max() <= 1
+    assert (both.sample(**ask).pixels.int() - single).abs().max() > 1
+    assert torch.equal(both.sample(**ask).pixels, base.sample(**ask).pixels)
+    with pytest.raises(UserError, match="belong to another network"):
+        Model(base.diffusion, replace(base.card, net=replace(NET, channels=(8, 24)))).controlled_by(one)
+
+
 def test_a_run_holds_its_base(worded, controlled, tmp_path):
     """A controlled training goes on, bit for bit, where its base has gone away since."""
     moved = tmp_path / "base"

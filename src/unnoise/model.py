@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +185,31 @@ class Model:
         said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, **settings)
         return draw(self, request)
+
+    def controlled_by(self, *others: Model) -> Model:
+        """This model with the controls of others beside its own, in this order: a drawing each when it draws.
+
+        Raises UserError where the network of another, without its controls, is not this one's.
+        """
+        net = self.card.net
+        state = dict(self.diffusion.net.state_dict())
+        controls = list(self.controls)
+        for other in others:
+            if not isinstance(net, UNetConfig) or not isinstance(other.card.net, UNetConfig):
+                raise UserError("controls steer a U-Net, and one of these models is another network")
+            if replace(other.card.net, controls=()) != replace(net, controls=()):
+                raise UserError("these controls belong to another network: their base has to be this model")
+            for name, tensor in other.diffusion.net.state_dict().items():
+                part, _, rest = name.partition(".")
+                number, _, rest = rest.partition(".")
+                if part == "controls":
+                    state[f"controls.{len(controls) + int(number)}.{rest}"] = tensor
+            controls += other.controls
+        if not others:
+            return self
+        assert isinstance(net, UNetConfig)
+        card = replace(self.card, net=replace(net, controls=tuple(controls)))
+        return Model.of(card, state, "this model and its controls", self.words)
 
     @classmethod
     def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: Words | None = None) -> Model:

@@ -199,6 +199,12 @@ def emoji() -> TrainConfig:
     )
 
 
+def my_captions() -> TrainConfig:
+    """Pictures of your own with a caption each, in 32x32: text files beside them, or a metadata.jsonl."""
+    base = emoji()
+    return replace(base, name="my-captions", data=replace(base.data, path="my-captions"))
+
+
 def cifar10_ddpm() -> TrainConfig:
     """DDPM on CIFAR-10, as published: 800,000 steps, 35.7M parameters, FID 3.17."""
     return TrainConfig(
@@ -312,6 +318,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "shapes-text": shapes_text,
     "shapes-control": shapes_control,
     "emoji": emoji,
+    "my-captions": my_captions,
     "cifar10-ddpm": cifar10_ddpm,
     "cifar10-improved": cifar10_improved,
     "celeba64": celeba64,

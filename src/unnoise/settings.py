@@ -49,7 +49,7 @@ class UNetConfig:
     """The DDPM U-Net and its descendants' options: improved DDPM, ADM, latent diffusion.
 
     Ho et al. 2020, App. B; Dhariwal & Nichol 2021, sec. 3; Rombach et al. 2022. Where words are told (`context`,
-    `text`) a level that attends has transformers in place of plain attention; `controls` are control networks beside it.
+    `text`) a level that attends has transformers in place of plain attention; `controls` stand beside it.
     """
 
     kind: Literal["unet"] = "unet"
@@ -128,7 +128,9 @@ class Process:
     draw: str = "uniform"  # how training draws t: a name in objectives.DRAWS
     stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
     label_dropout: float = 0.1  # share of rows told nothing (no class, no words), per row; for guidance
-    drop_each: float = 0.0  # share of rows not told their class, and of rows not told their words, each by itself
+    drop_each: float = 0.0  # share of rows not told their class; likewise words, and each number, each by itself
+    joined: Literal["", "small", "masked"] = ""  # what is joined to x_t: the picture made small, or with a hole in it
+    joined_factor: int = 4  # how much smaller "small" is, in each direction
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class DataConfig:
     control: str = (
         ""  # drawings beside the pictures: "edges", "segmentation" (of sets that have it), or a folder of them
     )
+    values: tuple[str, ...] = ()  # numbers told beside the pictures: keys of metadata.jsonl, columns of a table
     background: tuple[int, int, int] = (255, 255, 255)  # under transparent pictures
     max_broken: float = 0.01  # share of unreadable files above which nothing starts
     max_pixels: int = 89_478_485  # a picture larger than this counts as broken, before it is decoded
@@ -295,6 +298,15 @@ class ContrastiveCard:
 
 
 @dataclass(frozen=True)
+class ValueRange:
+    """A number that a model is told, by its name, and between which it lay in training."""
+
+    name: str = ""
+    low: float = 0.0
+    high: float = 1.0
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """All that is needed to draw from weights: what model.json holds."""
 
@@ -303,6 +315,7 @@ class ModelCard:
     size: tuple[int, int] = (32, 32)  # height and width of a picture
     channels: int = 3  # 1 grey, 3 colour
     classes: tuple[str, ...] = ()  # the names of the classes, in the order of their numbers
+    values: tuple[ValueRange, ...] = ()  # the numbers that it is told, in the order of its columns
     captions: tuple[str, ...] = ()  # what was said of some of the pictures it saw: examples of what it understands
     encoder: EncoderConfig | None = None  # what reads captions, where that is beside the network
     sampler: str = "ddim"  # what `auto` means for this model
@@ -338,6 +351,9 @@ class Request:
     ] = ()  # names or numbers; one for all, or one a picture; "none": no class; empty: by the seed
     prompts: tuple[str, ...] = ()  # words; one prompt for all, or one a picture; empty: no words
     negative_prompt: str = ""  # words that guidance leads away from, in place of none
+    values: dict[str, tuple[float, ...]] = field(default_factory=dict)  # numbers by name; one for all, or one a picture
+    image: str = ""  # a file: the small picture that is made larger, or the one that a mask's hole is filled of
+    mask: str = ""  # a file of the size of that picture; what is white is drawn anew
     controls: tuple[str, ...] = ()  # files of drawings to follow, one a control network of the model
     control_scale: tuple[float, ...] = (1.0,)  # how strongly they are followed, one for all or one each; 0: not
     guess: bool = False  # follow the drawings without the words' help: only in what is told, deeper parts stronger

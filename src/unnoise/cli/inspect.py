@@ -97,6 +97,8 @@ def again(recipe: Mapping[str, Any]) -> str:
         words = ["unnoise", "sample", str(model), "--seeds", str(recipe["together"])]
         for text in recipe.get("prompts", ()):
             words += ["--prompt", str(text)]
+        for path in recipe.get("control_models", ()):
+            words += ["--control-model", str(path)]
         for drawing in request.get("controls", ()):
             words += ["--control", str(drawing)]
         words += flags({k: v for k, v in request.items() if k not in NOT_SAID}, Request)

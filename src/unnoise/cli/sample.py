@@ -104,6 +104,9 @@ def sample(
     control: Annotated[
         tuple[Path, ...], option("a drawing to follow, for a model that takes one; again for its next control")
     ] = (),
+    control_model: Annotated[
+        tuple[Path, ...], option("a run trained beside this model, whose control is added; again for more")
+    ] = (),
     out: Annotated[
         Path | None, option("a folder for one PNG a picture (samples, where nothing else is asked)", "--output-dir")
     ] = None,
@@ -155,6 +158,8 @@ def sample(
         said = prompts_of(prompt, prompts)
         for path in control:
             existing(path, "drawing")
+        for path in control_model:
+            existing(path, "model")
         asked["controls"] = tuple(map(str, control))
         if said:
             asked["labels"] = one_label(labels)
@@ -170,6 +175,8 @@ def sample(
 
     folder = models.find(model)
     loaded = models.load(folder)
+    with asking():
+        loaded = loaded.controlled_by(*map(models.load, control_model))
     request = request_for(loaded, rows, asked, worded=bool(said))
     with asking():
         check(loaded, request)
@@ -180,6 +187,8 @@ def sample(
             say(f"note: the model hears only the beginning of {text!r}: not {surplus!r}")
 
     recipe = recipe_of(folder, loaded, request)
+    if control_model:
+        recipe |= {"control_models": list(map(str, control_model))}
     written: list[dict[str, Any]] = []
     kept: list[Drawn] = []
     start = time.perf_counter()
