@@ -120,6 +120,9 @@ def as_text(about: Mapping[str, Any]) -> str:
     captions = about["captions"]
     rows.append(("captions", f"{captions['count']:,}" if captions["count"] else "none"))
     rows += [("", repr(plain(text)[:80])) for text in captions["examples"]]
+    for name, found in about["numbers"].items():
+        told = f"{found['count']:,} pictures, from {found['min']:g} to {found['max']:g}"
+        rows.append((plain(name), told))
     values = about["values"]
     for name, mean, std in zip(("red", "green", "blue") if channels == 3 else ("grey",), values["mean"], values["std"]):
         rows.append((f"{name} values", f"mean {mean:+.3f}, standard deviation {std:.3f}"))

@@ -48,6 +48,7 @@ def archive(path: Path) -> Source:
         classes=told.classes,
         labels=told.labels,
         captions=told.captions,
+        values=told.values,
         refused=tuple(sorted(refused, key=lambda broken: natural(broken.path))),
         notes=told.notes,
     )

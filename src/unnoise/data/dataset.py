@@ -22,7 +22,7 @@ from unnoise.data.describe import describe
 from unnoise.data.fingerprint import fingerprint
 from unnoise.data.scan import crop, scan, too_many
 from unnoise.data.source import Broken, Source, Unreadable, reason
-from unnoise.errors import UserError
+from unnoise.errors import UserError, unknown
 from unnoise.settings import DataConfig
 
 TRIES = 8  # pictures tried in place of one that broke
@@ -36,6 +36,7 @@ class Batch(NamedTuple):
     caption: tuple[str, ...] | None
     index: tuple[int, ...]  # type: ignore[assignment]  # places in the data set; hides tuple.index, which none needs
     control: Tensor | None = None  # (B, 3, H, W) float32 in [0, 1]: drawings, where they were asked for
+    value: Tensor | None = None  # (B, K) float64: the numbers asked for, as they are told; NaN where they are not
 
 
 class Dataset:
@@ -50,6 +51,7 @@ class Dataset:
             )
         self.source = source
         self.config = config
+        self._told = _asked_values(source, config)
         self.classes = source.classes
         self.captions = source.captions is not None
         self.shape = (config.channels, config.size, config.size)
@@ -80,6 +82,10 @@ class Dataset:
     def labels(self) -> NDArray[np.int64] | None:
         """(N,) rows of `classes`, of the whole set."""
         return None if self.source.labels is None else self.source.labels[self._good]
+
+    def values(self) -> NDArray[np.float64]:
+        """(N, K): the numbers that `config.values` names, of the whole set; NaN where one is not told."""
+        return self._told[self._good]
 
     def name(self, row: int) -> str:
         """The path of a picture within its source."""
@@ -135,6 +141,7 @@ class Dataset:
             None if captions is None else tuple(captions[i] for i in places),
             tuple(rows.tolist()),
             None if control is None else control.to(torch.float32).div_(255.0),
+            torch.from_numpy(self._told[places]) if self.config.values else None,
         )
 
     def _shares(self, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
@@ -185,3 +192,20 @@ class Dataset:
                 raise too_many(self.replaced, len(self._late) / len(self), self.source, self.config)
             stand_in = int(bits(REPLACE, seed, row, attempt)[0] % np.uint64(len(self)))
         raise too_many(self.replaced, len(self._late) / len(self), self.source, self.config)
+
+
+def _asked_values(source: Source, config: DataConfig) -> NDArray[np.float64]:
+    """The numbers that `config.values` names, (N, K), of all pictures of the source. Raises UserError for a name that
+    is not there, and one given twice."""
+    for name in config.values:
+        if not source.values:
+            raise UserError(
+                f"no numbers are told of the pictures in {source.where}, so no {name!r}: write them into its "
+                f'metadata.jsonl, as {{"file_name": "a.png", "{name}": 3.5}}, or into a column of its table'
+            )
+        if name not in source.values:
+            raise unknown(f"number told of the pictures in {source.where}", name, source.values)
+    if len(set(config.values)) < len(config.values):
+        raise UserError(f"data.values names a number twice: {', '.join(config.values)}")
+    columns = [source.values[name] for name in config.values]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(source.names), 0))

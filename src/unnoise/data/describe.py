@@ -38,6 +38,7 @@ def describe(dataset: Dataset) -> dict[str, object]:
         },
         "modes": dataset.modes,
         "classes": dict(zip(dataset.classes, counts)),
+        "numbers": {name: _range(column) for name, column in source.values.items() if np.isfinite(column).any()},
         "captions": {"count": len(told), "examples": told[:3]},
         "broken": {"count": len(dataset.broken), "listed": [broken._asdict() for broken in dataset.broken[:LISTED]]},
         "replaced": len(dataset.replaced),
@@ -97,6 +98,11 @@ def _spread(rows: NDArray[np.int64], count: int) -> list[int]:
     if len(rows) <= count:
         return [int(row) for row in rows]
     return [int(rows[i * len(rows) // count]) for i in range(count)]
+
+
+def _range(column: NDArray[np.float64]) -> dict[str, float | int]:
+    told = column[~np.isnan(column)]
+    return {"count": len(told), "min": float(told.min()), "max": float(told.max())}
 
 
 def _values(dataset: Dataset) -> dict[str, object]:

@@ -18,8 +18,8 @@ FINGERPRINTED = ("size", "channels", "crop", "flip", "background", "max_pixels")
 
 
 def fingerprint(source: Source, config: DataConfig, drawings: Source | None = None) -> str:
-    """Hexadecimal; changes with any of these, with the drawings of a folder or the kind of drawings asked for, and with
-    nothing else."""
+    """Hexadecimal; changes with any of these, with the drawings of a folder or the kind of drawings asked for, with the
+    numbers asked for, and with nothing else."""
     digest = hashlib.sha256(b"unnoise data 1")
     told = [source.names, source.classes, source.captions, {name: getattr(config, name) for name in FINGERPRINTED}]
     digest.update(json.dumps(told, sort_keys=True).encode())
@@ -30,6 +30,8 @@ def fingerprint(source: Source, config: DataConfig, drawings: Source | None = No
     if config.control:  # else as it was before there were drawings
         beside = config.control if drawings is None else fingerprint(drawings, replace(config, control=""))
         digest.update(b"control" + beside.encode())
+    for name in config.values:  # likewise
+        digest.update(b"value" + name.encode() + source.values[name].astype("<f8").tobytes())
     return digest.hexdigest()
 
 

@@ -37,6 +37,7 @@ def folder(path: Path) -> Source:
         classes=told.classes,
         labels=told.labels,
         captions=told.captions,
+        values=told.values,
         notes=told.notes,
     )
 

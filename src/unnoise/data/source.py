@@ -6,8 +6,10 @@ What a file claims about its own size is checked here before a byte is allocated
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -52,6 +54,7 @@ class Source:
     classes: tuple[str, ...] = ()
     labels: NDArray[np.int64] | None = None  # (N,) rows of `classes`
     captions: tuple[str, ...] | None = None
+    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (N,) each; NaN where it is not told
     controls: Mapping[str, Callable[[int], NDArray[np.uint8]]] = field(
         default_factory=dict
     )  # drawings of each, as `read`
@@ -69,6 +72,7 @@ class Source:
             array=None if self.array is None else self.array[rows],
             labels=None if self.labels is None else self.labels[rows],
             captions=None if self.captions is None else tuple(self.captions[row] for row in rows),
+            values={name: column[rows] for name, column in self.values.items()},
             controls={name: _renumbered(draw, rows) for name, draw in self.controls.items()},
             refused=(),
         )
@@ -97,3 +101,28 @@ def number_classes(labels: NDArray[np.generic], where: str) -> tuple[tuple[str, 
         names, rows = np.unique(labels.astype(str), return_inverse=True)
         return tuple(str(name) for name in names), rows.astype(np.int64)
     raise UserError(f"labels in {where} are of type {labels.dtype}; give whole numbers from 0, or words")
+
+
+def numbers(told: Mapping[str, Sequence[object]], where: str) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
+    """The columns that hold numbers, as float64 with NaN for what is no finite number; and notes on what was not.
+
+    True is 1, false 0. A column with no number at all is none of them.
+    """
+    found, notes = {}, []
+    for name, column in told.items():
+        values = np.array([_number(value) for value in column], np.float64)
+        if not np.isfinite(values).any():
+            continue
+        odd = sum(value is not None and not np.isfinite(number) for value, number in zip(column, values))
+        if odd:
+            notes.append(f"{name} is no number for {odd} of {len(values)} pictures in {where}: not told there")
+        found[name] = values
+    return found, notes
+
+
+def _number(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, int | float | Decimal) else math.nan
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan

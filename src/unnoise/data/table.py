@@ -1,9 +1,9 @@
 """Parquet tables with picture files in a column: plain bytes, or {bytes, path} as Hugging Face's `datasets` has them.
 
 A file, or a folder of shards. Classes from a column `label` (or class, category, fine_label), words or numbers, named
-by the ClassLabel in the schema if there is one; captions from `caption`, `text`, `prompt` or `name`; `PATH:test` keeps
-the rows whose column `split` says so, or the shards whose names begin so. Row groups are read when asked for, and a
-few are kept.
+by the ClassLabel in the schema if there is one; captions from `caption`, `text`, `prompt` or `name`; numbers from every
+column of them; `PATH:test` keeps the rows whose column `split` says so, or the shards whose names begin so. Row groups
+are read when asked for, and a few are kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from unnoise.data.source import FILE_BYTES, Source, Unreadable, number_classes
+from unnoise.data.source import FILE_BYTES, Source, Unreadable, number_classes, numbers
 from unnoise.data.tree import natural
 from unnoise.errors import UserError
 
@@ -44,7 +44,8 @@ def table(path: Path, split: str = "") -> Source:
         files = [pq.ParquetFile(shard) for shard in shards]
         schema = files[0].schema_arrow
         column = _image_column(schema, path)
-        rest = [name for name in schema.names if name in (*LABELS, *CAPTIONS, "split")]
+        numeric = _numeric(schema)
+        rest = [name for name in schema.names if name in (*LABELS, *CAPTIONS, "split", *numeric)]
         texts = pa.concat_tables([file.read(columns=rest) for file in files])
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, UserError):
@@ -57,6 +58,7 @@ def table(path: Path, split: str = "") -> Source:
         kinds = sorted({str(value) for value in texts["split"].to_pylist()})
         notes.append(f"all splits together ({', '.join(kinds)}); {path}:{kinds[0]} takes one")
     classes, labels = _labels(schema, texts, rows, path)
+    values, odd = numbers({name: texts[name].take(rows).to_pylist() for name in numeric}, str(path))
     groups = _Groups(files, column)
     places = [groups.place(int(row)) for row in rows]
     return Source(
@@ -67,7 +69,8 @@ def table(path: Path, split: str = "") -> Source:
         classes=classes,
         labels=labels,
         captions=_captions(rest, texts, rows),
-        notes=tuple(notes),
+        values=values,
+        notes=(*notes, *odd),
     )
 
 
@@ -152,6 +155,14 @@ def _image_column(schema: pa.Schema, path: Path) -> str:
     if len(columns) != 1 and not named:
         raise UserError(f"{path} has {len(columns)} columns of bytes among {', '.join(schema.names)}; name one 'image'")
     return named[0] if named else columns[0]
+
+
+def _numeric(schema: pa.Schema) -> list[str]:
+    """The columns of plain numbers."""
+    from pyarrow import types
+
+    kinds = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
+    return [field.name for field in schema if any(is_one(field.type) for is_one in kinds)]
 
 
 def _rows_of(split: str, texts: pa.Table, path: Path) -> NDArray[np.int64]:

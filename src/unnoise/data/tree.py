@@ -3,7 +3,8 @@
 Order: natural, part by part ("2.png" before "10.png"). Classes: the folders at the first level where the pictures
 part; with pictures beside those folders, or one folder only, there are none. Captions: `metadata.jsonl` (one JSON
 object a line: `file_name` relative to its folder, `text` or `caption`, and `label` where folders tell no class), or a
-`.txt` of the same name beside each picture. A folder and an archive are read alike.
+`.txt` of the same name beside each picture. Numbers: every other key of metadata.jsonl that holds some. A folder and an
+archive are read alike.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unnoise.data.decode import SUFFIXES
-from unnoise.data.source import number_classes
+from unnoise.data.source import number_classes, numbers
 from unnoise.errors import UserError
 
 SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev"))
@@ -32,6 +33,7 @@ class Told(NamedTuple):
     classes: tuple[str, ...]
     labels: NDArray[np.int64] | None
     captions: tuple[str, ...] | None
+    values: dict[str, NDArray[np.float64]]  # (N,) each; NaN where a number is not told
     notes: tuple[str, ...]
 
 
@@ -59,7 +61,7 @@ def is_picture(name: str) -> bool:
 def tell(
     pictures: Sequence[str], others: Iterable[str], read_text: Callable[[str], str], where: str, *, classes: bool = True
 ) -> Told:
-    """Classes and captions of `pictures`, from their folders and from the text files among `others`.
+    """Classes, captions and numbers of `pictures`, from their folders and from the text files among `others`.
 
     Raises UserError for a metadata.jsonl that cannot be read, and for a folder whose sub-folders are splits.
     """
@@ -84,7 +86,11 @@ def tell(
     unmet = len(rows.keys() - set(pictures))
     if unmet:
         notes.append(f"{unmet} rows of metadata.jsonl name a picture that is not there")
-    return Told(names, labels, tuple(captions) if missing < len(captions) else None, tuple(notes))
+    told_of = [rows.get(name, {}) for name in pictures]
+    keys = dict.fromkeys(key for row in told_of for key in row)
+    values, odd = numbers({key: [row.get(key) for row in told_of] for key in keys}, f"metadata.jsonl of {where}")
+    notes += odd
+    return Told(names, labels, tuple(captions) if missing < len(captions) else None, values, tuple(notes))
 
 
 def seen(names: Iterable[str]) -> str:
