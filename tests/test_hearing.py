@@ -100,6 +100,18 @@ def test_rows_that_were_heard_do_not_mix_with_rows_that_were_not(config: Any) ->
         said(config).then(heard)
 
 
+@each_network
+def test_what_is_said_after_hearing_is_not_lost_in_silence(config: Any) -> None:
+    net, cond = alive(config), said(config)
+    heard = net.hear(cond)
+    for name in ("tokens", "words", "hints"):
+        value = getattr(cond, name)
+        if value is None or value == ():
+            continue
+        with pytest.raises(UserError, match="is told words or drawings anew"):
+            net(pictures(), TIMES, replace(heard, **{name: value}))
+
+
 def test_what_another_network_heard_is_refused() -> None:
     heard = alive(NETWORKS["words"]).hear(said(NETWORKS["words"]))
     with pytest.raises(
@@ -215,6 +227,7 @@ def test_a_joined_picture_is_further_channels() -> None:
     [
         (PLAIN, {"tokens": torch.ones(4, 3, dtype=torch.int64)}, "reads no captions: give it neither tokens nor words"),
         (PLAIN, {"words": torch.ones(4, 3, 12)}, "reads no captions"),
+        (PLAIN, {"mask": torch.ones(4, 3, dtype=torch.bool)}, "reads no captions"),
         (PLAIN, {"value": torch.ones(4, 1)}, "knows no numbers: give it no values"),
         (PLAIN, {"vector": torch.ones(4, 1)}, "takes no vector: give it none"),
         (PLAIN, {"image": torch.ones(4, 1, 8, 8)}, "is shown no second picture: give it no image"),

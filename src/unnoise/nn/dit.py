@@ -94,7 +94,7 @@ class DiT(nn.Module):
 
     def hear(self, cond: Cond) -> Cond:
         """The same condition, with what depends on neither x nor time computed: see `UNet.hear`."""
-        if cond.heard:
+        if text.was_heard(cond):
             return cond
         read = text.read_words(cond, self.text, context(self.config))
         if read is None:

@@ -65,7 +65,7 @@ class UNet(WayDown):
 
         Its rows can be cut, joined and replaced by rows that were heard too.
         """
-        if cond.heard:
+        if text.was_heard(cond):
             return cond
         controls.check_hints(cond, self.config.controls)
         heard: list[Tensor] = []
