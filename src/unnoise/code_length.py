@@ -19,7 +19,7 @@ from torch import Tensor
 
 from unnoise import data
 from unnoise.acceleration.placement import best, place
-from unnoise.conditions import NOTHING, Cond
+from unnoise.conditions import Cond
 from unnoise.data import Dataset
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.errors import UserError, unknown
