@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import json
+import shlex
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from unnoise import data
+from unnoise import data, model
+from unnoise.cli.main import main
+from unnoise.cli.train import ask
+from unnoise.conditions import Cond
+from unnoise.configuration import check, dumps
 from unnoise.data.source import numbers
 from unnoise.data.sources import find
 from unnoise.errors import UserError
-from unnoise.settings import DataConfig
+from unnoise.generate import conditions, without
+from unnoise.model import Reader
+from unnoise.recipes.cost import cost
+from unnoise.recipes.diffusion import describe, dropped, train
+from unnoise.recipes.diffusion import told as told_of
+from unnoise.settings import (
+    DataConfig,
+    DiTConfig,
+    Fit,
+    Process,
+    Request,
+    TrainConfig,
+    UNetConfig,
+    ValueRange,
+    Watch,
+)
+from unnoise.training.loop import Rows
 
 LINES = [
     {"file_name": "a.png", "age": 30, "score": 0.5, "name": "x"},
@@ -48,7 +70,9 @@ def test_a_tree_tells_numbers(kind: str, told: Path) -> None:
     assert np.array_equal(source.values["score"], SCORES, equal_nan=True)
     assert np.array_equal(source.values["smiles"], [np.nan, 1, 0, np.nan], equal_nan=True)
     assert any("score is no number for 1 of 4 pictures" in note for note in source.notes)
-    assert np.array_equal(source.only(np.array([False, True, False, True])).values["age"], [4.5, np.nan], equal_nan=True)
+    assert np.array_equal(
+        source.only(np.array([False, True, False, True])).values["age"], [4.5, np.nan], equal_nan=True
+    )
 
 
 def test_a_table_tells_numbers(told: Path) -> None:
@@ -107,9 +131,233 @@ def test_other_numbers_are_other_data(told: Path, tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_there_are_told(told: Path) -> None:
-    with pytest.raises(UserError, match="no number told of the pictures in .* 'aeg'; did you mean 'age'"):
+    with pytest.raises(UserError, match=r"no number told of the pictures in .* 'aeg'; did you mean 'age'"):
         data.open(replace(DATA, path=str(told / "folder"), values=("aeg",)))
-    with pytest.raises(UserError, match="no numbers are told of the pictures in .*: write them into its metadata"):
+    with pytest.raises(UserError, match=r"no numbers are told of the pictures in .*: write them into its metadata"):
         data.open(replace(DATA, path="toy", size=8))
     with pytest.raises(UserError, match="names a number twice"):
         data.open(replace(DATA, path=str(told / "folder"), values=("age", "age")))
+
+
+# --- what the network is told ---
+
+READER = Reader(("a", "b"), 2, None, (ValueRange("age", 20, 70), ValueRange("score", -1, 1)))
+
+
+def test_a_number_is_told_from_0_to_1000_between_its_lowest_and_highest() -> None:
+    cond = READER.read(["a", "b", "none"], values={"score": [-1, 1, 0.5], "age": [20, 45, 120]})
+    assert cond.value is not None
+    assert cond.value.dtype == torch.float32
+    assert cond.value.tolist() == [[0, 0], [500, 1000], [2000, 750]]  # columns in the model's order
+    raw = torch.tensor([[45.0, -1.0], [20.0, torch.nan]], dtype=torch.float64)
+    same = READER.told(torch.tensor([0, 1]), None, raw).value
+    assert same is not None
+    assert same[0].tolist() == [500, 0]
+    assert same[1].isnan().tolist() == [False, True]
+    late = Reader(values=(ValueRange("time", 1.7e9, 1.7e9 + 1000),))
+    assert late.read(values={"time": [1.7e9 + 3]}).value.tolist() == [[3]]  # not rounded to float32 before
+
+
+def test_what_is_not_said_is_not_told() -> None:
+    for cond in (READER.read(["a", "b"]), READER.nothing(2), READER.by_seed([1, 2]), READER.told(torch.ones(2), None)):
+        assert cond.value is not None
+        assert cond.value.shape == (2, 2)
+        assert cond.value.isnan().all()
+    half = READER.read(["a"], values={"age": [20]}).value
+    assert half is not None
+    assert half.isnan().tolist() == [[False, True]]
+    assert Reader().read(["none"]).value is None
+
+
+def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
+    values = conditions(READER, Request(seeds=(1, 2), values={"age": (45.0,), "score": (-1.0, 1.0)})).value
+    assert values is not None
+    assert values.tolist() == [[500, 0], [500, 1000]]
+    with pytest.raises(UserError, match="2 ages for 3 seeds"):
+        conditions(READER, Request(seeds=(1, 2, 3), values={"age": (1.0, 2.0)}))
+    null = without(READER, Request(), conditions(READER, Request(seeds=(1,), values={"age": (45.0,)})), 1)
+    assert null.value is not None
+    assert null.value.isnan().all()
+
+
+def test_names_that_a_model_does_not_know() -> None:
+    with pytest.raises(UserError, match="no number of this model 'aeg'; did you mean 'age'"):
+        READER.read(["a"], values={"aeg": [1]})
+    with pytest.raises(UserError, match="is told no numbers and takes no 'age'"):
+        Reader().read(values={"age": [1]})
+    with pytest.raises(UserError, match="no finite number"):
+        READER.read(values={"age": [float("nan")]})
+    strict = replace(READER, null_value=False)
+    with pytest.raises(UserError, match="never left without score"):
+        strict.read(values={"age": [30]})
+    with pytest.raises(ValueError, match="2 labels beside 3 age"):
+        READER.read(["a", "b"], values={"age": [1, 2, 3]})
+
+
+def test_what_lies_outside_is_said() -> None:
+    assert READER.outside({"age": (20.0, 70.0), "score": (0.0,)}) == []
+    assert READER.outside({"age": (19.0, 30.0, 71.0)}) == [
+        "age 19 lies outside what the model saw, 20 to 70",
+        "age 71 lies outside what the model saw, 20 to 70",
+    ]
+
+
+# --- what is dropped ---
+
+
+def test_numbers_are_dropped_with_the_rest_and_each_by_itself() -> None:
+    """Rates within four standard errors; what is not dropped stays."""
+    n = 10_000
+    rows = Rows(0, tuple(range(n)), n)
+    whole = Cond(label=torch.arange(n) % 2, value=torch.rand(n, 2))
+
+    def gone(process: Process) -> list[torch.Tensor]:
+        found = dropped(whole, rows, process, READER)
+        lost = found.value.isnan()
+        assert torch.equal(found.value[~lost], whole.value[~lost])
+        return [found.label == 2, lost[:, 0], lost[:, 1]]
+
+    def near(share: torch.Tensor, p: float) -> bool:
+        return abs(share.double().mean() - p) < 4 * (p * (1 - p) / n) ** 0.5
+
+    label, age, score = gone(Process(label_dropout=0.1))
+    assert torch.equal(label, age)
+    assert torch.equal(age, score)
+    assert near(age, 0.1)
+    lost = gone(Process(label_dropout=0.0, drop_each=0.2))
+    assert all(near(each, 0.2) for each in lost)
+    assert all(near(lost[i] & lost[j], 0.04) for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert all(not each.any() for each in gone(Process(label_dropout=0.0)))
+    assert not whole.value.isnan().any()
+
+
+# --- a training ---
+
+TINY = TrainConfig(
+    name="lights",
+    data=DataConfig(size=4, channels=1, values=("light",)),
+    net=UNetConfig(
+        size=4,
+        in_channels=1,
+        out_channels=1,
+        channels=(16,),
+        blocks=1,
+        attention=(False,),
+        middle_attention=False,
+        groups=4,
+        values=1,
+    ),
+    process=Process(schedule="cosine", predicts="v", weight="snr-plus-one"),
+    fit=Fit(images=200 * 16, batch=16, lr=5e-3, warmup=2, ema=(64,), precision="float32"),
+    watch=Watch(log_every=50, grid_every=0),
+)
+
+
+@pytest.fixture(scope="module")
+def lights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """32 grey pictures, each of one brightness, which is told of all but four: from 0 black to 31 white."""
+    folder = tmp_path_factory.mktemp("lights")
+    lines = []
+    for i in range(32):
+        Image.new("L", (4, 4), round(255 * i / 31)).save(folder / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", **({"light": i} if i % 10 else {"light": None})}))
+    (folder / "metadata.jsonl").write_text("\n".join([*lines, '{"file_name": "31.png", "light": 31, "same": 1}']))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(lights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "run"
+    list(train(replace(TINY, data=replace(TINY.data, path=str(lights))), path))
+    return path
+
+
+def test_it_learns_what_the_number_means(trained: Path) -> None:
+    """From pure noise the estimate is the brightness that is told, or the mean of all where none is."""
+    loaded = model.load(trained)
+    assert loaded.card.values == (ValueRange("light", 1.0, 31.0),)
+    lights = [4.0, 10.0, 16.0, 22.0, 28.0]
+    told = loaded.reader.read(values={"light": lights})
+    x, t = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor(0.99, dtype=torch.float64)
+    means = loaded.diffusion(x, t, told).mean.mean((1, 2, 3))
+    truth = torch.tensor(lights) * 2 / 31 - 1
+    assert (means.diff() > 0.1).all(), means
+    assert (means - truth).abs().max() < 0.25, means
+    free = loaded.diffusion(x, t, loaded.reader.nothing(5)).mean.mean((1, 2, 3))
+    assert free.abs().max() < 0.5, free
+    dark, bright = loaded.sample(values={"light": [4, 28]}, seeds=(0, 0), steps=5).pixels.float().mean((1, 2, 3))
+    assert bright - dark > 80
+    one = loaded.sample(values={"light": 28}, seeds=(0,), steps=5).pixels.float().mean()
+    assert abs(one - bright) <= 1
+
+
+def test_the_command_line_tells_numbers_and_makes_it_again(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sample", str(trained), "--seeds", "1,2", "--steps", "3", "--guidance", "1.5", "--value", "light=28.5"]
+    assert main([*words, "--out", str(tmp_path / "a")]) == 0
+    assert "note: light" not in capsys.readouterr().err
+    picture = tmp_path / "a" / "seed-000001.png"
+    assert main(["info", str(picture), "--command"]) == 0
+    command = shlex.split(capsys.readouterr().out)
+    assert command[command.index("--value") + 1] == "light=28.5"
+    assert main([*command[1:], "--out", str(tmp_path / "b")]) == 0
+    assert Image.open(tmp_path / "b" / picture.name).tobytes() == Image.open(picture).tobytes()
+    assert main([*words[:-1], "light=3", "--out", str(tmp_path / "c")]) == 0
+    assert Image.open(tmp_path / "c" / picture.name).tobytes() != Image.open(picture).tobytes()
+    capsys.readouterr()
+    assert main([*words[:-1], "light=40", "--out", str(tmp_path / "d")]) == 0
+    assert "note: light 40 lies outside what the model saw, 1 to 31" in capsys.readouterr().err
+    for wrong, why in (("lihgt=3", "did you mean 'light'"), ("light", "name=number"), ("light=nan", "name=number")):
+        assert main([*words[:-1], wrong, "--out", str(tmp_path / "e")]) != 0
+        assert why in capsys.readouterr().err
+    assert main([*words, "--value", "light=3", "--out", str(tmp_path / "e")]) != 0
+    assert "write each once" in capsys.readouterr().err
+    assert main(["info", str(trained)]) == 0
+    assert "1 to 31 in training" in capsys.readouterr().out
+
+
+def test_a_network_has_as_many_columns_as_numbers_are_named(lights: Path, tmp_path: Path) -> None:
+    here = replace(TINY, data=replace(TINY.data, path=str(lights)))
+    with pytest.raises(UserError, match=r"net.values 0 should be 1, the number of data.values \(light\)"):
+        check(replace(here, net=replace(TINY.net, values=0)))
+    with pytest.raises(UserError, match=r"net.values 1 should be 0"):
+        check(replace(here, data=replace(here.data, values=())))
+    with pytest.raises(UserError, match=r"set net.kind=unet"):
+        check(replace(here, net=DiTConfig(size=4, in_channels=1, out_channels=1)))
+    with pytest.raises(UserError, match=r"label_dropout needs net.null_value"):
+        check(replace(here, net=replace(TINY.net, null_value=False)))
+    (tmp_path / "my.yaml").write_text(
+        dumps(replace(here, net=replace(TINY.net, values=0))).replace("  values: 0\n", "")
+    )
+    asked = ask(str(tmp_path / "my.yaml"))
+    assert asked.config.net.values == 1
+    assert asked.origins["net.values"] == "as many as data.values"
+    assert cost(asked.config, timed=1).parameters > 0
+
+
+def test_numbers_of_which_nothing_can_be_learned(lights: Path) -> None:
+    here = replace(TINY, data=replace(TINY.data, path=str(lights), values=("same",)))
+    with pytest.raises(UserError, match="same is 1 in every picture of which it is told"):
+        describe(here, data.open(here.data))
+    strict = replace(TINY, data=replace(TINY.data, path=str(lights)), net=replace(TINY.net, null_value=False))
+    with pytest.raises(UserError, match="light is told of 28 of 32 pictures"):
+        describe(strict, data.open(strict.data))
+
+
+def test_a_training_goes_on_from_its_base_with_the_bases_range(lights: Path, trained: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in (11, 12, 13):
+        (few / f"{i}.png").write_bytes((lights / f"{i}.png").read_bytes())
+    (few / "metadata.jsonl").write_text(
+        "\n".join(json.dumps({"file_name": f"{i}.png", "light": i}) for i in (11, 12, 13))
+    )
+    further = replace(TINY, data=replace(TINY.data, path=str(few)), base=str(trained))
+    base = model.load(trained)
+    assert describe(further, data.open(further.data), base).values == (ValueRange("light", 1.0, 31.0),)
+    batch = data.open(further.data).batch([0, 2])
+    assert told_of(batch, base.reader, further).value.tolist() == [[pytest.approx(1e4 / 30)], [pytest.approx(400)]]
+    other = replace(base, card=replace(base.card, values=(ValueRange("age"),)))
+    with pytest.raises(UserError, match=r"data.values light should be the base's, in its order: age"):
+        describe(further, data.open(further.data), other)

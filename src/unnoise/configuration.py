@@ -376,6 +376,7 @@ def check(config: TrainConfig | NoisyClassifierConfig) -> None:
             wrong.append("net.text and encoder both read captions: set one of them to none")
         if net.context and net.text is None and config.encoder is None:
             wrong.append("net.context hears words that nobody reads: set net.text, or encoder.path")
+        wrong += _wrong_told(config)
     controls = len(net.controls) if isinstance(net, UNetConfig) else 0
     if bool(controls) != bool(data.control):
         wrong.append("net.controls and data.control belong together: networks for drawings, and the drawings")
@@ -385,6 +386,32 @@ def check(config: TrainConfig | NoisyClassifierConfig) -> None:
         wrong.append("net.dropout should be 0 beside controls: the base stays as it is")
     if wrong:
         raise UserError("this training cannot start:\n  " + "\n  ".join(wrong))
+
+
+def joined_channels(process: Process, channels: int) -> int:
+    """How many channels are joined to x_t, beside pictures of `channels`: see joined.py."""
+    return {"": 0, "small": channels, "masked": channels + 1}[process.joined]
+
+
+def _wrong_told(config: TrainConfig) -> Iterator[str]:
+    """Numbers and joined pictures: the network has to be one that takes them."""
+    net, process, names = config.net, config.process, config.data.values
+    joined = joined_channels(process, config.data.channels)
+    if not isinstance(net, UNetConfig):
+        if names or joined:
+            yield f"data.values and process.joined are told to a U-Net, not to a {net.kind}: set net.kind=unet"
+        return
+    if net.values != len(names):
+        listed = f" ({', '.join(names)})" if names else ", which names none"
+        yield f"net.values {net.values} should be {len(names)}, the number of data.values{listed}"
+    if names and not net.null_value and (process.label_dropout or process.drop_each):
+        yield "process.label_dropout needs net.null_value, what is said where a number is not told; or set it to 0"
+    if net.joined != joined:
+        why = f"the channels of process.joined {process.joined!r}" if joined else "process.joined says nothing"
+        yield f"net.joined {net.joined} should be {joined}: {why}"
+    if process.joined == "small" and (process.joined_factor < 2 or config.data.size % process.joined_factor):
+        size = config.data.size
+        yield f"process.joined_factor {process.joined_factor} should be 2 or more, and divide data.size {size}"
 
 
 def _wrong_fit(fit: Fit) -> Iterator[str]:

@@ -11,15 +11,16 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from unnoise import joined
 from unnoise.acceleration.placement import Placement, best, place, prepare
-from unnoise.codec import to_bytes
+from unnoise.codec import from_bytes, to_bytes
 from unnoise.conditions import Cond
-from unnoise.data.decode import decode
+from unnoise.data.decode import Picture, decode
 from unnoise.data.source import Unreadable, reason
 from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.errors import UserError
@@ -31,6 +32,8 @@ from unnoise.pictures import Pictures
 from unnoise.samplers import Sampler, find, find_grid, walk
 from unnoise.schedules import Level
 from unnoise.settings import ControlConfig, DataConfig, Request
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,16 +68,18 @@ class Start(NamedTuple):
 def generate(model: Model, request: Request, start: Start | None = None, cond: Cond | None = None) -> Iterator[Frame]:
     """Draw what is asked, batch after batch, and yield after each step. Raises UserError before the first one.
 
-    `cond`, a row a seed, is told in place of the request's labels, prompts and drawings. `request.steps` lie between
-    t = 1 and 0; a walk that starts on the way takes those that are left.
+    `cond`, a row a seed, is told in place of the request's labels, prompts, numbers and pictures. `request.steps` lie
+    between t = 1 and 0; a walk that starts on the way takes those that are left. What a mask leaves is at the end
+    exactly as it was given.
     """
-    sampler = check(model, request)
+    sampler = check(model, request, cond)
     if start is not None and len(start.x) != len(request.seeds):
         raise ValueError(f"{len(start.x)} rows to start from, for {len(request.seeds)} pictures")
     placement = best(request.device, request.precision)
     diffusion = place(model.diffusion, placement)
     if cond is None:
         cond = follow(model, conditions(model.reader, request), request)
+        cond = replace(cond, image=joined_picture(model, request))
     times = times_of(model, request)
     if start is not None:
         times = start.cut(times)
@@ -93,6 +98,8 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
             pictures = None
             if at == steps:
                 pictures = model.codec.decode(state.x).cpu()
+                if model.card.process.joined == "masked" and cond.image is not None:
+                    pictures = joined.paste(pictures, cond.image[rows].cpu())
             elif at in shown:
                 pictures = model.codec.decode(state.trail[-1].mean).cpu()
             yield Frame(rows, at, steps, pictures, asked.calls)
@@ -121,10 +128,10 @@ class Counted:
         return self.denoiser(x_t, t)
 
 
-def draw(model: Model, request: Request, start: Start | None = None) -> Pictures:
+def draw(model: Model, request: Request, start: Start | None = None, cond: Cond | None = None) -> Pictures:
     """The pictures of a request, all at the end."""
-    parts = [frame.pictures for frame in generate(model, request, start) if frame.done]
-    cond = conditions(model.reader, request)
+    parts = [frame.pictures for frame in generate(model, request, start, cond) if frame.done]
+    cond = conditions(model.reader, request) if cond is None else cond
     labels = () if cond.label is None else tuple(model.reader.name(int(row)) for row in cond.label)
     return Pictures(to_bytes(torch.cat([part for part in parts if part is not None])), request.seeds, labels)
 
@@ -149,16 +156,18 @@ def told(
 
 
 def conditions(reader: Reader, request: Request) -> Cond:
-    """What each picture is told, a row per seed. One label or prompt is for all; neither: a class by the seed."""
-    if not request.labels and not request.prompts:
-        return reader.by_seed(request.seeds)
+    """What each picture is told, a row per seed. One label, prompt or number is for all; no label and no prompt: a
+    class by the seed."""
     count = len(request.seeds)
-    return reader.read(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"))
+    values = {name: _each(many, count, name) for name, many in request.values.items()}
+    if not request.labels and not request.prompts:
+        return reader.by_seed(request.seeds, values)
+    return reader.read(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"), values)
 
 
 def without(reader: Reader, request: Request, cond: Cond, count: int) -> Cond:
-    """The rows of `cond` told nothing, or the negative prompt: what guidance leads away from. The drawings stay,
-    unless the model is to guess: then only what is told follows them."""
+    """The rows of `cond` told nothing, or the negative prompt: what guidance leads away from. The joined picture
+    and the drawings stay, unless the model is to guess: then only what is told follows them."""
     null = reader.nothing(count, request.negative_prompt)
     strength = cond.strength
     if request.guess and strength is not None:
@@ -184,30 +193,85 @@ def follow(model: Model, cond: Cond, request: Request) -> Cond:
     return replace(cond, hints=tuple(hint.expand(count, -1, -1, -1) for hint in hints), strength=strength)
 
 
+def joined_picture(model: Model, request: Request) -> Tensor | None:
+    """What a request joins to x_t, in every row: (B, C, H, W). Raises UserError for a file that cannot be used, and
+    where there has to be one, or none."""
+    process = model.card.process
+    if not process.joined:
+        if request.image or request.mask:
+            raise UserError("this model draws from noise alone and is shown no picture: leave --image and --mask out")
+        return None
+    if not request.image:
+        wants = "the small picture" if process.joined == "small" else "the picture, and --mask what is drawn anew of it"
+        raise UserError(f"this model is shown a picture beside the noise: give it, --image {wants}")
+    if process.joined == "masked" and not request.mask:
+        raise UserError("this model draws a part of a picture anew: say which, --mask white where it is, else black")
+    if process.joined == "small" and request.mask:
+        raise UserError("this model makes small pictures larger and takes no mask: leave --mask out")
+    if process.joined == "small":
+        image = joined.larger(small_picture(Path(request.image), model), process.joined_factor)
+    else:
+        hole = read_picture(Path(request.mask), model.card.size, 1, "mask")
+        image = read_picture(Path(request.image), model.card.size, model.card.channels, "picture")
+        image = joined.masked(from_bytes(image), (hole > 127).float())
+    return image.expand(len(request.seeds), -1, -1, -1)
+
+
+def small_picture(file: Path, model: Model) -> Tensor:
+    """The small picture in a file, (1, C, h, w) in [-1, 1]: as it is; or that of a large one, brought to the size of
+    the model's pictures and made small as in training. Raises UserError for one in between."""
+    factor, (height, width) = model.card.process.joined_factor, model.card.size
+    small = (height // factor, width // factor)
+    found = open_picture(file, min(height, width), model.card.channels, "picture").size[::-1]  # height, width
+    if found == small:
+        return from_bytes(read_picture(file, small, model.card.channels, "picture"))
+    if found[0] < height or found[1] < width:
+        raise UserError(
+            f"the picture {file} is {found[1]}x{found[0]}; this model makes {small[1]}x{small[0]} into {width}x"
+            f"{height}: give it in one of these two sizes, or a larger one of that shape"
+        )
+    whole = read_picture(file, (height, width), model.card.channels, "picture")
+    return joined.smaller(from_bytes(whole), factor)
+
+
 def drawing(file: Path, model: Model, control: ControlConfig) -> Tensor:
     """A drawing as a control network takes it: (1, C, h, w) in [0, 1]. Raises UserError for a file that is none."""
     height, width = (side * control.scale for side in model.card.size)
-    config = DataConfig(size=min(height, width), channels=control.channels, background=(0, 0, 0))
-    try:
-        pixels = decode(file.read_bytes(), config).pixels
-    except (OSError, Unreadable) as error:
-        raise UserError(f"the drawing {file} cannot be read: {reason(error)}") from None
-    if pixels.shape[1:] != (height, width):
+    return read_picture(file, (height, width), control.channels, "drawing").float() / 255
+
+
+def read_picture(file: Path, size: tuple[int, int], channels: int, what: str) -> Tensor:
+    """Bytes (1, C, height, width) of a picture of this shape, whatever its size; transparent parts are black in
+    drawings and masks, white in pictures. Raises UserError."""
+    pixels = open_picture(file, min(size), channels, what).pixels
+    if pixels.shape[1:] != size:
         raise UserError(
-            f"the drawing {file} has another shape than the model's pictures, {width}x{height}: crop it to that"
+            f"the {what} {file} has another shape than the model's pictures, {size[1]}x{size[0]}: crop it to that"
         )
-    return torch.from_numpy(pixels.copy())[None].float() / 255
+    return torch.from_numpy(pixels.copy())[None]
 
 
-def _each(said: tuple[str, ...], count: int, what: str) -> tuple[str, ...]:
+def open_picture(file: Path, size: int, channels: int, what: str) -> Picture:
+    """A picture whose shorter side becomes `size`. Raises UserError for a file that is none."""
+    background = (255, 255, 255) if what == "picture" else (0, 0, 0)
+    try:
+        return decode(file.read_bytes(), DataConfig(size=size, channels=channels, background=background))
+    except (OSError, Unreadable) as error:
+        raise UserError(f"the {what} {file} cannot be read: {reason(error)}") from None
+
+
+def _each(said: tuple[T, ...], count: int, what: str) -> tuple[T, ...]:
     """One a picture. Raises UserError where it is neither one for all nor as many as there are."""
     if len(said) not in (0, 1, count):
         raise UserError(f"{len(said)} {what}s for {count} seeds: give one {what}, or one a seed")
     return said * count if len(said) == 1 else said
 
 
-def check(model: Model, request: Request) -> Sampler:
-    """The sampler of a request that can be drawn. Raises UserError with what is wrong and what would be right."""
+def check(model: Model, request: Request, cond: Cond | None = None) -> Sampler:
+    """The sampler of a request that can be drawn, told `cond` in place of what it says.
+
+    Raises UserError with what is wrong and what would be right.
+    """
     if not request.seeds:
         raise UserError("no seeds: ask for at least one picture, for example --seeds 0-7")
     if request.batch < 1:
@@ -219,14 +283,17 @@ def check(model: Model, request: Request) -> Sampler:
     if name == "ddpm-learned" and not model.diffusion.learned_variance:
         raise UserError("this model did not learn its variance: take the sampler ddpm or ddpm-large")
     if request.guidance != 1:
-        if not model.card.classes and model.words is None:
+        if not model.card.classes and model.words is None and not model.card.values:
             raise UserError(
-                "this model was trained without classes or words, so there is nothing to guide to: take --guidance 1"
+                "this model was trained without classes, words or numbers, so there is nothing to guide to: take "
+                "--guidance 1"
             )
         model.reader.nothing(1, request.negative_prompt)
     elif request.negative_prompt:
         raise UserError("guidance 1 leads away from nothing, so a negative prompt is not heard: take --guidance 4")
-    cond = conditions(model.reader, request)
+    if cond is None:
+        cond = conditions(model.reader, request)
+        joined_picture(model, request)
     follow(model, cond, request)
     _check_guides(model, cond, request)
     return sampler

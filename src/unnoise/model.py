@@ -11,9 +11,11 @@ Nothing in these files can run: they hold numbers and names, and the names choos
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,45 +35,113 @@ from unnoise.formats.diffusers import check_tensors
 from unnoise.formats.files import Tensors, read_json
 from unnoise.noise import uniform
 from unnoise.pictures import Pictures
-from unnoise.settings import ControlConfig, ModelCard, Request, UNetConfig
+from unnoise.settings import ControlConfig, ModelCard, Request, UNetConfig, ValueRange
 from unnoise.words import FILE as TOKENIZER
 from unnoise.words import Tokenizer, Words
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT = {"format": "unnoise-model", "version": 1}
+SCALE = 1000.0  # of numbers that are told: the sinusoids are the time's, which counts to 1000
 MOST_PARAMETERS = 20_000_000_000  # a card that asks for more is a mistake, found before memory is taken
 
 
 @dataclass(frozen=True)
 class Reader:
-    """Turns what a person says into a condition: a class by name or number ("none": no class), words."""
+    """Turns what a person says into a condition: a class by name or number ("none": no class), words, numbers.
+
+    A number is told as SCALE (number - low) / (high - low), low and high being those of the training: its sinusoid is
+    the time's, of waves that tell whole numbers from 0 to 1000 apart. What lies outside goes on along the same line.
+    """
 
     classes: tuple[str, ...] = ()
     null: int | None = None  # the row of "no class", where the network has one
     words: Words | None = None  # what reads captions, where the network hears them
+    values: tuple[ValueRange, ...] = ()  # the numbers that it is told, a column each
+    null_value: bool = True  # whether it was taught what to do where a number is not told
 
-    def read(self, labels: Sequence[str] = (), prompts: Sequence[str] = ()) -> Cond:
-        """A row per label, per prompt; what is not said of them is null.
+    def read(
+        self,
+        labels: Sequence[str] = (),
+        prompts: Sequence[str] = (),
+        values: Mapping[str, Sequence[float]] = MappingProxyType({}),
+    ) -> Cond:
+        """A row per label, per prompt, per number of each name; what is not said of them is null.
 
-        Raises UserError for a label that the model does not know, and for what it does not take.
+        Raises UserError for a label or a name that the model does not know, and for what it does not take.
         """
-        if labels and prompts and len(labels) != len(prompts):
-            raise ValueError(f"{len(labels)} labels beside {len(prompts)} prompts")
-        count = max(len(labels), len(prompts))
+        said = {"labels": len(labels), "prompts": len(prompts)} | {name: len(many) for name, many in values.items()}
+        counts = {what: count for what, count in said.items() if count}
+        if len(set(counts.values())) > 1:
+            raise ValueError(" beside ".join(f"{count} {what}" for what, count in counts.items()))
+        count = max(counts.values(), default=0)
         words = self._words(prompts, count)
-        return Cond(label=self._labels(labels, count), **_told(words))
+        return Cond(label=self._labels(labels, count), value=self.numbers(values, count), **_told(words))
 
-    def told(self, label: Tensor | None, captions: Sequence[str] | None) -> Cond:
-        """What is told of pictures of these labels (B,), which are rows of the model's classes, and captions."""
-        return Cond(label=label, **_told(self.words.read(captions) if self.words and captions is not None else NOTHING))
+    def told(self, label: Tensor | None, captions: Sequence[str] | None, value: Tensor | None = None) -> Cond:
+        """What is told of pictures of these labels (B,), which are rows of the model's classes, captions, and numbers
+        (B, K), a column a name; none: none of them is told."""
+        words = self.words.read(captions) if self.words and captions is not None else NOTHING
+        if self.values and value is not None:
+            value = self.scaled(value)
+        elif self.values and (label is not None or captions is not None):
+            count = len(label) if label is not None else len(captions or ())
+            value = self.numbers({}, count)
+            value = value if value is None or label is None else value.to(label.device)
+        else:
+            value = None
+        return Cond(label=label, value=value, **_told(words))
 
-    def by_seed(self, seeds: Sequence[int]) -> Cond:
-        """A class for each seed, every one equally likely, and no words: what is drawn when nobody says which."""
+    def numbers(self, values: Mapping[str, Sequence[float]], count: int) -> Tensor | None:
+        """(count, K) as the network is told them, NaN where one is not said; None for a network that takes none.
+
+        Raises UserError for a name that the model does not know, for what is no number, and, from a network that was
+        not taught what to do without, for one that is not said.
+        """
+        names = [known.name for known in self.values]
+        for name, many in values.items():
+            if not names:
+                raise UserError(f"this model is told no numbers and takes no {name!r}: leave it out")
+            if name not in names:
+                raise unknown("number of this model", name, names)
+            if not all(math.isfinite(number) for number in many):
+                raise UserError(f"{name} is not said by what is no finite number: leave it out instead")
+        missing = [name for name in names if name not in values]
+        if missing and not self.null_value:
+            raise UserError(
+                f"this model was never left without {missing[0]}: say it, --value {missing[0]}=..., and take "
+                "--guidance 1"
+            )
+        if not names:
+            return None
+        blank = [math.nan] * count
+        columns = [list(values.get(name, ())) or blank for name in names]
+        return self.scaled(torch.tensor(columns, dtype=torch.float64).T)
+
+    def scaled(self, value: Tensor) -> Tensor:
+        """Numbers (B, K) as the network is told them: (B, K) float32, 0 for the lowest of the training, SCALE for
+        the highest."""
+        low = torch.tensor([known.low for known in self.values], dtype=torch.float64, device=value.device)
+        high = torch.tensor([known.high for known in self.values], dtype=torch.float64, device=value.device)
+        return (SCALE * (value.double() - low) / (high - low)).float()
+
+    def outside(self, values: Mapping[str, Sequence[float]]) -> list[str]:
+        """In words, which numbers lie where no picture of the training did."""
+        ranges = {known.name: known for known in self.values}
+        return [
+            f"{name} {number:g} lies outside what the model saw, {ranges[name].low:g} to {ranges[name].high:g}"
+            for name, many in values.items()
+            for number in dict.fromkeys(many)
+            if name in ranges and not ranges[name].low <= number <= ranges[name].high
+        ]
+
+    def by_seed(self, seeds: Sequence[int], values: Mapping[str, Sequence[float]] = MappingProxyType({})) -> Cond:
+        """A class for each seed, every one equally likely, no words, and these numbers: what is drawn when nobody says
+        which."""
         label = None
         if self.classes:
             rows = [int(uniform((), seed, "class").item() * len(self.classes)) for seed in seeds]
             label = torch.tensor(rows, dtype=torch.int64)
-        return Cond(label=label, **_told(self._words((), len(seeds))))
+        return Cond(label=label, value=self.numbers(values, len(seeds)), **_told(self._words((), len(seeds))))
 
     def nothing(self, count: int, words: str = "") -> Cond:
         """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
@@ -133,7 +203,7 @@ class Model:
 
     @property
     def reader(self) -> Reader:
-        return Reader(self.card.classes, null_row(self.card), self.words)
+        return reader_of(self.card, self.words)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -172,18 +242,20 @@ class Model:
         *,
         labels: Sequence[str | int] = (),
         prompts: str | Sequence[str] = (),
+        values: Mapping[str, float | Sequence[float]] = MappingProxyType({}),
         seeds: Sequence[int] = (0,),
         **settings: Any,
     ) -> Pictures:
-        """Draw pictures: one a seed, with one label (or prompt) for all or one a seed. `settings` are the fields of a
-        Request.
+        """Draw pictures: one a seed, with one label (or prompt, or number by its name) for all or one a seed.
+        `settings` are the fields of a Request.
 
         Raises UserError for what this model cannot draw, TypeError for an unknown setting.
         """
         from unnoise.generate import draw
 
         said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
-        request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, **settings)
+        numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
+        request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, values=numbers, **settings)
         return draw(self, request)
 
     def controlled_by(self, *others: Model) -> Model:
@@ -243,6 +315,12 @@ def words_of(card: ModelCard, folder: Path) -> Words | None:
     if card.net.text is not None:
         return Tokenizer.load(folder / TOKENIZER, card.net.text.length)
     return Encoder(card.encoder) if card.encoder is not None else None
+
+
+def reader_of(card: ModelCard, words: Words | None) -> Reader:
+    """What turns into conditions what is said to the model of this card."""
+    null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
+    return Reader(card.classes, null_row(card), words, card.values, null_value)
 
 
 def null_row(card: ModelCard) -> int | None:

@@ -22,6 +22,7 @@ PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM
 NOT_SAID = (
     "seeds",
     "prompts",
+    "values",
     "controls",
     "previews",
 )  # of a Request: said otherwise in a recipe, or without effect on it
@@ -99,6 +100,8 @@ def again(recipe: Mapping[str, Any]) -> str:
             words += ["--prompt", str(text)]
         for path in recipe.get("control_models", ()):
             words += ["--control-model", str(path)]
+        for name, number in request.get("values", {}).items():
+            words += ["--value", f"{name}={number[0]!r}"]
         for drawing in request.get("controls", ()):
             words += ["--control", str(drawing)]
         words += flags({k: v for k, v in request.items() if k not in NOT_SAID}, Request)
@@ -121,6 +124,11 @@ def doubts(recipe: Mapping[str, Any]) -> list[str]:
         said.append(f"the model {plain(str(model.get('path')))} is not here; put the right path into the command")
     elif model.get("sha256") and weights.is_file() and sha256(weights) != model["sha256"]:
         said.append(f"the weights in {weights} have changed since this picture was made: another one would come")
+    for name, digest in recipe.get("files", {}).items():
+        if not Path(str(name)).is_file():
+            said.append(f"{plain(str(name))}, which the model was shown, is not here; put the right path in its place")
+        elif sha256(Path(str(name))) != digest:
+            said.append(f"{plain(str(name))}, which the model was shown, has changed since: another picture would come")
     made = recipe.get("versions", {})
     for package in ("unnoise", "torch"):
         try:
@@ -294,6 +302,7 @@ def picture_text(found: Mapping[str, Any]) -> str:
     for key in ("seed", "seeds", "label", "prompt", "size"):
         if recipe.get(key) is not None:
             rows.append((key, str(recipe[key])))
+    rows += [(name, f"{number[0]:g}") for name, number in recipe.get("request", {}).get("values", {}).items()]
     rows += [(key, str(value)) for key, value in recipe.get("request", {}).items() if key not in NOT_SAID]
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in recipe.get("versions", {}).items())))
     body = table([(key, plain(value)) for key, value in rows], ragged=True)
@@ -332,4 +341,6 @@ def model_text(found: Mapping[str, Any]) -> str:
             rows.append((name, ", ".join(f"{key} {value}" for key, value in list(about.items())[:8])))
     classes = card.get("classes") or ()
     rows.append(("classes", ", ".join(map(str, classes)) or "none: it draws without labels"))
+    for known in card.get("values") or ():
+        rows.append((f"value {known['name']}", f"{known['low']:g} to {known['high']:g} in training"))
     return table([(key, plain(value)) for key, value in rows], ragged=True)

@@ -68,6 +68,7 @@ DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are cal
     "precision": Parameter(help="of the network; auto: bfloat16 where this machine is fast at it"),
     "device": Parameter(help="auto, cpu, cuda, cuda:1, mps"),
     "previews": Parameter(validator=within(0, 1000, "pictures of the estimate on the way")),
+    **dict.fromkeys(("values", "image", "mask")),  # said by `sample` alone, in its own way
 }
 
 
@@ -101,6 +102,13 @@ def sample(
         tuple[str, ...], option("words, drawn with every seed; give it again for another line of pictures")
     ] = (),
     prompts: Annotated[Path | None, option("a text file with a prompt a line", "--prompts-file")] = None,
+    value: Annotated[
+        tuple[str, ...], option("name=number, for a model that is told numbers; again for the next one")
+    ] = (),
+    image: Annotated[
+        Path | None, option("the small picture to make larger, or with --mask the one to draw a part of anew")
+    ] = None,
+    mask: Annotated[Path | None, option("what of the picture is drawn anew: white on black, of its size")] = None,
     control: Annotated[
         tuple[Path, ...], option("a drawing to follow, for a model that takes one; again for its next control")
     ] = (),
@@ -161,6 +169,11 @@ def sample(
         for path in control_model:
             existing(path, "model")
         asked["controls"] = tuple(map(str, control))
+        asked["values"] = numbers_of(value)
+        for name, path, what in (("image", image, "picture"), ("mask", mask, "mask")):
+            if path is not None:
+                existing(path, what)
+            asked[name] = "" if path is None else str(path)
         if said:
             asked["labels"] = one_label(labels)
             rows = worded(parse_seeds(seeds), said)
@@ -185,6 +198,9 @@ def sample(
     for text in dict.fromkeys((*said, request.negative_prompt)):
         if loaded.words is not None and (surplus := loaded.words.surplus(text)):
             say(f"note: the model hears only the beginning of {text!r}: not {surplus!r}")
+
+    for note in loaded.reader.outside(request.values):
+        say(f"note: {note}")
 
     recipe = recipe_of(folder, loaded, request)
     if control_model:
@@ -269,6 +285,21 @@ def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
     if not found:
         raise UsageError(f"--prompts {file}: there is no prompt in it. Write one a line")
     return (*given, *found)
+
+
+def numbers_of(given: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """`age=30` as {"age": (30.0,)}."""
+    found: dict[str, tuple[float, ...]] = {}
+    for text in given:
+        name, equals, number = (part.strip() for part in text.rpartition("="))
+        try:
+            value = float(number) if name and equals and name not in found else math.nan
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(f"--value {text}: write each once, as name=number, for example --value age=30")
+        found[name] = (value,)
+    return found
 
 
 def one_label(labels: str) -> tuple[str, ...]:
@@ -392,10 +423,12 @@ def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
     rows = ("seeds", "prompts") if request.prompts else ("seeds", "labels", "prompts")
     settings = {key: value for key, value in dataclasses.asdict(request).items() if key not in rows}
     settings["sampler"] = model.card.sampler if request.sampler == "auto" else request.sampler
+    told = [file for file in (request.image, request.mask) if file]
     return {
         "format": 1,
         "model": {"path": str(folder), "weights": str(file), "sha256": sha256(file)},
         "request": settings,
+        **({"files": {file: sha256(Path(file)) for file in told}} if told else {}),
         "versions": {
             "unnoise": versions.version("unnoise"),
             "torch": str(torch.__version__),

@@ -23,7 +23,7 @@ from unnoise.cli.options import flag, option
 from unnoise.cli.progress import Progress
 from unnoise.errors import unknown
 from unnoise.presets import CLASSIFIERS, PRESETS
-from unnoise.settings import ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.settings import ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig, UNetConfig
 
 if TYPE_CHECKING:
     from unnoise.training.distributed import Processes
@@ -79,6 +79,10 @@ def sized(asked: Asked, config: TrainConfig | NoisyClassifierConfig | Contrastiv
     """With a network for pictures of this size and these channels, where nobody said for which."""
     data = config.data
     implied = {"net.size": ("data.size", data.size), "net.in_channels": ("data.channels", data.channels)}
+    if isinstance(config, TrainConfig) and isinstance(config.net, UNetConfig):
+        implied["net.values"] = ("many as data.values", len(data.values))
+        joined = configuration.joined_channels(config.process, data.channels)
+        implied["net.joined"] = ("process.joined", joined)
     if not isinstance(config, ContrastiveConfig):
         outputs = data.channels * (2 if config.process.learned_variance else 1)
         implied["net.out_channels"] = ("data.channels", outputs)

@@ -21,10 +21,10 @@ from unnoise import nn as networks
 from unnoise.acceleration.placement import best, prepare
 from unnoise.data import Batch
 from unnoise.denoiser import make_diffusion
-from unnoise.recipes.diffusion import newborn, no_pictures_yet, objective, told
+from unnoise.recipes.diffusion import beside, newborn, no_pictures_yet, objective, told
 from unnoise.settings import TrainConfig
 from unnoise.training.learner import Learner
-from unnoise.training.loop import fit, steps
+from unnoise.training.loop import Rows, fit, steps
 
 TIMED_FLOPS = 5e11  # a timed step is of as many pictures as take about this: a second or so on a CPU
 
@@ -78,7 +78,11 @@ def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
     """(operations of a picture forwards, bytes that it keeps for the gradient in float32), both on the meta device."""
     size, channels = config.data.size, config.data.channels
     x = torch.empty(1, channels, size, size, device="meta")
-    cond = told(_batch(config, 1), no_pictures_yet(config), config).to("meta")
+    batch = _batch(config, 1)
+    cond = told(batch, no_pictures_yet(config), config)
+    if config.process.joined:
+        cond = replace(cond, image=beside(batch.x, config.process, Rows(0, (0,), 1)))
+    cond = cond.to("meta")
     weights = {id(p) for p in net.parameters()}
     kept: dict[int, Tensor] = {}
 
@@ -106,4 +110,6 @@ def _batch(config: TrainConfig, count: int) -> Batch:
     """Pictures of noise, of the first class, with a caption, and a blank drawing where there are drawings."""
     x = torch.randn(count, config.data.channels, config.data.size, config.data.size).clamp(-1, 1)
     control = torch.zeros(count, 3, *x.shape[2:]) if config.data.control else None
-    return Batch(x, torch.zeros(count, dtype=torch.int64), ("a picture",) * count, tuple(range(count)), control)
+    value = torch.zeros(count, len(config.data.values), dtype=torch.float64) if config.data.values else None
+    label = torch.zeros(count, dtype=torch.int64)
+    return Batch(x, label, ("a picture",) * count, tuple(range(count)), control, value)

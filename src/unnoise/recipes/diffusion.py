@@ -9,16 +9,18 @@ through mean and variance, is L_vlb of theirs, in bits a number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unnoise import checkpoint, configuration, data, noise, objectives
+from unnoise import checkpoint, configuration, data, joined, noise, objectives
 from unnoise import nn as networks
 from unnoise.acceleration.placement import Placement, best, prepare
 from unnoise.conditions import Cond
@@ -26,12 +28,12 @@ from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.encoders import Encoder
 from unnoise.errors import UserError
-from unnoise.generate import draw
+from unnoise.generate import conditions, draw
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import Model, Reader, load, null_row, write_model
+from unnoise.model import Model, Reader, load, reader_of, write_model
 from unnoise.nn.control import copy_base
 from unnoise.pictures import Pictures
-from unnoise.settings import EncoderConfig, ModelCard, NetConfig, Process, Request, TrainConfig, UNetConfig
+from unnoise.settings import EncoderConfig, ModelCard, NetConfig, Process, Request, TrainConfig, UNetConfig, ValueRange
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
@@ -67,6 +69,8 @@ class Objective:
         cond = told(batch, self.reader, self.config)
         if cond.rows:
             cond = dropped(cond, rows, process, self.reader)
+        if process.joined:
+            cond = replace(cond, image=beside(x, process, rows))
         each = self._each(x, t, cond, eps)
         if self.memory is None:
             return each
@@ -95,17 +99,26 @@ def objective(diffusion: Diffusion, config: TrainConfig, reader: Reader) -> Obje
 def told(batch: Batch, reader: Reader, config: TrainConfig) -> Cond:
     """What the network is told of each picture of a batch."""
     captions = ("",) * len(batch.x) if batch.caption is None else batch.caption
-    cond = reader.told(batch.label if config.net.classes else None, captions)
+    cond = reader.told(batch.label if config.net.classes else None, captions, batch.value)
     if not isinstance(config.net, UNetConfig) or not config.net.controls:
         return cond
     assert batch.control is not None
     return replace(cond, hints=(batch.control,))
 
 
+def beside(x: Tensor, process: Process, rows: Rows) -> Tensor:
+    """The picture that is joined to x_t: x (B, C, H, W) made small and large again, or with a hole of the
+    sample's own."""
+    if process.joined == "small":
+        return joined.larger(joined.smaller(x, process.joined_factor), process.joined_factor)
+    draws = torch.stack([rows.uniform(name) for name in joined.DRAWS], dim=1)
+    return joined.masked(x, joined.boxes(draws, *x.shape[2:]).to(x.device))
+
+
 def dropped(cond: Cond, rows: Rows, process: Process, reader: Reader) -> Cond:
     """The condition with some rows told nothing, by lot: all that is said at once, and each thing by itself.
 
-    Drawings stay: a control network learns to follow them without words too.
+    Drawings and joined pictures stay: a network learns to follow them without words too.
     """
     if not process.label_dropout and not process.drop_each:
         return cond
@@ -114,7 +127,12 @@ def dropped(cond: Cond, rows: Rows, process: Process, reader: Reader) -> Cond:
         cond = cond.where(rows.uniform("no label") < process.label_dropout, null)
     if process.drop_each:
         cond = cond.where(rows.uniform("no class alone") < process.drop_each, Cond(label=null.label))
-        cond = cond.where(rows.uniform("no words alone") < process.drop_each, replace(null, label=None))
+        words = replace(null, label=None, value=None)
+        cond = cond.where(rows.uniform("no words alone") < process.drop_each, words)
+    if process.drop_each and cond.value is not None:
+        lots = [rows.uniform(f"no {known.name} alone") < process.drop_each for known in reader.values]
+        gone = torch.stack(lots, dim=1).to(cond.value.device)
+        cond = replace(cond, value=cond.value.masked_fill(gone, math.nan))
     return cond
 
 
@@ -126,7 +144,8 @@ def no_pictures_yet(config: TrainConfig) -> Reader:
         words = Encoder(config.encoder)
     elif config.net.text is not None:
         words = Tokenizer.learn([], vocabulary=config.net.text.vocabulary, length=config.net.text.length)
-    return Reader(classes, len(classes) if classes and config.net.null_class else None, words)
+    values = tuple(ValueRange(name) for name in config.data.values)
+    return Reader(classes, len(classes) if classes and config.net.null_class else None, words, values)
 
 
 def learned_words(config: TrainConfig, pictures: Dataset) -> Words | None:
@@ -168,7 +187,7 @@ def train(
     configuration.check(config)
     pictures = data.open(config.data)
     base = based_on(config, run)
-    card = describe(config, pictures)
+    card = describe(config, pictures, base)
     words = base.words if base is not None else learned_words(config, pictures)
     placement = place(config, processes)
     net = prepare(newborn(config, base), placement)
@@ -184,14 +203,14 @@ def train(
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         write_model(folder, weights, replace(card, info=card.info | {"images": learner.step * config.fit.batch}), words)
 
-    goal = objective(make_diffusion(net, config.process), config, Reader(card.classes, null_row(card), words))
+    goal = objective(make_diffusion(net, config.process), config, reader_of(card, words))
     plan = Plan(
         fit=config.fit,
         watch=config.watch,
         batches=batches,
         loss=goal,
         write=write,
-        draw=lambda file, weights: samples(file, weights, card, words, config, placement, processes),
+        draw=lambda file, weights: samples(file, weights, card, words, config, placement, processes, pictures),
         facts={"fingerprint": pictures.fingerprint},
         memory=goal.memory,
     )
@@ -236,7 +255,8 @@ def without_controls(net: NetConfig) -> NetConfig:
 def process_of(config: TrainConfig | ModelCard) -> Process:
     """What a network's answers mean, without how it was taught."""
     p = config.process
-    return Process(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
+    plain = Process(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
+    return replace(plain, joined=p.joined, joined_factor=p.joined_factor)
 
 
 def newborn(config: TrainConfig, base: Model | None = None) -> nn.Module:
@@ -268,8 +288,9 @@ def place(config: TrainConfig, processes: Processes) -> Placement:
     return placement
 
 
-def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
-    """What is needed to draw from the network. Raises UserError where its classes are not those of the pictures."""
+def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) -> ModelCard:
+    """What is needed to draw from the network. Raises UserError where its classes, or its numbers, are not those of the
+    pictures."""
     classes, wanted = pictures.classes, config.net.classes
     if wanted and wanted != len(classes):
         raise UserError(
@@ -282,6 +303,7 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
         size=(config.data.size, config.data.size),
         channels=config.data.channels,
         classes=classes if wanted else (),
+        values=ranges(config, pictures, base),
         captions=examples(pictures) if config.net.text or config.encoder else (),
         encoder=None if config.encoder is None else found_again(config.encoder),
         sampler="heun" if config.process.schedule == "edm" else "ddim",
@@ -294,6 +316,28 @@ def describe(config: TrainConfig, pictures: Dataset) -> ModelCard:
             "fingerprint": pictures.fingerprint,
         },
     )
+
+
+def ranges(config: TrainConfig, pictures: Dataset, base: Model | None) -> tuple[ValueRange, ...]:
+    """Between which the numbers told lie; those of the base, whose network knows them so, where there is one.
+
+    Raises UserError for a number that is the same in every picture, or missing where the network has to be told it.
+    """
+    names = config.data.values
+    known = base.card.values if base is not None else ()
+    if base is not None and tuple(value.name for value in known) != names:
+        theirs = ", ".join(value.name for value in known) or "none"
+        raise UserError(f"data.values {', '.join(names) or 'none'} should be the base's, in its order: {theirs}")
+    found = []
+    for name, column in zip(names, pictures.values().T):
+        told = column[~np.isnan(column)]
+        if len(told) == 0 or told.min() == told.max():
+            said = f"{told[0]:g} in every picture of which it is told" if len(told) else "told of no picture"
+            raise UserError(f"{name} is {said} in {config.data.path}: nothing can be learned of it; leave it out")
+        if len(told) < len(column) and isinstance(config.net, UNetConfig) and not config.net.null_value:
+            raise UserError(f"{name} is told of {len(told)} of {len(column)} pictures: set net.null_value, or tell all")
+        found.append(ValueRange(name, float(told.min()), float(told.max())))
+    return known or tuple(found)
 
 
 def found_again(encoder: EncoderConfig) -> EncoderConfig:
@@ -327,8 +371,12 @@ def samples(
     config: TrainConfig,
     placement: Placement,
     processes: Processes,
+    pictures: Dataset,
 ) -> None:
-    """A sheet at fixed seeds, a column a label or caption, drawn by all processes together; the first one saves it."""
+    """A sheet at fixed seeds, a column a label or caption, drawn by all processes together; the first one saves it.
+
+    Where a picture is joined to x_t, those of the first `pictures`.
+    """
     watch = config.watch
     names, captions = card.classes[: watch.grid_labels], card.captions[: watch.grid_labels]
     columns = len(captions) or len(names) or watch.grid_labels
@@ -346,7 +394,13 @@ def samples(
     pixels = torch.zeros(0, card.channels, *card.size, dtype=torch.uint8)
     if request.seeds:
         state = {name: value.cpu() for name, value in weights.items()}
-        pixels = draw(Model.of(card, state, "this training", words), request).pixels
+        model = Model.of(card, state, "this training", words)
+        cond = None
+        if config.process.joined:
+            x = pictures.batch([seed % len(pictures) for seed in request.seeds]).x
+            image = beside(x, config.process, Rows(config.fit.seed, request.seeds, len(seeds)))
+            cond = replace(conditions(model.reader, request), image=image)
+        pixels = draw(model, request, cond=cond).pixels
     pixels = processes.gather(pixels.to(placement.device)).cpu()
     if processes.first:
         Pictures(pixels, seeds, labels or captions * watch.grid_rows).save(file, columns)
