@@ -154,7 +154,8 @@ def shapes_text() -> TrainConfig:
             text=TextConfig(vocabulary=512, length=32, width=96, depth=2, heads=4),
         ),
         process=Process(schedule="cosine", predicts="v", weight="snr-plus-one", label_dropout=0.1),
-        fit=Fit(images=160_000, batch=32, lr=1e-3, warmup=200, decay="cosine", ema=(7_000,), ema_rampup=0.1),
+        # few pictures a step: with minutes to learn in, steps are what is short
+        fit=Fit(images=160_000, batch=16, lr=1e-3, warmup=200, decay="cosine", ema=(7_000,), ema_rampup=0.1),
         watch=Watch(
             log_every=20, checkpoint_every=120.0, grid_every=1_000, grid_rows=4, grid_steps=20, grid_guidance=3.0
         ),
@@ -375,7 +376,7 @@ def emoji_contrastive() -> ContrastiveConfig:
         ),
         shift=2,
         fit=Fit(
-            images=70_000,  # 23 epochs
+            images=100_000,  # 33 epochs
             batch=128,
             optimizer="adamw",
             lr=2e-3,
