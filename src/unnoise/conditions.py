@@ -27,7 +27,7 @@ class Cond:
     vector: Tensor | None = None  # (B, D): a caption, or more, as one vector
     image: Tensor | None = None  # (B, C, H, W) in [-1, 1]: a picture that is joined to x_t as further channels
     hints: Many = ()  # of (B, C, h, w) in [0, 1]: a drawing for each control network
-    strength: Tensor | None = None  # (B, number of hints): how strongly each of them steers; None: 1
+    strength: Tensor | None = None  # (B, hints), or (B, hints, depths): how strongly each of them steers; None: 1
     heard: Many = ()  # of (B, ...): what the network has made of this beforehand (`hear`)
 
     def to(self, device: torch.device | str) -> Cond:

@@ -341,6 +341,10 @@ def model_text(found: Mapping[str, Any]) -> str:
             rows.append((name, ", ".join(f"{key} {value}" for key, value in list(about.items())[:8])))
     classes = card.get("classes") or ()
     rows.append(("classes", ", ".join(map(str, classes)) or "none: it draws without labels"))
+    if card.get("captions"):
+        rows.append(("words", "for example " + ", ".join(repr(str(text)) for text in card["captions"][:3])))
+    if card.get("net", {}).get("controls"):
+        rows.append(("drawings", str(card.get("info", {}).get("control") or len(card["net"]["controls"]))))
     for known in card.get("values") or ():
         rows.append((f"value {known['name']}", f"{known['low']:g} to {known['high']:g} in training"))
     return table([(key, plain(value)) for key, value in rows], ragged=True)
