@@ -57,8 +57,8 @@ class Along(Schedule):
         key = (formula, shape, how)
         found = self._known.get(key)
         if found is None:
-            slid = torch.tensor([range(at, at + len(self.times) - max(shape)) for at in shape])
-            every = formula(Level(self.levels.alpha[slid], self.levels.sigma[slid]), *how)
+            spans = [slice(at, at + len(self.times) - max(shape)) for at in shape]
+            every = formula(Level(*(torch.stack([each[span] for span in spans]) for each in self.levels)), *how)
             found = self._known[key] = torch.stack([*every], 1).tolist()
         return found[first]
 
