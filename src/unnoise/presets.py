@@ -376,7 +376,7 @@ def emoji_contrastive() -> ContrastiveConfig:
         ),
         shift=2,
         fit=Fit(
-            images=100_000,  # 33 epochs
+            images=70_000,  # 23 epochs
             batch=128,
             optimizer="adamw",
             lr=2e-3,
