@@ -96,7 +96,7 @@ NET = UNetConfig(
     groups=4,
     values=1,
 )
-PROCESS = Process(schedule="cosine", predicts="v", weight="snr-plus-one", joined_factor=2)
+PROCESS = Process(schedule="cosine", predicts="v", weight="snr-plus-one", joined_factor=2, drop_each=0.5)
 KINDS = {"small": 1, "masked": 2}  # and how many channels are joined to a grey picture
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
@@ -107,8 +107,8 @@ def training(kind: str, folder: Path) -> TrainConfig:
         data=DataConfig(path=str(folder), size=4, channels=1, values=("light",)),
         net=replace(NET, joined=KINDS[kind]),
         process=replace(PROCESS, joined=kind),
-        fit=Fit(images=160 * 16, batch=16, lr=5e-3, warmup=2, ema=(64,), precision="float32"),
-        watch=Watch(log_every=50, grid_every=160, grid_rows=2, grid_labels=3, grid_steps=2),
+        fit=Fit(images=200 * 16, batch=16, lr=5e-3, warmup=2, ema=(64,), precision="float32"),
+        watch=Watch(log_every=50, grid_every=200, grid_rows=2, grid_labels=3, grid_steps=2),
     )
 
 
@@ -174,8 +174,8 @@ def test_it_learns_from_the_joined_picture(kind: str, trained: dict[str, Path]) 
     cond = replace(loaded.reader.nothing(3), image=image)
     means = loaded.diffusion(x, t, cond).mean
     inside = means if kind == "small" else means[:, :, 1:3, :2]
-    assert (inside.mean((1, 2, 3)) - lights[:, 0, 0, 0]).abs().max() < 0.25
-    with Image.open(trained[kind] / "samples" / "step-00000160.png") as sheet:
+    assert (inside.mean((1, 2, 3)) - lights[:, 0, 0, 0]).abs().max() < 0.35
+    with Image.open(trained[kind] / "samples" / "step-00000200.png") as sheet:
         assert sheet.size == (3 * 6 + 2, 2 * 6 + 2)
 
 
@@ -240,9 +240,9 @@ def test_what_the_mask_leaves_comes_out_as_it_went_in(
         "--steps",
         "3",
         "--guidance",
-        "2",
+        "1.5",
         "--value",
-        "light=3",
+        "light=15",
     ]
     words += ["--image", str(picture), "--mask", str(mask)]
     assert main([*words, "--out", str(tmp_path / "a")]) == 0
