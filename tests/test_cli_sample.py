@@ -378,3 +378,16 @@ def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any])
     code, _, err = run("sample", str(worded), *beside, "--prompt", "a", "--steps", "2")
     assert code == 2
     assert "1 drawings for a model that takes 2 drawings" in err
+
+
+def test_prompts_with_the_same_beginning_are_kept_apart(worded: Path, run: Callable[..., Any]) -> None:
+    long = "a red bag " * 8
+    words = ("--prompt", long + "left", "--prompt", long + "right", "--prompt", "-5 bags")
+    code, out, _ = run(
+        "sample", str(worded), "--prompt=-5 bags", *words[:4], "--steps", "1", "--out", "alike", "--json"
+    )
+    assert code == 0
+    paths = [entry["path"] for entry in json.loads(out)["pictures"]]
+    assert len(set(paths)) == len(list(Path("alike").iterdir())) == 3
+    again = shlex.split(run("info", paths[0], "--command")[1])
+    assert run(*again[1:], "--out", "minus")[0] == 0  # a prompt that looks like an option

@@ -162,3 +162,11 @@ def test_what_is_no_encoder_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="cannot be loaded"):
         Encoder(EncoderConfig(path=str(tmp_path / "empty"))).read(["a"])
+
+
+def test_no_captions_are_no_rows_and_lines_do_not_mix(folders, tmp_path):
+    encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9, cache=str(tmp_path)))
+    assert encoder._file(["", "a\nb", "c"]) != encoder._file(["", "a", "b\nc"])
+    twice = encoder.read(["a red circle", "", "a red circle"]).words
+    assert torch.equal(twice[0], twice[2])
+    assert set(encoder.kept) == {"a red circle", ""}  # each was read once

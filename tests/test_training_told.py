@@ -14,11 +14,12 @@ from tiny_training import contents, same
 from unnoise import data, model
 from unnoise.conditions import Cond
 from unnoise.configuration import check
+from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.generate import conditions, generate, without
 from unnoise.model import Model, Reader
 from unnoise.presets import PRESETS
-from unnoise.recipes.diffusion import based_on, dropped, newborn, told, train
+from unnoise.recipes.diffusion import based_on, dropped, newborn, objective, told, train
 from unnoise.settings import (
     ControlConfig,
     DataConfig,
@@ -309,3 +310,33 @@ def test_the_presets_fit_together():
     assert replace(control.net, controls=()) == text.net
     check(replace(control, base="x"))
     assert json.dumps(PRESETS["emoji"]().name) == '"emoji"'
+
+
+def test_what_is_told_goes_where_the_pictures_are(worded):
+    """On the meta device, as on a graphics card: nothing that is told stays behind."""
+    config = WORDED
+    net = newborn(config).to("meta")
+    words = model.load(worded).words
+    goal = objective(make_diffusion(net, config.process), config, Reader(words=words))
+    batch = data.open(config.data).batch(range(4))
+    asked = []
+    goal.diffusion.net.forward = lambda x, time, cond: asked.append(cond) or x
+    goal(batch._replace(x=batch.x.to("meta")), rows_of(4))
+    assert asked[0].tokens.is_meta
+
+
+def test_controls_of_another_process_are_refused(worded, controlled):
+    base, one = model.load(worded), model.load(controlled)
+    other = replace(base, card=replace(base.card, process=replace(base.card.process, predicts="eps")))
+    with pytest.raises(UserError, match="another process"):
+        other.controlled_by(one)
+    wet = replace(
+        base, card=replace(base.card, net=replace(NET, dropout=0.1))
+    )  # dropout is none of a drawing's business
+    assert len(wet.controlled_by(one).controls) == 1
+
+
+def test_a_drawing_has_to_be_there_to_be_followed_less(worded):
+    loaded = model.load(worded)
+    with pytest.raises(UserError, match="no drawing to follow"):
+        loaded.sample(prompts="a", control_scale=(0.5,), steps=1)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from unnoise import data
+from unnoise.code_length import told_of
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.conditions import Cond
 from unnoise.data import Batch, Dataset
@@ -30,6 +31,7 @@ from unnoise.generate import generate
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, few_and_all
 from unnoise.model import Model
+from unnoise.nn.control import guessing
 from unnoise.settings import EvaluateConfig, Request
 from unnoise.training.distributed import Processes
 
@@ -85,9 +87,10 @@ def measure(
     batch = pictures.batch(mine)
     assert batch.caption is not None
     request = replace(how, seeds=tuple(range(first, first + len(mine))), labels=(), prompts=batch.caption)
-    can_draw(model, request)
+    cond = told(model, pictures, batch, how)
+    can_draw(model, request, cond)
     parts = []
-    for frame in generate(model, request, cond=told(model, batch, how)):
+    for frame in generate(model, request, cond=cond):
         if frame.done and frame.pictures is not None:
             parts.append(to_bytes(frame.pictures))
             yield At("alignment", sum(map(len, parts)), len(mine))
@@ -101,12 +104,18 @@ def measure(
     ]
 
 
-def told(model: Model, batch: Batch, how: Request) -> Cond:
+def told(model: Model, pictures: Dataset, batch: Batch, how: Request) -> Cond:
     """What a model is told of real pictures: class, caption and, where it follows drawings, theirs."""
-    cond = model.reader.told(batch.label if model.classes else None, batch.caption)
+    cond = told_of(model, pictures, batch)
     if not model.controls or batch.control is None:
         return cond
+    if len(model.controls) > 1:
+        raise UserError(
+            f"this model takes {len(model.controls)} drawings, and the pictures have one: measure each alone"
+        )
     strength = torch.tensor(how.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
+    if how.guess:
+        strength = guessing(strength, model.residuals)
     return replace(cond, hints=(batch.control,), strength=strength)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from unnoise import data
 from unnoise.acceleration.placement import best, place
 from unnoise.conditions import Cond
-from unnoise.data import Dataset
+from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.errors import UserError, unknown
 from unnoise.likelihood.bound import VARIANCES, Given, chain, mean_and_error, noise_of, rotating, table, whole_bound
@@ -87,11 +87,15 @@ def _told(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, pr
     reader = model.reader
     if how.labels or how.prompts:
         return Told(batch.x, reader.read(how.labels * len(mine), how.prompts * len(mine)), first)
+    return Told(batch.x, told_of(model, pictures, batch), first)
+
+
+def told_of(model: Model, pictures: Dataset, batch: Batch) -> Cond:
+    """What a model is told of real pictures: their captions; their classes, or none where those are not the model's."""
     label = batch.label if pictures.classes == model.card.classes else None
     if label is None and model.card.classes:
-        label = reader.nothing(len(mine)).label
-    captions = batch.caption if pictures.captions else ("",) * len(mine)
-    return Told(batch.x, reader.told(label, captions), first)
+        label = model.reader.nothing(len(batch.x)).label
+    return model.reader.told(label, batch.caption if pictures.captions else ("",) * len(batch.x))
 
 
 def _bound(

@@ -374,6 +374,8 @@ def check(config: TrainConfig | NoisyClassifierConfig) -> None:
     if isinstance(config, TrainConfig):
         if config.encoder is not None and net.text is not None:
             wrong.append("net.text and encoder both read captions: set one of them to none")
+        if (net.text or config.encoder) and net.classes and not net.null_class:
+            wrong.append("net.null_class should be true: beside words, pictures are drawn without a class too")
         if net.context and net.text is None and config.encoder is None:
             wrong.append("net.context hears words that nobody reads: set net.text, or encoder.path")
         wrong += _wrong_told(config)

@@ -8,6 +8,7 @@ captions. CLIP's networks hear the padding too (it stands behind the end and see
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -40,7 +41,11 @@ class Encoder:
         return int(self._net.config.hidden_size if self._clip else self._net.config.d_model)
 
     def read(self, captions: Sequence[str]) -> Cond:
-        words = torch.stack([self.kept[text] if text in self.kept else self._read([text])[0] for text in captions])
+        missing = [text for text in dict.fromkeys(captions) if text not in self.kept]
+        for first in range(0, len(missing), BATCH):
+            some = missing[first : first + BATCH]
+            self.kept |= dict(zip(some, self._read(some)))
+        words = torch.stack([self.kept[text] for text in captions])
         return Cond(words=words, mask=self._mask(captions) if self.config.masked else None)
 
     def surplus(self, caption: str) -> str:
@@ -134,7 +139,7 @@ class Encoder:
         return self._parts[1]
 
     def _file(self, captions: Sequence[str]) -> Path:
-        said = "\n".join([repr(asdict(replace(self.config, cache=""))), self._identity(), *captions])
+        said = json.dumps([repr(asdict(replace(self.config, cache=""))), self._identity(), *captions])
         return Path(self.config.cache) / f"words-{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
 
     def _identity(self) -> str:

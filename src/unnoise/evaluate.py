@@ -120,6 +120,8 @@ def _draw_and_measure(
 ) -> Iterator[Progress]:
     labels = labels_for(model.card.classes, ask.count, how, pictures)
     prompts = prompts_for(model, ask.count, how, pictures)
+    if labels and pictures.captions and model.words is not None and not how.labels and not how.prompts:
+        labels = labels_of_captions(model.card.classes, ask.count, pictures)
     judges = find_judges(ask, model.card.classes, pictures)
     seeds = tuple(range(ask.seed, ask.seed + ask.count))
     request = replace(
@@ -129,7 +131,7 @@ def _draw_and_measure(
         prompts=tuple(processes.share(prompts)),
     )
     check(model, replace(how, seeds=seeds, labels=labels, prompts=prompts))
-    asked = None if "none" in labels else model.reader.read(request.labels).label
+    asked = None if "none" in labels else model.reader.rows(request.labels)
 
     def drawn() -> Iterator[Drawn]:
         for frame in generate(model, request) if request.seeds else ():
@@ -494,6 +496,14 @@ def prompts_for(model: Model, count: int, how: Request, pictures: Dataset) -> tu
         return (how.prompts[0] if how.prompts else "",) * count
     rows = data.order(0, 0, len(pictures)).tolist()
     return tuple(pictures.caption(rows[i % len(rows)]) for i in range(count))
+
+
+def labels_of_captions(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
+    """The classes of the real pictures whose captions `prompts_for` takes. Raises UserError where they are others."""
+    rows, labels = data.order(0, 0, len(pictures)).tolist(), pictures.labels()
+    if labels is None or pictures.classes != classes:
+        raise UserError(f"{pictures.config.path} has not the model's classes beside its captions: name one, --label")
+    return tuple(classes[labels[rows[i % len(rows)]]] for i in range(count))
 
 
 def _own(pictures: Dataset) -> str:

@@ -179,6 +179,8 @@ def follow(model: Model, cond: Cond, request: Request) -> Cond:
     """`cond`, and the drawings of a request in every row. Raises UserError for one that cannot be used."""
     takes = model.controls
     if not request.controls:
+        if not cond.hints and (request.guess or request.control_scale != (1.0,)):
+            raise UserError("there is no drawing to follow so strongly: give one, --control FILE")
         return cond
     count, scales = len(request.seeds), request.control_scale
     if len(request.controls) != len(takes):

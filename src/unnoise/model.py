@@ -35,7 +35,16 @@ from unnoise.formats.diffusers import check_tensors
 from unnoise.formats.files import Tensors, read_json
 from unnoise.noise import uniform
 from unnoise.pictures import Pictures
-from unnoise.settings import ControlConfig, ModelCard, Request, UNetConfig, ValueRange
+from unnoise.settings import (
+    ControlConfig,
+    ModelCard,
+    NetConfig,
+    Process,
+    Request,
+    TrainConfig,
+    UNetConfig,
+    ValueRange,
+)
 from unnoise.words import FILE as TOKENIZER
 from unnoise.words import Tokenizer, Words
 
@@ -133,6 +142,10 @@ class Reader:
             for number in dict.fromkeys(many)
             if name in ranges and not ranges[name].low <= number <= ranges[name].high
         ]
+
+    def rows(self, labels: Sequence[str]) -> Tensor | None:
+        """The rows of these labels alone, (B,); None where the model knows no classes."""
+        return self._labels(labels, len(labels))
 
     def by_seed(self, seeds: Sequence[int], values: Mapping[str, Sequence[float]] = MappingProxyType({})) -> Cond:
         """A class for each seed, every one equally likely, no words, and these numbers: what is drawn when nobody says
@@ -269,8 +282,12 @@ class Model:
         for other in others:
             if not isinstance(net, UNetConfig) or not isinstance(other.card.net, UNetConfig):
                 raise UserError("controls steer a U-Net, and one of these models is another network")
-            if replace(other.card.net, controls=()) != replace(net, controls=()):
+            if without_controls(other.card.net) != without_controls(net):
                 raise UserError("these controls belong to another network: their base has to be this model")
+            if process_of(other.card) != process_of(self.card) or other.card.classes != self.card.classes:
+                raise UserError("these controls were trained on another process, or other classes, than this model")
+            if getattr(other.words, "text", None) != getattr(self.words, "text", None):
+                raise UserError("these controls read captions by another tokenizer: their base has to be this model")
             for name, tensor in other.diffusion.net.state_dict().items():
                 part, _, rest = name.partition(".")
                 number, _, rest = rest.partition(".")
@@ -321,6 +338,18 @@ def reader_of(card: ModelCard, words: Words | None) -> Reader:
     """What turns into conditions what is said to the model of this card."""
     null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
     return Reader(card.classes, null_row(card), words, card.values, null_value)
+
+
+def without_controls(net: NetConfig) -> NetConfig:
+    """The network alone, with nothing dropped while it is trained."""
+    return replace(net, dropout=0.0, controls=()) if isinstance(net, UNetConfig) else replace(net, dropout=0.0)
+
+
+def process_of(config: TrainConfig | ModelCard) -> Process:
+    """What a network's answers mean, without how it was taught."""
+    p = config.process
+    plain = Process(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
+    return replace(plain, joined=p.joined, joined_factor=p.joined_factor)
 
 
 def null_row(card: ModelCard) -> int | None:

@@ -115,7 +115,7 @@ def compare(
         requests.append(request)
     judges = find_judges(ask, model.card.classes, pictures)
     for way, request in zip(ways, requests, strict=True):
-        asked = None if "none" in request.labels else model.reader.read(request.labels).label
+        asked = None if "none" in request.labels else model.reader.rows(request.labels)
         seen = _Seen(min(show, ask.count), ask.count, right or {})
         for at in measure(
             seen.drawn(generate(model, request), asked),

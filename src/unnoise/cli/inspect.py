@@ -97,7 +97,7 @@ def again(recipe: Mapping[str, Any]) -> str:
         model, request = recipe["model"]["path"], recipe["request"]
         words = ["unnoise", "sample", str(model), "--seeds", str(recipe["together"])]
         for text in recipe.get("prompts", ()):
-            words += ["--prompt", str(text)]
+            words += [f"--prompt={text}"] if str(text).startswith("-") else ["--prompt", str(text)]
         for path in recipe.get("control_models", ()):
             words += ["--control-model", str(path)]
         for name, number in request.get("values", {}).items():

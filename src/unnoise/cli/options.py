@@ -201,6 +201,8 @@ def flags(values: Mapping[str, Any], settings: type) -> list[str]:
                 words += [f"--{name}", *map(str, value)]
             elif tuple(value) != default:
                 words += [part for each in value for part in (f"--{name}", str(each))]
+        elif isinstance(value, str) and value.startswith("-"):
+            words.append(f"--{name}={value}")
         else:
             words += [f"--{name}", repr(value) if isinstance(value, float) else str(value)]
     return words

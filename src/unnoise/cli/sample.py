@@ -446,6 +446,8 @@ def write(
 
     seed, label = drawn.row
     name = f"seed-{seed:06d}" + (f"-{file_name(label)}" if label is not None else "")
+    if label is not None and sum(file_name(text) == file_name(label) for text in dict.fromkeys(prompts)) > 1:
+        name += f"-{prompts.index(label)}"  # another prompt of the same first words
     height, width = drawn.pixels.shape[:2]
     told = {"seed": seed, "prompt" if prompts else "label": label}
     beside = list(dict.fromkeys(str(text) for _, text in drawn.together)) if prompts else []

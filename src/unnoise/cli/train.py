@@ -140,7 +140,8 @@ def fitting(asked: Asked, classes: int) -> Asked:
     """With as many classes as the data has, where nobody said how many and the network does not hear words instead."""
     if isinstance(asked.config, ClassifierConfig | ContrastiveConfig) or asked.config.net.classes == classes:
         return asked
-    if asked.said("net.classes") or getattr(asked.config.net, "text", None) is not None:
+    hears = getattr(asked.config.net, "text", None) or getattr(asked.config, "encoder", None)
+    if asked.said("net.classes") or hears is not None:
         return asked
     return asked.having({"net.classes": classes}, f"the data ({classes} classes)")
 

@@ -30,10 +30,10 @@ from unnoise.encoders import Encoder
 from unnoise.errors import UserError
 from unnoise.generate import conditions, draw
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import Model, Reader, load, reader_of, write_model
+from unnoise.model import Model, Reader, load, null_row, process_of, reader_of, without_controls, write_model
 from unnoise.nn.control import copy_base
 from unnoise.pictures import Pictures
-from unnoise.settings import EncoderConfig, ModelCard, NetConfig, Process, Request, TrainConfig, UNetConfig, ValueRange
+from unnoise.settings import EncoderConfig, ModelCard, Process, Request, TrainConfig, UNetConfig, ValueRange
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
@@ -71,6 +71,7 @@ class Objective:
             cond = dropped(cond, rows, process, self.reader)
         if process.joined:
             cond = replace(cond, image=beside(x, process, rows))
+        cond = cond.to(x.device)
         each = self._each(x, t, cond, eps)
         if self.memory is None:
             return each
@@ -188,7 +189,7 @@ def train(
     pictures = data.open(config.data)
     base = based_on(config, run)
     card = describe(config, pictures, base)
-    words = base.words if base is not None else learned_words(config, pictures)
+    words = base.words if base is not None and config.encoder is None else learned_words(config, pictures)
     placement = place(config, processes)
     net = prepare(newborn(config, base), placement)
     learner = Learner(net, config.fit, dtype=placement.dtype, processes=processes)
@@ -244,19 +245,10 @@ def based_on(config: TrainConfig, run: Path) -> Model | None:
     for mine, its, what in zip(plain, theirs, ("net", "process"), strict=True):
         for name, (wanted, found) in configuration.differences(its, mine).items():
             raise UserError(f"{what}.{name} {found} should be {wanted}, that of the base {config.base}")
+    wanted = base.card.encoder
+    if (None if config.encoder is None else found_again(config.encoder)) != wanted:
+        raise UserError(f"encoder should be that of the base {config.base}: {wanted.path if wanted else 'none'}")
     return base
-
-
-def without_controls(net: NetConfig) -> NetConfig:
-    """The network alone, with nothing dropped while it is trained."""
-    return replace(net, dropout=0.0, controls=()) if isinstance(net, UNetConfig) else replace(net, dropout=0.0)
-
-
-def process_of(config: TrainConfig | ModelCard) -> Process:
-    """What a network's answers mean, without how it was taught."""
-    p = config.process
-    plain = Process(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
-    return replace(plain, joined=p.joined, joined_factor=p.joined_factor)
 
 
 def newborn(config: TrainConfig, base: Model | None = None) -> nn.Module:
@@ -386,7 +378,8 @@ def samples(
         seeds=tuple(processes.share(seeds)),
         labels=tuple(processes.share(labels)),
         prompts=tuple(processes.share(captions * watch.grid_rows)),
-        guidance=watch.grid_guidance,
+        guidance=watch.grid_guidance if words is not None or null_row(card) is not None else 1.0,
+        values={} if reader_of(card, words).null_value else {v.name: ((v.low + v.high) / 2,) for v in card.values},
         steps=watch.grid_steps,
         device=placement.device,
         precision=config.fit.precision,
