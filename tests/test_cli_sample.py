@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from unnoise import nn
+from unnoise.cli.inspect import doubts
 from unnoise.cli.main import main
 from unnoise.cli.pictures import read_recipe
 from unnoise.cli.sample import columns_for, file_name, names_of_lines, rows_for
@@ -375,6 +376,14 @@ def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any])
     again = shlex.split(run("info", f"two/{name}", "--command")[1])
     assert run(*again[1:], "--out", "three")[0] == 0
     assert np.array_equal(pixels(f"two/{name}"), pixels(f"three/{name}"))
+    recipe = read_recipe(Path(f"two/{name}"))
+    assert recipe is not None
+    assert doubts(recipe) == []
+    Image.new("RGB", (8, 8)).save("drawing.png")
+    assert any("drawing.png, which the model was shown, has changed" in said for said in doubts(recipe))
+    Path("controlled").rename("elsewhere")
+    assert any("controlled, whose control was added, is not here" in said for said in doubts(recipe))
+    Path("elsewhere").rename("controlled")
     code, _, err = run("sample", str(worded), *beside, "--prompt", "a", "--steps", "2")
     assert code == 2
     assert "1 drawings for a model that takes 2 drawings" in err

@@ -129,6 +129,11 @@ def doubts(recipe: Mapping[str, Any]) -> list[str]:
             said.append(f"{plain(str(name))}, which the model was shown, is not here; put the right path in its place")
         elif sha256(Path(str(name))) != digest:
             said.append(f"{plain(str(name))}, which the model was shown, has changed since: another picture would come")
+    said += [
+        f"the model {plain(str(path))}, whose control was added, is not here; put the right path into the command"
+        for path in recipe.get("control_models", ())
+        if not Path(str(path)).exists()
+    ]
     made = recipe.get("versions", {})
     for package in ("unnoise", "torch"):
         try:

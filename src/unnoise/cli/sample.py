@@ -189,7 +189,8 @@ def sample(
     folder = models.find(model)
     loaded = models.load(folder)
     with asking():
-        loaded = loaded.controlled_by(*map(models.load, control_model))
+        beside_it = [models.find(path) for path in control_model]  # the checkpoint meant now, whatever comes later
+        loaded = loaded.controlled_by(*map(models.load, beside_it))
     request = request_for(loaded, rows, asked, worded=bool(said))
     with asking():
         check(loaded, request)
@@ -204,7 +205,7 @@ def sample(
 
     recipe = recipe_of(folder, loaded, request)
     if control_model:
-        recipe |= {"control_models": list(map(str, control_model))}
+        recipe |= {"control_models": list(map(str, beside_it))}
     written: list[dict[str, Any]] = []
     kept: list[Drawn] = []
     start = time.perf_counter()
@@ -423,7 +424,7 @@ def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
     rows = ("seeds", "prompts") if request.prompts else ("seeds", "labels", "prompts")
     settings = {key: value for key, value in dataclasses.asdict(request).items() if key not in rows}
     settings["sampler"] = model.card.sampler if request.sampler == "auto" else request.sampler
-    told = [file for file in (request.image, request.mask) if file]
+    told = [file for file in (request.image, request.mask, *request.controls) if file]
     return {
         "format": 1,
         "model": {"path": str(folder), "weights": str(file), "sha256": sha256(file)},
