@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from randomised import randomised
 from unnoise.conditions import Cond
 from unnoise.nn import build
 from unnoise.noise import normal
@@ -41,14 +42,7 @@ TIMES = torch.tensor([0.0, 999.0, 137.0, 500.0])
 
 def alive(config: UNetConfig | DiTConfig) -> Any:
     """A network with random weights everywhere, those that are zero at birth too."""
-    net = build(config)
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in net.named_parameters():
-        draw = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1:
-            draw = draw / parameter[0].numel() ** 0.5
-        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
-    return net.eval()
+    return randomised(build(config))
 
 
 def pictures() -> Tensor:

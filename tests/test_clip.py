@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from randomised import randomised
 from unnoise.errors import UserError
 from unnoise.formats import clip
 from unnoise.formats.clip import BEGIN, END, ClipTokenizer
@@ -34,14 +35,7 @@ TOKENS = torch.tensor(
 
 
 def judge(kind: str = "CLIPTextModel", **settings: Any) -> Any:
-    net = getattr(transformers, kind)(transformers.CLIPTextConfig(**SMALL | settings))
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in net.named_parameters():
-        draw = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1 and "embedding" not in name:
-            draw = draw / parameter[0].numel() ** 0.5
-        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
-    return net.eval()
+    return randomised(getattr(transformers, kind)(transformers.CLIPTextConfig(**SMALL | settings)), "embedding")
 
 
 def small_tower(folder: Path, **settings: Any) -> Any:

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from randomised import randomised
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.formats import diffusers as ours
@@ -102,17 +103,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 TIMES = torch.tensor([0.0, 999.0, 137.0])
 LABELS = torch.tensor([4, 0, 1])
-
-
-def randomised(net: torch.nn.Module) -> torch.nn.Module:
-    """Every weight drawn so that signals stay of size one: large enough that each one shows in the output."""
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in net.named_parameters():
-        draw = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1:
-            draw = draw / parameter[0].numel() ** 0.5
-        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
-    return net.eval()
 
 
 def judge(config: dict[str, Any]) -> Any:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from randomised import randomised
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.formats import diffusers as ours
@@ -63,17 +64,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 TIMES = torch.tensor([0.0, 999.0, 137.0])
 each_config = pytest.mark.parametrize("name", CONFIGS)
-
-
-def randomised(net: Any) -> Any:
-    """Every weight drawn so that signals stay of size one: large enough that each one shows in the output."""
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in net.named_parameters():
-        draw = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1:
-            draw = draw / parameter[0].numel() ** 0.5
-        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
-    return net.eval()
 
 
 def told(config: UNetConfig) -> Cond:

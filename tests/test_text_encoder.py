@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from randomised import randomised
 from unnoise.errors import UserError
 from unnoise.nn import DiT, UNet, build
 from unnoise.nn.text import PAD, TextBlock, TextEncoder, pooled, token_mask
@@ -20,14 +21,7 @@ TOKENS = torch.tensor([[1, 5, 7, 2, 0, 0], [1, 2, 0, 0, 0, 0], [1, 9, 5, 7, 11, 
 
 
 def alive(config: TextConfig = CONFIG) -> TextEncoder:
-    net = TextEncoder(config)
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in net.named_parameters():
-        draw = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1 and "table" not in name:
-            draw = draw / parameter[0].numel() ** 0.5
-        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
-    return net.eval()
+    return randomised(TextEncoder(config), "table")
 
 
 def test_torchs_own_transformer_computes_the_same() -> None:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from randomised import randomised
 from unnoise.nn import attention
 from unnoise.nn.attention import CrossAttention, Words, read, score_bias
 from unnoise.nn.dit import DiTBlock
@@ -33,19 +34,8 @@ SPLIT = {
 }
 
 
-def randomise(net: Any) -> Any:
-    """Random weights everywhere, those that are zero at birth too."""
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in net.named_parameters():
-        draw = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1:
-            draw = draw / parameter[0].numel() ** 0.5
-        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
-    return net.eval()
-
-
 def alive(depth: int = 1, heads: int = 2) -> Transformer:
-    net: Transformer = randomise(Transformer(WIDTH, CONTEXT, heads=heads, groups=4, depth=depth))
+    net: Transformer = randomised(Transformer(WIDTH, CONTEXT, heads=heads, groups=4, depth=depth))
     return net
 
 
@@ -83,7 +73,7 @@ def test_diffusers_computes_the_same(depth: int, heads: int, linear: bool, maske
         heads, WIDTH // heads, WIDTH, num_layers=depth, norm_num_groups=4, cross_attention_dim=CONTEXT,
         use_linear_projection=linear,
     )  # fmt: skip
-    judge = randomise(judge)
+    judge = randomised(judge)
     net = alive(depth, heads)
     net.load_state_dict(from_diffusers(judge.state_dict(), net))
     with torch.no_grad():
@@ -139,7 +129,7 @@ def test_a_row_without_a_word_gives_numbers() -> None:
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_cross_attention_is_its_formula_in_doubles(masked: bool) -> None:
-    net = randomise(CrossAttention(WIDTH, CONTEXT, heads=2)).double()
+    net = randomised(CrossAttention(WIDTH, CONTEXT, heads=2)).double()
     tokens, words = normal((3, 5, WIDTH), "tokens").double(), captions().double()
     k, v = F.linear(words, net.kv.weight).chunk(2, dim=2)
     q = tokens @ net.q.weight.T
@@ -172,11 +162,11 @@ def test_a_block_of_pixart_computes_the_same() -> None:
         WIDTH, 2, 8, cross_attention_dim=CONTEXT, activation_fn="gelu-approximate", attention_bias=True,
         norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6,
     )  # fmt: skip
-    judge = randomise(judge)
+    judge = randomised(judge)
     judge.scale_shift_table.data.zero_()
     for layer in (judge.attn2.to_q, judge.attn2.to_k, judge.attn2.to_v):
         layer.bias.data.zero_()
-    block = randomise(DiTBlock(DiTConfig(width=WIDTH, depth=1, heads=2, context=CONTEXT)))
+    block = randomised(DiTBlock(DiTConfig(width=WIDTH, depth=1, heads=2, context=CONTEXT)))
     state = judge.state_dict()
     for ours, parts in {
         "qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from randomised import randomised
 from unnoise.conditions import NOTHING, Cond
 from unnoise.errors import UserError
 from unnoise.nn import UNet, build
@@ -42,14 +43,7 @@ LABELS = torch.tensor([2, 0, 3, 1])  # 3 is the null row
 
 def alive(config: UNetConfig) -> UNet:
     """A network with random weights everywhere, those that are zero at birth too."""
-    net = UNet(config)
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in net.named_parameters():
-        draw = torch.randn(parameter.shape, generator=generator)
-        if parameter.ndim > 1:
-            draw = draw / parameter[0].numel() ** 0.5
-        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
-    return net.eval()
+    return randomised(UNet(config))
 
 
 def told(config: UNetConfig) -> Cond:

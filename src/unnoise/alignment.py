@@ -47,19 +47,22 @@ class At(NamedTuple):
     total: int
 
 
-def check(names: Sequence[str], model: Model, ask: EvaluateConfig, pictures: Dataset) -> None:
-    """Raises UserError where there is nothing that the model is told and the reader, or the judge, can read."""
+def check(names: Sequence[str], model: Model, ask: EvaluateConfig, pictures: Dataset) -> ContrastiveJudge | None:
+    """The judge of retrieval, where that is asked for.
+
+    Raises UserError where there is nothing that the model is told and the reader, or the judge, can read.
+    """
     if model.words is None:
         raise UserError("this model hears no words, so no caption can be right: take --metrics accuracy for classes")
     if not pictures.captions:
         raise UserError(f"{pictures.config.path} has no captions to draw; give --data shapes-one:test")
-    if "retrieval" in names:
-        judge_of(ask, pictures)
+    judge = judge_of(ask, pictures) if "retrieval" in names else None
     if set(names) != {"retrieval"} and not pictures.config.path.startswith("shapes"):
         raise UserError(
             f"captions of {pictures.config.path} cannot be judged: the exact reader reads the sets shapes, shapes-one "
             "and shapes-two; give --data shapes-one:test, or --metrics retrieval and a --judge"
         )
+    return judge
 
 
 def judge_of(ask: EvaluateConfig, pictures: Dataset) -> ContrastiveJudge:
@@ -78,7 +81,7 @@ def measure(
     names: Sequence[str], model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, processes: Processes
 ) -> Generator[At, None, list[dict[str, Any]]]:
     """The entries of some of ALIGNMENT in a report, of the same pictures. Raises UserError where they cannot be had."""
-    check(names, model, ask, pictures)
+    judge = check(names, model, ask, pictures)
     rows = data.order(0, 0, len(pictures))[: ask.count].tolist()
     mine = list(processes.share(rows))
     if not mine:
@@ -95,13 +98,15 @@ def measure(
             parts.append(to_bytes(frame.pictures))
             yield At("alignment", sum(map(len, parts)), len(mine))
     drawn, real = torch.cat(parts), to_bytes(batch.x)
-    entries = {"caption": _captions, "mask": _masks}
-    return [
-        _retrieval(judge_of(ask, pictures), pictures, batch.caption, drawn, real, processes)
-        if name == "retrieval"
-        else entries[name](batch.caption, _images(drawn), _images(real), processes)
-        for name in names
-    ]
+    found = []
+    for name in names:
+        if name == "retrieval":
+            assert judge is not None, "it was asked for"
+            found.append(_retrieval(judge, pictures, batch.caption, drawn, real, processes))
+        else:
+            read_by = _captions if name == "caption" else _masks
+            found.append(read_by(batch.caption, _images(drawn), _images(real), processes))
+    return found
 
 
 def told(model: Model, pictures: Dataset, batch: Batch, how: Request) -> Cond:

@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unnoise.atomic import publish
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.settings import EncoderConfig
@@ -71,7 +72,7 @@ class Encoder:
         parts = [self._read(wanted[first : first + BATCH]) for first in range(0, len(wanted), BATCH)]
         words = torch.cat(parts)
         if file is not None:
-            _publish({"words": words}, file)
+            publish(file, lambda beside: save_file({"words": words}, beside))
         self.kept |= dict(zip(wanted, words))
 
     # --- transformers ---
@@ -147,17 +148,6 @@ class Encoder:
         folder = Path(self.config.path)
         files = sorted(folder.iterdir()) if folder.is_dir() else []
         return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()])
-
-
-def _publish(tensors: dict[str, Tensor], file: Path) -> None:
-    """Whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        save_file(tensors, beside)
-        os.replace(beside, file)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def library() -> Any:

@@ -22,7 +22,7 @@ from unnoise.conditions import Cond
 from unnoise.editing import exact, linear, own_level, plane, preserving, residual, strip, target_level
 from unnoise.editing.inversion import silence
 from unnoise.errors import UserError, unknown
-from unnoise.generate import Start, conditions, deviation, generate, times_of, told
+from unnoise.generate import Start, conditions, deviation, generate, guide_of, times_of, told
 from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.samplers import State, Step, find, walk
@@ -55,10 +55,11 @@ def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str
     diffusion = place(model.diffusion, placement)
     times = times_of(model, how)
     how = replace(how, clip=False, threshold=None)
+    guide = guide_of(how, placement)
     noises, misses = [], []
     for first in range(0, len(x), how.batch):
         rows = slice(first, min(first + how.batch, len(x)))
-        denoiser = told(diffusion, model.reader, cond[rows], rows.stop - rows.start, how, placement)
+        denoiser = told(diffusion, model.reader, cond[rows], rows.stop - rows.start, how, placement, guide)
         before = State(model.codec.encode(x[rows]).to(placement.device), times[-1])
         worst = torch.zeros(len(before.x))
         for after in walk(denoiser, before.x, times.flip(0), up, silence):
@@ -152,7 +153,8 @@ def shared(model: Model, request: Request, t: float) -> Start:
     t, x = min(t, begin), noise.start() * scale
     if t < begin:
         diffusion = place(model.diffusion, placement)
-        denoiser = told(diffusion, model.reader, conditions(model.reader, one), 1, one, placement)
+        cond, guide = conditions(model.reader, one), guide_of(one, placement)
+        denoiser = told(diffusion, model.reader, cond, 1, one, placement, guide)
         times = torch.cat([whole[whole > t + 1e-9], torch.tensor([t], dtype=torch.float64)])
         step = find(model.card.sampler if request.sampler == "auto" else request.sampler).make(request)
         for state in walk(denoiser, x, times, step, noise):

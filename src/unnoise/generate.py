@@ -25,6 +25,7 @@ from unnoise.data.source import Unreadable, reason
 from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.errors import UserError
 from unnoise.guidance import classifier, classifier_free, clip, dynamic_threshold, noisy, within
+from unnoise.guidance.noisy import NoisyClassifier
 from unnoise.model import Model, Reader
 from unnoise.nn.control import guessing
 from unnoise.noise import Seeds
@@ -72,14 +73,12 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
     between t = 1 and 0; a walk that starts on the way takes those that are left. What a mask leaves is at the end
     exactly as it was given.
     """
-    sampler = check(model, request, cond)
+    sampler, cond = _ready(model, request, cond)
     if start is not None and len(start.x) != len(request.seeds):
         raise ValueError(f"{len(start.x)} rows to start from, for {len(request.seeds)} pictures")
     placement = best(request.device, request.precision)
     diffusion = place(model.diffusion, placement)
-    if cond is None:
-        cond = follow(model, conditions(model.reader, request), request)
-        cond = replace(cond, image=joined_picture(model, request))
+    guide = guide_of(request, placement)
     times = times_of(model, request)
     if start is not None:
         times = start.cut(times)
@@ -88,7 +87,7 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
     for first in range(0, len(request.seeds), request.batch):
         rows = slice(first, min(first + request.batch, len(request.seeds)))
         noise = Seeds(request.seeds[rows], model.shape, placement.device)
-        asked = Counted(told(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement))
+        asked = Counted(told(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement, guide))
         denoiser = Denoiser(diffusion.schedule, asked)
         if start is None:
             x = noise.start() * deviation(diffusion.schedule(times[0]))
@@ -137,15 +136,19 @@ def draw(model: Model, request: Request, start: Start | None = None, cond: Cond 
 
 
 def told(
-    diffusion: Diffusion, reader: Reader, cond: Cond, count: int, request: Request, placement: Placement
+    diffusion: Diffusion,
+    reader: Reader,
+    cond: Cond,
+    count: int,
+    request: Request,
+    placement: Placement,
+    guide: NoisyClassifier | None,
 ) -> Denoiser:
     """The denoiser that is told these rows, guided and kept in the range of pictures as the request says."""
     cond = cond.to(placement.device)
     null = cond if request.guidance == 1 else without(reader, request, cond, count).to(placement.device)
     denoiser = classifier_free(diffusion, cond, null, request.guidance, rescale=request.guidance_rescale)
-    if request.classifier and cond.label is not None:
-        guide = noisy.load(request.classifier)
-        prepare(guide.net, placement)
+    if guide is not None and cond.label is not None:
         denoiser = classifier(denoiser, guide.log_prob(cond.label), request.classifier_scale)
     if request.guidance_interval is not None:
         plain = diffusion.given(null if request.guidance == 0 else cond)
@@ -153,6 +156,15 @@ def told(
     if request.threshold is not None:
         return dynamic_threshold(denoiser, request.threshold)
     return clip(denoiser) if request.clip else denoiser
+
+
+def guide_of(request: Request, placement: Placement) -> NoisyClassifier | None:
+    """The classifier that a request guides by, where pictures are drawn."""
+    if not request.classifier:
+        return None
+    guide = noisy.load(request.classifier)
+    prepare(guide.net, placement)
+    return guide
 
 
 def conditions(reader: Reader, request: Request) -> Cond:
@@ -274,6 +286,11 @@ def check(model: Model, request: Request, cond: Cond | None = None) -> Sampler:
 
     Raises UserError with what is wrong and what would be right.
     """
+    return _ready(model, request, cond)[0]
+
+
+def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, Cond]:
+    """The sampler, and what each picture is told: labels, prompts and numbers, joined picture, drawings; or `cond`."""
     if not request.seeds:
         raise UserError("no seeds: ask for at least one picture, for example --seeds 0-7")
     if request.batch < 1:
@@ -294,11 +311,12 @@ def check(model: Model, request: Request, cond: Cond | None = None) -> Sampler:
     elif request.negative_prompt:
         raise UserError("guidance 1 leads away from nothing, so a negative prompt is not heard: take --guidance 4")
     if cond is None:
-        cond = conditions(model.reader, request)
-        joined_picture(model, request)
-    follow(model, cond, request)
+        cond = replace(conditions(model.reader, request), image=joined_picture(model, request))
+        cond = follow(model, cond, request)
+    else:
+        follow(model, cond, request)  # only to be checked
     _check_guides(model, cond, request)
-    return sampler
+    return sampler, cond
 
 
 def _check_guides(model: Model, cond: Cond, request: Request) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
@@ -95,11 +96,7 @@ class Tokenizer:
 
     def read(self, captions: Sequence[str]) -> Cond:
         """A row a caption: begin, its tokens, end, then padding; what is too long is cut before the end."""
-        tokens = torch.full((len(captions), self.length), PAD, dtype=torch.int64)
-        for row, ids in enumerate(self._ids(captions)):
-            said = torch.tensor([BEGIN, *ids[: self.length - 2], END])
-            tokens[row, : len(said)] = said
-        return Cond(tokens=tokens)
+        return Cond(tokens=rows_of(self._ids(captions), self.length, BEGIN, END, PAD))
 
     def surplus(self, caption: str) -> str:
         ids = self._ids([caption])[0][self.length - 2 :]
@@ -117,6 +114,15 @@ class Tokenizer:
             raise
         except Exception as e:  # the library raises bare Exceptions for JSON that is no tokenizer
             raise UserError(f"the model's {FILE} cannot be used: {e}") from None
+
+
+def rows_of(texts: Sequence[Sequence[int]], length: int, begin: int, end: int, pad: int) -> Tensor:
+    """Tokens (B, length) int64: begin, a text's, end, then padding; what is too long is cut before the end."""
+    tokens = torch.full((len(texts), length), pad, dtype=torch.int64)
+    for row, ids in enumerate(texts):
+        said = torch.tensor([begin, *ids[: length - 2], end])
+        tokens[row, : len(said)] = said
+    return tokens
 
 
 def library() -> Any:

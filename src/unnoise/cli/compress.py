@@ -66,7 +66,7 @@ def compress(
     say(f"loading {model} ...")
     from unnoise import compression
     from unnoise import model as models
-    from unnoise.cli.pictures import publish
+    from unnoise.atomic import publish
 
     loaded = models.load(model)
     start = time.perf_counter()

@@ -104,7 +104,7 @@ def finish(out: Path, run: Path, config: TrainConfig, count: int) -> dict[str, A
     import json
 
     from unnoise import model as models
-    from unnoise.cli.pictures import publish
+    from unnoise.atomic import publish
     from unnoise.cli.report import page
 
     folder = models.find(run)
@@ -156,9 +156,9 @@ def measured(path: Path, model: Model, folder: Path, config: TrainConfig, count:
     import json
 
     from unnoise import data
+    from unnoise.atomic import publish
     from unnoise.cli import evaluate
     from unnoise.cli.inspect import sha256
-    from unnoise.cli.pictures import publish
 
     key = {
         "sha256": sha256(folder / "model.safetensors"),

@@ -305,7 +305,7 @@ def save_noise(path: Path, noise: Tensor, about: dict[str, Any]) -> None:
 
     from safetensors.torch import save_file
 
-    from unnoise.cli.pictures import publish
+    from unnoise.atomic import publish
 
     metadata = {"unnoise": json.dumps(about, default=str)}
     publish(path, lambda beside: save_file({"noise": noise.contiguous()}, beside, metadata=metadata))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from unnoise.atomic import publish
 from unnoise.errors import UserError
 
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) colour
@@ -200,14 +200,3 @@ def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None
         writer.close()
 
     publish(path, write)
-
-
-def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside `path`, then move over it: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import dataclasses
 import json as json_format
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata as versions
@@ -206,12 +207,13 @@ def sample(
     recipe = recipe_of(folder, loaded, request)
     if control_model:
         recipe |= {"control_models": list(map(str, beside_it))}
+    names_of_files = file_names(said)
     written: list[dict[str, Any]] = []
     kept: list[Drawn] = []
     start = time.perf_counter()
     for drawn in draw(loaded, request, rows, walk=animation is not None or strip is not None):
         if out is not None:
-            written += write(out, drawn, recipe, said, metadata=metadata, previews=request.previews)
+            written += write(out, drawn, recipe, names_of_files, metadata=metadata, previews=request.previews)
         if grid_file is not None or animation is not None or strip is not None or nearest is not None:
             kept.append(drawn)
     seconds = time.perf_counter() - start
@@ -325,7 +327,8 @@ def together(rows: Sequence[Row], prompts: Sequence[str]) -> str:
     """Rows as one `--seeds` argument: their classes, or the numbers of their prompts, after a colon."""
     if not prompts:
         return seeds_text(rows)
-    return seeds_text([(seed, None if text is None else str(prompts.index(text))) for seed, text in rows])
+    number = {text: str(place) for place, text in reversed(list(enumerate(prompts)))}  # the first of equal ones
+    return seeds_text([(seed, None if text is None else number[text]) for seed, text in rows])
 
 
 def request_for(model: Model, rows: Sequence[Row], asked: dict[str, Any], *, worded: bool = False) -> Request:
@@ -440,15 +443,15 @@ def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
 
 
 def write(
-    out: Path, drawn: Drawn, recipe: dict[str, Any], prompts: Sequence[str], *, metadata: bool, previews: int
+    out: Path, drawn: Drawn, recipe: dict[str, Any], prompts: Mapping[str, str], *, metadata: bool, previews: int
 ) -> list[dict[str, Any]]:
-    """One picture into its file, and its previews beside it; what was written."""
+    """One picture into its file, and its previews beside it; what was written. `prompts`: what each is in a name."""
     from unnoise.cli.pictures import image, write_png
 
     seed, label = drawn.row
-    name = f"seed-{seed:06d}" + (f"-{file_name(label)}" if label is not None else "")
-    if label is not None and sum(file_name(text) == file_name(label) for text in dict.fromkeys(prompts)) > 1:
-        name += f"-{prompts.index(label)}"  # another prompt of the same first words
+    name = f"seed-{seed:06d}"
+    if label is not None:
+        name += f"-{prompts.get(label) or file_name(label)}"
     height, width = drawn.pixels.shape[:2]
     told = {"seed": seed, "prompt" if prompts else "label": label}
     beside = list(dict.fromkeys(str(text) for _, text in drawn.together)) if prompts else []
@@ -461,6 +464,13 @@ def write(
         step, pixels = shown[(i + 1) * len(shown) // (previews + 1) if len(shown) > previews else i]
         write_png(out / f"{name}-step-{step:04d}.png", image(pixels), None)
     return [told | {"path": str(path)}]
+
+
+def file_names(prompts: Sequence[str]) -> dict[str, str]:
+    """Each prompt as part of a file's name; those of the same first words with their number."""
+    plain = {text: file_name(text) for text in prompts}
+    often = Counter(plain.values())
+    return {text: f"{name}-{prompts.index(text)}" if often[name] > 1 else name for text, name in plain.items()}
 
 
 def file_name(label: str, most: int = 60) -> str:

@@ -499,7 +499,7 @@ def write_tables(
 ) -> None:
     import json
 
-    from unnoise.cli.pictures import publish
+    from unnoise.atomic import publish
 
     parts = [as_markdown(head, rows), *([as_markdown(*also)] if also else []), *words]
     publish(out / "table.md", lambda file: file.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8"))

@@ -23,7 +23,7 @@ from unnoise.conditions import Cond
 from unnoise.errors import UserError, unknown
 from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
-from unnoise.words import library
+from unnoise.words import library, rows_of
 
 CONFIG, WEIGHTS = "config.json", "model"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -207,11 +207,7 @@ class ClipTokenizer:
 
     def read(self, texts: Sequence[str]) -> Tensor:
         """A row a text."""
-        tokens = torch.full((len(texts), self.length), self.pad, dtype=torch.int64)
-        for row, ids in enumerate(self._ids(texts)):
-            said = torch.tensor([self.begin, *ids[: self.length - 2], self.end])
-            tokens[row, : len(said)] = said
-        return tokens
+        return rows_of(self._ids(texts), self.length, self.begin, self.end, self.pad)
 
     def surplus(self, text: str) -> str:
         """What of a text is too long to be read: its end, or nothing."""

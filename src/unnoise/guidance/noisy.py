@@ -9,15 +9,14 @@ It is shown x_t, and told the time, as a network of that process is. Nothing in 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from unnoise import checkpoint
-from unnoise.configuration import from_dict, to_dict
+from unnoise import checkpoint, results
+from unnoise.configuration import from_dict
 from unnoise.denoiser import discrete, make_prediction
 from unnoise.errors import UserError
 from unnoise.guidance.classifier import LogProb
@@ -25,7 +24,7 @@ from unnoise.nn.noisy_classifier import EncoderClassifier
 from unnoise.schedules import Schedule, make_schedule, over
 from unnoise.settings import ModelCard, NoisyClassifierCard, Process
 
-WEIGHTS, CARD, FORMAT = "model.safetensors", "classifier.json", "unnoise-noisy-classifier-1"
+CARD, FORMAT = "classifier.json", "unnoise-noisy-classifier-1"
 RESULT = "classifier"  # where a training leaves it, inside the run
 
 
@@ -90,9 +89,8 @@ def _noise(process: Process) -> str:
 
 def write(folder: Path, state: Mapping[str, Tensor], card: NoisyClassifierCard) -> None:
     """model.safetensors and classifier.json into an existing folder."""
-    checkpoint.save(state, folder / WEIGHTS)
-    text = json.dumps({"format": FORMAT, "card": to_dict(card)}, indent=2, sort_keys=True)
-    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+    checkpoint.save(state, folder / results.WEIGHTS)
+    results.write_card(folder / CARD, card, FORMAT)
 
 
 def load(path: str | Path) -> NoisyClassifier:
@@ -101,47 +99,27 @@ def load(path: str | Path) -> NoisyClassifier:
     Raises UserError that says what is wrong with which file.
     """
     folder = find(Path(path))
-    if (folder / checkpoint.MANIFEST).is_file():
-        checkpoint.verify(folder)
     card = read_card(folder)
-    state = checkpoint.read(folder / WEIGHTS)
-    with torch.device("meta"):
-        net = EncoderClassifier(card.net)
-    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    there = {name: tuple(value.shape) for name, value in state.items()}
-    wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
-    if wrong:
-        raise UserError(f"{folder / WEIGHTS}: not the weights that {CARD} describes: {', '.join(wrong[:5])}")
-    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
-    return NoisyClassifier(net.requires_grad_(False), card).eval()
+    return NoisyClassifier(results.load_net(lambda: EncoderClassifier(card.net), folder, CARD), card).eval()
 
 
 def find(path: Path) -> Path:
     """The directory with the classifier that `path` means."""
-    if not path.is_dir():
-        raise UserError(
-            f"there is no directory {path}: give a noisy classifier, as `unnoise train` leaves one in a run"
-        )
-    if (path / RESULT / CARD).is_file():
-        return path / RESULT
-    if (path / CARD).is_file():
-        return path
-    found = checkpoint.sound(path / "checkpoints") if (path / "checkpoints").is_dir() else None
-    if found is None:
-        raise UserError(f"{path} holds no classifier: it has no {CARD}, and no finished checkpoint")
-    return found
+    return results.find(
+        path,
+        CARD,
+        RESULT,
+        missing="give a noisy classifier, as `unnoise train` leaves one in a run",
+        empty=f"no classifier: it has no {CARD}, and no finished checkpoint",
+    )
 
 
 def read_card(folder: Path) -> NoisyClassifierCard:
     """The card of a classifier's directory. Raises UserError for a classifier of clean pictures, which cannot guide."""
     file = folder / CARD
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): train the classifier again") from None
-    said = data.get("format") if isinstance(data, dict) else None
+    card, said = results.read_card(file, again="train the classifier again")
     if said != FORMAT:
         clean = str(said).startswith("unnoise-classifier")
         why = "a classifier of clean pictures, which knows no noise" if clean else f"of the format {said!r}"
         raise UserError(f"{file}: {why}; guide by one that `unnoise train fashion-noisy-classifier` leaves")
-    return from_dict(NoisyClassifierCard, data.get("card", {}), str(file))
+    return from_dict(NoisyClassifierCard, card, str(file))

@@ -14,7 +14,6 @@ so nothing is drawn: a figure is the mean over all lots, and its error is that o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,14 +22,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise import checkpoint, words
-from unnoise.configuration import from_dict, to_dict
+from unnoise import checkpoint, results, words
+from unnoise.configuration import from_dict
 from unnoise.errors import UserError
 from unnoise.nn.contrastive import Contrastive
 from unnoise.settings import ContrastiveCard
 from unnoise.words import Tokenizer
 
-WEIGHTS, CARD, FORMAT = "model.safetensors", "contrastive.json", "unnoise-contrastive-1"
+CARD, FORMAT = "contrastive.json", "unnoise-contrastive-1"
 RESULT = "contrastive"  # where a training leaves it, inside the run
 AMONG = 100  # captions, beside all of them
 
@@ -167,10 +166,9 @@ def _tokens(tokenizer: Tokenizer, said: Sequence[str]) -> Tensor:
 
 def write(folder: Path, state: Mapping[str, Tensor], tokenizer: Tokenizer, card: ContrastiveCard) -> None:
     """Weights, tokenizer and card into an existing folder."""
-    checkpoint.save(state, folder / WEIGHTS)
+    checkpoint.save(state, folder / results.WEIGHTS)
     tokenizer.save(folder / words.FILE)
-    text = json.dumps({"format": FORMAT, "card": to_dict(card)}, indent=2, sort_keys=True)
-    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+    results.write_card(folder / CARD, card, FORMAT)
 
 
 def load(path: str | Path) -> ContrastiveJudge:
@@ -179,49 +177,28 @@ def load(path: str | Path) -> ContrastiveJudge:
     Raises UserError that says what is wrong with which file.
     """
     folder = find(Path(path))
-    if (folder / checkpoint.MANIFEST).is_file():
-        checkpoint.verify(folder)
     card = read_card(folder)
-    state = checkpoint.read(folder / WEIGHTS)
-    with torch.device("meta"):
-        net = Contrastive(card.net)
-    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    there = {name: tuple(value.shape) for name, value in state.items()}
-    wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
-    if wrong:
-        raise UserError(f"{folder / WEIGHTS}: not the weights that {CARD} describes: {', '.join(wrong[:5])}")
-    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    net = results.load_net(lambda: Contrastive(card.net), folder, CARD)
     tokenizer = Tokenizer.load(folder / words.FILE, card.net.text.length)
     if tokenizer.vocabulary > card.net.text.vocabulary:
         raise UserError(f"{folder / words.FILE}: {tokenizer.vocabulary} tokens, {CARD} has {card.net.text.vocabulary}")
-    return ContrastiveJudge(net.eval().requires_grad_(False), tokenizer, card)
+    return ContrastiveJudge(net, tokenizer, card)
 
 
 def find(path: Path) -> Path:
     """The directory with the judge that `path` means."""
-    if not path.is_dir():
-        raise UserError(
-            f"there is no directory {path}: give a contrastive judge, as `unnoise train emoji-contrastive` leaves one"
-        )
-    if (path / RESULT / CARD).is_file():
-        return path / RESULT
-    if (path / CARD).is_file():
-        return path
-    found = checkpoint.sound(path / "checkpoints") if (path / "checkpoints").is_dir() else None
-    if found is None or not (found / CARD).is_file():
-        raise UserError(
-            f"{path} holds no contrastive judge: it has no {CARD}; `unnoise train emoji-contrastive` leaves one"
-        )
-    return found
+    return results.find(
+        path,
+        CARD,
+        RESULT,
+        missing="give a contrastive judge, as `unnoise train emoji-contrastive` leaves one",
+        empty=f"no contrastive judge: it has no {CARD}; `unnoise train emoji-contrastive` leaves one",
+    )
 
 
 def read_card(folder: Path) -> ContrastiveCard:
     file = folder / CARD
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): train the judge again") from None
-    said = data.get("format") if isinstance(data, dict) else None
+    card, said = results.read_card(file, again="train the judge again")
     if said != FORMAT:
         raise UserError(f"{file}: of the format {said!r}, not {FORMAT}; train the judge with this version of unnoise")
-    return from_dict(ContrastiveCard, data.get("card", {}), str(file))
+    return from_dict(ContrastiveCard, card, str(file))
