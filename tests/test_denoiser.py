@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -314,6 +315,9 @@ def test_processes_are_made_by_name() -> None:
     assert diffusion.schedule == Cosine(100)
     assert make_weight(process, diffusion.schedule)(diffusion.schedule.at(0.01)) == 3
     assert make_draw(process)(torch.tensor([0.005], dtype=torch.float64), diffusion.schedule).item() == 0.01
+    middle = make_draw(replace(process, draw="edm", draw_options={"mean": math.log(3), "std": 1.0}))
+    t = middle(torch.tensor([0.5], dtype=torch.float64), diffusion.schedule)
+    assert diffusion.schedule(t).log_ratio.item() == pytest.approx(-math.log(3))
     for name in WEIGHTS:
         assert (make_weight(Process(weight=name), LinearBeta())(LinearBeta().at(0.5)) > 0).all()
 
@@ -325,3 +329,5 @@ def test_bad_names_say_what_is_valid() -> None:
         make_weight(Process(weight="minsnr"), LinearBeta())
     with pytest.raises(UserError, match="does not take"):
         make_weight(Process(weight="simple", weight_options={"gamma": 1.0}), LinearBeta())
+    with pytest.raises(UserError, match=r"draw 'edm' does not take \['sigma'\]"):
+        make_draw(Process(draw="edm", draw_options={"sigma": 1.0}))

@@ -200,12 +200,12 @@ WEIGHTS: dict[str, Callable[..., Weight]] = {
     "bound": lambda process, schedule: bound_weight(schedule, process.steps),
 }
 
-DRAWS: dict[str, Callable[[int], Draw]] = {
+DRAWS: dict[str, Callable[..., Draw]] = {  # (steps, **options)
     "uniform": table_steps,
     "importance": Importance,
     "continuous": lambda steps: any_time,
-    "logit-normal": lambda steps: logit_normal(),
-    "edm": lambda steps: log_normal(),
+    "logit-normal": lambda steps, **options: logit_normal(**options),
+    "edm": lambda steps, **options: log_normal(**options),
 }
 
 
@@ -238,4 +238,8 @@ def make_objective(process: Process) -> str:
 
 def make_draw(process: Process) -> Draw:
     """How training draws its times."""
-    return cast(Draw, _chosen("draw of times", process.draw, DRAWS)(process.steps))
+    make = _chosen("draw of times", process.draw, DRAWS)
+    try:
+        return cast(Draw, make(process.steps, **process.draw_options))
+    except TypeError:
+        raise UserError(f"the draw {process.draw!r} does not take {sorted(process.draw_options)}") from None

@@ -126,6 +126,7 @@ class Process:
     weight: str = "simple"  # a name in objectives.WEIGHTS
     weight_options: dict[str, float] = field(default_factory=dict)
     draw: str = "uniform"  # how training draws t: a name in objectives.DRAWS
+    draw_options: dict[str, float] = field(default_factory=dict)
     stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
     label_dropout: float = 0.1  # share of rows told nothing (no class, no words), per row; for guidance
     drop_each: float = 0.0  # share of rows not told their class; likewise words, and each number, each by itself
@@ -160,7 +161,7 @@ class Fit:
     images: int = 100_000_000  # length of the training, in pictures
     batch: int = 128  # pictures a step, over all processes and all accumulated parts
     accumulate: int = 1  # parts in which a batch is computed
-    optimizer: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw", "muon"] = "adam"  # muon: of matrices, and AdamW of the rest (training/muon.py)
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8

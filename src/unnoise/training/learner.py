@@ -1,4 +1,4 @@
-"""What a training remembers: the weights, Adam's moments, the averages of the weights, and how far it is.
+"""What a training remembers: the weights, the optimizer's moments, the averages of the weights, and how far it is.
 
 An average forgets with a half-life h in pictures: after a batch of B the weights enter with 1 - 2^(-B/h). While few
 pictures are seen, h is at most `ema_rampup` of them, so that the average is not of the beginning (Karras et al. 2022,
@@ -9,16 +9,18 @@ checkpoint, under the names of the parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from unnoise.errors import UserError
 from unnoise.settings import Fit
 from unnoise.training.distributed import ALONE, Processes, here, put, shard, whole
+from unnoise.training.muon import Muon, matrices
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # torch's names in Adam's state
+MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum")  # torch's names in Adam's state, and Muon's
 
 
 class Learner:
@@ -49,11 +51,8 @@ class Learner:
                 p.data = p.data.to(dtype)
         self.weights: list[Tensor] = [p.detach() for p in self._params]
         self.averages = {h: [here(w).clone() for w in self.weights] for h in how.ema}
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[how.optimizer]
-        # fused is the fastest on CPU (3 to 5 times the loop over tensors) and CUDA
-        self._optimizer = kind(
-            self._params, lr=how.lr, betas=how.betas, eps=how.eps, weight_decay=how.weight_decay, fused=True
-        )
+        muons = matrices(net) if how.optimizer == "muon" else set()
+        self._optimizers = optimizers(how, dict(zip(self.names, self._params)), muons)
 
     @property
     def device(self) -> torch.device:
@@ -87,9 +86,10 @@ class Learner:
         """Clip, step, average; then forget the gradients."""
         if self.how.clip is not None and norm > self.how.clip:
             torch._foreach_mul_([here(p.grad) for p in self._params if p.grad is not None], self.how.clip / norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
         self.forget()
         self.skips = 0
         if self._copies:
@@ -109,7 +109,8 @@ class Learner:
 
     def forget(self) -> None:
         """Drop the gradients."""
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
         for copy in self._copies:
             copy.grad = None
 
@@ -124,13 +125,13 @@ class Learner:
         return self._named([_like(a, w) for a, w in zip(self.averages[half_life], self.weights)])
 
     def moments(self) -> dict[str, Tensor]:
-        """Adam's memory: "name/exp_avg", ...; nothing before the first step."""
-        state = self._optimizer.state
+        """The optimizer's memory: "name/exp_avg", ...; nothing before the first step."""
+        states = {p: state for optimizer in self._optimizers for p, state in optimizer.state.items()}
         return {
-            f"{name}/{key}": whole(state[p][key]).detach()
+            f"{name}/{key}": whole(states[p][key]).detach()
             for name, p in zip(self.names, self._params)
             for key in MOMENTS
-            if key in state.get(p, {})
+            if key in states.get(p, {})
         }
 
     def _named(self, values: Iterable[Tensor]) -> dict[str, Tensor]:
@@ -159,15 +160,39 @@ class Learner:
         for half_life, average in self.averages.items():
             for name, mine, weight in zip(self.names, average, self.weights):
                 put(averages[half_life][name], _like(mine, weight))
-        self._optimizer.state.clear()
-        for name, p in zip(self.names, self._params):
-            if f"{name}/step" not in moments:
+        for optimizer in self._optimizers:
+            optimizer.state.clear()
+            for name, p in zip(self.names, self._params):
+                if any(p is mine for group in optimizer.param_groups for mine in group["params"]):
+                    optimizer.state[p] = self._moments_of(name, p, moments)
+
+    def _moments_of(self, name: str, p: nn.Parameter, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the optimizer remembers of one parameter; nothing where it never stepped."""
+        state: dict[str, Tensor] = {}
+        for key in MOMENTS:
+            if (kept := moments.get(f"{name}/{key}")) is None:
                 continue
-            state = {key: torch.zeros_like(p) for key in MOMENTS[1:]}
-            for key, tensor in state.items():
-                put(moments[f"{name}/{key}"], tensor)
-            step_count = moments[f"{name}/step"].clone().to(self.device, torch.float32)
-            self._optimizer.state[p] = {"step": step_count, **state}
+            if key == "step":
+                state[key] = kept.clone().to(self.device, torch.float32)
+            else:
+                state[key] = torch.zeros_like(p)
+                put(kept, state[key])
+        return state
+
+
+def optimizers(how: Fit, params: Mapping[str, nn.Parameter], muons: Collection[str]) -> list[torch.optim.Optimizer]:
+    """Adam for all parameters; or, for those named in `muons`, Muon, and Adam for the others."""
+    if how.fsdp and muons:
+        raise UserError("muon needs whole matrices, and fit.fsdp holds them in parts: set fit.optimizer to adamw")
+    kind = torch.optim.Adam if how.optimizer == "adam" else torch.optim.AdamW
+    others = [p for name, p in params.items() if name not in muons]
+    # fused is the fastest on CPU (3 to 5 times the loop over tensors) and CUDA
+    found: list[torch.optim.Optimizer] = [
+        kind(others, lr=how.lr, betas=how.betas, eps=how.eps, weight_decay=how.weight_decay, fused=True)
+    ]
+    if mine := [p for name, p in params.items() if name in muons]:
+        found.append(Muon(mine, lr=how.lr, weight_decay=how.weight_decay))
+    return found
 
 
 def _like(local: Tensor, tensor: Tensor) -> Tensor:
