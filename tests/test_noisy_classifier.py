@@ -241,6 +241,44 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
         assert not torch.equal(without, by_request)
 
 
+def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
+    """By hand and by request: the same picture. The labels are the classifier's, and the network is told none."""
+    from unnoise.generate import generate, steered
+    from unnoise.guidance import clip
+    from unnoise.noise import Seeds
+    from unnoise.samplers import ddim, last, walk
+    from unnoise.samplers.times import even
+
+    net = replace(NET, classes=0)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        built = build(net)
+        for p in built.parameters():
+            torch.nn.init.normal_(p, std=0.1)
+    kind = ModelCard(net=net, process=COSINE, size=(16, 16), channels=1)
+    model = Model(make_diffusion(built.eval().requires_grad_(False), COSINE).eval(), kind)
+    found = noisy.load(guide)
+    names, seeds = found.card.classes, (3, 4, 5)
+    request = Request(
+        seeds=seeds, labels=(names[1], names[2], names[1]), steps=3, classifier=str(guide), classifier_scale=2.0,
+        precision="float32", batch=2,
+    )  # fmt: skip
+    drawn = draw(model, request)
+    assert drawn.labels == request.labels
+    denoiser = clip(classifier(model.diffusion.given(Cond()), found.log_prob(torch.tensor([1, 2, 1])), 2.0))
+    begin = Seeds(seeds, model.shape)
+    by_hand = last(walk(denoiser, begin.start(), even(model.diffusion.schedule, 3), ddim(), begin))
+    assert (drawn.pixels.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max() <= 1
+    assert not torch.equal(drawn.pixels, draw(model, Request(seeds=seeds, steps=3, precision="float32")).pixels)
+    chosen = draw(model, replace(request, labels=()))  # a class by the seed
+    assert set(chosen.labels) <= set(names)
+    with pytest.raises(UserError, match="no-such"):
+        next(generate(model, replace(request, labels=("no-such",))))
+    with pytest.raises(UserError, match="trained without classes"):
+        draw(model, replace(request, classifier=""))
+    assert steered(model, "") is model
+
+
 def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
     model: Model, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -22,7 +22,7 @@ from unnoise.conditions import Cond
 from unnoise.editing import exact, linear, own_level, plane, preserving, residual, strip, target_level
 from unnoise.editing.inversion import silence
 from unnoise.errors import UserError, unknown
-from unnoise.generate import Start, conditions, deviation, generate, guide_of, times_of, told
+from unnoise.generate import Start, conditions, deviation, generate, guide_of, steered, times_of, told
 from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.samplers import State, Step, find, walk
@@ -145,6 +145,7 @@ def shared(model: Model, request: Request, t: float) -> Start:
 
     Draw with a sampler that adds noise: ddpm, or ddim with eta. Fig. 7 and App. D of Ho et al. 2020.
     """
+    model = steered(model, request.classifier)
     one = replace(request, seeds=request.seeds[:1], labels=request.labels[:1])
     whole = times_of(model, request)
     placement = best(request.device, request.precision)

@@ -73,6 +73,7 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
     between t = 1 and 0; a walk that starts on the way takes those that are left. What a mask leaves is at the end
     exactly as it was given.
     """
+    model = steered(model, request.classifier)
     sampler, cond = _ready(model, request, cond)
     if start is not None and len(start.x) != len(request.seeds):
         raise ValueError(f"{len(start.x)} rows to start from, for {len(request.seeds)} pictures")
@@ -129,6 +130,7 @@ class Counted:
 
 def draw(model: Model, request: Request, start: Start | None = None, cond: Cond | None = None) -> Pictures:
     """The pictures of a request, all at the end."""
+    model = steered(model, request.classifier)
     parts = [frame.pictures for frame in generate(model, request, start, cond) if frame.done]
     cond = conditions(model.reader, request) if cond is None else cond
     labels = () if cond.label is None else tuple(model.reader.name(int(row)) for row in cond.label)
@@ -146,16 +148,26 @@ def told(
 ) -> Denoiser:
     """The denoiser that is told these rows, guided and kept in the range of pictures as the request says."""
     cond = cond.to(placement.device)
+    label = cond.label
+    if reader.steers:  # the label is the classifier's alone
+        cond = replace(cond, label=None)
     null = cond if request.guidance == 1 else without(reader, request, cond, count).to(placement.device)
     denoiser = classifier_free(diffusion, cond, null, request.guidance, rescale=request.guidance_rescale)
-    if guide is not None and cond.label is not None:
-        denoiser = classifier(denoiser, guide.log_prob(cond.label), request.classifier_scale)
+    if guide is not None and label is not None:
+        denoiser = classifier(denoiser, guide.log_prob(label), request.classifier_scale)
     if request.guidance_interval is not None:
         plain = diffusion.given(null if request.guidance == 0 else cond)
         denoiser = within(denoiser, plain, *request.guidance_interval)
     if request.threshold is not None:
         return dynamic_threshold(denoiser, request.threshold)
     return clip(denoiser) if request.clip else denoiser
+
+
+def steered(model: Model, classifier: str) -> Model:
+    """The model, hearing the classes of a noisy classifier where it knows none itself."""
+    if not classifier or model.classes:
+        return model
+    return replace(model, steered=noisy.read_card(noisy.find(Path(classifier))).classes)
 
 
 def guide_of(request: Request, placement: Placement) -> NoisyClassifier | None:
@@ -286,7 +298,7 @@ def check(model: Model, request: Request, cond: Cond | None = None) -> Sampler:
 
     Raises UserError with what is wrong and what would be right.
     """
-    return _ready(model, request, cond)[0]
+    return _ready(steered(model, request.classifier), request, cond)[0]
 
 
 def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, Cond]:

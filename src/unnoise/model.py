@@ -67,6 +67,7 @@ class Reader:
     words: Words | None = None  # what reads captions, where the network hears them
     values: tuple[ValueRange, ...] = ()  # the numbers that it is told, a column each
     null_value: bool = True  # whether it was taught what to do where a number is not told
+    steers: bool = False  # the classes are those of a classifier that guides; the network itself knows none
 
     def read(
         self,
@@ -160,7 +161,7 @@ class Reader:
         """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
         if words and self.words is None:
             raise UserError("this model hears no words, so it takes no negative prompt: leave it out")
-        return self.read(["none"] * count if self.classes else (), [words] * count)
+        return self.read(["none"] * count if self.classes and not self.steers else (), [words] * count)
 
     def name(self, index: int) -> str:
         """The label that `read` turns into this row."""
@@ -175,6 +176,8 @@ class Reader:
             return None
         if labels:
             return torch.tensor([self._index(label) for label in labels], dtype=torch.int64)
+        if self.steers:
+            return None
         return torch.full((count,), self._index("none"), dtype=torch.int64)
 
     def _words(self, prompts: Sequence[str], count: int) -> Cond:
@@ -213,10 +216,12 @@ class Model:
     card: ModelCard
     codec: Codec = field(default_factory=Pixels)
     words: Words | None = None  # what reads captions
+    steered: tuple[str, ...] = ()  # classes of a classifier that guides a model without classes of its own
 
     @property
     def reader(self) -> Reader:
-        return reader_of(self.card, self.words)
+        reader = reader_of(self.card, self.words)
+        return replace(reader, classes=self.steered, steers=True) if self.steered else reader
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -179,17 +179,21 @@ def sample(
             asked["labels"] = one_label(labels)
             rows = worded(parse_seeds(seeds), said)
         else:
-            rows = rows_for(parse_seeds(seeds), parse_names(labels), known_classes(model))
+            classes = known_classes(model)
+            if asked["classifier"] and not classes:
+                classes = None  # they may be the classifier's, which is read below
+            rows = rows_for(parse_seeds(seeds), parse_names(labels), classes)
         if len(rows) > MOST_PICTURES:
             raise UsageError(f"{len(rows):,} pictures in one call, more than {MOST_PICTURES:,}. Draw them in parts")
 
     say(f"loading {model} ...")
     from unnoise import model as models
-    from unnoise.generate import check
+    from unnoise.generate import check, steered
 
     folder = models.find(model)
     loaded = models.load(folder)
     with asking():
+        loaded = steered(loaded, asked["classifier"])
         beside_it = [models.find(path) for path in control_model]  # the checkpoint meant now, whatever comes later
         loaded = loaded.controlled_by(*map(models.load, beside_it))
     request = request_for(loaded, rows, asked, worded=bool(said))
