@@ -20,12 +20,23 @@ from unnoise.cli.train import ask
 from unnoise.conditions import Cond
 from unnoise.configuration import check, dumps
 from unnoise.errors import UserError
+from unnoise.evaluate import evaluate
 from unnoise.generate import generate, joined_picture, without
 from unnoise.joined import DRAWS, boxes, larger, masked, paste, smaller
 from unnoise.model import Reader
 from unnoise.recipes.cost import cost
 from unnoise.recipes.diffusion import based_on, beside, dropped, train
-from unnoise.settings import DataConfig, Fit, NetConfig, Process, Request, TrainConfig, UNetConfig, Watch
+from unnoise.settings import (
+    DataConfig,
+    EvaluateConfig,
+    Fit,
+    NetConfig,
+    Process,
+    Request,
+    TrainConfig,
+    UNetConfig,
+    Watch,
+)
 from unnoise.training.loop import Rows
 
 
@@ -289,6 +300,9 @@ def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights:
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match=r"the mask .*text.png cannot be read: not a picture"):
         with_hole.sample(image=file, mask=str(tmp_path / "text.png"), steps=1)
+    pictures = data.open(DataConfig(str(lights), size=4, channels=1))
+    with pytest.raises(UserError, match="is shown a picture beside the noise"):
+        next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
     plain = replace(small, card=replace(small.card, process=replace(small.card.process, joined="")))
     with pytest.raises(UserError, match="is shown no picture: leave --image and --mask out"):
         plain.sample(image=file, steps=1)

@@ -90,6 +90,11 @@ def evaluate(
             f"the model draws pictures of {_size(model.shape)}, those of {pictures.config.path} are "
             f"{_size(pictures.shape)}; give data of the model's size and channels"
         )
+    if model.card.process.joined:
+        raise UserError(
+            "this model is shown a picture beside the noise, and none goes with those that are evaluated: draw with "
+            "`unnoise sample --image`, and compare the two with your eyes or a measure of your own"
+        )
     names = metric_names(ask.metrics)
     counted = [name for name in names if name in APART]
     if "bits" in counted:
