@@ -180,7 +180,7 @@ def sample(
             rows = worded(parse_seeds(seeds), said)
         else:
             classes = known_classes(model)
-            if asked["classifier"] and not classes:
+            if asked.get("classifier", "") and not classes:
                 classes = None  # they may be the classifier's, which is read below
             rows = rows_for(parse_seeds(seeds), parse_names(labels), classes)
         if len(rows) > MOST_PICTURES:
@@ -193,7 +193,7 @@ def sample(
     folder = models.find(model)
     loaded = models.load(folder)
     with asking():
-        loaded = steered(loaded, asked["classifier"])
+        loaded = steered(loaded, asked.get("classifier", ""))
         beside_it = [models.find(path) for path in control_model]  # the checkpoint meant now, whatever comes later
         loaded = loaded.controlled_by(*map(models.load, beside_it))
     request = request_for(loaded, rows, asked, worded=bool(said))
