@@ -164,7 +164,7 @@ def shapes_text() -> TrainConfig:
         # few pictures a step: with minutes to learn in, steps are what is short
         fit=Fit(
             images=160_000,
-            batch=16,
+            batch=32,
             optimizer="muon",
             lr=3e-3,
             warmup=100,
@@ -190,7 +190,7 @@ def shapes_control() -> TrainConfig:
         data=replace(text.data, control="edges"),
         net=replace(text.net, controls=(ControlConfig(hint=(16, 32, 64), scale=1),)),
         process=replace(text.process, label_dropout=0.5),
-        fit=replace(text.fit, images=50_000),
+        fit=replace(text.fit, images=50_000, batch=16),
     )
 
 
@@ -204,14 +204,15 @@ def emoji() -> TrainConfig:
         data=DataConfig(path="emoji", size=32, channels=3),
         net=UNetConfig(
             size=32,
-            channels=(32, 64, 128),
+            channels=(32, 64, 64, 64),
             blocks=1,
-            attention=(False, False, True),  # at 8x8
+            attention=(False, False, False, True),  # at 4x4
             head_width=32,
             groups=8,
             scale_shift=True,
             text=TextConfig(vocabulary=2048, length=24, width=128, depth=2, heads=4),
         ),
+        process=replace(base.process, draw_options={"mean": 0.3, "std": 1.3}),  # colours are less plain, more is fine
         fit=replace(base.fit, images=100_000),
     )
 
