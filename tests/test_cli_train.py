@@ -280,3 +280,16 @@ def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytes
     config = demos.plan(tmp_path, "fashion", minutes=6.0)
     assert 0.9 * 6 * 60 * 100 < config.fit.images < 6 * 60 * 100
     assert config.fit.images % config.fit.batch == 0
+
+
+def test_what_cannot_be_trained_is_said_before_a_run_begins(tmp_path, capsys):
+    """No directory is left behind, and one fix is named."""
+    wrong = {
+        ("shapes-control",): "name it, --set base=runs/",
+        ("shapes-text", "--set", "draw_options.sigma=1"): "'edm' does not take",
+        ("shapes-text", "--set", "fsdp=true"): "set it to adamw",
+    }
+    for words, why in wrong.items():
+        assert main(["train", *words, "--out", str(tmp_path / "runs")]) in (1, 2)
+        assert why in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -28,6 +28,7 @@ from unnoise.objectives import (
     DRAWS,
     WEIGHTS,
     bound_weight,
+    check,
     constant,
     edm_weight,
     flow_matching,
@@ -329,5 +330,8 @@ def test_bad_names_say_what_is_valid() -> None:
         make_weight(Process(weight="minsnr"), LinearBeta())
     with pytest.raises(UserError, match="does not take"):
         make_weight(Process(weight="simple", weight_options={"gamma": 1.0}), LinearBeta())
-    with pytest.raises(UserError, match=r"draw 'edm' does not take \['sigma'\]"):
-        make_draw(Process(draw="edm", draw_options={"sigma": 1.0}))
+    with pytest.raises(UserError, match=r"draw_options: 'edm' does not take \['sigma'\]"):
+        check(Process(draw="edm", draw_options={"sigma": 1.0}))
+    with pytest.raises(UserError, match="teaches a variance"):
+        check(Process(objective="hybrid"))
+    check(Process())

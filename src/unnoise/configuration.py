@@ -390,6 +390,12 @@ def check(config: TrainConfig | NoisyClassifierConfig) -> None:
         raise UserError("this training cannot start:\n  " + "\n  ".join(wrong))
 
 
+def check_base(config: TrainConfig) -> None:
+    """Raises UserError for controls without a model to be beside."""
+    if isinstance(config.net, UNetConfig) and config.net.controls and not config.base:
+        raise UserError("controls are trained beside a model that stays as it is: name it, --set base=runs/...")
+
+
 def joined_channels(process: Process, channels: int) -> int:
     """How many channels are joined to x_t, beside pictures of `channels`: see joined.py."""
     return {"": 0, "small": channels, "masked": channels + 1}[process.joined]
@@ -420,6 +426,8 @@ def _wrong_fit(fit: Fit) -> Iterator[str]:
     yield from _at_least({"fit.images": fit.images, "fit.batch": fit.batch, "fit.accumulate": fit.accumulate}, 1)
     yield from _at_least({"fit.warmup": fit.warmup, "fit.max_skips": fit.max_skips, "fit.seed": fit.seed}, 0)
     yield from _at_least({"fit.weight_decay": fit.weight_decay}, 0)
+    if fit.fsdp and fit.optimizer == "muon":
+        yield "fit.fsdp holds matrices in parts, and fit.optimizer muon needs them whole: set it to adamw"
     if fit.batch % max(1, fit.accumulate):
         yield f"fit.batch {fit.batch} should be a multiple of fit.accumulate {fit.accumulate}"
     above = {"fit.lr": fit.lr, "fit.eps": fit.eps, "fit.clip": fit.clip, "fit.ema_rampup": fit.ema_rampup}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Prediction, Weight, make_prediction
 from unnoise.errors import UserError, unknown
-from unnoise.schedules import Level, Schedule
+from unnoise.schedules import Level, Schedule, make_schedule
 from unnoise.settings import Process
 
 Draw = Callable[[Tensor, Schedule], Tensor]
@@ -224,6 +224,14 @@ def make_weight(process: Process, schedule: Schedule) -> Weight:
         raise UserError(f"the weight {process.weight!r} does not take {sorted(process.weight_options)}") from None
 
 
+def check(process: Process) -> None:
+    """Raises UserError for a name, or an option, of schedule, weight, draw or objective that there is not."""
+    schedule = make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
+    make_weight(process, schedule)
+    make_draw(process)
+    make_objective(process)
+
+
 def make_objective(process: Process) -> str:
     """What is minimised: "simple", "hybrid" or "bound". Raises UserError where there is no variance to learn."""
     if process.objective == "auto":
@@ -242,4 +250,6 @@ def make_draw(process: Process) -> Draw:
     try:
         return cast(Draw, make(process.steps, **process.draw_options))
     except TypeError:
-        raise UserError(f"the draw {process.draw!r} does not take {sorted(process.draw_options)}") from None
+        raise UserError(
+            f"process.draw_options: {process.draw!r} does not take {sorted(process.draw_options)}"
+        ) from None

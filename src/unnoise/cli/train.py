@@ -209,6 +209,13 @@ def train(
     from unnoise.data.sources import find
 
     asked = fitting(asked, len(find(asked.config.data.path).classes))
+    if isinstance(asked.config, TrainConfig):
+        from unnoise import objectives
+
+        with asking():
+            objectives.check(asked.config.process)
+            if not dry_run:
+                configuration.check_base(asked.config)
     if dry_run:
         plan = planned(asked)
         emit(plan) if json else show(plan_text(plan))

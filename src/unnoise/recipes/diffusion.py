@@ -233,10 +233,8 @@ def based_on(config: TrainConfig, run: Path) -> Model | None:
 
     Raises UserError for a base that is not there, or whose network or process is another.
     """
-    controls = isinstance(config.net, UNetConfig) and config.net.controls
+    configuration.check_base(config)
     if not config.base:
-        if controls:
-            raise UserError("controls are trained beside a model that stays as it is: name it, --set base=runs/...")
         return None
     kept = run / "checkpoints"
     base = load(run if kept.is_dir() and checkpoint.sound(kept) else config.base)
