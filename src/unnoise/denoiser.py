@@ -233,8 +233,13 @@ def make_prediction(process: Process, schedule: Schedule) -> Prediction:
     return PREDICTIONS[process.predicts](schedule, process.steps)
 
 
+def schedule_of(process: Process) -> Schedule:
+    """The schedule that a process names."""
+    return make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
+
+
 def make_diffusion(net: nn.Module, process: Process) -> Diffusion:
     """The diffusion that a process describes, around this network."""
-    schedule = make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
+    schedule = schedule_of(process)
     predicts = make_prediction(process, schedule)
     return Diffusion(net, schedule, predicts, steps=process.steps, learned_variance=process.learned_variance)

@@ -13,9 +13,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from unnoise.denoiser import Prediction, Weight, make_prediction
+from unnoise.denoiser import Prediction, Weight, make_prediction, schedule_of
 from unnoise.errors import UserError, unknown
-from unnoise.schedules import Level, Schedule, make_schedule
+from unnoise.schedules import Level, Schedule
 from unnoise.settings import Process
 
 Draw = Callable[[Tensor, Schedule], Tensor]
@@ -226,8 +226,7 @@ def make_weight(process: Process, schedule: Schedule) -> Weight:
 
 def check(process: Process) -> None:
     """Raises UserError for a name, or an option, of schedule, weight, draw or objective that there is not."""
-    schedule = make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
-    make_weight(process, schedule)
+    make_weight(process, schedule_of(process))
     make_draw(process)
     make_objective(process)
 

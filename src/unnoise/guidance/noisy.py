@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from unnoise import checkpoint, results
 from unnoise.configuration import from_dict
-from unnoise.denoiser import discrete, make_prediction
+from unnoise.denoiser import discrete, make_prediction, schedule_of
 from unnoise.errors import UserError
 from unnoise.guidance.classifier import LogProb
 from unnoise.nn.noisy_classifier import EncoderClassifier
-from unnoise.schedules import Schedule, make_schedule, over
+from unnoise.schedules import over
 from unnoise.settings import ModelCard, NoisyClassifierCard, Process
 
 CARD, FORMAT = "classifier.json", "unnoise-noisy-classifier-1"
@@ -34,7 +34,7 @@ class NoisyClassifier(nn.Module):
     def __init__(self, net: nn.Module, card: NoisyClassifierCard) -> None:
         super().__init__()
         self.net, self.card = net, card
-        self.schedule = _schedule(card.process)
+        self.schedule = schedule_of(card.process)
         shows = make_prediction(card.process, self.schedule)
         self._scale, self._clock = shows.scale, shows.clock or discrete(card.process.steps)
 
@@ -61,7 +61,7 @@ class NoisyClassifier(nn.Module):
 def check(mine: NoisyClassifierCard, model: ModelCard) -> None:
     """Raises UserError where a classifier does not know the noise, the pictures or the classes of a model."""
     wrong = ""
-    if _schedule(mine.process) != _schedule(model.process) or mine.process.steps != model.process.steps:
+    if schedule_of(mine.process) != schedule_of(model.process) or mine.process.steps != model.process.steps:
         wrong = f"knows the noise of {_noise(mine.process)}, the model that of {_noise(model.process)}"
     elif (mine.net.in_channels, mine.net.size, mine.net.size) != (model.channels, *model.size):
         wrong = (
@@ -75,10 +75,6 @@ def check(mine: NoisyClassifierCard, model: ModelCard) -> None:
             f"this classifier {wrong}: train one with the model's process and pictures, see `unnoise presets "
             "fashion-noisy-classifier`"
         )
-
-
-def _schedule(process: Process) -> Schedule:
-    return make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
 
 
 def _noise(process: Process) -> str:

@@ -160,11 +160,11 @@ class Learner:
         for half_life, average in self.averages.items():
             for name, mine, weight in zip(self.names, average, self.weights):
                 put(averages[half_life][name], _like(mine, weight))
+        names = dict(zip(self._params, self.names))
         for optimizer in self._optimizers:
             optimizer.state.clear()
-            for name, p in zip(self.names, self._params):
-                if any(p is mine for group in optimizer.param_groups for mine in group["params"]):
-                    optimizer.state[p] = self._moments_of(name, p, moments)
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                optimizer.state[p] = self._moments_of(names[p], p, moments)
 
     def _moments_of(self, name: str, p: nn.Parameter, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the optimizer remembers of one parameter; nothing where it never stepped."""

@@ -64,7 +64,10 @@ class Muon(torch.optim.Optimizer):
                 self._step(params, shape, group["lr"], group["weight_decay"])
 
     def _step(self, params: list[Tensor], shape: tuple[int, ...], lr: float, decay: float) -> None:
-        momenta = [self.state[p].setdefault("momentum", torch.zeros_like(p)) for p in params]
+        for p in params:
+            if "momentum" not in self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum"] for p in params]
         grads = [p.grad for p in params if p.grad is not None]
         torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(grads, momenta, MOMENTUM)  # Nesterov's
