@@ -25,6 +25,7 @@ from unnoise.configuration import override
 from unnoise.recipes import diffusion
 from unnoise.training import run
 from unnoise.training.distributed import Processes
+from unnoise.training.muon import Muon
 
 PROGRAM = Path(__file__).resolve().with_name("tiny_training.py")
 
@@ -147,6 +148,10 @@ def test_seeds_are_shared_and_pictures_gathered_in_order(tmp_path):
     finish(launch(tmp_path, share, world=3))
 
 
+def test_muon_shares_its_matrices_out(tmp_path):
+    finish(launch(tmp_path / "said", muon, world=3))
+
+
 def test_an_error_of_one_is_an_error_of_all(tmp_path):
     for out in finish(launch(tmp_path, together, world=2)):
         assert out.startswith("UserError")
@@ -179,6 +184,24 @@ def share(who: Processes) -> None:
     assert who.tell(f"said by {who.rank}") == "said by 0"
     assert who.any(who.rank == 2)
     assert not who.any(False)
+
+
+def muon(who: Processes) -> None:
+    """Three steps of all together are those of one, and the same on all."""
+    shapes = [(48, 32), (32, 32), (32, 40), (48, 32), (32, 32, 3, 3)]
+    found = []
+    for processes in (who, Processes()):
+        generator = torch.Generator().manual_seed(0)
+        params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+        optimizer = Muon(params, lr=0.1, weight_decay=0.01, processes=processes)
+        for _ in range(3):
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=generator)
+            optimizer.step()
+        found.append(torch.cat([p.detach().flatten() for p in params]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
+    everyone = who.gather(found[0][None])
+    assert all(torch.equal(one, everyone[0]) for one in everyone)
 
 
 def together(who: Processes) -> None:

@@ -18,6 +18,7 @@ from unnoise.schedules import (
     LinearBeta,
     ScaledLinear,
     Schedule,
+    Shifted,
     Sigmoid,
     SigmoidBeta,
     SubVP,
@@ -43,6 +44,8 @@ ALL: list[Schedule] = [
     Sigmoid(),
     ZeroTerminalSNR(LinearBeta()),
     ZeroTerminalSNR(Sigmoid(-3, 2)),
+    Shifted(Cosine(), 0.25),
+    Shifted(CosineContinuous(), 4.0),
     Flow(),
     EDM(),
     VarianceExploding(),
@@ -161,6 +164,24 @@ def test_zero_terminal_snr_ends_at_zero_and_keeps_the_first_entry() -> None:
     # algorithm 1 of the paper, at one entry
     first, last, k = (base.at(t).alpha.item() for t in (0.001, 1.0, 0.4))
     assert schedule.at(0.4).alpha.item() == pytest.approx((k - last) * first / (first - last), rel=1e-12)
+
+
+def test_a_shift_multiplies_the_noise() -> None:
+    t = torch.linspace(0.01, 0.99, 50, dtype=torch.float64)
+    for name in ("cosine", "linear", "sigmoid"):
+        base, shifted = make_schedule(name, {})(t), make_schedule(name, {"shift": 0.25})(t)
+        assert torch.allclose(shifted.sigma / shifted.alpha, base.sigma / base.alpha / 4, rtol=1e-9)
+    both = make_schedule("linear", {"shift": 3.0}, zero_snr=True)
+    assert both.at(1.0).alpha == 0
+    assert make_schedule("cosine", {"shift": 1.0}) == Cosine()
+
+
+def test_a_shifted_schedule_sees_what_the_mean_of_pixels_leaves_of_noise() -> None:
+    generator, t = torch.Generator().manual_seed(0), torch.tensor(0.6, dtype=torch.float64)
+    eps = torch.randn((4000, 1, 8, 8), dtype=torch.float64, generator=generator)
+    large, small = make_schedule("cosine", {})(t), make_schedule("cosine", {"shift": 0.25})(t)
+    seen = torch.nn.functional.avg_pool2d(large.mix(torch.ones_like(eps), eps), 4)
+    assert (seen.std() / seen.mean()).item() == pytest.approx((small.sigma / small.alpha).item(), rel=0.02)
 
 
 def test_posterior_is_bayes_on_a_grid() -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import ndimage
 
@@ -41,7 +42,7 @@ from unnoise.data.shapes import (
     segmentation,
 )
 from unnoise.data.shapes.reader import AREAS, LOW, components
-from unnoise.data.shapes.scene import KIND_COLOURS, LARGE
+from unnoise.data.shapes.scene import KIND_COLOURS, LARGE, RELATIONS
 from unnoise.data.shapes.source import GAP, MARGIN
 from unnoise.data.sources import SETS
 from unnoise.errors import UserError
@@ -195,13 +196,15 @@ def test_every_kind_colour_ground_count_size_and_relation_is_common() -> None:
         ([s.colour for s in shapes], 8),
         ([s.size for s in shapes], 2),
         ([s.background for s in found], 4),
-        ([said for i, s in enumerate(found) if (said := parse(caption(s, i)).relation)], 4),
     ):
         shares = np.array(list(Counter(words).values())) / len(words)
         assert len(shares) == count
         assert 0.6 / count < shares.min() <= shares.max() < 1.5 / count
     counts = np.bincount([len(scene.shapes) for scene in found])[1:] / len(found)
-    assert counts == pytest.approx([0.45, 0.45, 0.1], abs=0.04)
+    assert counts == pytest.approx([0.3, 0.6, 0.1], abs=0.04)
+    said = Counter(parse(caption(s, i)).relation for i, s in enumerate(found) if len(s.shapes) == 2)
+    shares = np.array([said[word] for word in (None, *RELATIONS)]) / said.total()
+    assert shares == pytest.approx(np.array([8, 9, 3, 9, 3]) / 32, abs=0.03)  # the first three times of four
 
 
 # Words
@@ -220,7 +223,7 @@ def test_what_is_said_is_read_back() -> None:
 
 def test_a_seed_chooses_among_true_sentences() -> None:
     two = next(scene for scene in MANY if len(scene.shapes) == 2)
-    said = {caption(two, seed) for seed in range(300)}
+    said = {caption(two, seed) for seed in range(1000)}
     assert len(said) == 2 * 4 * 2 * 2  # the first one, sizes, related or not, how the ground is put
     assert caption(two, 5) == caption(two, 5)
 
@@ -414,6 +417,14 @@ def test_a_set_is_drawn_at_the_size_asked_for(name: str) -> None:
         assert found.classes == (KINDS if name == "shapes-one" else ())
         if batch.label is not None:
             assert [KINDS[i] for i in batch.label] == [shown[i].shapes[0].kind for i in (0, 1999, 7)]
+
+
+@pytest.mark.parametrize(("size", "times"), [(4, 4), (6, 3), (8, 2), (15, 2)])
+def test_pictures_too_small_for_outlines_are_means_of_larger_ones(size: int, times: int) -> None:
+    tiny = data.open(DataConfig("shapes-two:test", size=size, channels=3)).batch([0, 1999]).x
+    shown = scenes("shapes-two", "test", range(2000))
+    large = torch.tensor(renders([shown[0], shown[1999]], times * size)).permute(0, 3, 1, 2) / 127.5 - 1
+    assert (tiny - torch.nn.functional.avg_pool2d(large, times)).abs().max() <= 0.5 / 127.5 + 1e-6
 
 
 def test_the_sets_are_known_by_name() -> None:

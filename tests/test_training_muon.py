@@ -11,7 +11,7 @@ from unnoise.nn import build
 from unnoise.presets import PRESETS
 from unnoise.settings import Fit
 from unnoise.training.learner import Learner, optimizers
-from unnoise.training.muon import MOMENTUM, QUINTIC, TIMES, Muon, matrices, orthogonal
+from unnoise.training.muon import MOMENTUM, QUINTIC, TIMES, Muon, deal, matrices, orthogonal
 
 
 def quintic(s: torch.Tensor) -> torch.Tensor:
@@ -124,3 +124,13 @@ def test_a_restart_goes_on_as_if_there_had_been_none():
 def test_parts_of_matrices_are_refused():
     with pytest.raises(UserError, match=r"muon needs whole matrices.*adamw"):
         optimizers(Fit(optimizer="muon", fsdp=True), {"w": nn.Parameter(torch.zeros(32, 32))}, {"w"})
+
+
+def test_matrices_are_dealt_by_what_they_cost():
+    shapes = ((64, 64),) * 5 + ((1408, 256),) + ((64, 576),) * 6
+    hands = deal(shapes, 2)
+    assert sorted(sum(hands, ())) == list(range(12))
+    costs = [sum(min(shapes[i]) ** 2 * max(shapes[i]) for i in hand) for hand in hands]
+    assert max(costs) == 256**2 * 1408  # the dearest alone
+    assert deal(shapes, 1) == (tuple(sorted(range(12), key=lambda i: -(min(shapes[i]) ** 2) * max(shapes[i]))),)
+    assert deal(((4, 4),), 3) == ((0,), (), ())

@@ -268,6 +268,36 @@ def test_a_base_without_controls_is_trained_on(worded, tmp_path):
     assert tokenizers[0] == tokenizers[1]
 
 
+def test_a_base_that_is_the_inner_part_is_grown_around(tmp_path):
+    outer = replace(WORDED, net=replace(NET, channels=(8, 8)), fit=replace(WORDED.fit, images=64))
+    core = replace(
+        outer,
+        data=replace(WORDED.data, size=8),
+        net=replace(NET, size=8, channels=(8,), attention=(True,)),
+        process=replace(WORDED.process, schedule_options={"shift": 0.5}),
+    )
+    list(train(core, tmp_path / "core"))
+    learned = model.load(tmp_path / "core")
+    asked = replace(outer, base=str(tmp_path / "core"))
+    born = newborn(asked, learned).state_dict()
+    table = learned.diffusion.net.state_dict()["text.table.weight"]
+    assert torch.equal(born["text.table.weight"], table)
+    for tick in train(asked, tmp_path / "grown"):
+        if tick.step == 6:
+            break
+    shutil.rmtree(tmp_path / "core")  # the run holds what it began with
+    assert [tick.step for tick in train(asked, tmp_path / "grown")] == [7, 8]
+    assert model.load(tmp_path / "grown").words.text == learned.words.text
+    learned.save(tmp_path / "core")
+    unshifted = replace(asked, process=replace(asked.process, schedule_options={"shift": 2.0}))
+    with pytest.raises(UserError, match=r"process.schedule_options \{'shift': 2.0\} should be \{\}, that of the base"):
+        next(train(unshifted, tmp_path / "run"))
+    other = replace(asked, net=replace(asked.net, channels=(16, 8)))
+    with pytest.raises(UserError, match=r"net\.channels should begin with 8, 8"):
+        next(train(other, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_does_not_fit_is_named(worded, tmp_path):
     with pytest.raises(UserError, match="name it, --set base="):
         next(train(CONTROLLED, tmp_path / "run"))

@@ -178,6 +178,24 @@ def shapes_text() -> TrainConfig:
     )
 
 
+def shapes_text_core() -> TrainConfig:
+    """The inner part of shapes-text, at 4x4, where it is settled what goes where: shapes-text --set base=RUN grows
+    around it."""
+    text = shapes_text()
+    assert isinstance(text.net, UNetConfig)
+    return replace(
+        text,
+        name="shapes-text-core",
+        about="ours: the network of shapes-text without its two outer levels (Vasconcelos et al. 2024)",
+        data=replace(text.data, path="shapes-two", size=4),  # one shape says nothing of what belongs to what
+        net=replace(text.net, size=4, channels=text.net.channels[2:], attention=text.net.attention[2:]),
+        # a pixel of 4x4 is the mean of 16 of 16x16: a quarter of the noise
+        process=replace(text.process, schedule_options={"shift": 0.25}, draw_options={"mean": 0.7, "std": 1.0}),
+        fit=replace(text.fit, images=150_000, batch=64),
+        watch=replace(text.watch, grid_every=0),
+    )
+
+
 def shapes_control() -> TrainConfig:
     """Coloured shapes along a drawing of their outlines: a control network beside a shapes-text model that stays as it
     is. Needs that model: --set base=runs/00001-shapes-text."""
@@ -334,6 +352,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "fashion-ve": fashion_ve,
     "toy": toy,
     "shapes-text": shapes_text,
+    "shapes-text-core": shapes_text_core,
     "shapes-control": shapes_control,
     "emoji": emoji,
     "my-captions": my_captions,

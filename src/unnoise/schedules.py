@@ -333,6 +333,33 @@ class ZeroTerminalSNR(VariancePreserving):
         return self.base.time_of(torch.where(shifted >= first, log_alpha2, 2 * alpha.log()))
 
 
+@dataclass(frozen=True)
+class Shifted(VariancePreserving):
+    """A schedule whose sigma / alpha is everywhere `shift` times the base's: more noise for larger pictures.
+
+    A picture made k times smaller by means of k x k pixels keeps its colours and loses k of its noise: with shift 1 / k
+    a network sees at each time what the larger picture's network sees of it. Hoogeboom et al. 2023, eq. 4, has
+    shift = side / 64 (arXiv 2301.11093).
+    """
+
+    base: VariancePreserving
+    shift: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.shift, int | float) or not 0 < self.shift < math.inf:
+            raise UserError(f"a schedule's shift multiplies sigma / alpha: a number above 0, not {self.shift}")
+
+    def log_alpha2(self, t: Tensor) -> Tensor:
+        return self._log_alpha2(self.base.log_alpha2(t), self.shift)
+
+    def time_of(self, log_alpha2: Tensor) -> Tensor:
+        return self.base.time_of(self._log_alpha2(log_alpha2, 1 / self.shift))
+
+    @staticmethod
+    def _log_alpha2(log_alpha2: Tensor, shift: float) -> Tensor:
+        return -torch.log1p(shift**2 * torch.expm1(-log_alpha2))  # expm1: (sigma / alpha)^2
+
+
 # --- others ---
 
 
@@ -423,23 +450,27 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def make_schedule(name: str, options: Mapping[str, Any], *, steps: int = 1000, zero_snr: bool = False) -> Schedule:
-    """The schedule of this name; `options` are its fields. A schedule that is a table has `steps` entries.
+    """The schedule of this name; `options` are its fields, and `shift` of Shifted. A table has `steps` entries.
 
-    Raises UserError for an unknown name or option, and for zero terminal SNR where alpha and sigma are not a circle.
+    Raises UserError for an unknown name or option, and for a shift, or zero terminal SNR, where alpha and sigma are not
+    on a circle.
     """
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
     kind = SCHEDULES[name]
     fields = list(inspect.signature(kind).parameters)
     given = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in options.items()}
+    shift: Any = given.pop("shift", 1.0)
     for key in given:
         if key not in fields:
-            raise unknown(f"option of the schedule {name!r}", key, fields or ["(it has none)"])
+            raise unknown(f"option of the schedule {name!r}", key, [*fields, "shift"])
     if "steps" in fields:
         given.setdefault("steps", steps)
     schedule = kind(**given)
-    if not zero_snr:
+    if shift == 1 and not zero_snr:
         return schedule
     if not isinstance(schedule, VariancePreserving):
-        raise UserError(f"zero terminal SNR is for variance-preserving schedules; {name!r} is not one: leave it off")
-    return ZeroTerminalSNR(schedule)
+        what = "zero terminal SNR" if zero_snr else "shift"
+        raise UserError(f"{what} is for variance-preserving schedules; {name!r} is not one: leave it off")
+    schedule = ZeroTerminalSNR(schedule) if zero_snr else schedule
+    return schedule if shift == 1 else Shifted(schedule, shift)

@@ -16,6 +16,7 @@ from unnoise.schedules import (
     Cosine,
     LinearBeta,
     ScaledLinear,
+    Shifted,
     SigmoidBeta,
     VariancePreserving,
     make_schedule,
@@ -177,6 +178,10 @@ def _betas(process: Process, kind: str) -> dict[str, Any]:
         raise UserError(
             f"diffusers' DDPM and DDIM keep alpha^2 + sigma^2 = 1; the schedule {process.schedule!r} does not: "
             "a model trained on it cannot be written as a diffusers folder"
+        )
+    if process.zero_snr and isinstance(schedule, Shifted):
+        raise UserError(
+            "diffusers has no schedule that is both shifted and of zero terminal SNR: export it as unnoise's"
         )
     scale = 1000 / process.steps
     match schedule:

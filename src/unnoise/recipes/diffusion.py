@@ -32,8 +32,9 @@ from unnoise.generate import conditions, draw
 from unnoise.likelihood.bound import bound_term
 from unnoise.model import Model, Reader, load, null_row, process_of, reader_of, without_controls, write_model
 from unnoise.nn.control import copy_base
+from unnoise.nn.grow import grow, levels_around
 from unnoise.pictures import Pictures
-from unnoise.settings import EncoderConfig, ModelCard, Process, Request, TrainConfig, UNetConfig, ValueRange
+from unnoise.settings import EncoderConfig, ModelCard, NetConfig, Process, Request, TrainConfig, UNetConfig, ValueRange
 from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
@@ -239,7 +240,7 @@ def based_on(config: TrainConfig, run: Path) -> Model | None:
     kept = run / "checkpoints"
     base = load(run if kept.is_dir() and checkpoint.sound(kept) else config.base)
     plain = (without_controls(config.net), process_of(config))
-    theirs = (without_controls(base.card.net), process_of(base.card))
+    theirs = _once_grown((without_controls(base.card.net), process_of(base.card)), config.net)
     for mine, its, what in zip(plain, theirs, ("net", "process"), strict=True):
         for name, (wanted, found) in configuration.differences(its, mine).items():
             raise UserError(f"{what}.{name} {found} should be {wanted}, that of the base {config.base}")
@@ -249,16 +250,37 @@ def based_on(config: TrainConfig, run: Path) -> Model | None:
     return base
 
 
+def _once_grown(base: tuple[NetConfig, Process], net: NetConfig) -> tuple[NetConfig, Process]:
+    """A network and its process as they are once the network is the inner part of `net`; else as they are.
+
+    Its levels then see pictures through pixels 2^levels wide, and so much less of their noise.
+    """
+    core, process = base
+    levels = levels_around(net, core) if isinstance(net, UNetConfig) and isinstance(core, UNetConfig) else 0
+    if not levels:
+        return base
+    shift = process.schedule_options.get("shift", 1.0)
+    options = {key: value for key, value in process.schedule_options.items() if key != "shift"}
+    if shift * 2**levels != 1:
+        options["shift"] = shift * 2**levels
+    return net, replace(process, schedule_options=options)
+
+
 def newborn(config: TrainConfig, base: Model | None = None) -> nn.Module:
     """The network before it has seen anything: a function of the seed; or the base, its controls copies of it.
 
-    A base with controls is frozen; a base without is trained on.
+    A base with controls is frozen; a base without is trained on; one that is the inner part is grown around. Raises
+    UserError where it cannot be.
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(noise.generator(config.fit.seed, "weights").initial_seed())
         net = networks.build(config.net)
     if base is not None:
         theirs = base.diffusion.net.state_dict()
+        core = base.card.net
+        if isinstance(net, networks.UNet) and isinstance(core, UNetConfig) and levels_around(net.config, core):
+            grow(net, core, theirs)
+            theirs = {}
         net.load_state_dict(net.state_dict() | {name: value.clone() for name, value in theirs.items()})
         if isinstance(net, networks.UNet) and net.controls:
             if not base.controls:

@@ -52,7 +52,7 @@ class Learner:
         self.weights: list[Tensor] = [p.detach() for p in self._params]
         self.averages = {h: [here(w).clone() for w in self.weights] for h in how.ema}
         muons = matrices(net) if how.optimizer == "muon" else set()
-        self._optimizers = optimizers(how, dict(zip(self.names, self._params)), muons)
+        self._optimizers = optimizers(how, dict(zip(self.names, self._params)), muons, processes)
 
     @property
     def device(self) -> torch.device:
@@ -180,7 +180,9 @@ class Learner:
         return state
 
 
-def optimizers(how: Fit, params: Mapping[str, nn.Parameter], muons: Collection[str]) -> list[torch.optim.Optimizer]:
+def optimizers(
+    how: Fit, params: Mapping[str, nn.Parameter], muons: Collection[str], processes: Processes = ALONE
+) -> list[torch.optim.Optimizer]:
     """Adam for all parameters; or, for those named in `muons`, Muon, and Adam for the others."""
     if how.fsdp and muons:
         raise UserError("muon needs whole matrices, and fit.fsdp holds them in parts: set fit.optimizer to adamw")
@@ -191,7 +193,7 @@ def optimizers(how: Fit, params: Mapping[str, nn.Parameter], muons: Collection[s
         kind(others, lr=how.lr, betas=how.betas, eps=how.eps, weight_decay=how.weight_decay, fused=True)
     ]
     if mine := [p for name, p in params.items() if name in muons]:
-        found.append(Muon(mine, lr=how.lr, weight_decay=how.weight_decay))
+        found.append(Muon(mine, lr=how.lr, weight_decay=how.weight_decay, processes=processes))
     return found
 
 

@@ -6,15 +6,18 @@ orthogonal(U S V^T) is U f(f(... S)) V^T, with f(s) = 3.4445 s - 4.7750 s^3 + 2.
 values come out near one, without a decomposition (Jordan et al. 2024). The factor gives an entry the size that Adam
 gives it, so that one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). A convolution's matrix is
 (out, in x height x width). torch.optim.Muon takes no convolutions and computes in bfloat16, which is slow where the
-machine has none; this one computes in float32, on all matrices of a shape at once.
+machine has none; this one computes in float32, on all matrices of a shape at once, each by one of the processes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+
+from unnoise.training.distributed import ALONE, Processes
 
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -47,32 +50,63 @@ def orthogonal(updates: Tensor) -> Tensor:
     return u.mT if tall else u
 
 
-class Muon(torch.optim.Optimizer):
-    """Over parameters of two axes or more. The state of each is its `momentum`; `weight_decay` is decoupled."""
+@lru_cache(maxsize=8)
+def deal(shapes: tuple[tuple[int, int], ...], world: int) -> tuple[tuple[int, ...], ...]:
+    """Which matrices each process makes orthogonal: the dearest first, each to the one with the least to do."""
+    cost = [min(shape) ** 2 * max(shape) for shape in shapes]
+    work, hands = [0] * world, [list[int]() for _ in range(world)]
+    for i in sorted(range(len(shapes)), key=lambda i: -cost[i]):
+        least = work.index(min(work))
+        work[least] += cost[i]
+        hands[least].append(i)
+    return tuple(map(tuple, hands))
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0) -> None:
+
+class Muon(torch.optim.Optimizer):
+    """Over parameters of two axes or more. The state of each is its `momentum`; `weight_decay` is decoupled.
+
+    Processes that hold the same gradients share out the matrices, and take the same step.
+    """
+
+    def __init__(
+        self, params: Iterable[nn.Parameter], lr: float, weight_decay: float = 0.0, processes: Processes = ALONE
+    ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self.processes = processes
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
-            alike: dict[tuple[int, ...], list[Tensor]] = {}
-            for p in group["params"]:
-                if p.grad is not None:
-                    alike.setdefault(tuple(p.flatten(1).shape), []).append(p)
-            for shape, params in alike.items():
-                self._step(params, shape, group["lr"], group["weight_decay"])
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            for p in params:
+                if "momentum" not in self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+            momenta, grads = [self.state[p]["momentum"] for p in params], [p.grad for p in params]
+            torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
+            ahead = torch._foreach_lerp(grads, momenta, MOMENTUM)  # Nesterov's
+            updates = self._orthogonal([u.flatten(1) for u in ahead])
+            if group["weight_decay"]:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            scales = [-group["lr"] * 0.2 * max(u.shape) ** 0.5 for u in updates]
+            torch._foreach_add_(params, [u.mul_(s).view_as(p) for u, s, p in zip(updates, scales, params)])
 
-    def _step(self, params: list[Tensor], shape: tuple[int, ...], lr: float, decay: float) -> None:
-        for p in params:
-            if "momentum" not in self.state[p]:
-                self.state[p]["momentum"] = torch.zeros_like(p)
-        momenta = [self.state[p]["momentum"] for p in params]
-        grads = [p.grad for p in params if p.grad is not None]
-        torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)
-        ahead = torch._foreach_lerp(grads, momenta, MOMENTUM)  # Nesterov's
-        updates = orthogonal(torch.stack([u.reshape(shape) for u in ahead]))
-        if decay:
-            torch._foreach_mul_(params, 1 - lr * decay)
-        scale = lr * 0.2 * max(shape) ** 0.5
-        torch._foreach_add_(params, [u.reshape(p.shape) for u, p in zip(updates, params)], alpha=-scale)
+    def _orthogonal(self, updates: list[Tensor]) -> list[Tensor]:
+        """Each of the matrices; what other processes did is gathered from them."""
+        shapes = tuple((len(u), u.shape[1]) for u in updates)
+        hands = deal(shapes, self.processes.world)
+        alike: dict[tuple[int, int], list[int]] = {}
+        for i in hands[self.processes.rank]:
+            alike.setdefault(shapes[i], []).append(i)
+        for same in alike.values():
+            for i, u in zip(same, orthogonal(torch.stack([updates[i] for i in same]))):
+                updates[i] = u
+        if self.processes.world == 1:
+            return updates
+        mine = [updates[i].flatten() for i in hands[self.processes.rank]]
+        order = [i for hand in hands for i in hand]
+        whole = self.processes.gather(torch.cat([*mine, updates[0].new_zeros(0)]))
+        for i, u in zip(order, torch.split(whole, [updates[i].numel() for i in order])):
+            updates[i] = u.view(shapes[i])
+        return updates

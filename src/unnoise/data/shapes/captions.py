@@ -20,6 +20,7 @@ _SHAPE = rf"a (?:({'|'.join(SIZES)}) )?({'|'.join(COLOURS)}) ({'|'.join(KINDS)})
 _BETWEEN = rf"(?: ({'|'.join(RELATIONS)}|and) |, )"
 _GROUND = rf"(?: on (?:a )?({'|'.join(COLOURS)})(?: background)?)?"
 _CAPTION = re.compile(rf"{_SHAPE}(?:{_BETWEEN}{_SHAPE}){{0,2}}{_GROUND}")
+_FIRST = {1: (0,), 2: (0, 0, 0, 1), 3: (0, 1, 2)}  # which one is told first, by how many there are, all as likely
 _shapes, _relations, _ground = re.compile(_SHAPE), re.compile("|".join(RELATIONS)), re.compile(_GROUND + "$")
 
 
@@ -45,11 +46,13 @@ def caption(scene: Scene, seed: int = 0) -> str:
     """One true sentence about a scene of one to three shapes; the seed chooses among them.
 
     It decides which shape comes first, whether sizes are told, whether two are related or only counted, and how the
-    background is put.
+    background is put. Of two, the left or upper one comes first three times of four, as people tell what they see.
     """
     choice = int.from_bytes(hashlib.blake2b(str(seed).encode(), digest_size=8).digest())
-    choice, turn = divmod(choice, len(scene.shapes))
-    shapes = scene.shapes[turn:] + scene.shapes[:turn]
+    shapes = _reading_order(scene.shapes)
+    turns = _FIRST[len(shapes)]
+    choice, turn = divmod(choice, len(turns))
+    shapes = shapes[turns[turn] :] + shapes[: turns[turn]]
     choice, sized = divmod(choice, 2 ** len(shapes))
     choice, joined = divmod(choice, 4)  # a relation, three times of four
     told = [_told(shape, sized=bool(sized >> i & 1)) for i, shape in enumerate(shapes)]
@@ -72,6 +75,12 @@ def parse(text: str) -> Claim:
     if len(said) > 1 or (said and len(shapes) != 2):
         raise UserError(f"{text!r} relates more than two shapes; relate just two, or join them by 'and'")
     return Claim(shapes, ground[1] if ground else None, said[0] if said else None)
+
+
+def _reading_order(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    """Of two shapes, the left or upper one first."""
+    late = len(shapes) == 2 and relation(shapes[0].centre, shapes[1].centre) in ("right of", "below")
+    return shapes[::-1] if late else shapes
 
 
 def _told(shape: Shape, *, sized: bool) -> str:

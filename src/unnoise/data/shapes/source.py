@@ -18,15 +18,16 @@ import numpy as np
 from unnoise.data.chance import SHAPES, uniform
 from unnoise.data.idx import array_source
 from unnoise.data.shapes.captions import caption
-from unnoise.data.shapes.scene import BACKGROUNDS, COLOURS, KINDS, Scene, Shape, edges, renders, segmentation
+from unnoise.data.shapes.scene import BACKGROUNDS, COLOURS, KINDS, Pixels, Scene, Shape, edges, renders, segmentation
 from unnoise.data.source import Source
 
-SETS = {"shapes": (0.45, 0.45, 0.1), "shapes-one": (1.0, 0.0, 0.0), "shapes-two": (0.0, 1.0, 0.0)}  # shares of counts
+SETS = {"shapes": (0.3, 0.6, 0.1), "shapes-one": (1.0, 0.0, 0.0), "shapes-two": (0.0, 1.0, 0.0)}  # shares of counts
 TRAINING, HELD_OUT = 20_000, 2_000
 SHARE = 0.1  # of combinations held out
 SMALL_RADII, LARGE_RADII, ALONE_LARGE_RADII = (0.13, 0.16), (0.20, 0.21), (0.20, 0.30)
 MARGIN, GAP = 0.03, 0.09  # to the border, and between the boxes of shapes
 ASKEW = 0.6  # two shapes are related by the way that is longer, and the other is at most so much of it
+SMALLEST = 16  # pixels a side that are drawn as they are
 LOT, COUNT, SCENE = range(3)  # what a draw is for, after SHAPES
 DRAWS = 17  # chances a scene is made of
 
@@ -72,12 +73,15 @@ def compose(count: int, chances: Sequence[float]) -> Scene:
 
 
 def source(name: str, part: str, size: int) -> Source:
-    """20,000 captioned pictures, or 2,000 others for "test", with their outlines and segmentations."""
+    """20,000 captioned pictures, or 2,000 others for "test", with their outlines and segmentations.
+
+    Below SMALLEST pixels a side, where outlines are lost, a picture is the mean of squares of a larger one.
+    """
     shown = _whole(name, part)
     one = name == "shapes-one"
     return replace(
         array_source(
-            renders(shown, size),
+            _pictures(shown, size),
             f"{name}:{part}",
             classes=KINDS if one else (),
             labels=np.array([KINDS.index(scene.shapes[0].kind) for scene in shown]) if one else None,
@@ -85,6 +89,14 @@ def source(name: str, part: str, size: int) -> Source:
         captions=tuple(caption(scene, seed) for seed, scene in enumerate(shown)),
         controls={"edges": lambda i: edges(shown[i], size), "segmentation": lambda i: segmentation(shown[i], size)},
     )
+
+
+def _pictures(shown: Sequence[Scene], size: int) -> Pixels:
+    times = -(-SMALLEST // size)
+    if times == 1:
+        return renders(shown, size)
+    squares = renders(shown, times * size).reshape(len(shown), size, times, size, times, 3)
+    return np.asarray(np.rint(squares.mean((2, 4), dtype=np.float32)), np.uint8)
 
 
 @functools.lru_cache(maxsize=2)  # a set is looked at more than once before a training
