@@ -311,7 +311,8 @@ def announce(config: Config, path: Path, world: int) -> None:
     elif at["step"]:
         say(f"{path} goes on at step {at['step']:,} of {total:,}")
     else:
-        say(f"{path} begins")
+        base = config.base if isinstance(config, TrainConfig) else ""
+        say(f"{path} begins with {base}" if base else f"{path} begins")
         if isinstance(config, TrainConfig):
             from unnoise.recipes.cost import cost
 
