@@ -170,3 +170,19 @@ def test_no_captions_are_no_rows_and_lines_do_not_mix(folders, tmp_path):
     twice = encoder.read(["a red circle", "", "a red circle"]).words
     assert torch.equal(twice[0], twice[2])
     assert set(encoder.kept) == {"a red circle", ""}  # each was read once
+
+
+def test_another_revision_on_the_hub_is_read_anew(folders, tmp_path, monkeypatch):
+    """A name that is no folder: what the hub says it holds now is part of what is kept."""
+    monkeypatch.chdir(tmp_path)
+    real = transformers.AutoConfig.from_pretrained(str(folders / "clip"))
+
+    def from_pretrained(path: str) -> transformers.PretrainedConfig:
+        assert path == "someone/clip"
+        return real
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", from_pretrained)
+    files = []
+    for real._commit_hash in ("a" * 40, "b" * 40, "a" * 40):
+        files.append(Encoder(EncoderConfig(path="someone/clip", cache="kept"))._file(["a red circle"]))
+    assert files[0] == files[2] != files[1]

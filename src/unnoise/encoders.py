@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -112,24 +113,26 @@ class Encoder:
         return out
 
     @cached_property
-    def _parts(self) -> tuple[Any, Any]:
+    def _described(self) -> Any:
+        """Its configuration, by transformers."""
         transformers, path = library(), self.config.path
         if not path:
             raise UserError("encoder.path is empty: name a folder with a CLIP or T5 text encoder")
         if (os.sep in path or path.startswith(".")) and not Path(path).is_dir() and path.count("/") != 1:
             raise UserError(f"there is no encoder at {path}: give the folder that transformers loads it from")
-        try:
-            config = transformers.AutoConfig.from_pretrained(path)
-            kind = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"}
-            name = kind.get(config.model_type)
-            if name is None:
-                raise UserError(f"{path} is a {config.model_type}; an encoder of captions is a CLIP or a T5")
+        with _said_plainly(path):
+            return transformers.AutoConfig.from_pretrained(path)
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        transformers, path, config = library(), self.config.path, self._described
+        kind = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"}
+        name = kind.get(config.model_type)
+        if name is None:
+            raise UserError(f"{path} is a {config.model_type}; an encoder of captions is a CLIP or a T5")
+        with _said_plainly(path):
             net = getattr(transformers, name).from_pretrained(path, use_safetensors=True, dtype=torch.float32)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"the encoder {path} cannot be loaded: {first}") from None
-        return net.eval().requires_grad_(False), tokenizer
+            return net.eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(path)
 
     @property
     def _net(self) -> Any:
@@ -144,10 +147,23 @@ class Encoder:
         return Path(self.config.cache) / f"words-{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
 
     def _identity(self) -> str:
-        """The sizes and times of the encoder's files: another one in the same place is another one."""
+        """The sizes and times of the encoder's files, or its revision on the hub: another one in the same place is
+        another one."""
         folder = Path(self.config.path)
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        if not folder.is_dir():
+            return str(self._described._commit_hash)
+        files = sorted(folder.iterdir())
         return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()])
+
+
+@contextmanager
+def _said_plainly(path: str) -> Iterator[None]:
+    """What transformers says of an encoder that it cannot load, as an error of ours."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"the encoder {path} cannot be loaded: {first}") from None
 
 
 def library() -> Any:

@@ -274,7 +274,10 @@ def rows_for(seeds: list[Row], labels: tuple[str, ...], classes: tuple[str, ...]
     for label in said:
         if label not in classes and label != "none" and not (label.isdigit() and int(label) < len(classes)):
             if not classes:
-                raise UsageError(f"this model was trained without classes and takes no label {label!r}: leave it out")
+                raise UsageError(
+                    f"this model was trained without classes and takes no label {label!r}: leave it out; one that was "
+                    "trained on captions takes --prompt"
+                )
             raise unknown("class", label, [*classes, "none"])
     return pairs(seeds, labels)
 
