@@ -228,6 +228,13 @@ def test_a_seed_chooses_among_true_sentences() -> None:
     assert caption(two, 5) == caption(two, 5)
 
 
+def test_what_is_said_of_two_does_not_depend_on_which_is_drawn_first() -> None:
+    pairs = [scene for scene in MANY if len(scene.shapes) == 2]
+    for seed, scene in enumerate(pairs):
+        assert caption(replace(scene, shapes=scene.shapes[::-1]), seed) == caption(scene, seed)
+    assert {relation(*(shape.centre for shape in scene.shapes)) for scene in pairs} == {"left of", "above"}
+
+
 def test_relations_are_seen_from_the_second() -> None:
     assert relation((0.2, 0.5), (0.8, 0.6)) == "left of"
     assert relation((0.8, 0.5), (0.2, 0.6)) == "right of"
