@@ -452,6 +452,7 @@ PROCESSES = {
     "sigmoid of betas": Process(schedule="sigmoid-beta"),
     "zero terminal": Process(schedule="scaled-linear", zero_snr=True, predicts="v"),
     "a table": Process(schedule="table", steps=3, schedule_options={"values": (0.1, 0.2, 0.5)}),
+    "cosine, shifted": Process(schedule="cosine", schedule_options={"shift": 0.25}, predicts="v"),
     "cosine of another offset": Process(schedule="cosine", schedule_options={"offset": 0.02}),
 }
 
@@ -493,6 +494,7 @@ def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
     ("process", "sampler", "said"),
     [
         (Process(schedule="flow", predicts="v"), "ddim", "'flow' does not"),
+        (Process(schedule_options={"shift": 2.0}, zero_snr=True, predicts="v"), "ddim", "both shifted and of zero"),
         (Process(predicts="edm"), "ddim", "not 'edm'"),
         (Process(), "heun", "'heun' is none of them"),
         (Process(), "ddpm-learned", "did not learn a variance"),

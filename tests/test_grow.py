@@ -13,6 +13,7 @@ from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.nn.grow import grow, inner, levels_around
 from unnoise.nn.unet import UNet
+from unnoise.presets import PRESETS
 from unnoise.settings import TextConfig, UNetConfig
 
 OUTER = UNetConfig(
@@ -82,6 +83,14 @@ def test_levels_around_counts_them() -> None:
     assert levels_around(CORE, OUTER) == 0
     assert levels_around(OUTER, replace(CORE, size=8)) == 0
     assert levels_around(OUTER, replace(CORE, blocks=1)) == 0
+
+
+def test_the_preset_grows_around_its_core() -> None:
+    whole, core = PRESETS["shapes-text"](), PRESETS["shapes-text-core"]()
+    levels = levels_around(whole.net, core.net)
+    assert levels == 2
+    assert core.process.schedule_options == {"shift": 0.5**levels}
+    assert (core.data.size, whole.data.size) == (core.net.size, whole.net.size)
 
 
 def test_a_level_of_another_width_is_refused() -> None:

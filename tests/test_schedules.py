@@ -176,6 +176,12 @@ def test_a_shift_multiplies_the_noise() -> None:
     assert make_schedule("cosine", {"shift": 1.0}) == Cosine()
 
 
+@pytest.mark.parametrize(("name", "shift", "said"), [("flow", 2.0, "shift is for"), ("cosine", -1.0, "above 0")])
+def test_a_shift_that_means_nothing_is_refused(name: str, shift: float, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        make_schedule(name, {"shift": shift})
+
+
 def test_a_shifted_schedule_sees_what_the_mean_of_pixels_leaves_of_noise() -> None:
     generator, t = torch.Generator().manual_seed(0), torch.tensor(0.6, dtype=torch.float64)
     eps = torch.randn((4000, 1, 8, 8), dtype=torch.float64, generator=generator)

@@ -49,11 +49,13 @@ def grow(net: UNet, core: UNetConfig, weights: Mapping[str, Tensor]) -> None:
             f"a network grows by levels as wide as the first of its core, {core.channels[0]}: net.channels should "
             f"begin with {', '.join([str(core.channels[0])] * (levels + 1))}, not {net.config.channels[: levels + 1]}"
         )
+    with torch.device("meta"):  # its parts are asked for, not its numbers
+        parts = UNet(core)
     with torch.no_grad():
         for name, tensor in weights.items():
             if not name.startswith(OWN):
                 mine[_place(name, levels)].copy_(tensor)
-        here, there = _rows(net), _rows(UNet(core))
+        here, there = _rows(net), _rows(parts)
         for name, rows in there.items():
             for of in ("tell.weight", "tell.bias"):
                 mine[of][here[_place(name, levels)]] = weights[of][rows]

@@ -280,8 +280,8 @@ def newborn(config: TrainConfig, base: Model | None = None) -> nn.Module:
         core = base.card.net
         if isinstance(net, networks.UNet) and isinstance(core, UNetConfig) and levels_around(net.config, core):
             grow(net, core, theirs)
-            theirs = {}
-        net.load_state_dict(net.state_dict() | {name: value.clone() for name, value in theirs.items()})
+        else:
+            net.load_state_dict(net.state_dict() | {name: value.clone() for name, value in theirs.items()})
         if isinstance(net, networks.UNet) and net.controls:
             if not base.controls:
                 copy_base(net)
