@@ -1,0 +1,51 @@
+"""Memory once kept is not asked for again: counted in page faults, which do not depend on the machine's speed."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, numpy as np
+from unnoise.acceleration import memory
+{before}
+def faults(rounds):
+    begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(rounds):
+        [np.ones(6_000_000, np.float32) for _ in range(6)]  # 24 MB each
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin
+faults(20)
+print(faults(5))
+"""
+
+
+def faults(before: str) -> int:
+    done = subprocess.run([sys.executable, "-c", CODE.format(before=before)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_kept_memory_costs_no_page_faults():
+    assert faults("assert memory.keep()") < 100
+    usual = faults("")
+    assert usual > 10_000, "if the system keeps memory by itself, `keep` has nothing to do"
+    assert faults("memory.keep(); assert memory.hand_back()") > 10_000
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_preparing_a_network_for_the_cpu_keeps_memory():
+    code = "from torch import nn; from unnoise.acceleration.placement import Placement, prepare; "
+    assert faults(code + "prepare(nn.Conv2d(1, 1, 1), Placement('cpu'))") < 100
+    assert faults(code + "prepare(nn.Conv2d(1, 1, 1), Placement('meta'))") > 10_000
+
+
+def test_elsewhere_nothing_is_done(monkeypatch):
+    from unnoise.acceleration import memory
+
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert not memory.keep()
+    assert not memory.hand_back()
