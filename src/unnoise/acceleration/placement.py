@@ -2,7 +2,8 @@
 
 bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32;
 channels_last, which is how those kernels want pictures; on a CPU also the compiled norm (nn/group_norm.py), memory
-that is kept (memory.py), and for inference packed weights (packed.py). Two bfloat16 forwards of a U-Net differ from float32 by about 1 %.
+that is kept (memory.py), and for inference packed weights (packed.py). Two bfloat16 forwards of a U-Net differ from
+float32 by about 1 %.
 """
 
 from __future__ import annotations
