@@ -64,9 +64,10 @@ def add(
     formula: Formula, schedule: Schedule, state: State, s: Tensor, looks: Sequence[Seen], smooth: Smooth, *how: object
 ) -> Tensor:
     """x_s from x_t, what was seen at t, the first of `looks`, and elsewhere. `formula` gives over_ddim's weights."""
-    scale = weights(formula, schedule, state.x, (s, state.t, *(look.t for look in looks[1:])), *how)
-    pictures = [state.x, *(look.mean for look in looks)]
-    return combine(scale, pictures + [look.x for look in looks[1:]] if smooth.noise else pictures)
+    others = looks[1:]
+    scale = weights(formula, schedule, state.x, (s, state.t, *[look.t for look in others]), *how)
+    pictures = [state.x, *[look.mean for look in looks]]
+    return combine(scale, pictures + [look.x for look in others] if smooth.noise else pictures)
 
 
 def multistep(formula: Formula, order: int, smooth: Smooth, *how: object) -> Step:

@@ -10,19 +10,32 @@ with Runge and Kutta's steps of PRK, which cost 12 calls); a step to t = 0 retur
 
 from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
 
-from unnoise.samplers.differences import NOISE, multistep, over_ddim
+from unnoise.samplers.differences import NO_PICTURE, NOISE, multistep
 from unnoise.samplers.walk import Step
-from unnoise.schedules import Level
+from unnoise.samplers.weights import OneStep
 
-ADAMS_BASHFORTH = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))  # of the looks before the newest
+ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
-def formula(levels: Level) -> list[Tensor]:
-    """The weights of `over_ddim`: the share of each noise times what the noise counts for in DDIM's step."""
-    counts = levels.sigma[0] - levels.alpha[0] / levels.alpha[1] * levels.sigma[1]
-    return over_ddim(levels, NOISE, [counts * share for share in ADAMS_BASHFORTH[len(levels.sigma) - 2]])
+def weights(levels: Sequence[tuple[float, float]]) -> list[float]:
+    """(alpha, sigma) at s, t and the other looks -> what multiplies x, the estimate, the others' estimates, their x.
+
+    With the ratio r = alpha_s / alpha_t it is x_s = r x + (sigma_s - r sigma_t) eps', eps = (x - alpha mean) / sigma.
+    """
+    (alpha_s, sigma_s), *looks = levels
+    alpha, sigma = looks[0]
+    if sigma_s == 0 or alpha <= NO_PICTURE * sigma:  # DDIM's step alone
+        keep = sigma_s / sigma if sigma > 0 else 1.0
+        return [keep, alpha_s - keep * alpha, *[0.0] * (2 * len(looks) - 2)]
+    ratio = alpha_s / alpha
+    counts = sigma_s - ratio * sigma
+    own, *others = [counts * share / look[1] for share, look in zip(ADAMS_BASHFORTH[len(looks) - 1], looks)]
+    return [ratio + own, -own * alpha, *[-on * look[0] for on, look in zip(others, looks[1:])], *others]
+
+
+formula = OneStep(weights)
 
 
 def plms(looks: int = 4) -> Step:

@@ -2,8 +2,9 @@
 
 A sampler says them as a formula, levels -> numbers, in float64. Where all rows are at one time they are plain floats.
 A walk tells its step the times that it visits (`along`): the first step that asks a formula has it worked out for
-every place of the grid, and all of it is remembered by value, so that any later batch or walk pays for a look-up. Where
-rows are at times of their own the numbers are tensors, ready to multiply x.
+every place of the grid, and all of it is remembered by value, so that any later batch or walk pays for a look-up. A
+formula that is another one at every step is said in plain numbers (`OneStep`). Where rows are at times of their own the
+numbers are tensors, ready to multiply x.
 """
 
 from __future__ import annotations
@@ -22,6 +23,22 @@ Formula = Callable[..., Sequence[Tensor]]
 """(levels, *how) -> numbers, element by element: `levels` has the times of the step along its first axis, `how` is
 hashable."""
 Weight = float | Tensor
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """A formula said in plain numbers, of one row: [(alpha, sigma), ...] at the times of the step -> numbers.
+
+    For steps that differ along the walk, as a method's first ones: each is worked out when it is taken.
+    """
+
+    step: Callable[..., Sequence[float]]
+
+    def __call__(self, levels: Level, *how: Any) -> Sequence[Tensor]:
+        looks, *rows = levels.alpha.shape
+        numbers = torch.stack([levels.alpha, levels.sigma], -1).reshape(looks, -1, 2).transpose(0, 1).tolist()
+        found = torch.tensor([self.step(row, *how) for row in numbers], dtype=torch.float64)
+        return found.T.reshape(-1, *rows).unbind()
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +64,36 @@ class Along(Schedule):
         return self.schedule(torch.tensor(self.times, dtype=torch.float64))
 
     @cached_property
-    def _known(self) -> dict[tuple[Any, ...], list[list[float]]]:
+    def numbers(self) -> dict[float, tuple[float, float]]:
+        """(alpha, sigma) at each time."""
+        return dict(zip(self.times, zip(self.levels.alpha.tolist(), self.levels.sigma.tolist())))
+
+    @cached_property
+    def _known(self) -> dict[tuple[Formula, tuple[float, ...], tuple[Any, ...]], Sequence[float]]:
         return {}
 
-    def weights(self, formula: Formula, places: Sequence[int], how: tuple[Any, ...]) -> list[float]:
-        """What `formula` says of the levels at these places, worked out for all places that lie to each other alike."""
-        first = min(places)
-        shape = tuple([place - first for place in places])
-        key = (formula, shape, how)
-        found = self._known.get(key)
-        if found is None:
-            spans = [slice(at, at + len(self.times) - max(shape)) for at in shape]
-            every = formula(Level(*(torch.stack([each[span] for span in spans]) for each in self.levels)), *how)
-            found = self._known[key] = torch.stack([*every], 1).tolist()
-        return found[first]
+    def weights(self, formula: Formula, at: tuple[float, ...], how: tuple[Any, ...]) -> Sequence[float] | None:
+        """What `formula` says of the levels at these times; None where one of them is not on the grid."""
+        key = (formula, at, how)
+        if key not in self._known:
+            try:
+                if isinstance(formula, OneStep):
+                    self._known[key] = formula.step([self.numbers[t] for t in at], *how)
+                else:
+                    self._work_out(formula, at, how)
+            except KeyError:
+                return None
+        return self._known[key]
+
+    def _work_out(self, formula: Formula, at: tuple[float, ...], how: tuple[Any, ...]) -> None:
+        """What it says of all places of the grid that lie to each other as these do."""
+        places = [self.places[t] for t in at]
+        shape = [place - min(places) for place in places]
+        spans = [slice(offset, offset + len(self.times) - max(shape)) for offset in shape]
+        every = formula(Level(*(torch.stack([each[span] for span in spans]) for each in self.levels)), *how)
+        found = torch.stack([*every], 1).tolist()
+        alike = zip(*(self.times[span] for span in spans))
+        self._known.update({(formula, t, how): each for t, each in zip(alike, found)})
 
 
 def along(schedule: Schedule, times: Tensor) -> Schedule:
@@ -75,13 +108,13 @@ def _along(schedule: Schedule, times: tuple[float, ...]) -> Along:
 
 def weights(formula: Formula, schedule: Schedule, x: Tensor, times: Sequence[Tensor], *how: Any) -> Sequence[Weight]:
     """What `formula` says of the levels at `times`, each () or (B,), ready to multiply x (B, ...)."""
-    if not any(t.ndim for t in times):
+    for t in times:
+        if t.ndim:
+            break
+    else:
         at = tuple([t.item() for t in times])
-        if isinstance(schedule, Along):
-            places = [schedule.places.get(t, -1) for t in at]
-            if min(places) >= 0:
-                return schedule.weights(formula, places, how)
-        return _remembered(formula, schedule, at, how)
+        found = schedule.weights(formula, at, how) if isinstance(schedule, Along) else None
+        return _remembered(formula, schedule, at, how) if found is None else found
     shape = max((t.shape for t in times), key=len)
     levels = schedule(torch.stack([t.expand(shape) for t in times]))
     return [over(weight, x) for weight in formula(levels, *how)]
@@ -94,10 +127,11 @@ def _remembered(formula: Formula, schedule: Schedule, times: tuple[float, ...], 
 
 def combine(weights: Iterable[Weight], pictures: Iterable[Tensor]) -> Tensor:
     """The sum of the pictures, each times its weight."""
-    first, *others = zip(weights, pictures, strict=True)
-    total = first[0] * first[1]
-    for weight, picture in others:
-        total = total.add(picture, alpha=weight) if isinstance(weight, float) else total + weight * picture
+    both = zip(weights, pictures, strict=True)
+    weight, picture = next(both)
+    total = weight * picture
+    for weight, picture in both:
+        total = total.add_(picture, alpha=weight) if isinstance(weight, float) else total + weight * picture
     return total
 
 
