@@ -197,3 +197,11 @@ def test_what_is_not_there_is_an_error_for_people():
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="0 CUDA devices"):
             find("cuda:3")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
+def test_a_packed_network_keeps_its_dtype(dtype):
+    """All its weights are packed, and its biases say in what it computes."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 4)).to(dtype).requires_grad_(False)
+    right = [name for name, _ in net.named_parameters() if name.endswith("bias")]
+    assert [name for name, p in pack(net).named_parameters() if p.dtype == dtype] == right

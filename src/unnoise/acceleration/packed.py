@@ -7,7 +7,7 @@ U-Net's time, and more at 8x8 pixels and below; packed, the same kernels find th
 
 with 4 products a pixel and channel where the left side has 9, so that is how a packed U-Net goes up. Laws
 (tests/test_placement.py): the same numbers, to rounding, at every size; leaving `packed` restores the network bit for
-bit.
+bit; a packed network has its biases among its parameters, and so a dtype and a device.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class PackedConv(nn.Module):
         with torch.no_grad():
             weight = conv.weight.detach().to_mkldnn()
             self.weight: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._how, size)
-        self._bias = None if conv.bias is None else conv.bias.detach()
+        self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
         _no_gradient(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self._bias, *self._how, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self._how, "none", [], "")
         return out
 
 
@@ -89,13 +89,13 @@ class PackedUp(nn.Module):
         size = (1, len(kernel), _TYPICAL, _TYPICAL)
         with torch.no_grad():
             self.weight: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(kernel, *_BY_TWO, size)
-        self._bias = None if up.conv.bias is None else up.conv.bias.detach()
+        self.bias = up.conv.bias
 
     def forward(self, x: Tensor, told: Tensor) -> Tensor:
         _no_gradient(x)
         x = x.contiguous(memory_format=torch.channels_last)
         transposed = torch.ops.mkldnn._convolution_transpose_pointwise
-        out: Tensor = transposed(x, self.weight, self._bias, *_BY_TWO, "none", [], "")
+        out: Tensor = transposed(x, self.weight, self.bias, *_BY_TWO, "none", [], "")
         return out
 
 
@@ -119,11 +119,11 @@ class PackedLinear(nn.Module):
         super().__init__()
         with torch.no_grad():
             self.weight: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
-        self._bias = None if linear.bias is None else linear.bias.detach()
+        self.bias = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         _no_gradient(x)
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self._bias, "none", [], "")
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return out
 
 
