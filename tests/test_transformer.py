@@ -144,15 +144,35 @@ def test_cross_attention_is_its_formula_in_doubles(masked: bool) -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("short", [0, 1024], ids=["fused", "written"])
-def test_attention_in_bfloat16_is_close_both_ways(monkeypatch: Any, short: int, masked: bool) -> None:
-    monkeypatch.setattr(attention, "SHORT", short)
+@pytest.mark.parametrize("piece", [1, 7, 4 * LENGTH, 9 * LENGTH, 4 * 9 * LENGTH, 1 << 21])
+def test_attention_in_bfloat16_is_close_in_pieces_of_any_size(monkeypatch: Any, piece: int, masked: bool) -> None:
+    """A query at a time, four queries of a head, a head, four heads of six, all at once."""
+    monkeypatch.setattr(attention, "PIECE", piece)
     q, k, v = normal((3, 2, 9, 8), "q"), normal((3, 2, LENGTH, 8), "k"), normal((3, 2, LENGTH, 8), "v")
     mask = MASK if masked else None
     right = read(q, k, v, score_bias(mask, torch.float32))
     got = read(*(each.bfloat16() for each in (q, k, v)), score_bias(mask, torch.bfloat16))
     assert got.dtype == torch.bfloat16
     assert (got - right).norm() < 0.02 * right.norm()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("short", [0, 1024], ids=["fused", "written"])
+def test_attention_in_bfloat16_has_its_gradient_both_ways(monkeypatch: Any, short: int, masked: bool) -> None:
+    monkeypatch.setattr(attention, "SHORT", short)
+    monkeypatch.setattr(attention, "PIECE", 1)  # is for no gradients
+    q, k, v = (normal((3, 2, length, 8), name) for length, name in ((9, "q"), (LENGTH, "k"), (LENGTH, "v")))
+    mask = MASK if masked else None
+    exact, low = (
+        [each.detach().to(dtype).requires_grad_() for each in (q, k, v)] for dtype in (torch.float32, torch.bfloat16)
+    )
+    read(*exact, score_bias(mask, torch.float32)).square().sum().backward()
+    out = read(*low, score_bias(mask, torch.bfloat16))
+    out.float().square().sum().backward()
+    for right, got in zip(exact, low):
+        assert right.grad is not None
+        assert got.grad is not None
+        assert (got.grad - right.grad).norm() < 0.04 * right.grad.norm()
 
 
 def test_a_block_of_pixart_computes_the_same() -> None:
