@@ -38,7 +38,7 @@ def guides(diffusion: Diffusion, batch: int) -> dict[str, Denoiser]:
     low, high = (torch.exp(-diffusion.schedule(times[place]).log_ratio).item() for place in (5, 2))
     config = presets.fashion_noisy_classifier()
     net = new_born(config).eval().requires_grad_(False)
-    guide = NoisyClassifier(prepare(net, best("cpu", "float32")), NoisyClassifierCard(config.net, config.process))
+    guide = NoisyClassifier(prepare(net, best("cpu")), NoisyClassifierCard(config.net, config.process))
     told = diffusion.given(cond)
     free = classifier_free(diffusion, cond, null, 2.0)
     return {
@@ -55,7 +55,8 @@ def draw(denoiser: Denoiser, x: Tensor) -> Tensor:
 
 
 def run(*, quick: bool, clock: str) -> dict[str, Any]:
-    diffusion = place(network(), best("cpu", "float32"))
+    how = best("cpu")
+    diffusion = place(network(), how)
     rows, costs = [], {}
     for batch, rounds in ((1, 7), (16, 3)) if quick else ((1, 41), (16, 15)):
         x = torch.randn(batch, *SHAPE, generator=torch.Generator().manual_seed(0))
@@ -65,7 +66,7 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
         rows.append({"batch": batch, **milliseconds(in_turn(ways, rounds=rounds, clock=clock), STEPS)})
         costs[f"batch {batch}"] = overhead(diffusion, batch, rounds, clock)
     return {
-        "title": "guidance: a DDIM step of the small fashion network, float32",
+        "title": f"guidance: a DDIM step of the small fashion network, {how.dtype}",
         "rows": rows,
         "notes": {
             "targets": "classifier-free / unguided at most 1.9 at batch 1, 2.0 at batch 16; half of the steps 1.5",
@@ -79,7 +80,7 @@ def overhead(diffusion: Diffusion, batch: int, rounds: int, clock: str) -> float
     label, t = torch.arange(batch) % 10, torch.tensor(0.5, dtype=torch.float64)
     cond, null = Cond(label), Cond(torch.full((batch,), 10))
     guided, x = classifier_free(diffusion, cond, null, 2.0), torch.randn(batch, *SHAPE)
-    both, twice = null.then(cond), torch.cat([x, x])
+    both, twice = null.then(cond), torch.cat([x, x]).to(next(diffusion.net.parameters()).dtype)
     time = torch.full((2 * batch,), 500.0)
 
     def alone() -> object:
