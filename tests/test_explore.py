@@ -49,6 +49,15 @@ def test_exact_inversion_draws_the_picture_again(model: Model) -> None:
     assert torch.equal(survived["exact"].pictures, to_bytes(x))
 
 
+def test_a_flow_is_inverted_to_noise_and_back(model: Model) -> None:
+    """At its t = 1 there is nothing of the picture."""
+    card = replace(model.card, process=replace(model.card.process, schedule="flow", predicts="flow"))
+    flow = Model(make_diffusion(model.diffusion.net, card.process).eval(), card)
+    x, how = drawn(flow), replace(HOW, grid="even")
+    assert invert(flow, x, flow.reader.read(["cat"] * 3), how).deviation > 0.1
+    assert reconstruct(flow, x, ["cat"] * 3, how).error < 1e-8
+
+
 def test_a_batch_is_inverted_as_each_alone(model: Model) -> None:
     x = drawn(model)
     cond = model.reader.read(["cat"] * 3)

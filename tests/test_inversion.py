@@ -11,7 +11,16 @@ from unnoise.editing import exact, own_level, residual, target_level
 from unnoise.editing.inversion import silence
 from unnoise.samplers import State, Step, ddim, last, walk
 from unnoise.samplers.times import even, leading
-from unnoise.schedules import EDM, CosineContinuous, Flow, LinearBeta, Schedule, VarianceExploding
+from unnoise.schedules import (
+    EDM,
+    CosineContinuous,
+    Flow,
+    LinearBeta,
+    Schedule,
+    Sigmoid,
+    VarianceExploding,
+    ZeroTerminalSNR,
+)
 from worlds import Gaussian, Mixture
 
 # Song et al.'s uniform steps, data N(0, 0.25), linear betas: the deviation after there and back, minus one
@@ -50,16 +59,38 @@ def test_the_error_is_of_first_order(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule", [LinearBeta(), CosineContinuous(), Flow(), EDM(), VarianceExploding()], ids=lambda s: type(s).__name__
+    "schedule",
+    [
+        LinearBeta(),
+        EDM(),
+        VarianceExploding(),
+        CosineContinuous(),  # it ends with alpha = 6e-17, the last three with 0
+        Flow(),
+        Sigmoid(),
+        ZeroTerminalSNR(LinearBeta()),
+    ],
+    ids=lambda s: type(s).__name__,
 )
 @pytest.mark.parametrize("steps", [3, 10])
-def test_exact_there_and_back_is_the_identity(schedule: Schedule, steps: int) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "float"])
+def test_exact_there_and_back_is_the_identity(schedule: Schedule, steps: int, dtype: torch.dtype) -> None:
+    """From t = 1, too: what is left of the picture there, or nothing, the noise is what leads to x_s."""
     generator = torch.Generator().manual_seed(0)
     world = Gaussian(0.2, 0.5)
-    x = world.draw((5, 1, 2, 2), generator)
-    times = 0.98 * even(schedule, steps)  # at t = 1 nothing of the picture is left, and nothing leads back
-    back = there_and_back(world.denoiser(schedule), x, times, exact(1e-12, 100))
-    assert (back - x).abs().max() < 1e-9
+    x = world.draw((5, 1, 2, 2), generator).to(dtype)
+    tolerance = 1e-12 if dtype == torch.float64 else 1e-6
+    back = there_and_back(world.denoiser(schedule), x, even(schedule, steps), exact(tolerance, 100))
+    assert (back - x).abs().max() < (1e-9 if dtype == torch.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "float"])
+def test_where_nothing_is_left_of_the_picture_the_noise_is_what_leads_back(dtype: torch.dtype) -> None:
+    """At alpha = 0 the estimate is the data's mean, whatever x_1 is: x_1 = (x_s - alpha_s mean) / sigma_s."""
+    world, schedule = Gaussian(0.2, 0.5), Flow()
+    s, t = torch.tensor([0.25, 0.75]).double(), torch.ones(2).double()
+    x_s = torch.tensor([[0.5, -1.0], [2.0, 0.1]], dtype=dtype)
+    found = exact(1e-12 if dtype == torch.float64 else 1e-6)(world.denoiser(schedule), State(x_s, s), t, silence).x
+    assert torch.allclose(found, (x_s - (1 - s[:, None].to(dtype)) * 0.2) / s[:, None].to(dtype), rtol=0, atol=1e-5)
 
 
 def test_exact_finds_its_way_through_a_curved_world() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Noise
 from unnoise.samplers import Seen, State, Step, ddim
+from unnoise.samplers.differences import ddim_weights
 from unnoise.schedules import over
 
 FIRST = 1e-3  # where a clean picture is taken to stand, for a network that knows no time before: entry 0 of 1,000
@@ -56,25 +57,27 @@ def target_level() -> Step:
 def exact(tolerance: float = 1e-5, most: int = 40, memory: int = 5) -> Step:
     """x_t such that DDIM's step leads back to x_s, to `tolerance` (root mean square a row), in `most` calls or fewer.
 
-    A fixed point of x_t = raised(x_s, eps(x_t, t)), found by Anderson's acceleration with the last `memory` tries.
+    A fixed point of x_t + stretch (x_s - down(x_t)), found by Anderson's acceleration with the last `memory` tries. The
+    stretch is that of the flow where pictures have deviation 1: it divides by nothing that a schedule may end with.
     Where none is found the best try is taken: ask `residual`.
     """
 
     def step(denoiser: Denoiser, state: State, t: Tensor, noise: Noise) -> State:
-        schedule = denoiser.schedule
-        at, to = schedule(t), schedule(state.t)
+        at, to = denoiser.schedule(t), denoiser.schedule(state.t)
+        stretch = over(torch.hypot(at.alpha, at.sigma) / torch.hypot(to.alpha, to.sigma), state.x)
+        keep, on_mean = (over(weight, state.x) for weight in ddim_weights(at, to))
         tries: list[Tensor] = []
         images: list[Tensor] = []
-        x = state.x * over(at.alpha / to.alpha, state.x)
+        x = stretch * state.x
         best: tuple[Tensor, Tensor, Estimate] | None = None  # x_t, how far it leads from x_s, what was said there
         for _ in range(most):
             estimate = denoiser(x, t)
-            image = _raised(denoiser, state.x, state.t, t, at.eps(x, estimate.mean))
-            miss = _rms((image - x) * over(to.alpha / at.alpha, x))
-            best = (x, miss, estimate) if best is None else _better(best, (x, miss, estimate))
+            off = state.x - (keep * x + on_mean * estimate.mean)
+            found = x, _rms(off), estimate
+            best = found if best is None else _better(best, found)
             if bool((best[1] <= tolerance).all()):
                 break
-            tries, images = [*tries[1 - memory :], x], [*images[1 - memory :], image]
+            tries, images = [*tries[1 - memory :], x], [*images[1 - memory :], x + stretch * off]
             x = _anderson(tries, images)
         assert best is not None, "at least one try"
         return State(best[0], t, (Seen(best[0], t, best[2]),))
