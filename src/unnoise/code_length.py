@@ -23,11 +23,23 @@ from unnoise.conditions import Cond
 from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.errors import UserError, unknown
-from unnoise.likelihood.bound import VARIANCES, Given, chain, mean_and_error, noise_of, rotating, table, whole_bound
+from unnoise.likelihood.bound import (
+    VARIANCES,
+    Given,
+    Steps,
+    chain,
+    mean_and_error,
+    noise_of,
+    rotating,
+    table,
+    whole_bound,
+)
+from unnoise.likelihood.ends import even_chain, last_time
 from unnoise.likelihood.ode import bits as flow_bits
 from unnoise.likelihood.rate_distortion import curve
 from unnoise.model import Model
 from unnoise.samplers.times import trailing
+from unnoise.schedules import is_table
 from unnoise.settings import EvaluateConfig, Request
 from unnoise.training.distributed import Processes
 
@@ -105,8 +117,7 @@ def _bound(
     placement = best(how.device, how.precision)
     diffusion = place(model.diffusion, placement)
     cond, x = told.cond.to(placement.device), told.x.to(placement.device)
-    schedule, total = diffusion.schedule, diffusion.steps
-    steps = chain(schedule, trailing(total)(schedule, ask.bits_steps)) if ask.bits_steps else table(schedule, total)
+    steps = _chain(model, ask.bits_steps)
     seed = ask.seed + told.first
     asked = rotating(len(x), len(steps), ask.bits_times, seed) if ask.bits_times else torch.ones(len(x), len(steps))
     found = None
@@ -152,13 +163,21 @@ def _bound(
     }
 
 
+def _chain(model: Model, steps: int) -> Steps:
+    """The steps of the bound: the model's own, or so many."""
+    schedule, total = model.diffusion.schedule, model.diffusion.steps
+    if not is_table(schedule):
+        return even_chain(schedule, last_time(schedule, total, model.card.process), steps or total)
+    return chain(schedule, trailing(total)(schedule, steps)) if steps else table(schedule, total)
+
+
 def _flow(
     model: Model, ask: EvaluateConfig, how: Request, told: Told, processes: Processes
 ) -> Generator[At, None, dict[str, Any]]:
     placement = best(how.device, "float32")  # its derivatives are needed: no packed weights, no bfloat16
     diffusion = copy.deepcopy(model.diffusion).eval().requires_grad_(False).to(placement.device)
     cond, x = told.cond.to(placement.device), told.x.to(placement.device)
-    begin = 1 / diffusion.steps
+    begin = last_time(diffusion.schedule, diffusion.steps, model.card.process)
     parts, asked = [], []
     for part in flow_bits(_given(diffusion, cond), x, seed=ask.seed + told.first, begin=begin, batch=how.batch):
         parts.append(part.bits)

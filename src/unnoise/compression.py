@@ -33,6 +33,7 @@ from unnoise.formats.compressed import Header
 from unnoise.guidance import clip
 from unnoise.likelihood import coder
 from unnoise.likelihood.channel import PICKS
+from unnoise.likelihood.ends import last_time
 from unnoise.model import Model
 from unnoise.pictures import Pictures
 from unnoise.settings import DataConfig
@@ -92,7 +93,7 @@ def send(
     coder.coding()
     cond = _condition(model, str(label))
     index = None if cond.label is None else int(cond.label[0])
-    plan = coder.Plan(seed, search, pick, 1 / model.diffusion.steps)
+    plan = coder.Plan(seed, search, pick, _last(model))
     denoiser, placed = _denoiser(model, cond, device)
     sent = coder.send(denoiser, from_bytes(x)[None].to(placed), plan, bits * x.numel())
     header = Header(fingerprint(model), seed, search, pick == "draw", index, model.shape, sent.pieces)
@@ -119,7 +120,7 @@ def receive(
         raise UserError(f"{where}: told class {header.label}, which this model does not have: the file is damaged")
     coder.coding()
     cond = NOTHING if header.label is None else Cond(torch.tensor([header.label]))
-    plan = coder.Plan(header.seed, header.bits, "draw" if header.draws else "nearest", 1 / model.diffusion.steps)
+    plan = coder.Plan(header.seed, header.bits, "draw" if header.draws else "nearest", _last(model))
     denoiser, placed = _denoiser(model, cond, device)
     return coder.receive(denoiser, model.shape, plan, file.payload, header.pieces, whole=file.whole, device=placed)
 
@@ -156,6 +157,12 @@ def _denoiser(model: Model, cond: Cond, device: str) -> tuple[Denoiser, str]:
     placement = best(device, "float32")
     denoiser = place(model.diffusion, placement).given(cond.to(placement.device))
     return clip(denoiser) if model.card.clip else denoiser, placement.device
+
+
+def _last(model: Model) -> float:
+    """Where the lossy part ends: both sides know it from the model, whose process the fingerprint covers."""
+    diffusion = model.diffusion
+    return last_time(diffusion.schedule, diffusion.steps, model.card.process)
 
 
 def _condition(model: Model, label: str) -> Cond:

@@ -207,6 +207,7 @@ DRAWS: dict[str, Callable[..., Draw]] = {  # (steps, **options)
     "logit-normal": lambda steps, **options: logit_normal(**options),
     "edm": lambda steps, **options: log_normal(**options),
 }
+ON_STEPS = ("uniform", "importance")  # the times k/T alone
 
 
 def _chosen(what: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:

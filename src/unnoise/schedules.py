@@ -430,6 +430,13 @@ class VarianceExploding(Schedule):
         return t.clamp(0, 1)
 
 
+def is_table(schedule: Schedule) -> bool:
+    """Whether its levels are given by betas, one a step, or made of such: any other is a curve, which has no steps."""
+    if isinstance(schedule, ZeroTerminalSNR | Shifted):
+        return is_table(schedule.base)
+    return isinstance(schedule, Tabled)
+
+
 # --- the rim: names ---
 
 SCHEDULES: dict[str, type[Schedule]] = {

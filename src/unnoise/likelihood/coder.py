@@ -47,7 +47,7 @@ FIRST_COUNTS = (1, 1, 2, 6, 24, 4, 1, 1, 1)  # of the jumps -4..4, before any wa
 
 @dataclass(frozen=True)
 class Plan:
-    """What sender and receiver agree on. `last` is the time where the lossy part ends: 1/T for a chain of T steps."""
+    """What sender and receiver agree on. `last` is the time where the lossy part ends: ends.py."""
 
     seed: int = 0
     bits: int = 16  # of a search: 2^bits candidates a piece
