@@ -171,6 +171,25 @@ def test_the_flow_says_bits_too() -> None:
         assert "nothing was drawn" in text
 
 
+def test_repeats_are_averaged_before_the_pictures_are_counted() -> None:
+    """Three dequantisations of two pictures are two figures: the error is that of two, and not of six."""
+    model = short(toy_model())
+    asked = replace(ASK, metrics=("ode-bits",), bits_count=2, bits_repeats=3)
+    found = report(asked, model)
+    (entry,) = found["metrics"]
+    real = data.open(HELD)
+    batch = real.batch(data.order(0, 0, len(real))[:2].tolist())
+    parts = list(flow_bits(lambda rows: model.diffusion.given(Cond(batch.label[rows])), batch.x, repeats=3, begin=0.05))
+    each = torch.stack([part.bits for part in parts])  # (repeats, pictures)
+    assert len(each) == 3
+    assert entry["value"] == pytest.approx(each.mean().item(), rel=1e-5)
+    assert entry["error"] == pytest.approx(each.mean(0).std().item() / 2**0.5, rel=1e-3)
+    assert (entry["n"], entry["repeats"], entry["trace"]) == (2, 3, "hutchinson")
+    assert "2 pictures, the mean of 3 dequantisations" in as_text(found)
+    with pytest.raises(UserError, match="--bits-repeats 0"):
+        report(replace(asked, bits_repeats=0), model)
+
+
 def together(who: Processes, path: str) -> None:
     found = report(who=who)
     Path(path, f"{who.rank}.json").write_text(json.dumps(found["metrics"]))

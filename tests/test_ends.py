@@ -18,10 +18,10 @@ from unnoise.denoiser import Diffusion, make_diffusion, make_prediction, schedul
 from unnoise.likelihood import discretized_log_likelihood
 from unnoise.likelihood.ends import LEAST, even_chain, last_time
 from unnoise.model import Model
-from unnoise.schedules import EDM, Cosine, LinearBeta, Shifted, ZeroTerminalSNR
+from unnoise.schedules import EDM, Cosine, Level, LinearBeta, Shifted, ZeroTerminalSNR
 from unnoise.settings import EvaluateConfig, ModelCard, Process, Request, UNetConfig
 from unnoise.training.distributed import ALONE
-from worlds import Gaussian, Oracle
+from worlds import Gaussian, Mixture, Oracle
 
 SHAPE = (1, 12, 12)
 CURVES = {
@@ -49,15 +49,23 @@ class Grey:
         return Batch(self.x[rows], torch.zeros(len(rows), dtype=torch.int64), ("",) * len(rows), tuple(rows))
 
 
-def asked(process: Process, std: float) -> Model:
-    """A model that knows N(0, std^2) exactly."""
+@dataclass(frozen=True)
+class Pairs(Gaussian):
+    """Pictures of two numbers from a mixture: their places depend on each other."""
+
+    def denoise(self, x_t: Tensor, level: Level) -> Tensor:
+        return Mixture(std=self.std).denoise(x_t.flatten(1), level).reshape(x_t.shape)
+
+
+def asked(process: Process, world: Gaussian) -> Model:
+    """A model that knows this world exactly."""
     schedule = schedule_of(process)
     predicts = make_prediction(process, schedule)
 
     def time(told: Tensor) -> Tensor:
         return (told.double() + 1) / process.steps if predicts.clock is None else schedule.time(-4 * told.double())
 
-    made: Diffusion = make_diffusion(Oracle(Gaussian(0.0, std), schedule, predicts, time), process)
+    made: Diffusion = make_diffusion(Oracle(world, schedule, predicts, time), process)
     card = ModelCard(net=UNetConfig(), process=process, size=SHAPE[1:], channels=1, clip=False)
     return Model(made, card)
 
@@ -88,7 +96,7 @@ def test_on_a_curve_the_figures_are_those_of_the_world(process: Process, std: fl
 
     With EDM's last step at 1/T, narrow worlds seemed as wide as its noise; the straight line's bound paid 3 bits more.
     """
-    model, (x, true) = asked(process, std), greys(std)
+    model, (x, true) = asked(process, Gaussian(0.0, std)), greys(std)
     bound, flow = figure("bits", model, x), figure("ode-bits", model, x)
     assert true < bound["value"] < true + 0.12
     assert flow["value"] == pytest.approx(true, abs=0.03)
@@ -101,7 +109,7 @@ def test_on_a_curve_the_figures_are_those_of_the_world(process: Process, std: fl
 def test_the_coder_ends_at_the_last_noise_that_matters(process: Process) -> None:
     """Half a grey level, or what the score model learned at least; and the receiver ends where the sender does."""
     pytest.importorskip("constriction")
-    model = asked(process, 0.1)
+    model = asked(process, Gaussian(0.0, 0.1))
     x = greys(0.1, 1)[0]
     sent = compression.send(model, to_bytes(x)[0], bits=math.inf, search=10)
     rmse = (sent.way[-1].mean - x).square().mean().sqrt().item()
@@ -110,6 +118,23 @@ def test_the_coder_ends_at_the_last_noise_that_matters(process: Process) -> None
     back = list(compression.receive(model, sent.data))
     assert [seen.t for seen in back] == [seen.t for seen in sent.way]
     assert torch.equal(unnoise.decompress(model, sent.data).pixels[0], sent.picture)
+
+
+def test_the_exact_trace_has_each_pictures_density_where_numbers_depend_on_each_other() -> None:
+    """One probe of signs also counts how the one number moves the other, with a sign by chance."""
+    model = asked(CURVES["flow"], Pairs(std=0.2))
+    x = torch.tensor([[0.0, 0.4], [0.2, -0.1], [0.9, 0.1], [0.3, -0.6]]).reshape(4, 1, 1, 2)
+    x = ((x + 1) * 127.5).round() / 127.5 - 1
+    means, weights = torch.tensor(Mixture().means), torch.tensor(Mixture().weights)
+    distance = (x.reshape(4, 1, 2) - means).square().sum(-1)
+    density = (weights * torch.exp(-distance / 0.08)).sum(1) / (2 * math.pi * 0.04)
+    for row in range(4):
+        true = -math.log2(density[row].item() / 127.5**2) / 2
+        found = figure("ode-bits", model, x[row : row + 1], bits_trace="exact", bits_repeats=4)
+        assert found["value"] == pytest.approx(true, abs=0.03)
+        assert (found["trace"], found["repeats"]) == ("exact", 4)
+    probed = figure("ode-bits", model, x, bits_repeats=4)["value"]
+    assert probed != pytest.approx(figure("ode-bits", model, x, bits_trace="exact", bits_repeats=4)["value"], abs=1e-3)
 
 
 def test_a_table_ends_at_its_first_entry_and_a_curve_where_noise_is_no_longer_seen() -> None:

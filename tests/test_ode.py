@@ -179,6 +179,8 @@ def test_repeats_are_dequantised_anew_and_belong_to_the_picture() -> None:
     whole = run(x, 3)
     assert set(whole) == {(row, repeat) for row in range(3) for repeat in range(2)}
     assert run(x, 2) == pytest.approx(whole, abs=1e-10)
+    (part,) = bits(lambda rows: world.denoiser(schedule), x[1:], first=1, trace=True)  # a process's share of them
+    assert part.bits.tolist() == pytest.approx([whole[1, 0], whole[2, 0]], abs=1e-10)
     assert whole[0, 0] != whole[0, 1]
     # by hand: the density of N(0, 0.4^2) anywhere in the four cells
     cells = torch.stack([dequantized(x[0], torch.full_like(x[0], u)) for u in torch.linspace(0, 1, 11).tolist()])

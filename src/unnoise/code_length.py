@@ -174,23 +174,37 @@ def _chain(model: Model, steps: int) -> Steps:
 def _flow(
     model: Model, ask: EvaluateConfig, how: Request, told: Told, processes: Processes
 ) -> Generator[At, None, dict[str, Any]]:
+    if ask.bits_repeats < 1:
+        raise UserError(f"--bits-repeats {ask.bits_repeats}: a picture is dequantised once or more")
     placement = best(how.device, "float32")  # its derivatives are needed: no packed weights, no bfloat16
     diffusion = copy.deepcopy(model.diffusion).eval().requires_grad_(False).to(placement.device)
     cond, x = told.cond.to(placement.device), told.x.to(placement.device)
     begin = last_time(diffusion.schedule, diffusion.steps, model.card.process)
-    parts, asked = [], []
-    for part in flow_bits(_given(diffusion, cond), x, seed=ask.seed + told.first, begin=begin, batch=how.batch):
-        parts.append(part.bits)
-        asked.append(part.evaluations)
-        yield At("ode-bits", sum(map(len, parts)), len(x))
-    whole, calls = (processes.gather(torch.cat(each).to(placement.device)).cpu() for each in (parts, asked))
-    value, error = mean_and_error(whole)
+    each = torch.zeros(2, len(x), ask.bits_repeats, dtype=torch.float64)  # bits, and evaluations
+    done = 0
+    for part in flow_bits(
+        _given(diffusion, cond),
+        x,
+        seed=ask.seed,
+        first=told.first,
+        repeats=ask.bits_repeats,
+        trace=ask.bits_trace == "exact",
+        begin=begin,
+        batch=how.batch,
+    ):
+        each[:, part.row, part.repeat] = torch.stack([part.bits.cpu(), part.evaluations.cpu().double()])
+        done += len(part.row)
+        yield At("ode-bits", done, len(x) * ask.bits_repeats)
+    whole, calls = (processes.gather(kind.mean(1).to(placement.device)).cpu() for kind in each)
+    value, error = mean_and_error(whole)  # over pictures: their repeats are no further pictures
     return {
         "value": value,
         "error": error,
         "n": len(whole),
         "begin": begin,
-        "evaluations": calls.double().mean().item(),
+        "repeats": ask.bits_repeats,
+        "trace": ask.bits_trace,
+        "evaluations": calls.mean().item(),
     }
 
 
@@ -214,8 +228,8 @@ def said(entry: dict[str, Any]) -> str:
     told = "told their classes" if entry["classes"] else "told nothing"
     if entry["id"] == "ode-bits":
         return (
-            f"Flow: {entry['n']} dequantised pictures, {told}, from t = {entry['begin']:g}; "
-            f"{entry['evaluations']:.0f} evaluations each."
+            f"Flow: {entry['n']} pictures, {_dequantised(entry['repeats'])}, {told}, from t = {entry['begin']:g}, "
+            f"divergence {TRACES[entry['trace']]}; {entry['evaluations']:.0f} evaluations each."
         )
     prior, middle, decoder = (entry["parts"][part] for part in ("L_T", "L_t", "L_0"))
     return (
@@ -223,6 +237,13 @@ def said(entry: dict[str, Any]) -> str:
         f"{entry['steps']} steps, variance {entry['variance']}, estimates {'' if entry['clip'] else 'not '}clipped, "
         f"{entry['n']} pictures, {told}{_of_times(entry)}."
     )
+
+
+TRACES = {"hutchinson": "by a probe", "exact": "exact"}
+
+
+def _dequantised(repeats: int) -> str:
+    return "dequantised once" if repeats == 1 else f"the mean of {repeats} dequantisations"
 
 
 def _of_times(entry: dict[str, Any]) -> str:

@@ -340,6 +340,10 @@ class EvaluateConfig:
     bits_steps: int = 0  # steps of the bound, out of the model's; 0: all of them
     bits_times: int = 0  # steps asked of each picture, other ones of each: an estimate of their mean; 0: all of them
     bits_variance: str = "auto"  # of reverse steps: small, large, learned; auto: learned where it was, else small
+    bits_repeats: int = 1  # dequantisations of a picture, and probes, whose mean is its figure by the flow
+    bits_trace: Literal["hutchinson", "exact"] = (
+        "hutchinson"  # the flow's divergence: by a probe; exact is for tiny pictures
+    )
 
 
 @dataclass(frozen=True)

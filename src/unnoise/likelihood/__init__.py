@@ -1,15 +1,37 @@
 """How many bits a model needs for a picture."""
 
-from unnoise.likelihood.bound import Bound, bound_term, discretized_log_likelihood, rotating, table, whole_bound
-from unnoise.likelihood.ode import log_density
+from unnoise.likelihood.bound import (
+    Bound,
+    bound_term,
+    chain,
+    discretized_log_likelihood,
+    last,
+    noise_of,
+    rotating,
+    table,
+    whole_bound,
+)
+from unnoise.likelihood.ends import even_chain, last_time
+from unnoise.likelihood.ode import Bits, Density, bits, dequantized, exact, hutchinson, log_density
 from unnoise.likelihood.rate_distortion import curve
 
 __all__ = [
+    "Bits",
     "Bound",
+    "Density",
+    "bits",
     "bound_term",
+    "chain",
     "curve",
+    "dequantized",
     "discretized_log_likelihood",
+    "even_chain",
+    "exact",
+    "hutchinson",
+    "last",
+    "last_time",
     "log_density",
+    "noise_of",
     "rotating",
     "table",
     "whole_bound",

@@ -193,6 +193,7 @@ def bits(
     x: Tensor,
     *,
     seed: int = 0,
+    first: int = 0,
     repeats: int = 1,
     trace: bool = False,
     begin: float = 1e-5,
@@ -202,14 +203,15 @@ def bits(
 ) -> Iterator[Bits]:
     """Bits of pictures `x` (N, ...) of 256 grey levels, batch after batch, `repeats` times over.
 
-    The dequantisation and the probe (signs) of a picture belong to its place, the repeat and `seed`. `trace` takes the
-    exact divergence. What is bounded in the mean over dequantisations is -log2 of the mass of the grey level.
+    The dequantisation and the probe (signs) of a picture belong to its place, the repeat and `seed`; `first` is the
+    place of x[0]. `trace` takes the exact divergence. What is bounded in the mean over dequantisations is -log2 of the
+    mass of the grey level.
     """
     shape = x.shape[1:]
     for repeat in range(repeats):
-        for first in range(0, len(x), batch):
-            rows = torch.arange(first, min(first + batch, len(x)))
-            keys = [(seed, row, repeat) for row in rows.tolist()]
+        for start in range(0, len(x), batch):
+            rows = torch.arange(start, min(start + batch, len(x)))
+            keys = [(seed, row, repeat) for row in (first + rows).tolist()]
             u = torch.stack([noise.uniform(shape, *key, "dequantise") for key in keys]).to(x)
             sign = torch.stack([noise.uniform(shape, *key, "probe") for key in keys]) < 0.5
             divergence = exact if trace else hutchinson(1 - 2 * sign.to(x))
