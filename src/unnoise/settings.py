@@ -341,9 +341,7 @@ class EvaluateConfig:
     bits_times: int = 0  # steps asked of each picture, other ones of each: an estimate of their mean; 0: all of them
     bits_variance: str = "auto"  # of reverse steps: small, large, learned; auto: learned where it was, else small
     bits_repeats: int = 1  # dequantisations of a picture, and probes, whose mean is its figure by the flow
-    bits_trace: Literal["hutchinson", "exact"] = (
-        "hutchinson"  # the flow's divergence: by a probe; exact is for tiny pictures
-    )
+    bits_trace: Literal["hutchinson", "exact"] = "hutchinson"  # the flow's: of a probe, or exact, for tiny pictures
 
 
 @dataclass(frozen=True)
