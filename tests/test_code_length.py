@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from unnoise.acceleration.placement import best, place
 from unnoise.cli.console import UsageError
 from unnoise.cli.evaluate import as_text, check_plot, curves, metric_names
 from unnoise.cli.plot import plot
+from unnoise.code_length import rows
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.evaluate import evaluate, markdown
@@ -207,12 +209,37 @@ def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
 
 
 def test_the_curves_are_a_picture_of_their_points(tmp_path: Path) -> None:
-    terms, coding = curves(report()["metrics"][0]["curve"])
+    found = report()["metrics"][0]["curve"]
+    terms, coding, arriving = curves(found)
     assert [len(panel.lines[""]) for panel in (terms, coding)] == [20, 20]
+    error, sent = arriving.lines.values()
+    assert error == [(pytest.approx(k / 20), found["rmse"][k]) for k in range(20)]
+    assert sent == [(pytest.approx(k / 20), found["rate"][k]) for k in range(20) if found["rate"][k] > 1e-3]
     assert all(math.isfinite(x) and math.isfinite(y) for panel in (terms, coding) for x, y in panel.lines[""])
-    plot(tmp_path / "bits.png", [terms, coding])
+    plot(tmp_path / "bits.png", [terms, coding, arriving])
     with Image.open(tmp_path / "bits.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5
+
+
+def test_the_text_has_the_way_in_ten_rows() -> None:
+    """From what the receiver thinks of noise to the last estimate; errors in even ratios, on whatever schedule."""
+    curve = {"t": [1 - k / 1000 for k in range(1000)], "rate": [k / 500 for k in range(1000)]}
+    curve["rmse"] = [80 * 0.995**k for k in range(1000)]
+    shown = [tuple(map(float, row)) for row in rows(curve)]
+    assert len(shown) == 10
+    assert (shown[0], shown[-1]) == (
+        (1.0, 0.0, 80.0),
+        (0.001, pytest.approx(2, rel=1e-2), pytest.approx(0.535, rel=1e-2)),
+    )
+    ratios = [after[2] / before[2] for before, after in pairwise(shown)]
+    assert max(ratios) / min(ratios) < 1.02
+    assert rows({"t": [1.0], "rate": [0.0], "rmse": [0.0]}) == [("1", "0", "0")]
+    found = report()
+    (entry,) = found["metrics"]
+    for text in (as_text(found), markdown(found)):
+        assert "RMSE, grey levels" in text
+        for row in rows(entry["curve"]):
+            assert all(number in text for number in row)
 
 
 def test_a_plot_that_cannot_be_is_refused_before_anything_is_counted(tmp_path: Path) -> None:

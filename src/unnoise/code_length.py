@@ -10,7 +10,7 @@ told what each picture is of, unless one label is asked for or the pictures' cla
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -156,6 +156,7 @@ def _bound(
         "estimate": bool((asked == 0).any()),
         "curve": {
             "t": _digits(shown.t[there]),
+            "way": _digits((torch.arange(len(shown.t)) / len(shown.t))[there]),  # the share of the steps that are done
             "bits": _digits(whole.terms.mean(0)[there]),
             "rate": _digits(shown.rate[there]),
             "rmse": _digits(shown.rmse[there]),
@@ -244,6 +245,19 @@ TRACES = {"hutchinson": "by a probe", "exact": "exact"}
 
 def _dequantised(repeats: int) -> str:
     return "dequantised once" if repeats == 1 else f"the mean of {repeats} dequantisations"
+
+
+def rows(curve: Mapping[str, Sequence[float]], count: int = 10) -> list[tuple[str, str, str]]:
+    """Time, bits sent so far, RMSE, of an entry's curve: where the error falls to the next of `count` even ratios."""
+    ways = list(zip(curve["t"], curve["rate"], curve["rmse"], strict=True))
+    first, last = ways[0][2], min(error for _, _, error in ways)
+    steps = [first * (last / first) ** (k / (count - 1)) for k in range(count)] if last > 0 else [first, 0.0]
+    places = [next(i for i, way in enumerate(ways) if way[2] <= step * (1 + 1e-9)) for step in steps]
+    found = [ways[i] for i in dict.fromkeys(places)]
+    return [(f"{t:.3g}", f"{rate:.3g}", f"{error:.3g}") for t, rate, error in found]
+
+
+ROWS = ("t", "bits/dim sent", "RMSE, grey levels")
 
 
 def _of_times(entry: dict[str, Any]) -> str:

@@ -467,6 +467,9 @@ def markdown(report: Mapping[str, Any]) -> str:
         real = f"{entry['real']:.4g} (n = {entry.get('n_floor', entry['n']):,})" if "real" in entry else ""
         lines.append(f"| {entry['name']} | {value} | {real} | {entry['n']:,} | {entry.get('features', '')} |")
     lines += [f"\n{said(entry)}" for entry in report["metrics"] if entry["id"] in APART]
+    for entry in (entry for entry in report["metrics"] if "curve" in entry):
+        lines += ["", f"| {' | '.join(code_length.ROWS)} |", "|---|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for row in code_length.rows(entry["curve"])]
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["seconds"].items())
     lines += ["", f"{report['pictures_per_second']:.3g} pictures a second; {spent}."]
     lines += [f"\nWarning: {warning}." for warning in report["warnings"]]

@@ -42,7 +42,8 @@ def evaluate(
         str | None, option("one class for all pictures; otherwise each as often as it is in the data")
     ] = None,
     plot: Annotated[
-        Path | None, option("a .png or .svg with the curves of bits: the terms over t, and rate and distortion")
+        Path | None,
+        option("a .png or .svg with the curves of bits: the terms over t, rate and distortion, both over reverse time"),
     ] = None,
     cache: Annotated[Path | None, option("a folder for features of real pictures; otherwise the user's own")] = None,
     markdown: Annotated[bool, flag("a Markdown table on stdout")] = False,
@@ -107,12 +108,22 @@ def check_plot(plot: Path, names: tuple[str, ...]) -> None:
 
 
 def curves(found: Mapping[str, Sequence[float]]) -> list[Curves]:
-    """What each step costs over t, and the distortion over the rate: from the `curve` of a report's entry."""
+    """What each step costs over t, the distortion over the rate, and both over reverse time: of a report's entry."""
     terms = [(t, bits) for t, bits in zip(found["t"], found["bits"], strict=True) if bits > 0]
     coding = list(zip(found["rate"], found["rmse"], strict=True))
+    sent, error = (list(zip(found["way"], found[name], strict=True)) for name in ("rate", "rmse"))
+    sent = [(way, rate) for way, rate in sent if rate > 1e-3]  # nothing to see below, and an axis of ten decades
     return [
         Curves({"": terms}, "t", "bits/dim", "what each step costs", log_x=True, log_y=True, marks=False),
         Curves({"": coding}, "rate, bits/dim", "RMSE, grey levels", "progressive coding", marks=False),
+        Curves(
+            {"RMSE, grey levels": error, "sent, bits/dim": sent},
+            "reverse time, share of the steps",
+            "",
+            "as the bits arrive",
+            log_y=True,
+            marks=False,
+        ),
     ]
 
 
@@ -188,7 +199,8 @@ def home() -> Path:
 
 def as_text(report: Mapping[str, Any]) -> str:
     """The figures as a table, and what must be said beside them."""
-    from unnoise.code_length import BITS
+    from unnoise.code_length import BITS, ROWS
+    from unnoise.code_length import rows as rows_of
     from unnoise.evaluate import APART, said
 
     rows = []
@@ -210,6 +222,7 @@ def as_text(report: Mapping[str, Any]) -> str:
     ]
     parts += unbiased
     parts += [said(entry) for entry in report["metrics"] if entry["id"] in APART]
+    parts += [table(rows_of(entry["curve"]), head=ROWS) for entry in report["metrics"] if "curve" in entry]
     spent = ", ".join(f"{name} {duration(seconds)}" for name, seconds in report["seconds"].items())
     parts.append(f"{report['pictures_per_second']:.3g} pictures a second; {spent}.")
     parts += [f"Warning: {warning}." for warning in report["warnings"]]
