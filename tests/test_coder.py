@@ -102,6 +102,34 @@ def test_later_steps_bring_more_pieces() -> None:
     assert all(same(a, b) for a, b in zip(sent.way, received(denoiser, sent, plan, (1, 32, 32)), strict=True))
 
 
+# --- what it is written as ---
+
+# version 1: 16 numbers, a search of 12 bits, label 2; four bytes stand for the model. No network was asked
+GOLDEN = bytes.fromhex("756e7a01012345670c070301040408100c4ee0c04b557ab8d741be76410c03a721cd20d7")
+SYMBOLS = [
+    (-3, 2043), (-4, 3295), (-6, 34), (-8, 577), (-8, 285), (-10, 606), (-11, 2445), (-13, 2136),
+]  # fmt: skip  # of each step, the error in half octaves, and which candidate
+
+
+def test_files_of_version_1_are_read_and_written_as_ever() -> None:
+    """Symbols, their laws and the range coder, both ways: nothing that the arithmetic of a machine decides."""
+    file = compressed.read(GOLDEN, "golden")
+    header = compressed.Header(bytes.fromhex("01234567"), 7, 12, False, 2, (1, 4, 4), len(SYMBOLS))
+    assert file.header == header
+    plan = Plan(seed=header.seed, bits=header.bits, last=0.004)
+    reader, writer = coder._Reader(plan, file.payload, whole=True), coder._Writer(plan)
+    assert [(reader.level(), reader.index()) for _ in SYMBOLS] == SYMBOLS
+    for level, index in SYMBOLS:
+        assert writer.level(level) == level
+        writer.index(index)
+    assert compressed.write(header, writer.finish()) == GOLDEN
+    seen = list(coder.receive(Gaussian(0.0, 0.5).denoiser(Flow()), header.shape, plan, file.payload, header.pieces))
+    assert [step.pieces for step in seen] == list(range(len(SYMBOLS) + 1))
+    assert seen[-1].bits == pytest.approx(118.88045640716463, abs=1e-9)
+    ramp = torch.linspace(-1, 1, 16).reshape(1, 1, 4, 4)
+    assert (seen[-1].mean - ramp).square().mean().sqrt() < 0.1  # what was sent
+
+
 # --- what it costs ---
 
 

@@ -19,6 +19,17 @@ def test_slerp_keeps_the_length_and_the_angle() -> None:
     assert torch.allclose(third[1], torch.full((2,), 2 * math.sqrt(0.5)))
 
 
+def test_the_angle_does_not_know_the_lengths() -> None:
+    """Of unit length, a third of the way is a third of the angle; a longer end has more of itself in between."""
+    theta, k = math.radians(50), torch.tensor([1 / 3])
+    a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[math.cos(theta), math.sin(theta)]])
+    third = torch.tensor([[math.cos(theta / 3), math.sin(theta / 3)]])
+    assert torch.allclose(slerp(a, b, k), third, atol=1e-6)
+    share_of_b = third[0, 1] / math.sin(theta)  # what is not along a
+    assert torch.allclose(slerp(a, 4 * b, k), third + 3 * share_of_b * b, atol=1e-5)
+    assert torch.allclose(slerp(4 * a, b, k), slerp(b, 4 * a, 1 - k), atol=1e-6)
+
+
 def test_slerp_has_one_angle_a_sample_not_one_a_batch() -> None:
     a, b = normal((3, 1, 4, 4), "a"), normal((3, 1, 4, 4), "b")
     k = torch.tensor([0.2, 0.5, 0.7])

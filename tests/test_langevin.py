@@ -12,6 +12,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Seeds
 from unnoise.samplers import (
+    SAMPLERS,
     State,
     Step,
     absolute,
@@ -28,6 +29,7 @@ from unnoise.samplers import (
 )
 from unnoise.samplers.times import even
 from unnoise.schedules import Cosine, LinearBeta, Schedule, SubVP, VarianceExploding, ZeroTerminalSNR
+from unnoise.settings import Request
 from worlds import Gaussian
 
 
@@ -137,6 +139,17 @@ def test_a_corrector_leaves_an_exact_marginal(schedule: Schedule, batch: bool) -
         expected = (1 - share) ** 2 * expected + 2 * share * v
     assert found == pytest.approx(expected, rel=0.006)
     assert abs(expected / v - 1) < 0.02
+
+
+def test_the_corrector_has_noise_of_its_own() -> None:
+    """Noise is keyed by (t, draw), and the predictor's is the first on arriving at t: used again by the corrector it
+    would push twice the same way, and the walk end at 0.68."""
+    schedule, world, shape = LinearBeta(), Gaussian(0.0, 0.5), (1, 100, 100)
+    seeds = Seeds((3,), shape)
+    found = last(
+        walk(world.denoiser(schedule), seeds.start(), even(schedule, 50), SAMPLERS["pc"].make(Request()), seeds)
+    )
+    assert found.std().item() == pytest.approx(0.503, abs=0.02)
 
 
 def test_a_corrector_repairs_what_a_predictor_left() -> None:

@@ -295,11 +295,14 @@ def test_the_network_is_asked_at_the_steps_of_the_estimate_alone() -> None:
 def test_clipping_is_done_and_said() -> None:
     x = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
     schedule = Cosine(steps=10)
-    far = Denoiser(schedule, lambda x_t, t: Estimate(torch.full_like(x_t, 3.0)))
+    above = Denoiser(schedule, lambda x_t, t: Estimate(torch.full_like(x_t, 3.0)))
+    below = Denoiser(schedule, lambda x_t, t: Estimate(torch.full_like(x_t, -3.0)))
     for clip, error in ((True, 1.0), (False, 9.0)):
-        found = last(whole_bound(lambda rows: far, x, table(schedule, 10), noise_of(0, (1, 2, 2)), clip=clip))
-        assert found.clipped is clip
-        assert torch.equal(found.errors, torch.full((1, 10), error, dtype=torch.float64))
+        for far in (above, below):
+            given = lambda rows, far=far: far  # noqa: E731
+            found = last(whole_bound(given, x, table(schedule, 10), noise_of(0, (1, 2, 2)), clip=clip))
+            assert found.clipped is clip
+            assert torch.equal(found.errors, torch.full((1, 10), error, dtype=torch.float64))
 
 
 def test_progress_counts_pairs_and_ends_with_the_bound() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unnoise import noise
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.errors import UserError
 from unnoise.likelihood import log_density, whole_bound
@@ -186,6 +187,32 @@ def test_repeats_are_dequantised_anew_and_belong_to_the_picture() -> None:
     cells = torch.stack([dequantized(x[0], torch.full_like(x[0], u)) for u in torch.linspace(0, 1, 11).tolist()])
     each = bits_of(torch.distributions.Normal(0.0, 0.4).log_prob(cells.double()).flatten(1), 1)
     assert each.min(0).values.mean() - 1e-3 < whole[0, 0] < each.max(0).values.mean() + 1e-3
+
+
+def test_a_picture_has_its_own_dequantisation_and_a_probe_that_does_not_know_it() -> None:
+    """Both are drawn by (seed, place, repeat) and their own name: a seed's figures are what they were."""
+    world, schedule, tol = Mixture(), CosineContinuous(), 1e-7
+    x = (torch.tensor([[0.2, -0.1], [-0.8, 0.4]]).double() * 127.5).round() / 127.5
+    for seed in (0, 5):
+        for part in bits(lambda rows: world.denoiser(schedule), x, seed=seed, repeats=2, rtol=tol, atol=tol):
+            for row in range(2):
+                key = (seed, row, part.repeat)
+                u, chance = (noise.uniform((2,), *key, name)[None] for name in ("dequantise", "probe"))
+                probe = torch.where(chance < 0.5, -1.0, 1.0).double()
+                y = dequantized(x[row : row + 1], u)
+                found = bits_of(density(world.denoiser(schedule), y, hutchinson(probe), tol=tol), 2)
+                assert part.bits[row].item() == pytest.approx(found.item(), abs=1e-9)
+
+
+def test_the_volume_is_held_to_the_tolerance_too() -> None:
+    """In the middle of a Gaussian nothing moves: only the volume says how long a step may be."""
+    schedule, world, begin = CosineContinuous(), Gaussian(0.0, 0.05), 1e-3
+    at, end = schedule.at(begin), schedule.at(1.0)
+    stretch = (world.variance(end) / world.variance(at)).log() / 2
+    expected = 3 * (stretch - math.log(2 * math.pi) / 2).item()
+    for tol in (1e-4, 1e-7):
+        found = density(world.denoiser(schedule), torch.zeros(1, 3).double(), begin=begin, tol=tol)
+        assert found.item() == pytest.approx(expected, abs=100 * tol)
 
 
 def test_the_bound_is_above_the_exact_bits() -> None:
