@@ -330,13 +330,13 @@ def test_the_network_is_asked_for_the_pictures_rows_in_whole_batches() -> None:
     assert told == [row for row in range(3) for _ in range(10)]
 
 
-def test_an_autoregressive_model_is_a_chain_too() -> None:
-    """Masking one of four bits a step (sec. 4.3 of Ho et al. 2020): with the true conditionals the bound is H(x), and
-    the rate is the entropy of the bits that came."""
+def test_totals_and_rates_are_sums_of_what_came() -> None:
+    """The accounts alone, with terms that are given: four bits sent one a step for -log2 p(x_i | x_<i), the chain that
+    sec. 4.3 of Ho et al. 2020 tells of. All of them cost H(x) in the mean, and the rate is the entropy of what came."""
     generator = torch.Generator().manual_seed(0)
     joint = torch.rand(2, 2, 2, 2, generator=generator, dtype=torch.float64)
     joint /= joint.sum()
-    # step i sends bit i, knowing those before it: KL(delta at x_i || p(x_i | x_<i)) = -log2 p
+    # step i sends bit i to one who has those before it
     each = torch.zeros(16, 4, dtype=torch.float64)
     for row, x in enumerate(itertools.product(range(2), repeat=4)):
         for i in range(4):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -17,28 +16,18 @@ from unnoise.likelihood.bound import chain, large, last
 from unnoise.likelihood.ode import Divergence, bits, bits_of, dequantized, exact, hutchinson
 from unnoise.schedules import (
     EDM,
+    VPSDE,
     Cosine,
     CosineContinuous,
     Flow,
     LinearBeta,
     Schedule,
+    SubVP,
     VarianceExploding,
-    VariancePreserving,
 )
 from worlds import Gaussian, Mixture
 
-SCHEDULES = [LinearBeta(), Cosine(), CosineContinuous(), Flow(), EDM(), VarianceExploding()]
-
-
-@dataclass(frozen=True)
-class Continuous(VariancePreserving):
-    """The linear schedule of the SDE: beta(t) from 0.1 to 20."""
-
-    def log_alpha2(self, t: Tensor) -> Tensor:
-        return -0.1 * t - 19.9 * t.square() / 2
-
-    def time_of(self, log_alpha2: Tensor) -> Tensor:
-        return (-0.1 + (0.01 - 39.8 * log_alpha2).clamp(min=0).sqrt()) / 19.9
+SCHEDULES = [LinearBeta(), Cosine(), CosineContinuous(), VPSDE(), SubVP(), Flow(), EDM(), VarianceExploding()]
 
 
 def density(
@@ -49,7 +38,7 @@ def density(
 
 def test_the_golden_density() -> None:
     """VP, s = 0.5, m = 0.2, x = 0.9: -1.2076155205; the data's own is -1.2057914, for the prior is not x_T's law."""
-    schedule, world = Continuous(), Gaussian()
+    schedule, world = VPSDE(), Gaussian()
     x = torch.tensor([[0.9]], dtype=torch.float64)
     assert density(world.denoiser(schedule), x, tol=1e-11).item() == pytest.approx(-1.2076155205, abs=1e-9)
 
