@@ -19,7 +19,7 @@ from test_evaluate import HOW, TOY, toy_model
 from tiny_training import launch
 from unnoise import data
 from unnoise.acceleration.placement import best, place
-from unnoise.cli.console import UsageError
+from unnoise.cli.console import UsageError, emit
 from unnoise.cli.evaluate import as_text, check_plot, curves, metric_names
 from unnoise.cli.plot import plot
 from unnoise.code_length import rows
@@ -146,6 +146,40 @@ def test_what_cannot_be_counted_is_refused_at_once() -> None:
         report(replace(ASK, bits_variance="learned"))
     with pytest.raises(UserError, match=r"no variance 'smal'.*small"):
         report(replace(ASK, bits_variance="smal"))
+
+
+def test_no_pictures_are_refused_for_what_they_are() -> None:
+    for wrong in (0, -3):
+        for name in ("bits", "ode-bits"):
+            with pytest.raises(UserError, match=f"--bits-count {wrong}: .*one picture or more"):
+                report(replace(ASK, metrics=(name,), bits_count=wrong))
+
+
+def test_one_picture_has_no_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is unknown: nan here, null in JSON, which has no nan, and nothing in the text."""
+    found = report(replace(ASK, bits_count=1))
+    assert math.isnan(found["metrics"][0]["error"])
+    for text in (as_text(found), markdown(found)):
+        assert "±" not in text
+        assert "nan" not in text
+    emit(found)
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"JSON has no {name}")
+
+    said = json.loads(capsys.readouterr().out, parse_constant=refuse)["metrics"][0]
+    assert (said["error"], said["parts"]["L_0"]["error"]) == (None, None)
+    assert said["value"] == found["metrics"][0]["value"]
+
+
+def test_the_precision_is_the_one_that_was_used() -> None:
+    used = best("auto", "auto").precision
+    found = report(replace(ASK, metrics=("bits", "ode-bits"), bits_count=2), precision="auto")
+    assert [entry["precision"] for entry in found["metrics"]] == [used, "float32"]  # the flow needs derivatives
+    assert found["drawn"] == {"precision": used}
+    half = report(replace(ASK, bits_count=2), precision="bfloat16")
+    assert half["metrics"][0]["precision"] == "bfloat16"
+    assert "in bfloat16" in as_text(half)
 
 
 def test_bits_of_the_training_pictures_are_called_that() -> None:

@@ -10,6 +10,7 @@ told what each picture is of, unless one label is asked for or the pictures' cla
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -73,7 +74,17 @@ def measure(
     return entry | found
 
 
-def check(model: Model, ask: EvaluateConfig) -> str:
+def check(names: Sequence[str], model: Model, ask: EvaluateConfig) -> None:
+    """Raises UserError where what is asked of these measures cannot be counted."""
+    if ask.bits_count < 1:
+        raise UserError(f"--bits-count {ask.bits_count}: bits are counted of one picture or more, for example 100")
+    if ask.bits_repeats < 1:
+        raise UserError(f"--bits-repeats {ask.bits_repeats}: a picture is dequantised once or more")
+    if "bits" in names:
+        variance_of(model, ask)
+
+
+def variance_of(model: Model, ask: EvaluateConfig) -> str:
     """The variance that the bound is computed with. Raises UserError for one that the model does not have, and for too
     few or too many times."""
     length = ask.bits_steps or model.diffusion.steps
@@ -113,7 +124,7 @@ def told_of(model: Model, pictures: Dataset, batch: Batch) -> Cond:
 def _bound(
     model: Model, ask: EvaluateConfig, how: Request, told: Told, processes: Processes
 ) -> Generator[At, None, dict[str, Any]]:
-    variance = check(model, ask)
+    variance = variance_of(model, ask)
     placement = best(how.device, how.precision)
     diffusion = place(model.diffusion, placement)
     cond, x = told.cond.to(placement.device), told.x.to(placement.device)
@@ -149,6 +160,7 @@ def _bound(
             name: dict(zip(("value", "error"), mean_and_error(part)))
             for name, part in (("L_T", whole.prior), ("L_t", whole.middle), ("L_0", whole.decoder))
         },
+        "precision": placement.precision,
         "clip": whole.clipped,
         "variance": whole.variance,
         "steps": len(whole.t),
@@ -175,8 +187,6 @@ def _chain(model: Model, steps: int) -> Steps:
 def _flow(
     model: Model, ask: EvaluateConfig, how: Request, told: Told, processes: Processes
 ) -> Generator[At, None, dict[str, Any]]:
-    if ask.bits_repeats < 1:
-        raise UserError(f"--bits-repeats {ask.bits_repeats}: a picture is dequantised once or more")
     placement = best(how.device, "float32")  # its derivatives are needed: no packed weights, no bfloat16
     diffusion = copy.deepcopy(model.diffusion).eval().requires_grad_(False).to(placement.device)
     cond, x = told.cond.to(placement.device), told.x.to(placement.device)
@@ -202,6 +212,7 @@ def _flow(
         "value": value,
         "error": error,
         "n": len(whole),
+        "precision": placement.precision,
         "begin": begin,
         "repeats": ask.bits_repeats,
         "trace": ask.bits_trace,
@@ -236,7 +247,7 @@ def said(entry: dict[str, Any]) -> str:
     return (
         f"Bound: L_T {prior['value']:.3g}, sum of L_t-1 {_pair(middle)}, L_0 {_pair(decoder)} bits/dim; "
         f"{entry['steps']} steps, variance {entry['variance']}, estimates {'' if entry['clip'] else 'not '}clipped, "
-        f"{entry['n']} pictures, {told}{_of_times(entry)}."
+        f"{entry['n']} pictures, {told}, in {entry['precision']}{_of_times(entry)}."
     )
 
 
@@ -265,4 +276,5 @@ def _of_times(entry: dict[str, Any]) -> str:
 
 
 def _pair(part: dict[str, float]) -> str:
-    return f"{part['value']:.4g} ± {part['error']:.1g}"
+    error = f" ± {part['error']:.1g}" if math.isfinite(part["error"]) else ""
+    return f"{part['value']:.4g}{error}"

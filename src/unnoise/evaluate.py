@@ -8,6 +8,7 @@ Frechet distance is called FID in Inception-v3's features only. The report is pl
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from unnoise import alignment, code_length, data, noise
+from unnoise.acceleration.placement import best
 from unnoise.alignment import ALIGNMENT
 from unnoise.code_length import BITS
 from unnoise.codec import from_bytes, to_bytes
@@ -97,8 +99,8 @@ def evaluate(
         )
     names = metric_names(ask.metrics)
     counted = [name for name in names if name in APART]
-    if "bits" in counted:
-        code_length.check(model, ask)
+    if any(name in BITS for name in counted):
+        code_length.check(counted, model, ask)
     if any(name in ALIGNMENT for name in counted):
         alignment.check([name for name in counted if name in ALIGNMENT], model, ask, pictures)
     others = replace(ask, metrics=tuple(name for name in names if name not in APART))
@@ -252,7 +254,7 @@ def _alone(found: list[dict[str, Any]], clock: Clock, model: Model, how: Request
         "n": max(drawn, default=0),
         "n_real": n,
         "data": {"path": pictures.config.path, "fingerprint": pictures.fingerprint},
-        "drawn": _about(model, how) if drawn else {"precision": how.precision},
+        "drawn": _about(model, how) if drawn else {"precision": found[0]["precision"]},
         "quality_note": told,
         "metrics": [],
         "warnings": [],
@@ -455,13 +457,16 @@ def said(entry: dict[str, Any]) -> str:
     return code_length.said(entry) if entry["id"] in BITS else alignment.said(entry)
 
 
+def within(entry: Mapping[str, Any]) -> str:
+    """± the standard error of a figure, where there is one: of a single picture there is none."""
+    return f" ± {entry['error']:.1g}" if math.isfinite(entry.get("error", math.nan)) else ""
+
+
 def markdown(report: Mapping[str, Any]) -> str:
     """A report as a table for a person, Markdown."""
     lines = [report["quality_note"], "", "| measure | drawn | real | pictures | features |", "|---|---|---|---|---|"]
     for entry in report["metrics"]:
-        value = f"{entry['value']:.4g}"
-        if "error" in entry:
-            value += f" ± {entry['error']:.1g}"
+        value = f"{entry['value']:.4g}" + within(entry)
         if "unbiased" in entry:
             value += f" (unbiased {entry['unbiased']:.4g})"
         real = f"{entry['real']:.4g} (n = {entry.get('n_floor', entry['n']):,})" if "real" in entry else ""
@@ -535,7 +540,7 @@ def _about(model: Model, how: Request) -> dict[str, Any]:
         "grid": how.grid,
         "eta": how.eta,
         "guidance": how.guidance,
-        "precision": how.precision,
+        "precision": best(how.device, how.precision).precision,
     }
 
 

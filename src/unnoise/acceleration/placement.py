@@ -32,6 +32,11 @@ class Placement:
     dtype: torch.dtype = torch.float32
     channels_last: bool = True
 
+    @property
+    def precision(self) -> str:
+        """The name of the dtype: float32, bfloat16."""
+        return str(self.dtype).removeprefix("torch.")
+
 
 def best(device: str = "auto", precision: str = "auto") -> Placement:
     """The fastest placement of this machine, or of this device, in this precision. Raises UserError."""

@@ -44,8 +44,9 @@ def show(text: str) -> None:
 
 
 def emit(document: Mapping[str, Any]) -> None:
-    """The answer as one JSON document on stdout."""
-    show(json.dumps(document, indent=2, ensure_ascii=False, default=_plain))
+    """The answer as one JSON document on stdout. What is no number, or not finite, is null: JSON has neither."""
+    plain = json.loads(json.dumps(document, default=_plain), parse_constant=lambda name: None)
+    show(json.dumps(plain, indent=2, ensure_ascii=False))
 
 
 def _plain(value: object) -> object:

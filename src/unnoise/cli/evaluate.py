@@ -201,11 +201,11 @@ def as_text(report: Mapping[str, Any]) -> str:
     """The figures as a table, and what must be said beside them."""
     from unnoise.code_length import BITS, ROWS
     from unnoise.code_length import rows as rows_of
-    from unnoise.evaluate import APART, said
+    from unnoise.evaluate import APART, said, within
 
     rows = []
     for entry in report["metrics"]:
-        value = f"{entry['value']:.4g}" + (f" ± {entry['error']:.1g}" if "error" in entry else "")
+        value = f"{entry['value']:.4g}" + within(entry)
         better = {"down": "lower", "up": "higher"}[entry["better"]]
         drawn, real, n_real = f"{entry['n']:,}", "", f"{entry['n']:,}"
         if entry["id"] in BITS:

@@ -70,7 +70,7 @@ def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
         images_per_second=rate,
         seconds=images / rate,
         device=placement.device,
-        precision=str(placement.dtype).removeprefix("torch."),
+        precision=placement.precision,
     )
 
 
