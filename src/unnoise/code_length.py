@@ -240,14 +240,14 @@ def said(entry: dict[str, Any]) -> str:
     told = "told their classes" if entry["classes"] else "told nothing"
     if entry["id"] == "ode-bits":
         return (
-            f"Flow: {entry['n']} pictures, {_dequantised(entry['repeats'])}, {told}, from t = {entry['begin']:g}, "
+            f"Flow: {pictures(entry['n'])}, {_dequantised(entry['repeats'])}, {told}, from t = {entry['begin']:g}, "
             f"divergence {TRACES[entry['trace']]}; {entry['evaluations']:.0f} evaluations each."
         )
     prior, middle, decoder = (entry["parts"][part] for part in ("L_T", "L_t", "L_0"))
     return (
         f"Bound: L_T {prior['value']:.3g}, sum of L_t-1 {_pair(middle)}, L_0 {_pair(decoder)} bits/dim; "
         f"{entry['steps']} steps, variance {entry['variance']}, estimates {'' if entry['clip'] else 'not '}clipped, "
-        f"{entry['n']} pictures, {told}, in {entry['precision']}{_of_times(entry)}."
+        f"{pictures(entry['n'])}, {told}, in {entry['precision']}{_of_times(entry)}."
     )
 
 
@@ -269,6 +269,10 @@ def rows(curve: Mapping[str, Sequence[float]], count: int = 10) -> list[tuple[st
 
 
 ROWS = ("t", "bits/dim sent", "RMSE, grey levels")
+
+
+def pictures(n: int, kind: str = "") -> str:
+    return f"{n:,} {kind}picture{'' if n == 1 else 's'}"
 
 
 def _of_times(entry: dict[str, Any]) -> str:

@@ -245,7 +245,7 @@ def _passed_on(steps: Generator[tuple[str, int, int], None, T]) -> Generator[Pro
 
 def _alone(found: list[dict[str, Any]], clock: Clock, model: Model, how: Request, pictures: Dataset) -> dict[str, Any]:
     n = max(entry["n"] for entry in found)
-    told = f"Bits a number of {n:,} real pictures ({pictures.config.path}); nothing was drawn."
+    told = f"Bits a number of {code_length.pictures(n, 'real ')} ({pictures.config.path}); nothing was drawn."
     drawn = [entry["n"] for entry in found if entry["id"] in ALIGNMENT]
     if drawn:
         told = f"{max(drawn):,} pictures drawn for the captions of as many real ones ({pictures.config.path})."
