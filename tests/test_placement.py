@@ -128,6 +128,24 @@ def test_a_packed_linear_map_is_that_map(dtype):
                 assert ((got - right).norm() / right.norm()) < (1e-6 if dtype == torch.float32 else 5e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
+def test_a_convolution_is_laid_out_for_each_size_that_it_meets(dtype):
+    """A layout that is not the kernel's own is rearranged at every call. Sizes of one layout share one tensor."""
+    _needs(PackedConv, dtype)
+    conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype)
+    layout = torch.ops.mkldnn._get_mkldnn_serialized_md
+    sizes = [(7, 7), (14, 14), (28, 28), (16, 16), (14, 14), (12, 20)]
+    with torch.no_grad():
+        swift = PackedConv(conv)
+        for size in sizes:
+            swift(torch.randn(1, 64, *size).to(dtype))
+            assert torch.equal(swift._met[size].to_dense(), conv.weight)
+            own = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *swift._how, (1, 64, *size))
+            assert torch.equal(layout(swift._met[size]), layout(own))
+    held = {id(each): layout(each) for each in (swift.weight, *swift._met.values())}
+    assert len(held) == len({bytes(each.numpy()) for each in held.values()}), "a layout is held once, a guess not kept"
+
+
 def _needs(kind, dtype):
     if not _works(kind, dtype):
         pytest.skip("this torch or processor packs no weights")
@@ -202,6 +220,8 @@ def test_what_is_not_there_is_an_error_for_people():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 def test_a_packed_network_keeps_its_dtype(dtype):
     """All its weights are packed, and its biases say in what it computes."""
+    _needs(PackedConv, dtype)
+    _needs(PackedLinear, dtype)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 4)).to(dtype).requires_grad_(False)
     right = [name for name, _ in net.named_parameters() if name.endswith("bias")]
     assert [name for name, p in pack(net).named_parameters() if p.dtype == dtype] == right

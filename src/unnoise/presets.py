@@ -164,7 +164,7 @@ def shapes_text() -> TrainConfig:
         ),
         # few pictures a step: with minutes to learn in, steps are what is short
         fit=Fit(
-            images=140_000,
+            images=300_000,
             batch=32,
             optimizer="muon",
             lr=3e-3,

@@ -62,22 +62,45 @@ def _for_good(make: Callable[[Kind, str], nn.Module]) -> Callable[[Kind, str], n
 
 
 class PackedConv(nn.Module):
-    """A convolution whose weight is packed: (B, C, H, W) -> (B, C', H', W'), channels_last, any size."""
+    """A convolution whose weight is packed: (B, C, H, W) -> (B, C', H', W'), channels_last, any size.
+
+    The layout that the kernel wants may depend on the size of the picture. A weight in another one is rearranged at
+    every call, which without AVX-512 takes ten times as long as the convolution of one small picture: so the weight is
+    laid out for each size when that is met first, and sizes of one layout share it.
+    """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self._how = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
-        size = (1, conv.in_channels, _TYPICAL, _TYPICAL)
+        self._channels = conv.in_channels
         with torch.no_grad():
-            weight = conv.weight.detach().to_mkldnn()
-            self.weight: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._how, size)
+            self.weight = self._laid_out(conv.weight.detach().to_mkldnn(), torch.Size((_TYPICAL, _TYPICAL)))
+        self._met: dict[torch.Size, Tensor] = {}
         self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
         _no_gradient(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, self.weight, self.bias, *self._how, "none", [], "")
+        weight = self._met.get(x.shape[2:])
+        if weight is None:
+            weight = self._meet(x.shape[2:])
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self._how, "none", [], "")
         return out
+
+    def _laid_out(self, weight: Tensor, size: torch.Size) -> Tensor:
+        out: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._how, (1, self._channels, *size))
+        return out
+
+    @torch.no_grad()
+    def _meet(self, size: torch.Size) -> Tensor:
+        made = self._laid_out(self.weight, size)
+        layout = torch.ops.mkldnn._get_mkldnn_serialized_md
+        there = (self.weight, *self._met.values())
+        found = next((each for each in there if torch.equal(layout(each), layout(made))), made)
+        if not self._met:
+            self.weight = found  # the typical size's was a guess, and is let go
+        self._met[size] = found
+        return found
 
 
 class PackedUp(nn.Module):
