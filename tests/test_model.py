@@ -147,6 +147,18 @@ def test_models_without_classes() -> None:
         model.sample(seeds=[1], guidance=2.0, **FLOAT)
 
 
+def test_what_is_clipped_is_what_both_the_request_and_the_card_allow() -> None:
+    from dataclasses import replace
+
+    allowed = small()
+    refused = replace(allowed, card=replace(allowed.card, clip=False))
+    ask = Request(seeds=(1,), labels=("dog",), **FLOAT)  # type: ignore[arg-type]
+    clipped, free = (draw(allowed, replace(ask, clip=clip)).pixels for clip in (True, False))
+    assert not torch.equal(clipped, free)
+    for clip in (True, False):
+        assert torch.equal(draw(refused, replace(ask, clip=clip)).pixels, free)
+
+
 def saved(folder: Path) -> Path:
     """A model directory without its manifest, so that what is wrong is found by what it is."""
     small().save(folder)

@@ -21,7 +21,6 @@ from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.formats import diffusers as ours
 from unnoise.formats import unet2d_condition
-from unnoise.model import Model, load
 from unnoise.nn import UNet
 from unnoise.nn.control import Control, guessing
 from unnoise.noise import normal
@@ -352,39 +351,4 @@ def test_stable_diffusion_1_in_full(tmp_path: Path) -> None:
     mine.load_state_dict(state, assign=True)
     got = answer(mine, replace(config, size=16))
     print(f"largest difference {(got - right).abs().max():.1e} of {right.abs().max():.2f}")
-    assert (got - right).abs().max() < 1e-4 * right.abs().max()
-
-
-# --- a whole pipeline ---
-
-
-def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> None:
-    from test_clip import small_tokenizer, small_tower
-
-    net = randomised(theirs.UNet2DConditionModel(**SD1))
-    net.save_pretrained(tmp_path / "unet")
-    tower = small_tower(tmp_path / "text_encoder", hidden_size=12)
-    small_tokenizer(tmp_path / "tokenizer")
-    scheduler = theirs.PNDMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1)
-    scheduler.save_pretrained(tmp_path / "scheduler")
-    index = {
-        "_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
-        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "safety_checker": [None, None], "requires_safety_checker": False,
-    }  # fmt: skip
-    (tmp_path / "model_index.json").write_text(json.dumps(index))
-    model = load(tmp_path)
-    assert isinstance(model, Model)
-    assert "latents" in model.card.info
-    assert model.card.process.schedule == "scaled-linear"
-    assert model.card.clip is False
-    cond = model.reader.read((), ["a red cat", ""])
-    ids = model.words.tokenizer.read(["a red cat", ""])  # type: ignore[union-attr]
-    torch.testing.assert_close(cond.words, tower(ids).last_hidden_state, atol=1e-5, rtol=0)
-    x, t = normal((2, 4, 8, 8), "x"), torch.tensor(0.5, dtype=torch.float64)
-    with torch.no_grad():
-        right = net(x, torch.tensor(499.0), encoder_hidden_states=cond.words).sample
-        level = model.diffusion.schedule(t)
-        got = level.eps(x.double(), model.diffusion.given(cond)(x, t).mean.double())
     assert (got - right).abs().max() < 1e-4 * right.abs().max()

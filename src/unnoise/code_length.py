@@ -138,7 +138,7 @@ def _bound(
         steps,
         noise_of(seed, model.shape, placement.device),
         variance=VARIANCES[variance],
-        clip=how.clip,
+        clip=how.clip and model.card.clip,
         batch=how.batch,
         asked=asked,
     ):

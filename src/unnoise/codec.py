@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Codec(Protocol):
-    """Pictures are (B, C, H, W) float32 in [-1, 1]."""
+    """Pictures are (B, C, H, W) float32, in [-1, 1] where they are pictures."""
 
     def encode(self, picture: Tensor) -> Tensor: ...
 
@@ -26,6 +26,17 @@ class Pixels:
 
     def decode(self, x: Tensor) -> Tensor:
         return x.float().clamp(-1, 1)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """The space of an autoencoder that is not here: latents go in and come out as they are, and have no range."""
+
+    def encode(self, picture: Tensor) -> Tensor:
+        return picture
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x.float()
 
 
 def to_bytes(picture: Tensor) -> Tensor:

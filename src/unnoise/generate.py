@@ -46,7 +46,7 @@ class Frame:
     steps: int
     pictures: (
         Tensor | None
-    )  # (B, C, H, W) float32 in [-1, 1]: at the last step the pictures, before it a preview, or none
+    )  # (B, C, H, W) float32, of pictures in [-1, 1]: at the last step all of it, before it a preview, or none
     calls: int = 0  # of the denoiser so far, for these pictures
 
     @property
@@ -75,6 +75,7 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
     """
     model = steered(model, request.classifier)
     sampler, cond = _ready(model, request, cond)
+    request = replace(request, clip=request.clip and model.card.clip)
     if start is not None and len(start.x) != len(request.seeds):
         raise ValueError(f"{len(start.x)} rows to start from, for {len(request.seeds)} pictures")
     placement = best(request.device, request.precision)
@@ -129,12 +130,13 @@ class Counted:
 
 
 def draw(model: Model, request: Request, start: Start | None = None, cond: Cond | None = None) -> Pictures:
-    """The pictures of a request, all at the end."""
+    """The pictures of a request, all at the end; or the latents, of a model that draws these."""
     model = steered(model, request.classifier)
     parts = [frame.pictures for frame in generate(model, request, start, cond) if frame.done]
+    drawn = torch.cat([part for part in parts if part is not None])
     cond = conditions(model.reader, request) if cond is None else cond
     labels = () if cond.label is None else tuple(model.reader.name(int(row)) for row in cond.label)
-    return Pictures(to_bytes(torch.cat([part for part in parts if part is not None])), request.seeds, labels)
+    return Pictures(drawn if model.card.latents else to_bytes(drawn), request.seeds, labels)
 
 
 def told(
@@ -332,8 +334,10 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
 
 
 def _check_guides(model: Model, cond: Cond, request: Request) -> None:
-    """Raises UserError for an interval that is none, and a classifier that cannot guide these pictures."""
+    """Raises UserError for a threshold on latents, an interval that is none, a classifier that cannot guide these."""
     low, high = request.guidance_interval or (0.0, 0.0)
+    if model.card.latents and request.threshold is not None:
+        raise UserError("this model draws latents, which have no range to be kept in: leave --threshold out")
     if not 0 <= low <= high:
         raise UserError(f"no noise level lies between {low:g} and {high:g}: give --guidance-interval low high")
     if request.classifier:

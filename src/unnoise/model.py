@@ -24,7 +24,7 @@ from torch import Tensor
 
 from unnoise import checkpoint
 from unnoise import nn as networks
-from unnoise.codec import Codec, Pixels
+from unnoise.codec import Codec, Latents, Pixels
 from unnoise.conditions import NOTHING, Cond
 from unnoise.configuration import from_dict, to_dict
 from unnoise.denoiser import Diffusion, make_diffusion
@@ -244,6 +244,15 @@ class Model:
         """(C, H, W) of x."""
         return (self.card.channels, *self.card.size)
 
+    def of_pictures(self) -> Model:
+        """This model. Raises UserError where what it draws are no pictures."""
+        if self.card.latents:
+            raise UserError(
+                "this model draws latents, and unnoise does not read the autoencoder that makes pictures of them: "
+                "in Python, unnoise.load(...).sample(...).pixels are the latents"
+            )
+        return self
+
     def save(self, path: str | Path) -> None:
         """Write the model directory, whole or not at all. Raises CannotSave, and UserError where something is there."""
         folder = Path(path)
@@ -322,7 +331,8 @@ class Model:
             net = networks.build(card.net)
             net.load_state_dict(dict(state))
         net.requires_grad_(False)
-        return cls(make_diffusion(net.eval(), card.process).eval(), card, words=words)
+        codec = Latents() if card.latents else Pixels()
+        return cls(make_diffusion(net.eval(), card.process).eval(), card, codec, words)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:

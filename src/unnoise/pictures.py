@@ -10,10 +10,16 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from unnoise.errors import UserError
+
 
 @dataclass(frozen=True)
 class Pictures:
-    """What was drawn: bytes (B, C, H, W) uint8 on the CPU, the seed of each, and its label where there are classes."""
+    """What was drawn: bytes (B, C, H, W) uint8 on the CPU, the seed of each, and its label where there are classes.
+
+    Of a model of latents, the latents: float32, without a range. They are numbers to go on with: whatever shows them
+    raises UserError.
+    """
 
     pixels: Tensor
     seeds: tuple[int, ...]
@@ -23,7 +29,7 @@ class Pictures:
         return len(self.pixels)
 
     def __iter__(self) -> Iterator[Image.Image]:
-        for pixels in self.pixels.permute(0, 2, 3, 1).numpy():
+        for pixels in self.array():
             yield Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
     def grid(self, columns: int | None = None, *, gap: int = 2) -> Image.Image:
@@ -42,4 +48,6 @@ class Pictures:
 
     def array(self) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         """(B, H, W, C) uint8."""
+        if self.pixels.is_floating_point():
+            raise UserError("latents are no pictures: take `.pixels`, and decode them with their autoencoder")
         return np.ascontiguousarray(self.pixels.permute(0, 2, 3, 1).numpy())

@@ -321,6 +321,7 @@ class ModelCard:
     encoder: EncoderConfig | None = None  # what reads captions, where that is beside the network
     sampler: str = "ddim"  # what `auto` means for this model
     clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
+    latents: bool = False  # what it draws are the latents of an autoencoder that is not read
     info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source
 
 
@@ -369,7 +370,7 @@ class Request:
     guidance_interval: tuple[float, float] | None = None  # guide only where sigma / alpha lies between the two
     classifier: str = ""  # a noisy classifier's directory, to guide by too; with guidance 0, by it alone
     classifier_scale: float = 1.0  # how strongly; 1 is Bayes' rule
-    clip: bool = True  # clip the estimate of the picture to [-1, 1]
+    clip: bool = True  # clip the estimate of the picture to [-1, 1], where the model allows it
     threshold: float | None = None  # dynamic thresholding quantile instead of clipping
     batch: int = 64  # pictures drawn at once
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

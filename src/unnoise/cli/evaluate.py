@@ -68,7 +68,7 @@ def evaluate(
     from unnoise import model as models
     from unnoise.training.distributed import processes
 
-    loaded = models.load(model)
+    loaded = models.load(model).of_pictures()
     with asking():
         config = data_for(loaded, data)
     ask, how = settings(asked, names, label)

@@ -69,7 +69,7 @@ def invert(
     from unnoise.explore import invert as find_noise
     from unnoise.generate import generate
 
-    loaded = models.load(model)
+    loaded = models.load(model).of_pictures()
     x = torch.cat([read(path, loaded) for path in pictures])
     labels = (label or "none",) * len(x) if loaded.classes else ()
     if asked.get("precision", "auto") == "auto":
@@ -150,7 +150,7 @@ def interpolate(
     from unnoise import model as models
     from unnoise.explore import between, between_pictures
 
-    loaded = models.load(model)
+    loaded = models.load(model).of_pictures()
     start: Start
     lines = down if len(ends) == 4 and not pictures else 1
     if pictures:
@@ -195,7 +195,7 @@ def vary(
     from unnoise import model as models
     from unnoise.generate import check
 
-    loaded = models.load(model)
+    loaded = models.load(model).of_pictures()
     if asked.get("sampler", "auto") == "auto":
         asked["sampler"] = "ddpm"
     named = (label,) * count if label else whole(loaded, count)

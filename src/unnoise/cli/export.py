@@ -36,7 +36,14 @@ def export(
         raise UserError(f"{model} is a {card.net.kind}; diffusers folders are written of U-Nets only, so far")
     chosen = sampler or card.sampler
     diffusers.write(
-        folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen, clip=card.clip
+        folder,
+        card.net,
+        loaded.diffusion.net.state_dict(),
+        card.process,
+        card.classes,
+        sampler=chosen,
+        clip=card.clip,
+        latents=card.latents,
     )
     if json:
         emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})

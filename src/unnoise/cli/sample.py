@@ -191,7 +191,7 @@ def sample(
     from unnoise.generate import check, steered
 
     folder = models.find(model)
-    loaded = models.load(folder)
+    loaded = models.load(folder).of_pictures()
     with asking():
         loaded = steered(loaded, asked.get("classifier", ""))
         beside_it = [models.find(path) for path in control_model]  # the checkpoint meant now, whatever comes later

@@ -220,7 +220,7 @@ def inversion(
     from unnoise import model as models
     from unnoise.explore import reconstruct
 
-    loaded = models.load(model)
+    loaded = models.load(model).of_pictures()
     with asking():
         config = data_for(loaded, data)
     real = pictures.open(config)
@@ -327,7 +327,7 @@ def ddpm(
         code = follow(cell.config, path, ALONE)
         if code:
             return code
-        loaded = models.load(path)
+        loaded = models.load(path).of_pictures()
         how = Request(sampler=cell.sampler, steps=steps, device=device or "auto")
         ask = EvaluateConfig(count=count, features=features, bits_count=bits, bits_steps=bits_steps)
         entries = [
@@ -427,7 +427,7 @@ def run(path: Path, data: str | None, ask: EvaluateConfig, ways: Sequence[Way], 
     from unnoise import model as models
     from unnoise.tables import Result, compare
 
-    loaded = models.load(path)
+    loaded = models.load(path).of_pictures()
     with asking():
         config = data_for(loaded, data)
     results: list[Result] = []

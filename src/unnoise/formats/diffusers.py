@@ -6,7 +6,8 @@
     scheduler/scheduler_config.json               betas, prediction, how to draw
     text_encoder/, tokenizer/                     what reads captions, for a UNet2DConditionModel: clip.py
     vae/                                          not read: what is drawn with such a network is latents
-    unnoise.json                                  ours: names of the classes, and whether the last row means "no class"
+    unnoise.json                                  ours: names of the classes, whether the last row means "no class",
+                                                  whether the pictures are latents
 
 Older folders (google/ddpm-cifar10-32) have all files at the top; a network alone has its two, and so has a
 ControlNetModel. Laws (tests/test_diffusers_format.py, test_stable_diffusion_format.py): a network reads and writes as
@@ -46,6 +47,7 @@ class Hints(TypedDict):
     classes: tuple[str, ...]
     sampler: str
     clip: bool
+    latents: bool
     info: dict[str, Any]
 
 
@@ -81,14 +83,18 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     config, classes = _classes(config, folder)  # after the weights, which say that the rows are there
     drawn = {key: value for key, value in said.items() if not key.startswith("_") and key != "trained_betas"}
     info = {"format": "diffusers", "scheduler": drawn}
-    if "vae" in parts:
-        info["latents"] = "the folder's vae is not read: what is drawn is its latents, not pictures"
-    return (
-        config,
-        state,
-        process,
-        Hints(channels=config.in_channels, classes=classes, sampler=sampler, clip=clip, info=info),
+    latents = "vae" in parts or config.in_channels not in (1, 3) or _notes(folder)["latents"]
+    if latents:
+        info["latents"] = "no autoencoder is read: what is drawn are its latents, not pictures"
+    hints = Hints(
+        channels=config.in_channels,
+        classes=classes,
+        sampler=sampler,
+        clip=clip and not latents,
+        latents=latents,
+        info=info,
     )
+    return config, state, process, hints
 
 
 def read_words(folder: Path) -> ClipWords | None:
@@ -155,18 +161,32 @@ def _is_part(value: object) -> bool:
 def _classes(config: UNetConfig, folder: Path) -> tuple[UNetConfig, tuple[str, ...]]:
     """The names of the classes, and the network's settings that know which rows are classes."""
     rows, file = config.classes, folder / NOTES
-    if not file.is_file():
+    notes = _notes(folder)
+    names, null = notes["classes"], notes["null_class"]
+    if names is None:
         return config, tuple(map(str, range(rows)))
-    notes = read_json(file)
-    names, null = notes.get("classes", []), notes.get("null_class", False)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not isinstance(null, bool):
-        raise UserError(f"{file}: classes is a list of names, null_class true or false")
     if len(names) + (null and bool(names)) != rows:
         raise UserError(
             f"{file}: {len(names)} classes{' and a null class' if null else ''} are not the {rows} rows "
             "(num_class_embeds) of the network: the folder was put together from two models"
         )
     return replace(config, classes=len(names), null_class=null), tuple(names)
+
+
+def _notes(folder: Path) -> dict[str, Any]:
+    """What we noted beside diffusers' files, if anything: names of the classes, and the rest."""
+    file = folder / NOTES
+    notes: dict[str, Any] = {"classes": None, "null_class": False, "latents": False}
+    if not file.is_file():
+        return notes
+    notes |= {"classes": []} | read_json(file)
+    names = notes["classes"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{file}: classes is a list of names")
+    for name in ("null_class", "latents"):
+        if not isinstance(notes[name], bool):
+            raise UserError(f"{file}: {name} is true or false")
+    return notes
 
 
 def _weights(folder: Path, table: names.Table, *, pickles: bool) -> dict[str, Tensor]:
@@ -214,6 +234,7 @@ def write(
     *,
     sampler: str = "ddim",
     clip: bool = True,
+    latents: bool = False,
 ) -> None:
     """A pipeline folder that `DDIMPipeline` (sampler ddim) or `DDPMPipeline` (ddpm, ddpm-large, ddpm-learned) loads.
 
@@ -248,8 +269,9 @@ def write(
         "unet": ["diffusers", kind],
     }
     _write_json(folder / INDEX, index)
-    if classes:
-        _write_json(folder / NOTES, {"classes": list(classes), "null_class": config.null_class})
+    if classes or latents:
+        noted = {"classes": list(classes), "null_class": config.null_class and bool(classes), "latents": latents}
+        _write_json(folder / NOTES, noted)
 
 
 def write_control(folder: Path, config: UNetConfig, state: Mapping[str, Tensor], how: ControlConfig) -> None:
