@@ -18,10 +18,12 @@ from randomised import randomised
 from test_clip import small_tokenizer, small_tower
 from test_stable_diffusion_format import SD1
 from unnoise.cli.main import main
+from unnoise.conditions import Cond
 from unnoise.errors import UserError
+from unnoise.formats.clip_words import ClipWords
 from unnoise.generate import draw
 from unnoise.model import Model, load
-from unnoise.noise import normal
+from unnoise.noise import Seeds, normal
 from unnoise.settings import Request
 
 theirs = pytest.importorskip("diffusers")
@@ -54,7 +56,8 @@ def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> No
     assert model.card.process.schedule == "scaled-linear"
     assert model.card.clip is False
     cond = model.reader.read((), ["a red cat", ""])
-    ids = model.words.tokenizer.read(["a red cat", ""])  # type: ignore[union-attr]
+    assert isinstance(model.words, ClipWords)
+    ids = model.words.tokenizer.read(["a red cat", ""])
     torch.testing.assert_close(cond.words, tower(ids).last_hidden_state, atol=1e-5, rtol=0)
     x, t = normal((2, 4, 8, 8), "x"), torch.tensor(0.5, dtype=torch.float64)
     with torch.no_grad():
@@ -77,8 +80,6 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
         **NOISE | {"steps_offset": 0}, clip_sample=False, set_alpha_to_one=True, prediction_type="epsilon"
     )
     scheduler.set_timesteps(4)
-    from unnoise.noise import Seeds
-
     x = Seeds((3,), model.shape).start()
     with torch.no_grad():
         words = tower(model.words.tokenizer.read(["a red cat"])).last_hidden_state  # type: ignore[union-attr]
@@ -101,3 +102,68 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
     for show in (drawn.array, drawn.grid, lambda: list(drawn)):
         with pytest.raises(UserError, match="latents are no pictures"):
             show()
+
+
+# --- what we save and export ---
+
+
+def same_estimate(a: Model, b: Model) -> bool:
+    """Whether both hear these captions and estimate alike, bit for bit."""
+    x, t = normal((2, *a.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
+    conds = [model.reader.read((), ["a red cat", ""]) for model in (a, b)]
+    with torch.no_grad():
+        means = [model.diffusion.given(cond)(x, t).mean for model, cond in zip((a, b), conds)]
+    assert means[0].std() > 0.1
+    return bool((conds[0].words == conds[1].words).all()) and torch.equal(*means)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("skip", [0, 2])
+def test_a_saved_pipeline_hears_and_estimates_the_same(skip: int, tmp_path: Path) -> None:
+    pipeline(tmp_path / "sd")
+    model = load(tmp_path / "sd")
+    assert isinstance(model.words, ClipWords)
+    model.words.skip = skip
+    model.save(tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert again.card == model.card
+    assert same_estimate(model, again)
+    again.save(tmp_path / "twice")
+    assert same_estimate(model, load(tmp_path / "twice"))
+
+
+def test_words_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
+    class Deaf:
+        def read(self, captions: Any) -> Cond:
+            return Cond(words=torch.zeros(len(captions), 5, 12))
+
+        def surplus(self, caption: str) -> str:
+            return ""
+
+    pipeline(tmp_path / "sd")
+    model = replace(load(tmp_path / "sd"), words=Deaf())
+    with pytest.raises(UserError, match="a Deaf reads this model's captions, and it has no form on disk"):
+        model.save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own StableDiffusionPipeline: words, guidance and walk; the autoencoder is handed to it, or is none."""
+    pipeline(tmp_path / "sd")
+    assert main(["export", str(tmp_path / "sd"), str(tmp_path / "out")]) == 0
+    assert f'DiffusionPipeline.from_pretrained("{tmp_path / "out"}", vae=vae)' in capsys.readouterr().err
+    model = load(tmp_path / "out")
+    assert same_estimate(load(tmp_path / "sd"), model)
+    assert model.card.latents
+    judge = theirs.DiffusionPipeline.from_pretrained(tmp_path / "out", vae=None)
+    assert type(judge).__name__ == "StableDiffusionPipeline"
+    judge.scheduler = theirs.DDIMScheduler.from_pretrained(tmp_path / "out" / "scheduler")  # with our steps_offset
+    judge.set_progress_bar_config(disable=True)
+    right = judge(
+        "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
+        latents=Seeds((3,), model.shape).start(),
+    ).images  # fmt: skip
+    request = Request(seeds=(3,), prompts=("a red cat",), grid="leading", steps=5, guidance=3.0, precision="float32")
+    drawn = draw(model, request).pixels
+    assert (drawn - right).abs().max() < 1e-3 * right.abs().max()

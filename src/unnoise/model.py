@@ -3,6 +3,7 @@
     model.safetensors    the network's weights
     model.json           the card: everything else that is needed to draw
     tokenizer.json       what the network's own text encoder reads with, where it has one
+    words/               CLIP's tower and tokenizer, where they stand beside the network (formats/clip_words.py)
     manifest.json        the sha256 and size of each file, checked on loading
 
 Nothing in these files can run: they hold numbers and names, and the names choose among classes of ours.
@@ -30,7 +31,8 @@ from unnoise.configuration import from_dict, to_dict
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.encoders import Encoder
 from unnoise.errors import UserError, unknown
-from unnoise.formats import diffusers
+from unnoise.formats import clip_words, diffusers
+from unnoise.formats.clip_words import ClipWords
 from unnoise.formats.diffusers import check_tensors
 from unnoise.formats.files import Tensors, read_json
 from unnoise.noise import uniform
@@ -48,7 +50,7 @@ from unnoise.settings import (
 from unnoise.words import FILE as TOKENIZER
 from unnoise.words import Tokenizer, Words
 
-WEIGHTS, CARD = "model.safetensors", "model.json"
+WEIGHTS, CARD, WORDS = "model.safetensors", "model.json", "words"
 FORMAT = {"format": "unnoise-model", "version": 1}
 SCALE = 1000.0  # of numbers that are told: the sinusoids are the time's, which counts to 1000
 MOST_PARAMETERS = 20_000_000_000  # a card that asks for more is a mistake, found before memory is taken
@@ -343,9 +345,11 @@ class Model:
 
 
 def words_of(card: ModelCard, folder: Path) -> Words | None:
-    """What reads captions for the model in a directory: its own tokenizer, or an encoder somewhere else."""
+    """What reads captions for the model in a directory: its own tokenizer, CLIP's tower, or an encoder elsewhere."""
     if card.net.text is not None:
         return Tokenizer.load(folder / TOKENIZER, card.net.text.length)
+    if (folder / WORDS).is_dir():
+        return clip_words.read(folder / WORDS)
     return Encoder(card.encoder) if card.encoder is not None else None
 
 
@@ -373,9 +377,22 @@ def null_row(card: ModelCard) -> int | None:
 
 
 def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard, words: Words | None = None) -> None:
-    """model.safetensors, model.json and, where there is one, tokenizer.json into an existing folder."""
-    if isinstance(words, Tokenizer):
-        words.save(folder / TOKENIZER)
+    """model.safetensors, model.json and what reads its captions into an existing folder.
+
+    Raises UserError for a reader of captions that has no form on disk.
+    """
+    match words:
+        case Tokenizer():
+            words.save(folder / TOKENIZER)
+        case ClipWords():
+            clip_words.save(folder / WORDS, words)
+        case None | Encoder():  # the card says where an encoder is
+            pass
+        case _:
+            raise UserError(
+                f"a {type(words).__name__} reads this model's captions, and it has no form on disk: save the model "
+                "with words=None, and hand the reader to it again when it is loaded"
+            )
     save_weights(folder / WEIGHTS, state)
     text = json.dumps(FORMAT | {"card": to_dict(card)}, indent=2, sort_keys=True)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")

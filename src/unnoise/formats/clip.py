@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unnoise.conditions import Cond
 from unnoise.errors import UserError, unknown
 from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
@@ -111,8 +110,7 @@ def from_config(given: Mapping[str, Any], where: str) -> ClipConfig:
 def write(folder: Path, net: ClipText) -> None:
     """A folder that CLIPTextModel, or CLIPTextModelWithProjection, loads; the names with the prefix of old and new."""
     config = net.config
-    kind = "CLIPTextModelWithProjection" if config.projection else "CLIPTextModel"
-    said = {"architectures": [kind], "model_type": "clip_text_model", "transformers_version": VERSION} | {
+    said = {"architectures": [kind(net)], "model_type": "clip_text_model", "transformers_version": VERSION} | {
         "vocab_size": config.vocabulary,
         "hidden_size": config.width,
         "intermediate_size": config.hidden,
@@ -136,6 +134,11 @@ def write(folder: Path, net: ClipText) -> None:
             prefix = "" if part.startswith("text_projection") else "text_model."
             state[prefix + part] = row.clone()
     save_file(state, folder / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
+
+
+def kind(net: ClipText) -> str:
+    """The class of transformers that it is."""
+    return "CLIPTextModelWithProjection" if net.config.projection else "CLIPTextModel"
 
 
 RENAMED = (  # ours, theirs
@@ -263,33 +266,3 @@ def _pad(folder: Path) -> str:
         if isinstance(said, str):
             return said
     return END
-
-
-# --- both ---
-
-
-class ClipWords:
-    """What reads captions beside a network: a tokenizer and a tower, whose last `skip` blocks are left out."""
-
-    def __init__(self, tokenizer: ClipTokenizer, tower: ClipText, *, skip: int = 0) -> None:
-        self.tokenizer, self.tower, self.skip = tokenizer, tower, skip
-
-    @torch.no_grad()
-    def read(self, captions: Sequence[str]) -> Cond:
-        """Words, a row a caption; all of them count, the padding too, as the networks were trained."""
-        return Cond(words=self.tower(self.tokenizer.read(captions), skip=self.skip).words)
-
-    def surplus(self, caption: str) -> str:
-        return self.tokenizer.surplus(caption)
-
-
-def read_words(text_encoder: Path, tokenizer: Path) -> ClipWords:
-    """What reads captions, of a pipeline's two folders. Raises UserError that names what is wrong with which file."""
-    tower = read(text_encoder)
-    read_by = ClipTokenizer.load(tokenizer, tower.config.length)
-    if not tower.config.largest_ends and read_by.end != tower.config.end:
-        raise UserError(
-            f"{tokenizer} ends texts with token {read_by.end}, {text_encoder} reads their vector at "
-            f"{tower.config.end}: they are not of one model"
-        )
-    return ClipWords(read_by, tower)

@@ -4,7 +4,7 @@
     unet/config.json                              the network's settings
     unet/diffusion_pytorch_model.safetensors      its weights, or ...safetensors.index.json and shards
     scheduler/scheduler_config.json               betas, prediction, how to draw
-    text_encoder/, tokenizer/                     what reads captions, for a UNet2DConditionModel: clip.py
+    text_encoder/, tokenizer/                     what reads captions, for a UNet2DConditionModel: clip_words.py
     vae/                                          not read: what is drawn with such a network is latents
     unnoise.json                                  ours: names of the classes, whether the last row means "no class",
                                                   whether the pictures are latents
@@ -28,14 +28,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.errors import UserError
-from unnoise.formats import clip, names, schedulers, unet2d, unet2d_condition
-from unnoise.formats.clip import ClipWords
+from unnoise.formats import clip_words, names, schedulers, unet2d, unet2d_condition
+from unnoise.formats.clip_words import INDEX, ClipWords, is_part
 from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
 from unnoise.nn.blocks import context
 from unnoise.nn.control import Control
 from unnoise.settings import ControlConfig, Process, UNetConfig
 
-INDEX, CONFIG, SCHEDULER, NOTES = "model_index.json", "config.json", "scheduler_config.json", "unnoise.json"
+CONFIG, SCHEDULER, NOTES = "config.json", "scheduler_config.json", "unnoise.json"
 WEIGHTS = "diffusion_pytorch_model"
 VERSION = "0.42.0"  # of diffusers, whose defaults these are
 
@@ -99,12 +99,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
 
 def read_words(folder: Path) -> ClipWords | None:
     """What reads captions for the network of a pipeline; None where the folder has no such part."""
-    parts = _parts(folder)
-    if "text_encoder" not in parts:
-        return None
-    if "tokenizer" not in parts:
-        raise UserError(f"{folder / INDEX} names a text_encoder and no tokenizer: copy the whole folder")
-    return clip.read_words(parts["text_encoder"], parts["tokenizer"])
+    return clip_words.read(folder) if (folder / INDEX).is_file() else None
 
 
 def read_control(folder: Path, config: UNetConfig, *, pickles: bool = False) -> tuple[ControlConfig, dict[str, Tensor]]:
@@ -132,7 +127,7 @@ def _config(file: Path) -> UNetConfig:
     return read(given, str(file))
 
 
-READ = ("unet", "scheduler", "text_encoder", "tokenizer")
+READ = ("unet", "scheduler", *clip_words.PARTS)
 PASSED = ("vae", "safety_checker", "feature_extractor", "image_encoder")  # parts that the network does not need
 
 
@@ -141,7 +136,7 @@ def _parts(folder: Path) -> dict[str, Path]:
     if not (folder / INDEX).is_file():
         return {"unet": folder, "scheduler": folder}
     index = read_json(folder / INDEX)
-    parts = {name: part for name, part in index.items() if not name.startswith("_") and _is_part(part)}
+    parts = {name: part for name, part in index.items() if not name.startswith("_") and is_part(part)}
     for name, (_, kind) in parts.items():
         if name not in (*READ, *PASSED):
             raise UserError(
@@ -152,10 +147,6 @@ def _parts(folder: Path) -> dict[str, Path]:
         raise UserError(f"{folder / INDEX} names no unet: there is no network to draw with")
     found = {name: folder / name for name in parts if name not in ("unet", "scheduler")}
     return found | {name: folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")}
-
-
-def _is_part(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and value[1] is not None
 
 
 def _classes(config: UNetConfig, folder: Path) -> tuple[UNetConfig, tuple[str, ...]]:
@@ -235,8 +226,13 @@ def write(
     sampler: str = "ddim",
     clip: bool = True,
     latents: bool = False,
+    words: ClipWords | None = None,
 ) -> None:
     """A pipeline folder that `DDIMPipeline` (sampler ddim) or `DDPMPipeline` (ddpm, ddpm-large, ddpm-learned) loads.
+
+    Of a network that reads words, with what reads its captions: `StableDiffusionPipeline` loads it when it is handed
+    an autoencoder, or None for one (vae=None, and output_type="latent" when it is called). That pipeline sets the
+    scheduler's steps_offset to 1, whatever the file says.
 
     `state` is in our names. With `clip`, DDIM's pictures are those of here when the pipeline is called with
     use_clipped_model_output=True: alone it clips the picture and keeps the noise that no longer belongs to it. Neither
@@ -268,7 +264,7 @@ def write(
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", kind],
     }
-    _write_json(folder / INDEX, index)
+    clip_words.write_index(folder, index | (clip_words.write(folder, words) if words is not None else {}))
     if classes or latents:
         noted = {"classes": list(classes), "null_class": config.null_class and bool(classes), "latents": latents}
         _write_json(folder / NOTES, noted)
