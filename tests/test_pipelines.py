@@ -11,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from randomised import randomised
 from test_clip import small_tokenizer, small_tower
@@ -31,9 +33,9 @@ theirs = pytest.importorskip("diffusers")
 NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 
 
-def pipeline(folder: Path) -> tuple[Any, Any]:
+def pipeline(folder: Path, **settings: Any) -> tuple[Any, Any]:
     """A Stable Diffusion folder, and diffusers' network and transformers' tower of it."""
-    net = randomised(theirs.UNet2DConditionModel(**SD1))
+    net = randomised(theirs.UNet2DConditionModel(**SD1 | settings))
     net.save_pretrained(folder / "unet")
     tower = small_tower(folder / "text_encoder", hidden_size=12)
     small_tokenizer(folder / "tokenizer")
@@ -146,6 +148,14 @@ def test_words_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "saved").exists()
 
 
+def judged(folder: Path) -> Any:
+    """The pipeline that diffusers makes of a folder of ours, without an autoencoder."""
+    pipeline = theirs.DiffusionPipeline.from_pretrained(folder, vae=None)
+    pipeline.scheduler = type(pipeline.scheduler).from_pretrained(folder / "scheduler")  # with our steps_offset
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,10 +166,8 @@ def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
     model = load(tmp_path / "out")
     assert same_estimate(load(tmp_path / "sd"), model)
     assert model.card.latents
-    judge = theirs.DiffusionPipeline.from_pretrained(tmp_path / "out", vae=None)
+    judge = judged(tmp_path / "out")
     assert type(judge).__name__ == "StableDiffusionPipeline"
-    judge.scheduler = theirs.DDIMScheduler.from_pretrained(tmp_path / "out" / "scheduler")  # with our steps_offset
-    judge.set_progress_bar_config(disable=True)
     right = judge(
         "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
         latents=Seeds((3,), model.shape).start(),
@@ -167,3 +175,70 @@ def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
     request = Request(seeds=(3,), prompts=("a red cat",), grid="leading", steps=5, guidance=3.0, precision="float32")
     drawn = draw(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
+
+
+# --- controls ---
+
+SHARED = {key: SD1[key] for key in SD1.keys() - {"sample_size", "up_block_types"}}
+
+
+def control(folder: Path, **settings: Any) -> Path:
+    """A ControlNetModel's folder, for drawings of three channels, eight times as large as the network's pictures."""
+    widths = {"conditioning_embedding_out_channels": [4, 4, 6, 6]}
+    net = theirs.ControlNetModel(**SHARED | widths | settings)
+    torch.manual_seed(len(folder.name))
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    net.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path) -> None:
+    """diffusers draws from what we export of a network and its controls what is drawn here."""
+    pipeline(tmp_path / "sd")
+    folders = [control(tmp_path / name) for name in ("edge", "depth")[:count]]
+    files = [str(tmp_path / f"{name}.png") for name in ("edge", "depth")[:count]]
+    for place, file in enumerate(files):
+        Image.effect_noise((64, 64), 90 + 40 * place).convert("RGB").save(file)
+    base = load(tmp_path / "sd")
+    base.controlled_by(*folders).save(tmp_path / "steered")
+    assert main(["export", str(tmp_path / "steered"), str(tmp_path / "out")]) == 0
+    judge = judged(tmp_path / "out")
+    assert type(judge).__name__ == "StableDiffusionControlNetPipeline"
+    scales = (0.7, 0.4)[:count]
+    drawings = [Image.open(file) for file in files]
+    right = judge(
+        "a red cat", drawings if count > 1 else drawings[0], num_inference_steps=5, guidance_scale=3.0,
+        output_type="latent", height=64, width=64, latents=Seeds((3,), base.shape).start(),
+        controlnet_conditioning_scale=list(scales) if count > 1 else scales[0],
+    ).images  # fmt: skip
+    request = Request(seeds=(3,), prompts=("a red cat",), grid="leading", steps=5, guidance=3.0, precision="float32")
+    plain = draw(base, replace(request, sampler="ddim")).pixels
+    asked = replace(request, controls=tuple(files), control_scale=scales, sampler="ddim")
+    for model in (base.controlled_by(*map(str, folders)), load(tmp_path / "steered"), load(tmp_path / "out")):
+        drawn = draw(model, asked).pixels
+        assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
+    assert (plain - right).abs().max() > 0.1 * right.abs().max()
+
+
+def test_a_controls_folder_steers_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pipeline(tmp_path / "base", in_channels=3, out_channels=3)
+    index = json.loads((tmp_path / "base" / "model_index.json").read_text())
+    (tmp_path / "base" / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != "vae"}))
+    control(tmp_path / "edges", in_channels=3)
+    control(tmp_path / "foreign", in_channels=3, cross_attention_dim=16)
+    drawing = tmp_path / "drawing.png"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(drawing)
+    ask = ["sample", str(tmp_path / "base"), "--prompt", "a red cat", "--steps", "2", "--precision", "float32"]
+    with_it = ["--control", str(drawing), "--control-model"]
+    assert main([*ask, *with_it, str(tmp_path / "edges"), "--out", str(tmp_path / "out")]) == 0
+    (file,) = (tmp_path / "out").iterdir()
+    model = load(tmp_path / "base").controlled_by(tmp_path / "edges")
+    settings = {"prompts": "a red cat", "steps": 2, "precision": "float32"}
+    assert (model.sample(**settings, controls=(str(drawing),)).array()[0] == np.asarray(Image.open(file))).all()
+    assert (model.sample(**settings).array()[0] != np.asarray(Image.open(file))).any()
+    assert main([*ask, *with_it, str(tmp_path / "foreign")]) != 0
+    assert "a control of another network: context is 16 here, 12 in the network" in capsys.readouterr().err
+    with pytest.raises(UserError, match="ControlNetModel, which steers another network"):
+        load(tmp_path / "edges")

@@ -19,8 +19,8 @@ from torch import Tensor
 from randomised import randomised
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
+from unnoise.formats import controlnet, unet2d_condition
 from unnoise.formats import diffusers as ours
-from unnoise.formats import unet2d_condition
 from unnoise.nn import UNet
 from unnoise.nn.control import Control, guessing
 from unnoise.noise import normal
@@ -248,7 +248,7 @@ def control_config(name: str) -> dict[str, Any]:
 
 
 def with_control(config: UNetConfig, state: dict[str, Tensor], folder: Path) -> UNet:
-    how, controls = ours.read_control(folder, config)
+    how, controls = controlnet.read(folder, config)
     prefixed = {f"controls.0.{key}": tensor for key, tensor in controls.items()}
     return loaded(replace(config, controls=(how,)), state | prefixed)
 
@@ -282,10 +282,10 @@ def test_what_we_write_of_a_control_steers_the_same_in_diffusers(name: str, tmp_
     config = unet2d_condition.from_config(CONFIGS[name], "test")
     how = unet2d_condition.control_from_config(control_config(name), config, "test")
     control = randomised(Control(config, how))
-    ours.write_control(tmp_path / "control", config, control.state_dict(), how)
+    controlnet.write(tmp_path / "control", config, control.state_dict(), how)
     judge, report = theirs.ControlNetModel.from_pretrained(tmp_path / "control", output_loading_info=True)
     assert not any(report.values()), report
-    again, state = ours.read_control(tmp_path / "control", config)
+    again, state = controlnet.read(tmp_path / "control", config)
     assert again == how
     assert all(torch.equal(tensor, state[key]) for key, tensor in control.state_dict().items())
     cond, hint = told(config), normal((3, 2, 16, 16), "hint")

@@ -31,10 +31,10 @@ from unnoise.configuration import from_dict, to_dict
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.encoders import Encoder
 from unnoise.errors import UserError, unknown
-from unnoise.formats import clip_words, diffusers
+from unnoise.formats import clip_words, controlnet, diffusers
 from unnoise.formats.clip_words import ClipWords
-from unnoise.formats.diffusers import check_tensors
 from unnoise.formats.files import Tensors, read_json
+from unnoise.formats.part import check_tensors
 from unnoise.noise import uniform
 from unnoise.pictures import Pictures
 from unnoise.settings import (
@@ -287,34 +287,37 @@ class Model:
         request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, values=numbers, **settings)
         return draw(self, request)
 
-    def controlled_by(self, *others: Model) -> Model:
+    def controlled_by(self, *others: Model | str | Path) -> Model:
         """This model with the controls of others beside its own, in this order: a drawing each when it draws.
 
-        Raises UserError where the network of another, without its controls, is not this one's.
+        Another is a model, or a path: whatever `load` takes, or diffusers' folder of a ControlNetModel. Raises
+        UserError where the network of another, without its controls, is not this one's.
         """
         net = self.card.net
-        state = dict(self.diffusion.net.state_dict())
-        controls = list(self.controls)
-        for other in others:
-            if not isinstance(net, UNetConfig) or not isinstance(other.card.net, UNetConfig):
-                raise UserError("controls steer a U-Net, and one of these models is another network")
-            if without_controls(other.card.net) != without_controls(net):
-                raise UserError("these controls belong to another network: their base has to be this model")
-            if process_of(other.card) != process_of(self.card) or other.card.classes != self.card.classes:
-                raise UserError("these controls were trained on another process, or other classes, than this model")
-            if getattr(other.words, "text", None) != getattr(self.words, "text", None):
-                raise UserError("these controls read captions by another tokenizer: their base has to be this model")
-            for name, tensor in other.diffusion.net.state_dict().items():
-                part, _, rest = name.partition(".")
-                number, _, rest = rest.partition(".")
-                if part == "controls":
-                    state[f"controls.{len(controls) + int(number)}.{rest}"] = tensor
-            controls += other.controls
         if not others:
             return self
-        assert isinstance(net, UNetConfig)
-        card = replace(self.card, net=replace(net, controls=tuple(controls)))
-        return Model.of(card, state, "this model and its controls", self.words)
+        if not isinstance(net, UNetConfig):
+            raise UserError("controls steer a U-Net, and this model is another network")
+        more = [each for other in others for each in self._controls_of(other, net)]
+        net, state = controlnet.beside(net, self.diffusion.net.state_dict(), more)
+        made = Model.of(replace(self.card, net=net), state, "this model and its controls", self.words)
+        return replace(made, steered=self.steered)
+
+    def _controls_of(self, other: Model | str | Path, net: UNetConfig) -> list[tuple[ControlConfig, dict[str, Tensor]]]:
+        """The controls of another, each with its weights. Raises UserError where they are not this model's."""
+        if isinstance(other, str | Path):
+            if controlnet.is_folder(Path(other)):
+                return [controlnet.read(Path(other), net)]
+            other = load(other)
+        if not isinstance(other.card.net, UNetConfig):
+            raise UserError("controls steer a U-Net, and one of these models is another network")
+        if without_controls(other.card.net) != without_controls(net):
+            raise UserError("these controls belong to another network: their base has to be this model")
+        if process_of(other.card) != process_of(self.card) or other.card.classes != self.card.classes:
+            raise UserError("these controls were trained on another process, or other classes, than this model")
+        if getattr(other.words, "text", None) != getattr(self.words, "text", None):
+            raise UserError("these controls read captions by another tokenizer: their base has to be this model")
+        return controlnet.apart(other.card.net, other.diffusion.net.state_dict())[1]
 
     @classmethod
     def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: Words | None = None) -> Model:

@@ -114,7 +114,8 @@ def sample(
         tuple[Path, ...], option("a drawing to follow, for a model that takes one; again for its next control")
     ] = (),
     control_model: Annotated[
-        tuple[Path, ...], option("a run trained beside this model, whose control is added; again for more")
+        tuple[Path, ...],
+        option("a run trained beside this model, or a ControlNetModel's folder: its control is added; again for more"),
     ] = (),
     out: Annotated[
         Path | None, option("a folder for one PNG a picture (samples, where nothing else is asked)", "--output-dir")
@@ -195,7 +196,7 @@ def sample(
     with asking():
         loaded = steered(loaded, asked.get("classifier", ""))
         beside_it = [models.find(path) for path in control_model]  # the checkpoint meant now, whatever comes later
-        loaded = loaded.controlled_by(*map(models.load, beside_it))
+        loaded = loaded.controlled_by(*beside_it)
     request = request_for(loaded, rows, asked, worded=bool(said))
     with asking():
         check(loaded, request)

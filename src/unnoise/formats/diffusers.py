@@ -1,43 +1,37 @@
 """diffusers' folders, read and written without diffusers: UNet2DModel, and the parts of Stable Diffusion.
 
     model_index.json                              which class each part is
-    unet/config.json                              the network's settings
-    unet/diffusion_pytorch_model.safetensors      its weights, or ...safetensors.index.json and shards
+    unet/                                         the network: part.py
+    controlnet/                                   networks that read drawings beside it: controlnet.py
     scheduler/scheduler_config.json               betas, prediction, how to draw
     text_encoder/, tokenizer/                     what reads captions, for a UNet2DConditionModel: clip_words.py
     vae/                                          not read: what is drawn with such a network is latents
     unnoise.json                                  ours: names of the classes, whether the last row means "no class",
                                                   whether the pictures are latents
 
-Older folders (google/ddpm-cifar10-32) have all files at the top; a network alone has its two, and so has a
-ControlNetModel. Laws (tests/test_diffusers_format.py, test_stable_diffusion_format.py): a network reads and writes as
+Older folders (google/ddpm-cifar10-32) have all files at the top; a network alone has its two.
+Laws (tests/test_diffusers_format.py, test_stable_diffusion_format.py, test_pipelines.py): a network reads and writes as
 diffusers computes it, to 1e-5; what is written draws in diffusers what it draws here; a setting that is not understood
-is an error that names it; nothing is allocated before every name and shape is right.
+is an error that names it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.errors import UserError
-from unnoise.formats import clip_words, names, schedulers, unet2d, unet2d_condition
+from unnoise.formats import clip_words, controlnet, names, part, schedulers, unet2d, unet2d_condition
 from unnoise.formats.clip_words import INDEX, ClipWords, is_part
-from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
+from unnoise.formats.files import read_json
 from unnoise.nn.blocks import context
-from unnoise.nn.control import Control
-from unnoise.settings import ControlConfig, Process, UNetConfig
+from unnoise.settings import Process, UNetConfig
 
-CONFIG, SCHEDULER, NOTES = "config.json", "scheduler_config.json", "unnoise.json"
-WEIGHTS = "diffusion_pytorch_model"
-VERSION = "0.42.0"  # of diffusers, whose defaults these are
+SCHEDULER, NOTES = "scheduler_config.json", "unnoise.json"
 
 
 class Hints(TypedDict):
@@ -53,7 +47,7 @@ class Hints(TypedDict):
 
 def is_folder(folder: Path) -> bool:
     """Whether this looks like one."""
-    return (folder / CONFIG).is_file() or (folder / INDEX).is_file()
+    return (folder / part.CONFIG).is_file() or (folder / INDEX).is_file()
 
 
 # --- reading ---
@@ -68,18 +62,22 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     """
     parts = _parts(folder)
     unet = parts["unet"]
-    config = _config(unet / CONFIG)
+    config = _config(unet / part.CONFIG)
     file = parts["scheduler"] / SCHEDULER
     said = read_json(file) if file.is_file() else {}
     process, sampler, clip = schedulers.from_config(said, str(file))
     outputs = config.in_channels * (2 if process.learned_variance else 1)
     if config.out_channels != outputs:
         raise UserError(
-            f"{unet / CONFIG}: out_channels is {config.out_channels} beside in_channels {config.in_channels}; "
+            f"{unet / part.CONFIG}: out_channels is {config.out_channels} beside in_channels {config.in_channels}; "
             f"{'with' if process.learned_variance else 'without'} variance_type learned_range it is {outputs}"
         )
 
-    state = _weights(unet, names.pieces_of(config), pickles=pickles)
+    state = part.read_weights(unet, names.pieces_of(config), pickles=pickles)
+    if "controlnet" in parts:
+        kind = read_json(folder / INDEX)["controlnet"][1]
+        each = [controlnet.read(one, config, pickles=pickles) for one in controlnet.folders(folder, kind)]
+        config, state = controlnet.beside(config, state, each)
     config, classes = _classes(config, folder)  # after the weights, which say that the rows are there
     drawn = {key: value for key, value in said.items() if not key.startswith("_") and key != "trained_betas"}
     info = {"format": "diffusers", "scheduler": drawn}
@@ -102,32 +100,22 @@ def read_words(folder: Path) -> ClipWords | None:
     return clip_words.read(folder) if (folder / INDEX).is_file() else None
 
 
-def read_control(folder: Path, config: UNetConfig, *, pickles: bool = False) -> tuple[ControlConfig, dict[str, Tensor]]:
-    """A ControlNetModel for a network of `config`: its settings, and the weights of our `Control`.
-
-    Raises UserError for a setting or tensor that is not understood, and for a control of another network.
-    """
-    file = folder / CONFIG
-    given = read_json(file)
-    if given.get("_class_name", "ControlNetModel") != "ControlNetModel":
-        raise UserError(f"{file} is the configuration of a {given['_class_name']}; ControlNetModel is understood")
-    how = unet2d_condition.control_from_config(given, config, str(file))
-    with torch.device("meta"):
-        table = names.pieces(Control(config, how))
-    return how, _weights(folder, table, pickles=pickles)
-
-
 def _config(file: Path) -> UNetConfig:
     """The network's settings, by the class that the file names."""
     given = read_json(file)
     kind = given.get("_class_name", "UNet2DConditionModel" if "cross_attention_dim" in given else "UNet2DModel")
+    if kind == controlnet.KIND:
+        raise UserError(
+            f"{file} is the configuration of a {kind}, which steers another network: load that one, and put this "
+            "beside it, --control-model or model.controlled_by"
+        )
     if kind not in ("UNet2DModel", "UNet2DConditionModel"):
         raise UserError(f"{file} is the configuration of a {kind}; UNet2DModel and UNet2DConditionModel are understood")
     read = unet2d.from_config if kind == "UNet2DModel" else unet2d_condition.from_config
     return read(given, str(file))
 
 
-READ = ("unet", "scheduler", *clip_words.PARTS)
+READ = ("unet", "scheduler", *clip_words.PARTS, "controlnet")
 PASSED = ("vae", "safety_checker", "feature_extractor", "image_encoder")  # parts that the network does not need
 
 
@@ -136,7 +124,7 @@ def _parts(folder: Path) -> dict[str, Path]:
     if not (folder / INDEX).is_file():
         return {"unet": folder, "scheduler": folder}
     index = read_json(folder / INDEX)
-    parts = {name: part for name, part in index.items() if not name.startswith("_") and is_part(part)}
+    parts = {name: said for name, said in index.items() if not name.startswith("_") and is_part(said)}
     for name, (_, kind) in parts.items():
         if name not in (*READ, *PASSED):
             raise UserError(
@@ -180,39 +168,6 @@ def _notes(folder: Path) -> dict[str, Any]:
     return notes
 
 
-def _weights(folder: Path, table: names.Table, *, pickles: bool) -> dict[str, Tensor]:
-    """The weights in our names. Names and shapes are compared before anything is loaded."""
-    found = weights(folder, WEIGHTS)
-    if found is not None:
-        shapes = {names.modern(name): shape for name, shape in found.shapes().items()}
-        check_tensors(shapes, names.wanted(table), str(folder))
-        state = found.load()
-    else:
-        state = _unpickled(folder / f"{WEIGHTS}.bin", pickles=pickles)
-        shapes = {names.modern(name): tuple(tensor.shape) for name, tensor in state.items()}
-        check_tensors(shapes, names.wanted(table), str(folder))
-    return names.join(table, {names.modern(name): state.pop(name) for name in list(state)})
-
-
-def _unpickled(file: Path, *, pickles: bool) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise UserError(f"{file.parent} has no {WEIGHTS}.safetensors: copy the whole folder")
-    if not pickles:
-        raise UserError(
-            f"{file} is a pickle, which can run code, and is not opened. Convert it once, where you trust it: "
-            "diffusers' UNet2DModel.from_pretrained(...).save_pretrained(...) writes safetensors"
-        )
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    return {name: tensor.to(torch.float32) for name, tensor in state.items()}
-
-
-def check_tensors(found: Mapping[str, Shape], wanted: Mapping[str, Shape], where: str) -> None:
-    """Names and shapes are those of the network, all of them. Raises UserError with the first few that are not."""
-    problem = what_is_wrong(found, wanted)
-    if problem:
-        raise UserError(f"{where}: config and weights are not of one network: {problem}")
-
-
 # --- writing ---
 
 
@@ -230,67 +185,40 @@ def write(
 ) -> None:
     """A pipeline folder that `DDIMPipeline` (sampler ddim) or `DDPMPipeline` (ddpm, ddpm-large, ddpm-learned) loads.
 
-    Of a network that reads words, with what reads its captions: `StableDiffusionPipeline` loads it when it is handed
-    an autoencoder, or None for one (vae=None, and output_type="latent" when it is called). That pipeline sets the
-    scheduler's steps_offset to 1, whatever the file says.
+    Of a network that reads words, with what reads its captions and the controls beside it: StableDiffusionPipeline, or
+    StableDiffusionControlNetPipeline, loads it when it is handed an autoencoder, or None for one (vae=None, and
+    output_type="latent" when it is called). They set the scheduler's steps_offset to 1, whatever the file says.
 
     `state` is in our names. With `clip`, DDIM's pictures are those of here when the pipeline is called with
     use_clipped_model_output=True: alone it clips the picture and keeps the noise that no longer belongs to it. Neither
     pipeline hands labels on: a class-conditional network is drawn there by UNet2DModel and the scheduler.
     Raises UserError for what diffusers cannot say and for a folder that is not empty, before anything is written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty: name a new folder")
+    part.check_empty(folder)
     if len(classes) != config.classes:
         raise UserError(f"{len(classes)} names for the {config.classes} classes of the network")
-    if config.controls:
-        raise UserError("a network with controls is written in parts: write_control, and write for the network alone")
     kind = "UNet2DConditionModel" if context(config) else "UNet2DModel"
     said = unet2d_condition.to_config(config) if context(config) else unet2d.to_config(config)
-    unet = {"_class_name": kind, "_diffusers_version": VERSION} | said
-    scheduler = {"_diffusers_version": VERSION} | schedulers.to_config(process, sampler, clip=clip)
-    table = names.pieces_of(config)
-    _check_ours(state, table)
+    controlnet.check(config)
+    scheduler = {"_diffusers_version": part.VERSION} | schedulers.to_config(process, sampler, clip=clip)
+    alone, controls = controlnet.apart(config, state)
+    table = names.pieces_of(replace(config, controls=()))
+    part.check_ours(alone, table)
 
-    for part in ("unet", "scheduler"):
-        (folder / part).mkdir(parents=True)
-    _write_json(folder / "unet" / CONFIG, unet)
-    save_file(names.split(table, state), folder / "unet" / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "scheduler" / SCHEDULER, scheduler)
+    part.write(folder / "unet", kind, said, table, alone)
+    (folder / "scheduler").mkdir()
+    part.write_json(folder / "scheduler" / SCHEDULER, scheduler)
     pipeline = "DDIMPipeline" if sampler == "ddim" else "DDPMPipeline"
+    if context(config):
+        pipeline = f"StableDiffusion{'ControlNet' if controls else ''}Pipeline"
     index = {
-        "_class_name": "StableDiffusionPipeline" if context(config) else pipeline,
-        "_diffusers_version": VERSION,
+        "_class_name": pipeline,
+        "_diffusers_version": part.VERSION,
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", kind],
     }
+    index |= controlnet.write_all(folder, config, controls)
     clip_words.write_index(folder, index | (clip_words.write(folder, words) if words is not None else {}))
     if classes or latents:
         noted = {"classes": list(classes), "null_class": config.null_class and bool(classes), "latents": latents}
-        _write_json(folder / NOTES, noted)
-
-
-def write_control(folder: Path, config: UNetConfig, state: Mapping[str, Tensor], how: ControlConfig) -> None:
-    """A folder that `ControlNetModel.from_pretrained` loads, of the weights of a `Control` of a network of `config`.
-
-    Raises UserError for what diffusers cannot say and for a folder that is not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty: name a new folder")
-    said = {"_class_name": "ControlNetModel", "_diffusers_version": VERSION}
-    said |= unet2d_condition.control_to_config(config, how)
-    with torch.device("meta"):
-        table = names.pieces(Control(config, how))
-    _check_ours(state, table)
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / CONFIG, said)
-    save_file(names.split(table, state), folder / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
-
-
-def _check_ours(state: Mapping[str, Tensor], table: names.Table) -> None:
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    check_tensors(found, {name: each.shape for name, each in table.items()}, "the weights")
-
-
-def _write_json(file: Path, data: Mapping[str, Any]) -> None:
-    file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+        part.write_json(folder / NOTES, noted)

@@ -1,0 +1,115 @@
+"""diffusers' folders of a ControlNetModel, and the controls that a pipeline's folder holds.
+
+    controlnet/, controlnet_1/, ...      one a control, each as part.py has it
+
+A control is read for the network that it steers, whose settings it shares. Laws (tests/test_stable_diffusion_format.py,
+test_pipelines.py): it steers as diffusers computes it, to 1e-5, in both directions; one of another network is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unnoise.errors import UserError
+from unnoise.formats import names, part, unet2d_condition
+from unnoise.formats.files import read_json
+from unnoise.nn.blocks import context
+from unnoise.nn.control import Control
+from unnoise.settings import ControlConfig, UNetConfig
+
+KIND, SEVERAL = "ControlNetModel", "MultiControlNetModel"
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether this is one control, by itself."""
+    file = folder / part.CONFIG
+    return file.is_file() and read_json(file).get("_class_name") == KIND
+
+
+def read(folder: Path, config: UNetConfig, *, pickles: bool = False) -> tuple[ControlConfig, dict[str, Tensor]]:
+    """A ControlNetModel for a network of `config`: its settings, and the weights of our `Control`.
+
+    Raises UserError for a setting or tensor that is not understood, and for a control of another network.
+    """
+    file = folder / part.CONFIG
+    given = read_json(file)
+    if given.get("_class_name", KIND) != KIND:
+        raise UserError(f"{file} is the configuration of a {given['_class_name']}; {KIND} is understood")
+    how = unet2d_condition.control_from_config(given, config, str(file))
+    return how, part.read_weights(folder, _table(config, how), pickles=pickles)
+
+
+def write(folder: Path, config: UNetConfig, state: Mapping[str, Tensor], how: ControlConfig) -> None:
+    """A folder that `ControlNetModel.from_pretrained` loads, of the weights of a `Control` of a network of `config`.
+
+    Raises UserError for what diffusers cannot say and for a folder that is not empty.
+    """
+    part.check_empty(folder)
+    said, table = unet2d_condition.control_to_config(config, how), _table(config, how)
+    part.check_ours(state, table)
+    part.write(folder, KIND, said, table, state)
+
+
+def _table(config: UNetConfig, how: ControlConfig) -> names.Table:
+    with torch.device("meta"):
+        return names.pieces(Control(config, how))
+
+
+# --- beside a network ---
+
+
+def beside(
+    config: UNetConfig, state: Mapping[str, Tensor], more: Sequence[tuple[ControlConfig, Mapping[str, Tensor]]]
+) -> tuple[UNetConfig, dict[str, Tensor]]:
+    """A network and its weights, with more controls behind those it has."""
+    joined, controls = dict(state), list(config.controls)
+    for how, tensors in more:
+        joined |= {f"controls.{len(controls)}.{name}": tensor for name, tensor in tensors.items()}
+        controls.append(how)
+    return replace(config, controls=tuple(controls)), joined
+
+
+def apart(
+    config: UNetConfig, state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[tuple[ControlConfig, dict[str, Tensor]]]]:
+    """The weights of the network alone, and each of its controls with its weights: the inverse of `beside`."""
+    alone = {name: tensor for name, tensor in state.items() if not name.startswith("controls.")}
+    found = []
+    for place, how in enumerate(config.controls):
+        start = f"controls.{place}."
+        found.append((how, {n.removeprefix(start): tensor for n, tensor in state.items() if n.startswith(start)}))
+    return alone, found
+
+
+def folders(pipeline: Path, kind: str) -> list[Path]:
+    """Those of a pipeline whose index says that its controlnet is of this class."""
+    first = pipeline / "controlnet"
+    if kind != SEVERAL:
+        return [first]
+    found = [first]
+    while (after := pipeline / f"controlnet_{len(found)}").is_dir():
+        found.append(after)
+    return found
+
+
+def write_all(
+    pipeline: Path, config: UNetConfig, controls: Sequence[tuple[ControlConfig, Mapping[str, Tensor]]]
+) -> dict[str, Any]:
+    """The folders of a network's controls in a pipeline's, and what its index says of them."""
+    for place, (how, state) in enumerate(controls):
+        write(pipeline / (f"controlnet_{place}" if place else "controlnet"), config, state, how)
+    return {"controlnet": ["diffusers", KIND if len(controls) == 1 else SEVERAL]} if controls else {}
+
+
+def check(config: UNetConfig) -> None:
+    """Raises UserError for controls that diffusers cannot say."""
+    if config.controls and not context(config):
+        raise UserError(f"diffusers' {KIND} stands beside a network that reads words, and this one reads none")
+    for how in config.controls:
+        unet2d_condition.control_to_config(config, how)
