@@ -227,6 +227,26 @@ def test_a_number_of_heads_is_written_as_a_width_where_there_is_one(tmp_path: Pa
         unet2d.to_config(replace(config, attention=(True, True)))
 
 
+def test_a_scheduler_without_clipping_is_eulers_own() -> None:
+    """clip_sample is of DDPM and DDIM: it stands in XL's published file, and Euler's class has no such setting."""
+    own = {n: p.default for n, p in inspect.signature(theirs.EulerDiscreteScheduler).parameters.items()}
+    mine = schedulers.DEFAULTS["EulerDiscreteScheduler"]
+    assert {name: mine[name] for name in own} == own
+    published = {
+        "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085, "clip_sample": False, "interpolation_type": "linear", "num_train_timesteps": 1000,
+        "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": False, "skip_prk_steps": True,
+        "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None, "use_karras_sigmas": False,
+    }  # fmt: skip
+    said = schedulers.from_config(published, "there")
+    assert (said.sampler, said.grid, said.clip, said.process.schedule) == ("euler", "leading", False, "scaled-linear")
+    assert schedulers.from_config(published | {"use_karras_sigmas": True}, "there").grid == "karras"
+    for kind in ("EulerDiscreteScheduler", "PNDMScheduler"):
+        assert not schedulers.from_config({"_class_name": kind, "clip_sample": True}, "there").clip
+    with pytest.raises(UserError, match="final_sigmas_type is 'sigma_min': only 'zero'"):
+        schedulers.from_config(published | {"final_sigmas_type": "sigma_min"}, "there")
+
+
 @pytest.mark.parametrize(
     ("kind", "defaults"),
     [
@@ -511,7 +531,7 @@ def test_a_process_that_diffusers_cannot_say(process: Process, sampler: str, sai
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"_class_name": "EulerDiscreteScheduler"}, "'EulerDiscreteScheduler'"),
+        ({"_class_name": "HeunDiscreteScheduler"}, "'HeunDiscreteScheduler'"),
         ({"beta_schedule": "laplace"}, "beta_schedule is 'laplace'"),
         ({"beta_strat": 0.1}, "did you mean 'beta_start'"),
         ({"beta_end": 2}, "beta_end is 2"),

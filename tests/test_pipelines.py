@@ -17,18 +17,19 @@ import torch
 from PIL import Image
 
 from randomised import randomised
-from test_clip import small_tokenizer, small_tower
-from test_stable_diffusion_format import SD1
+from test_clip import END, small_tokenizer, small_tower
+from test_stable_diffusion_format import SD1, XL
 from unnoise.cli.main import main
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.formats.clip_words import ClipWords
-from unnoise.generate import draw
+from unnoise.generate import draw, without
 from unnoise.model import Model, load
 from unnoise.noise import Seeds, normal
 from unnoise.settings import Request
 
 theirs = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
 
 NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 
@@ -242,3 +243,108 @@ def test_a_controls_folder_steers_from_the_command_line(tmp_path: Path, capsys: 
     assert "a control of another network: context is 16 here, 12 in the network" in capsys.readouterr().err
     with pytest.raises(UserError, match="ControlNetModel, which steers another network"):
         load(tmp_path / "edges")
+
+
+# --- XL ---
+
+
+def xl_pipeline(folder: Path, *, refiner: bool = False, zeros: bool = True) -> Any:
+    """A Stable Diffusion XL folder, or its refiner's, and what diffusers makes of it."""
+    width, ids = (16, 5) if refiner else (28, 6)
+    settings = XL | {"cross_attention_dim": width, "projection_class_embeddings_input_dim": ids * 4 + 10}
+    unet = randomised(theirs.UNet2DConditionModel(**settings))
+    unet.save_pretrained(folder / "unet")
+    first = small_tower(folder / "text_encoder", hidden_size=12)
+    second = small_tower(
+        folder / "text_encoder_2", kind="CLIPTextModelWithProjection", hidden_act="gelu", projection_dim=10
+    )
+    for name, pad in (("tokenizer", END), ("tokenizer_2", "!")):
+        small_tokenizer(folder / name, pad=pad)
+    cuts = [
+        transformers.CLIPTokenizer.from_pretrained(folder / name, model_max_length=9)
+        for name in ("tokenizer", "tokenizer_2")
+    ]
+    scheduler = theirs.EulerDiscreteScheduler(**NOISE | {"steps_offset": 0}, timestep_spacing="leading")
+    scheduler.save_pretrained(folder / "scheduler")
+    index = {
+        "_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": zeros,
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"], "unet": ["diffusers", "UNet2DConditionModel"],
+        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+        "tokenizer_2": ["transformers", "CLIPTokenizer"], "vae": ["diffusers", "AutoencoderKL"],
+    }  # fmt: skip
+    if refiner:
+        index |= {"text_encoder": [None, None], "tokenizer": [None, None], "requires_aesthetics_score": True}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    towers = (None, second, None, cuts[1]) if refiner else (first, second, *cuts)
+    made = theirs.StableDiffusionXLPipeline(
+        None, *towers, unet, scheduler, force_zeros_for_empty_prompt=zeros, add_watermarker=False
+    )
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+@torch.no_grad()
+def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
+    judge = xl_pipeline(tmp_path, zeros=zeros)
+    model = load(tmp_path)
+    cond, null = model.reader.read((), ["a red cat 12"]), model.reader.nothing(1)
+    words, empty, vector, no_vector = judge.encode_prompt("a red cat 12", do_classifier_free_guidance=True)
+    for got, right in ((cond, (words, vector)), (null, (empty, no_vector))):
+        torch.testing.assert_close(got.words, right[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(got.vector, right[1], atol=1e-5, rtol=0)
+        assert got.value.tolist() == [[64, 64, 0, 0, 64, 64]]  # type: ignore[union-attr]
+    words, negative, vector, away = judge.encode_prompt(
+        "a", negative_prompt="the cat", do_classifier_free_guidance=True
+    )
+    torch.testing.assert_close(model.reader.nothing(1, "the cat").words, negative, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.reader.nothing(1, "the cat").vector, away, atol=1e-5, rtol=0)
+
+
+def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) -> None:
+    """By its own Euler and spacing, guided, of another original size: here, after saving, and by diffusers of ours."""
+    judge = xl_pipeline(tmp_path / "xl")
+    model = load(tmp_path / "xl")
+    right = judge(
+        "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
+        latents=Seeds((3,), model.shape).start(), original_size=(50, 64), crops_coords_top_left=(0, 9),
+    ).images  # fmt: skip
+    told = {"original_height": (50.0,), "crop_left": (9.0,)}
+    request = Request(seeds=(3,), prompts=("a red cat",), values=told, steps=5, guidance=3.0, precision="float32")
+    drawn = draw(model, request).pixels
+    assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
+    assert (draw(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
+    model.save(tmp_path / "saved")
+    assert torch.equal(draw(load(tmp_path / "saved"), request).pixels, drawn)
+    assert main(["export", str(tmp_path / "saved"), str(tmp_path / "out")]) == 0
+    assert same_estimate(load(tmp_path / "out"), model)
+    again = judged(tmp_path / "out")
+    assert type(again).__name__ == "StableDiffusionXLPipeline"
+    assert again.config.force_zeros_for_empty_prompt
+    for mine, theirs_ in zip(again.encode_prompt("a red cat"), judge.encode_prompt("a red cat")):
+        if mine is not None:
+            torch.testing.assert_close(mine, theirs_, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: Path) -> None:
+    judge = xl_pipeline(tmp_path / "refiner", refiner=True, zeros=False)
+    model = load(tmp_path / "refiner")
+    assert (model.card.net.values, model.card.net.vector) == (5, 10)  # type: ignore[union-attr]
+    request = Request(seeds=(0,), prompts=("a red cat",), guidance=3.0)
+    cond = model.reader.read((), request.prompts)
+    null = without(model.reader, request, cond, 1)
+    words, empty, vector, no_vector = judge.encode_prompt("a red cat", do_classifier_free_guidance=True)
+    x, t = normal((1, *model.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
+    for told, right, score in ((cond, (words, vector), 6.0), (null, (empty, no_vector), 2.5)):
+        ids = torch.tensor([[64.0, 64, 0, 0, score]])
+        added = {"text_embeds": right[1], "time_ids": ids}
+        wanted = judge.unet(x, torch.tensor(499.0), right[0], added_cond_kwargs=added).sample
+        level = model.diffusion.schedule(t)
+        got = level.eps(x.double(), model.diffusion.given(told)(x, t).mean.double())
+        assert (got - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    assert main(["export", str(tmp_path / "refiner"), str(tmp_path / "out")]) == 0
+    index = json.loads((tmp_path / "out" / "model_index.json").read_text())
+    assert (index["_class_name"], index["requires_aesthetics_score"]) == ("StableDiffusionXLImg2ImgPipeline", True)
+    assert load(tmp_path / "out").card.values == model.card.values

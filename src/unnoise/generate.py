@@ -109,7 +109,8 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
 def times_of(model: Model, request: Request) -> Tensor:
     """The times at which the walks of a request stop. Raises UserError for a grid that has not so many."""
     sampler = find(model.card.sampler if request.sampler == "auto" else request.sampler)
-    grid = find_grid(sampler.grid if request.grid == "auto" else request.grid, model.diffusion.steps)
+    own = model.card.grid if request.sampler == "auto" and model.card.grid != "auto" else sampler.grid
+    grid = find_grid(own if request.grid == "auto" else request.grid, model.diffusion.steps)
     return grid(model.diffusion.schedule, request.steps)
 
 
@@ -198,7 +199,8 @@ def without(reader: Reader, request: Request, cond: Cond, count: int) -> Cond:
     strength = cond.strength
     if request.guess and strength is not None:
         strength = torch.zeros_like(strength)
-    return replace(null, image=cond.image, hints=cond.hints, strength=strength)
+    value = null.value if reader.null_value else reader.untold(cond.value)
+    return replace(null, value=value, image=cond.image, hints=cond.hints, strength=strength)
 
 
 def follow(model: Model, cond: Cond, request: Request) -> Cond:

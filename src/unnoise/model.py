@@ -32,7 +32,7 @@ from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.encoders import Encoder
 from unnoise.errors import UserError, unknown
 from unnoise.formats import clip_words, controlnet, diffusers
-from unnoise.formats.clip_words import ClipWords
+from unnoise.formats.clip_words import ClipWords, PairedWords
 from unnoise.formats.files import Tensors, read_json
 from unnoise.formats.part import check_tensors
 from unnoise.noise import uniform
@@ -104,7 +104,8 @@ class Reader:
         return Cond(label=label, value=value, **_told(words))
 
     def numbers(self, values: Mapping[str, Sequence[float]], count: int) -> Tensor | None:
-        """(count, K) as the network is told them, NaN where one is not said; None for a network that takes none.
+        """(count, K) as the network is told them, where one is not said the usual one or NaN; None for a network that
+        takes none.
 
         Raises UserError for a name that the model does not know, for what is no number, and, from a network that was
         not taught what to do without, for one that is not said.
@@ -117,7 +118,7 @@ class Reader:
                 raise unknown("number of this model", name, names)
             if not all(math.isfinite(number) for number in many):
                 raise UserError(f"{name} is not said by what is no finite number: leave it out instead")
-        missing = [name for name in names if name not in values]
+        missing = [known.name for known in self.values if known.name not in values and known.usual is None]
         if missing and not self.null_value:
             raise UserError(
                 f"this model was never left without {missing[0]}: say it, --value {missing[0]}=..., and take "
@@ -125,9 +126,17 @@ class Reader:
             )
         if not names:
             return None
-        blank = [math.nan] * count
-        columns = [list(values.get(name, ())) or blank for name in names]
+        usual = {known.name: [math.nan if known.usual is None else known.usual] * count for known in self.values}
+        columns = [list(values.get(name, ())) or usual[name] for name in names]
         return self.scaled(torch.tensor(columns, dtype=torch.float64).T)
+
+    def untold(self, value: Tensor | None) -> Tensor | None:
+        """Numbers as they were told, (B, K), in rows that guidance leads away from: what a row cannot do without."""
+        for place, known in enumerate(self.values):
+            if value is not None and known.untold is not None:
+                value = value.clone()
+                value[:, place] = SCALE * (known.untold - known.low) / (known.high - known.low)
+        return value
 
     def scaled(self, value: Tensor) -> Tensor:
         """Numbers (B, K) as the network is told them: (B, K) float32, 0 for the lowest of the training, SCALE for
@@ -143,7 +152,7 @@ class Reader:
             f"{name} {number:g} lies outside what the model saw, {ranges[name].low:g} to {ranges[name].high:g}"
             for name, many in values.items()
             for number in dict.fromkeys(many)
-            if name in ranges and not ranges[name].low <= number <= ranges[name].high
+            if name in ranges and ranges[name].usual is None and not ranges[name].low <= number <= ranges[name].high
         ]
 
     def rows(self, labels: Sequence[str]) -> Tensor | None:
@@ -387,7 +396,7 @@ def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard, word
     match words:
         case Tokenizer():
             words.save(folder / TOKENIZER)
-        case ClipWords():
+        case ClipWords() | PairedWords():
             clip_words.save(folder / WORDS, words)
         case None | Encoder():  # the card says where an encoder is
             pass

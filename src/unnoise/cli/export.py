@@ -30,14 +30,14 @@ def export(
     from unnoise.encoders import Encoder
     from unnoise.errors import UserError
     from unnoise.formats import diffusers, schedulers
-    from unnoise.formats.clip_words import ClipWords
+    from unnoise.formats.clip_words import ClipWords, PairedWords
 
     loaded = models.load(model)
     card = loaded.card
     if not isinstance(card.net, UNetConfig):
         raise UserError(f"{model} is a {card.net.kind}; diffusers folders are written of U-Nets only, so far")
     chosen = sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
-    words = loaded.words if isinstance(loaded.words, ClipWords) else None
+    words = loaded.words if isinstance(loaded.words, ClipWords | PairedWords) else None
     if loaded.words is not None and words is None and not isinstance(loaded.words, Encoder):
         raise UserError(f"what reads this model's captions, a {type(loaded.words).__name__}, diffusers does not know")
     diffusers.write(

@@ -2,6 +2,7 @@
 
     model_index.json                 which of these parts there are
     text_encoder/, tokenizer/        a tower and what cuts texts for it (clip.py)
+    text_encoder_2/, tokenizer_2/    another: XL has both, its refiner this one alone
 
 Laws (tests/test_pipelines.py): what is written reads captions as before, bit for bit, here, and to 1e-5 in
 transformers.
@@ -25,7 +26,8 @@ from unnoise.formats.files import read_json
 from unnoise.nn.clip import ClipText
 
 INDEX = "model_index.json"
-PARTS = ("text_encoder", "tokenizer")
+PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+ZEROS = "force_zeros_for_empty_prompt"
 
 
 class ClipWords:
@@ -43,17 +45,46 @@ class ClipWords:
         return self.tokenizer.surplus(caption)
 
 
-def read(folder: Path) -> ClipWords | None:
+class PairedWords:
+    """Stable Diffusion XL's: what one or two towers make of a caption before their last block, side by side, and the
+    last tower's vector. With `zeros` the empty caption, which is what a network hears that is told nothing, is zeros.
+    """
+
+    def __init__(self, parts: Sequence[ClipWords], *, zeros: bool) -> None:
+        self.parts, self.zeros = tuple(parts), zeros
+
+    @torch.no_grad()
+    def read(self, captions: Sequence[str]) -> Cond:
+        """Words (B, L, the towers' widths together) and a vector (B, projection), a row a caption."""
+        heard = [each.tower(each.tokenizer.read(captions), skip=1 + each.skip, normed=False) for each in self.parts]
+        words, vector = torch.cat([one.words for one in heard], dim=2), heard[-1].vector
+        if self.zeros:
+            said = torch.tensor([bool(caption) for caption in captions])
+            words, vector = words * said[:, None, None], vector * said[:, None]
+        return Cond(words=words, vector=vector)
+
+    def surplus(self, caption: str) -> str:
+        return max((each.surplus(caption) for each in self.parts), key=len)
+
+
+def read(folder: Path) -> ClipWords | PairedWords | None:
     """What reads captions, of a folder whose index names it; None where it names no such part.
 
     Raises UserError that names what is wrong with which file.
     """
     index = read_json(folder / INDEX)
-    if not is_part(index.get("text_encoder")):
-        return None
-    if not is_part(index.get("tokenizer")):
-        raise UserError(f"{folder / INDEX} names a text_encoder and no tokenizer: copy the whole folder")
-    return _tower(folder / "text_encoder", folder / "tokenizer")
+    for tower, cuts in zip(PARTS[::2], PARTS[1::2]):
+        if is_part(index.get(tower)) and not is_part(index.get(cuts)):
+            raise UserError(f"{folder / INDEX} names a {tower} and no {cuts}: copy the whole folder")
+    ends = [end for end in ("", "_2") if is_part(index.get(f"text_encoder{end}"))]
+    parts = [_tower(folder / f"text_encoder{end}", folder / f"tokenizer{end}") for end in ends]
+    if "_2" not in ends:
+        return parts[0] if parts else None
+    if not parts[-1].tower.config.projection:
+        raise UserError(f"{folder / 'text_encoder_2'} has no projection: XL's is a CLIPTextModelWithProjection")
+    if len({part.tower.config.length for part in parts}) > 1:
+        raise UserError(f"{folder}: text_encoder and text_encoder_2 read texts of different lengths")
+    return PairedWords(parts, zeros=index.get(ZEROS, True) is True)
 
 
 def is_part(value: object) -> bool:
@@ -72,13 +103,26 @@ def _tower(text_encoder: Path, tokenizer: Path) -> ClipWords:
     return ClipWords(read_by, tower)
 
 
-def write(folder: Path, words: ClipWords) -> dict[str, Any]:
-    """The parts of a folder, and what its index says of them. Blocks that are left out are not written."""
-    clip.write(folder / "text_encoder", _without_last(words.tower, words.skip))
-    words.tokenizer.save(folder / "tokenizer")
+def write(folder: Path, words: ClipWords | PairedWords) -> dict[str, Any]:
+    """The parts of a folder, and what its index says of them. Blocks that are left out of a tower's words are not
+    written; raises UserError where XL's leave some out, whose vector is of all of them.
+    """
+    if isinstance(words, ClipWords):
+        return _write_tower(folder, "", words)
+    if any(each.skip for each in words.parts):
+        raise UserError("towers whose last blocks are left out cannot be written for XL, whose vector is of all blocks")
+    said: dict[str, Any] = {ZEROS: words.zeros}
+    for end, each in zip(("", "_2")[-len(words.parts) :], words.parts):
+        said |= _write_tower(folder, end, each)
+    return said
+
+
+def _write_tower(folder: Path, end: str, words: ClipWords) -> dict[str, Any]:
+    clip.write(folder / f"text_encoder{end}", _without_last(words.tower, words.skip))
+    words.tokenizer.save(folder / f"tokenizer{end}")
     return {
-        "text_encoder": ["transformers", clip.kind(words.tower)],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
+        f"text_encoder{end}": ["transformers", clip.kind(words.tower)],
+        f"tokenizer{end}": ["transformers", "CLIPTokenizer"],
     }
 
 
@@ -90,7 +134,7 @@ def _without_last(tower: ClipText, skip: int) -> ClipText:
     return short
 
 
-def save(folder: Path, words: ClipWords) -> None:
+def save(folder: Path, words: ClipWords | PairedWords) -> None:
     """A folder that `read` reads, of these parts alone."""
     folder.mkdir(parents=True, exist_ok=True)
     write_index(folder, write(folder, words))

@@ -4,7 +4,7 @@
     unet/                                         the network: part.py
     controlnet/                                   networks that read drawings beside it: controlnet.py
     scheduler/scheduler_config.json               betas, prediction, how to draw
-    text_encoder/, tokenizer/                     what reads captions, for a UNet2DConditionModel: clip_words.py
+    text_encoder/, tokenizer/, ..._2/             what reads captions, for a UNet2DConditionModel: clip_words.py
     vae/                                          not read: what is drawn with such a network is latents
     unnoise.json                                  ours: names of the classes, whether the last row means "no class",
                                                   whether the pictures are latents
@@ -26,10 +26,10 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 from unnoise.formats import clip_words, controlnet, names, part, schedulers, unet2d, unet2d_condition
-from unnoise.formats.clip_words import INDEX, ClipWords, is_part
+from unnoise.formats.clip_words import INDEX, ClipWords, PairedWords, is_part
 from unnoise.formats.files import read_json
 from unnoise.nn.blocks import context
-from unnoise.settings import Process, UNetConfig
+from unnoise.settings import Process, UNetConfig, ValueRange
 
 SCHEDULER, NOTES = "scheduler_config.json", "unnoise.json"
 
@@ -39,10 +39,16 @@ class Hints(TypedDict):
 
     channels: int
     classes: tuple[str, ...]
+    values: tuple[ValueRange, ...]
     sampler: str
+    grid: str
     clip: bool
     latents: bool
     info: dict[str, Any]
+
+
+REFINES, REFINER_IDS = "requires_aesthetics_score", 5  # what XL's refiner's index says, and how many numbers it is told
+SCALE = 1000.0  # of numbers that are told as they are: model.SCALE
 
 
 def is_folder(folder: Path) -> bool:
@@ -60,12 +66,13 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     by their numbers, and none of them means "no class". With `pickles` a .bin file is opened too, tensors only.
     Raises UserError that names the file and the setting or tensors that are not understood.
     """
-    parts = _parts(folder)
+    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
+    parts = _parts(folder, index)
     unet = parts["unet"]
-    config = _config(unet / part.CONFIG)
+    config = _config(unet / part.CONFIG, REFINER_IDS if index.get(REFINES) is True else unet2d_condition.TIME_IDS)
     file = parts["scheduler"] / SCHEDULER
     said = read_json(file) if file.is_file() else {}
-    process, sampler, clip = schedulers.from_config(said, str(file))
+    process, sampler, grid, clip = schedulers.from_config(said, str(file))
     outputs = config.in_channels * (2 if process.learned_variance else 1)
     if config.out_channels != outputs:
         raise UserError(
@@ -75,8 +82,8 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
 
     state = part.read_weights(unet, names.pieces_of(config), pickles=pickles)
     if "controlnet" in parts:
-        kind = read_json(folder / INDEX)["controlnet"][1]
-        each = [controlnet.read(one, config, pickles=pickles) for one in controlnet.folders(folder, kind)]
+        found = controlnet.folders(folder, index["controlnet"][1])
+        each = [controlnet.read(one, config, pickles=pickles) for one in found]
         config, state = controlnet.beside(config, state, each)
     config, classes = _classes(config, folder)  # after the weights, which say that the rows are there
     drawn = {key: value for key, value in said.items() if not key.startswith("_") and key != "trained_betas"}
@@ -87,7 +94,9 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     hints = Hints(
         channels=config.in_channels,
         classes=classes,
+        values=_values(config),
         sampler=sampler,
+        grid=grid,
         clip=clip and not latents,
         latents=latents,
         info=info,
@@ -95,13 +104,13 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     return config, state, process, hints
 
 
-def read_words(folder: Path) -> ClipWords | None:
+def read_words(folder: Path) -> ClipWords | PairedWords | None:
     """What reads captions for the network of a pipeline; None where the folder has no such part."""
     return clip_words.read(folder) if (folder / INDEX).is_file() else None
 
 
-def _config(file: Path) -> UNetConfig:
-    """The network's settings, by the class that the file names."""
+def _config(file: Path, time_ids: int) -> UNetConfig:
+    """The network's settings, by the class that the file names; `time_ids`: how many numbers XL is told."""
     given = read_json(file)
     kind = given.get("_class_name", "UNet2DConditionModel" if "cross_attention_dim" in given else "UNet2DModel")
     if kind == controlnet.KIND:
@@ -111,19 +120,31 @@ def _config(file: Path) -> UNetConfig:
         )
     if kind not in ("UNet2DModel", "UNet2DConditionModel"):
         raise UserError(f"{file} is the configuration of a {kind}; UNet2DModel and UNet2DConditionModel are understood")
-    read = unet2d.from_config if kind == "UNet2DModel" else unet2d_condition.from_config
-    return read(given, str(file))
+    if kind == "UNet2DModel":
+        return unet2d.from_config(given, str(file))
+    return unet2d_condition.from_config(given, str(file), time_ids=time_ids)
+
+
+def _values(config: UNetConfig) -> tuple[ValueRange, ...]:
+    """The numbers that XL is told, as they are, and what it is told where nobody says them: a picture that was neither
+    made smaller nor cut, and, of its refiner, one that was found beautiful (6), away from one that was not (2.5)."""
+    if not config.value_width:
+        return ()
+    side = 8.0 * config.size  # pixels of XL's autoencoder a latent
+    usual = {"original_height": side, "original_width": side, "crop_top": 0.0, "crop_left": 0.0}
+    usual |= {"target_height": side, "target_width": side} if config.values != REFINER_IDS else {"aesthetic_score": 6.0}
+    untold = {"aesthetic_score": 2.5}
+    return tuple(ValueRange(name, 0, SCALE, number, untold.get(name)) for name, number in usual.items())
 
 
 READ = ("unet", "scheduler", *clip_words.PARTS, "controlnet")
 PASSED = ("vae", "safety_checker", "feature_extractor", "image_encoder")  # parts that the network does not need
 
 
-def _parts(folder: Path) -> dict[str, Path]:
+def _parts(folder: Path, index: Mapping[str, Any]) -> dict[str, Path]:
     """The folder of each part. Raises UserError for a pipeline with a part that we cannot do without."""
     if not (folder / INDEX).is_file():
         return {"unet": folder, "scheduler": folder}
-    index = read_json(folder / INDEX)
     parts = {name: said for name, said in index.items() if not name.startswith("_") and is_part(said)}
     for name, (_, kind) in parts.items():
         if name not in (*READ, *PASSED):
@@ -181,7 +202,7 @@ def write(
     sampler: str = "ddim",
     clip: bool = True,
     latents: bool = False,
-    words: ClipWords | None = None,
+    words: ClipWords | PairedWords | None = None,
 ) -> None:
     """A pipeline folder that `DDIMPipeline` (sampler ddim) or `DDPMPipeline` (ddpm, ddpm-large, ddpm-learned) loads.
 
@@ -210,13 +231,15 @@ def write(
     part.write_json(folder / "scheduler" / SCHEDULER, scheduler)
     pipeline = "DDIMPipeline" if sampler == "ddim" else "DDPMPipeline"
     if context(config):
-        pipeline = f"StableDiffusion{'ControlNet' if controls else ''}Pipeline"
-    index = {
+        xl, refines = "XL" if config.value_width else "", "Img2Img" if config.values == REFINER_IDS else ""
+        pipeline = f"StableDiffusion{xl}{'ControlNet' if controls else ''}{refines}Pipeline"
+    index: dict[str, Any] = {
         "_class_name": pipeline,
         "_diffusers_version": part.VERSION,
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", kind],
     }
+    index |= {REFINES: True} if config.values == REFINER_IDS else {}
     index |= controlnet.write_all(folder, config, controls)
     clip_words.write_index(folder, index | (clip_words.write(folder, words) if words is not None else {}))
     if classes or latents:

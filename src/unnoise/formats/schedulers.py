@@ -7,7 +7,7 @@ class's default. Their betas are as they stand for any number of steps, ours are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -43,7 +43,21 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "DDPMScheduler": COMMON | {"variance_type": "fixed_small"},
     "DDIMScheduler": COMMON | {"set_alpha_to_one": True},
     "PNDMScheduler": COMMON | {"clip_sample": False, "skip_prk_steps": False, "set_alpha_to_one": False},
+    "EulerDiscreteScheduler": COMMON
+    | {
+        "clip_sample": False,
+        "timestep_spacing": "linspace",
+        "interpolation_type": "linear",
+        "use_karras_sigmas": False,
+        "use_exponential_sigmas": False,
+        "use_beta_sigmas": False,
+        "sigma_min": None,
+        "sigma_max": None,
+        "timestep_type": "discrete",
+        "final_sigmas_type": "zero",
+    },
 }
+CLIPPED = ("DDPMScheduler", "DDIMScheduler")  # the others leave estimates as they are, whatever a file says
 WITHOUT_EFFECT = {  # old, or another class's
     *("tensor_format", "timestep_values", "variance_type", "set_alpha_to_one", "skip_prk_steps"),
 }
@@ -57,14 +71,25 @@ SAMPLERS = {  # variance_type: our sampler
     "fixed_large_log": "ddpm-large",
     "learned_range": "ddpm-learned",
 }
+DRAWN = {"DDIMScheduler": "ddim", "PNDMScheduler": "plms", "EulerDiscreteScheduler": "euler"}
 VARIANCES = {"ddpm": "fixed_small", "ddpm-large": "fixed_large", "ddpm-learned": "learned_range"}
 
 
-def from_config(given: Mapping[str, Any], where: str) -> tuple[Process, str, bool]:
-    """Our process, sampler and whether estimates are clipped, of their scheduler_config.json.
+class Said(NamedTuple):
+    """What a scheduler_config.json says: the process, and how its model is drawn where nobody says otherwise."""
+
+    process: Process
+    sampler: str
+    grid: str
+    clip: bool  # estimates to [-1, 1]
+
+
+def from_config(given: Mapping[str, Any], where: str) -> Said:
+    """Our words for their scheduler_config.json.
 
     Raises UserError for a setting or a value that we cannot say; `where` begins it. Settings that only say how to draw
-    (timestep_spacing, steps_offset, thresholding, set_alpha_to_one) are checked and then up to each request.
+    (timestep_spacing, steps_offset, thresholding, set_alpha_to_one) are checked and then up to each request; Euler's
+    spacing is kept, for our own Euler likes another.
     """
     kind = given.get("_class_name", "DDPMScheduler")
     if kind not in DEFAULTS:
@@ -90,8 +115,9 @@ def from_config(given: Mapping[str, Any], where: str) -> tuple[Process, str, boo
         predicts=PREDICTS[data["prediction_type"]],
         learned_variance=variance == "learned_range",
     )
-    sampler = {"DDIMScheduler": "ddim", "PNDMScheduler": "plms"}.get(kind, SAMPLERS[variance])
-    return process, sampler, data["clip_sample"]
+    sampler = DRAWN.get(kind, SAMPLERS[variance])
+    grid = "auto" if sampler != "euler" else "karras" if data["use_karras_sigmas"] else data["timestep_spacing"]
+    return Said(process, sampler, grid, data["clip_sample"] and kind in CLIPPED)
 
 
 def _check(data: Mapping[str, Any], where: str) -> None:
@@ -101,11 +127,17 @@ def _check(data: Mapping[str, Any], where: str) -> None:
         "clip_sample": (True, False),
         "rescale_betas_zero_snr": (True, False),
         "thresholding": (True, False),
+        "interpolation_type": ("linear",),
+        "use_karras_sigmas": (True, False),
+        "use_exponential_sigmas": (False,),
+        "use_beta_sigmas": (False,),
+        "timestep_type": ("discrete",),
+        "final_sigmas_type": ("zero",),
     }
     if data["clip_sample"] is True:
         understood["clip_sample_range"] = (1.0,)
     for key, values in understood.items():
-        if data[key] not in values:
+        if key in data and data[key] not in values:
             raise _not_ours(where, key, data[key], " or ".join(map(repr, values)))
 
 
