@@ -28,6 +28,8 @@ SMALL = {
     "max_position_embeddings": 9,
     "eos_token_id": 39,
     "bos_token_id": 38,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
 }
 TOKENS = torch.tensor(
     [[38, 5, 7, 2, 39, 39, 39, 39, 39], [38, 39, 0, 0, 0, 0, 0, 0, 0], [38, 9, 5, 7, 11, 2, 3, 4, 39]]
@@ -112,6 +114,9 @@ def test_what_a_tower_cannot_be_or_do_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             clip.from_config(SMALL | settings, "there")
+    for key in ("num_attention_heads", "eos_token_id", "hidden_act", "layer_norm_eps"):
+        with pytest.raises(UserError, match=f"there: {key} is not there, and no tensor's shape says it"):
+            clip.from_config({name: value for name, value in SMALL.items() if name != key}, "there")
     net = ClipText(clip.from_config(SMALL, "there"))
     with pytest.raises(UserError, match="a text of 10 tokens; this tower reads 9"):
         net(torch.zeros(1, 10, dtype=torch.int64))

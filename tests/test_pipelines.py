@@ -180,7 +180,7 @@ def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
 
 # --- controls ---
 
-SHARED = {key: SD1[key] for key in SD1.keys() - {"sample_size", "up_block_types"}}
+SHARED = {key: SD1[key] for key in SD1.keys() - {"sample_size", "up_block_types", "center_input_sample"}}
 
 
 def control(folder: Path, **settings: Any) -> Path:

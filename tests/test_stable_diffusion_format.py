@@ -28,7 +28,11 @@ from unnoise.settings import Process, UNetConfig
 
 theirs = pytest.importorskip("diffusers")
 
-SD1 = {
+SAID = {  # as every published file has it
+    "act_fn": "silu", "attention_head_dim": 8, "center_input_sample": False, "downsample_padding": 1,
+    "flip_sin_to_cos": True, "freq_shift": 0, "mid_block_scale_factor": 1, "norm_eps": 1e-5, "norm_num_groups": 32,
+}  # fmt: skip
+SD1 = SAID | {
     "sample_size": 8,
     "block_out_channels": [8, 16, 16],
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
@@ -147,9 +151,12 @@ def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) 
     assert all(torch.equal(tensor, again[1][key]) for key, tensor in net.state_dict().items())
 
 
-def test_missing_settings_are_the_classs_defaults() -> None:
+FULL = SAID | {"sample_size": 64, "cross_attention_dim": 768}
+
+
+def test_missing_settings_that_tensors_hold_are_the_classs_defaults() -> None:
     """Those of Stable Diffusion 1, but for the width of its words: 859,520,964 parameters with 768."""
-    config = unet2d_condition.from_config({"sample_size": 64, "cross_attention_dim": 768}, "test")
+    config = unet2d_condition.from_config(FULL, "test")
     assert config == UNetConfig(
         size=64, in_channels=4, out_channels=4, channels=(320, 640, 1280, 1280), attention=(True, True, True, False),
         heads=8, norm_eps=1e-5, asymmetric_padding=False, cosine_first=True, frequency_shift=0.0, context=768,
@@ -157,7 +164,18 @@ def test_missing_settings_are_the_classs_defaults() -> None:
     )  # fmt: skip
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in UNet(config).parameters()) == 859_520_964
-    assert unet2d_condition.from_config({"sample_size": 64}, "test").context == 1280
+    assert unet2d_condition.from_config(SAID | {"sample_size": 64}, "test").context == 1280
+
+
+def test_settings_that_no_tensor_holds_have_to_be_said() -> None:
+    base = unet2d_condition.from_config(SD1, "test")
+    for key in SAID:
+        with pytest.raises(UserError, match=f"there: {key} is not there, and no tensor's shape says it"):
+            unet2d_condition.from_config({name: value for name, value in SD1.items() if name != key}, "there")
+    for key in control_config("sd1").keys() & unet2d_condition.UNSEEN:
+        left = {name: value for name, value in control_config("sd1").items() if name != key}
+        with pytest.raises(UserError, match=f"there: {key} is not there"):
+            unet2d_condition.control_from_config(left, base, "there")
 
 
 def test_defaults_are_diffusers() -> None:
@@ -232,7 +250,11 @@ def test_half_precision_and_shards_are_read(tmp_path: Path) -> None:
 
 # --- controls ---
 
-HOW = {"conditioning_embedding_out_channels": [4, 6], "conditioning_channels": 2}
+HOW: dict[str, Any] = {
+    "conditioning_embedding_out_channels": [4, 6],
+    "conditioning_channels": 2,
+    "controlnet_conditioning_channel_order": "rgb",
+}
 CONTROLS = {
     "sd1": HOW,
     "sd2": HOW | {"controlnet_conditioning_channel_order": "bgr"},
@@ -336,12 +358,11 @@ def test_what_diffusers_cannot_say_is_refused(fields: dict[str, Any], message: s
 
 @pytest.mark.skipif(not os.environ.get("UNNOISE_FULL_SIZE"), reason="8 GiB and minutes: set UNNOISE_FULL_SIZE")
 def test_stable_diffusion_1_in_full(tmp_path: Path) -> None:
-    settings = {"sample_size": 64, "cross_attention_dim": 768}
     torch.manual_seed(0)
-    net = theirs.UNet2DConditionModel(**settings).eval()  # its own weights at birth, which are nowhere zero
+    net = theirs.UNet2DConditionModel(**FULL).eval()  # its own weights at birth, which are nowhere zero
     assert sum(parameter.numel() for parameter in net.parameters()) == 859_520_964
-    folder = saved(net, tmp_path, settings)
-    config = unet2d_condition.from_config(settings, "test")
+    folder = saved(net, tmp_path, FULL)
+    config = unet2d_condition.from_config(FULL, "test")
     with torch.no_grad():
         right = verdict(net, replace(config, size=16))
     del net

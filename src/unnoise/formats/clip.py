@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.errors import UserError, unknown
-from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
+from unnoise.formats.files import Shape, not_said, read_json, weights, what_is_wrong
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
 from unnoise.words import library, rows_of
 
@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {  # of CLIPTextConfig
     "layer_norm_eps": 1e-5,
     "eos_token_id": 49407,
 }
+UNSEEN = ("eos_token_id", "hidden_act", "layer_norm_eps", "num_attention_heads")  # said by no tensor's shape
 WITHOUT_EFFECT = {
     *("architectures", "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "dropout", "dtype", "id2label"),
     *("gradient_checkpointing", "initializer_factor", "initializer_range", "is_encoder_decoder", "label2id"),
@@ -77,12 +78,16 @@ def read(folder: Path) -> ClipText:
 
 
 def from_config(given: Mapping[str, Any], where: str) -> ClipConfig:
-    """Our settings of their config.json. Raises UserError for what we cannot say."""
+    """Our settings of their config.json. Raises UserError for what we cannot say, and for what has to be said there:
+    of the sizes, which may be missing, the tensors tell when they are wrong."""
     if given.get("model_type", "clip_text_model") != "clip_text_model":
         raise UserError(f"{where} is the configuration of a {given['model_type']}; clip_text_model is understood")
     for key in given:
         if key not in DEFAULTS and key not in WITHOUT_EFFECT and not key.startswith("_"):
             raise UserError(f"{where}: {unknown('setting of CLIPTextModel', key, DEFAULTS)}")
+    for key in UNSEEN:
+        if key not in given:
+            raise not_said(where, key)
     data = DEFAULTS | {key: value for key, value in given.items() if key in DEFAULTS}
     for key, value in data.items():
         if key in ("hidden_act", "layer_norm_eps"):

@@ -43,6 +43,11 @@ def read_json(file: Path) -> dict[str, Any]:
     return data
 
 
+def not_said(where: str, key: str) -> UserError:
+    """For a setting that is not there and that no tensor tells."""
+    return UserError(f"{where}: {key} is not there, and no tensor's shape says it: copy the file that the weights have")
+
+
 @dataclass(frozen=True)
 class Tensors:
     """The tensors of one or more safetensors files, by name; nothing is loaded before `load`."""

@@ -1,10 +1,13 @@
 """diffusers' UNet2DConditionModel and ControlNetModel: their settings in ours, both ways.
 
 The networks of Stable Diffusion 1, 2 and XL. What a setting means is the class's own documentation and the network it
-builds (diffusers 0.42); one that is not in a file has the class's default; one that we cannot say is an error that
-names it. Two names mislead: `attention_head_dim` is the number of heads here, not a head's width; `upcast_attention`,
-which computes scores in float32 beside weights in half precision, says nothing of the weights: it is read, and left to
-where a network is placed.
+builds (diffusers 0.42); one that we cannot say is an error that names it. One that is not in a file has the class's
+default where names and shapes of tensors hold it to that, or where published files of Stable Diffusion 1 (diffusers
+0.6) do not have it, for the class then knew nothing else (resnet_skip_time_act, resnet_out_scale_factor,
+timestep_post_act, time_embedding_act_fn, global_pool_conditions). Those in UNSEEN have to be said: no tensor tells a
+wrong one from a right one, and every published file has them. Two names mislead: `attention_head_dim` is the number of
+heads here, not a head's width; `upcast_attention`, which computes scores in float32 beside weights in half precision,
+says nothing of the weights: it is read, and left to where a network is placed.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from unnoise.errors import UserError, unknown
+from unnoise.formats.files import not_said
 from unnoise.formats.unet2d import LAYERS, LEVELS, WIDTH, list_of_whole, not_ours, real, size, whole
 from unnoise.nn.blocks import a_level, context, heads
 from unnoise.nn.unet import check
@@ -98,6 +102,10 @@ CONTROL_DEFAULTS: dict[str, Any] = {name: v for name, v in DEFAULTS.items() if n
     "global_pool_conditions": False,
 }
 
+UNSEEN = {  # what changes the numbers and no tensor's shape
+    *("act_fn", "attention_head_dim", "center_input_sample", "controlnet_conditioning_channel_order"),
+    *("downsample_padding", "flip_sin_to_cos", "freq_shift", "mid_block_scale_factor", "norm_eps", "norm_num_groups"),
+}
 UNDERSTOOD: dict[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
     "flip_sin_to_cos": (True, False),
@@ -217,6 +225,8 @@ def control_from_config(given: Mapping[str, Any], base: UNetConfig, where: str) 
 def _data(given: Mapping[str, Any], defaults: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
     """Every setting, with the defaults of those that are not said; those of one value each have it."""
     said = {key: value for key, value in given.items() if not key.startswith("_")}
+    for key in sorted(UNSEEN & defaults.keys() - said.keys()):
+        raise not_said(where, key)
     for key in said:
         if key not in defaults:
             raise UserError(f"{where}: {unknown(f'setting of {kind}', key, defaults)}")
