@@ -1,19 +1,23 @@
 # Everything works from a clean clone with Python 3.11 or newer and make: each target sets itself up in .venv first.
-#   make demo     train on clothes, draw, measure, write demo/report.html
-#   make test     everything that continuous integration checks
-#   make bench    the speed table, beside the peers
+#   make demo        train on clothes, draw, measure, write demo/report.html
+#   make test        everything that continuous integration checks
+#   make test-full   published networks in their full size, both ways: 8 GiB, minutes
+#   make bench       the speed table, beside the peers
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-full lint bench docs clean
 
 demo: .venv/core
 	$(BIN)/unnoise demo
 
 test: .venv/dev lint
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+test-full: .venv/dev
+	UNNOISE_FULL_SIZE=1 $(RUN) pytest -rP tests/test_stable_diffusion_format.py -k in_full
 
 lint: .venv/dev
 	$(BIN)/ruff check

@@ -1,7 +1,7 @@
 """diffusers is the judge of Stable Diffusion's networks: the same weights, the same numbers, in both directions.
 
 Small networks with random weights everywhere, of Stable Diffusion 1's, 2's and XL's options. The full size is measured
-where UNNOISE_FULL_SIZE is set: it takes 8 GiB and some minutes.
+by `make test-full`, which sets UNNOISE_FULL_SIZE: it takes 8 GiB and some minutes.
 """
 
 from __future__ import annotations
@@ -356,20 +356,26 @@ def test_what_diffusers_cannot_say_is_refused(fields: dict[str, Any], message: s
 # --- the full size ---
 
 
-@pytest.mark.skipif(not os.environ.get("UNNOISE_FULL_SIZE"), reason="8 GiB and minutes: set UNNOISE_FULL_SIZE")
-def test_stable_diffusion_1_in_full(tmp_path: Path) -> None:
+@pytest.mark.skipif(not os.environ.get("UNNOISE_FULL_SIZE"), reason="8 GiB and minutes: make test-full")
+def test_stable_diffusion_1_in_full_both_ways(tmp_path: Path) -> None:
+    """What diffusers writes answers the same here, and what we write of it answers the same in diffusers."""
     torch.manual_seed(0)
     net = theirs.UNet2DConditionModel(**FULL).eval()  # its own weights at birth, which are nowhere zero
     assert sum(parameter.numel() for parameter in net.parameters()) == 859_520_964
-    folder = saved(net, tmp_path, FULL)
+    folder = saved(net, tmp_path / "theirs", FULL)
     config = unet2d_condition.from_config(FULL, "test")
-    with torch.no_grad():
-        right = verdict(net, replace(config, size=16))
+    right = verdict(net, replace(config, size=16))
     del net
     config, state, _, _ = ours.read(folder)
     with torch.device("meta"):
         mine = UNet(config).eval()
     mine.load_state_dict(state, assign=True)
     got = answer(mine, replace(config, size=16))
-    print(f"largest difference {(got - right).abs().max():.1e} of {right.abs().max():.2f}")
-    assert (got - right).abs().max() < 1e-4 * right.abs().max()
+    ours.write(tmp_path / "ours", config, state, Process())
+    del mine, state
+    judge, report = theirs.UNet2DConditionModel.from_pretrained(tmp_path / "ours" / "unet", output_loading_info=True)
+    assert not any(report.values()), report
+    back = verdict(judge.eval(), replace(config, size=16))
+    for way, found in (("read", got), ("written", back)):
+        print(f"{way}: largest difference {(found - right).abs().max():.1e} of {right.abs().max():.2f}")
+        assert (found - right).abs().max() < 1e-4 * right.abs().max()
