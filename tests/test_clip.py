@@ -153,6 +153,7 @@ def small_tokenizer(folder: Path, *, whole: bool = False, pad: str = END) -> Any
 TEXTS = (
     "", "a red cat", "The  RED   cat's 12 hats!", "  spaces \t and\nlines ", "emoji \U0001f600 here",
     "caf\u00e9 na\u00efve", "cat " * 80, "can't we'll 2024 ...", "e\u0301 composed", "\u4e2d\u6587",
+    "\ufb01 \u00bd \u2460",  # composed by compatibility (NFKC) they would be: fi 1/2 1
 )  # fmt: skip
 
 
