@@ -389,6 +389,15 @@ def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any])
     assert "1 drawings for a model that takes 2 drawings" in err
 
 
+@pytest.mark.parametrize(
+    ("option", "number"), [("--control-scale", "nan"), ("--control-scale", "inf"), ("--guidance", "nan")]
+)
+def test_a_scale_that_is_no_number_is_refused(option: str, number: str, run: Callable[..., Any]) -> None:
+    code, _, err = run("sample", "toy", option, number)
+    assert code == 2
+    assert f"{number} is not between" in err
+
+
 def test_prompts_with_the_same_beginning_are_kept_apart(worded: Path, run: Callable[..., Any]) -> None:
     long = "a red bag " * 8
     words = ("--prompt", long + "left", "--prompt", long + "right", "--prompt", "-5 bags")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 
@@ -130,6 +131,9 @@ def test_labels_are_read() -> None:
         ({"seeds": ()}, "no seeds"),
         ({"steps": 0}, "at least one step"),
         ({"batch": 0}, "batch"),
+        ({"guidance": math.nan}, "guidance is nan: give a finite number"),
+        ({"control_scale": (1.0, math.inf)}, r"control_scale is \(1.0, inf\): give a finite number"),
+        ({"control_scale": (math.nan,)}, "control_scale is nan: give a finite number"),
         ({"grid": "leading", "steps": 101}, "table of 100"),
     ],
 )

@@ -309,6 +309,11 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
     """The sampler, and what each picture is told: labels, prompts and numbers, joined picture, drawings; or `cond`."""
     if not request.seeds:
         raise UserError("no seeds: ask for at least one picture, for example --seeds 0-7")
+    numbers = {"guidance": (request.guidance,), "guidance_rescale": (request.guidance_rescale,), "eta": (request.eta,)}
+    numbers |= {"classifier_scale": (request.classifier_scale,), "control_scale": request.control_scale}
+    for what, many in numbers.items():
+        if not all(map(math.isfinite, many)):
+            raise UserError(f"{what} is {many[0] if len(many) == 1 else many}: give a finite number")
     if request.batch < 1:
         raise UserError(f"a batch of {request.batch}: draw at least one picture at once")
     sampler = find(model.card.sampler if request.sampler == "auto" else request.sampler)

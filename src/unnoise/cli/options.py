@@ -114,11 +114,12 @@ def with_settings(settings: type, **parameters: Parameter | None) -> Callable[[F
 
 
 def within(low: float, high: float, why: str) -> Callable[[type, Any], None]:
-    """A validator: the number lies in [low, high]."""
+    """A validator: the number lies in [low, high], or all of several do."""
 
     def check(_type: type, value: Any) -> None:
-        if value is not None and not low <= value <= high:
-            raise ValueError(f"{value:g} is not between {low:g} and {high:g}: {why}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and not low <= number <= high:
+                raise ValueError(f"{number:g} is not between {low:g} and {high:g}: {why}")
 
     return check
 

@@ -64,6 +64,7 @@ DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are cal
     "guidance": Parameter(alias=("--guidance-scale", "--cfg-scale"), validator=within(-100, 1000, "1 is no guidance")),
     "guidance_rescale": Parameter(validator=within(0, 1, "it is a share")),
     "classifier_scale": Parameter(validator=within(-1000, 1000, "0 is none")),
+    "control_scale": Parameter(validator=within(-1000, 1000, "1 is as it was trained, 0 is none")),
     "threshold": Parameter(validator=within(0, 1, "it is a quantile")),
     "batch": Parameter(alias="--batch-size", validator=within(1, 1_000_000, "pictures drawn at once")),
     "precision": Parameter(help="of the network; auto: bfloat16 where this machine is fast at it"),
