@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from randomised import randomised
 from test_clip import END, small_tokenizer, small_tower
@@ -101,7 +102,12 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
     assert main(["sample", str(tmp_path / "sd"), "--prompt", "a red cat", "--out", str(tmp_path / "out")]) != 0
     assert "this model draws latents" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-    drawn = load(tmp_path / "sd").sample(prompts="a red cat", steps=1)
+    drawn = load(tmp_path / "sd").sample(prompts="a red cat", steps=1, seeds=(4, 5))
+    ask = ["sample", str(tmp_path / "sd"), "--prompt", "a red cat", "--steps", "1", "--seeds", "4-5"]
+    file = tmp_path / "latents.safetensors"
+    assert main([*ask, "--latents", str(file)]) == 0
+    assert torch.equal(load_file(file)["latents"], drawn.pixels)
+    assert main([*ask, "--latents", str(file), "--grid", str(tmp_path / "grid.png")]) == 2
     for show in (drawn.array, drawn.grid, lambda: list(drawn)):
         with pytest.raises(UserError, match="latents are no pictures"):
             show()

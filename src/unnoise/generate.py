@@ -309,11 +309,7 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
     """The sampler, and what each picture is told: labels, prompts and numbers, joined picture, drawings; or `cond`."""
     if not request.seeds:
         raise UserError("no seeds: ask for at least one picture, for example --seeds 0-7")
-    numbers = {"guidance": (request.guidance,), "guidance_rescale": (request.guidance_rescale,), "eta": (request.eta,)}
-    numbers |= {"classifier_scale": (request.classifier_scale,), "control_scale": request.control_scale}
-    for what, many in numbers.items():
-        if not all(map(math.isfinite, many)):
-            raise UserError(f"{what} is {many[0] if len(many) == 1 else many}: give a finite number")
+    _check_numbers(request)
     if request.batch < 1:
         raise UserError(f"a batch of {request.batch}: draw at least one picture at once")
     sampler = find(model.card.sampler if request.sampler == "auto" else request.sampler)
@@ -338,6 +334,15 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
         follow(model, cond, request)  # only to be checked
     _check_guides(model, cond, request)
     return sampler, cond
+
+
+def _check_numbers(request: Request) -> None:
+    """Raises UserError for a scale that is no finite number: every picture of it would be nothing."""
+    scales: dict[str, tuple[float, ...]] = {"eta": (request.eta,), "guidance": (request.guidance,)}
+    scales |= {"guidance_rescale": (request.guidance_rescale,), "classifier_scale": (request.classifier_scale,)}
+    for what, many in (scales | {"control_scale": request.control_scale}).items():
+        if not all(map(math.isfinite, many)):
+            raise UserError(f"{what} is {many[0] if len(many) == 1 else many}: give a finite number")
 
 
 def _check_guides(model: Model, cond: Cond, request: Request) -> None:

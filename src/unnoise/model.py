@@ -259,8 +259,8 @@ class Model:
         """This model. Raises UserError where what it draws are no pictures."""
         if self.card.latents:
             raise UserError(
-                "this model draws latents, and unnoise does not read the autoencoder that makes pictures of them: "
-                "in Python, unnoise.load(...).sample(...).pixels are the latents"
+                "this model draws latents, and unnoise does not read the autoencoder that makes pictures of them: take "
+                "the latents, unnoise sample --latents FILE, or model.sample(...).pixels in Python"
             )
         return self
 

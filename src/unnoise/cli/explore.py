@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
 from unnoise.cli.options import flag, option, parse_names, parse_seeds, with_settings, within
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import DRAWING, known_classes, rows_for
+from unnoise.cli.sample import DRAWING, known_classes, rows_for, save_tensor
 from unnoise.settings import Request
 
 if TYPE_CHECKING:
@@ -86,7 +86,9 @@ def invert(
         for path, error, miss, one in zip(pictures, errors, found.residual.tolist(), found.noise, strict=True)
     ]
     if noise is not None:
-        save_noise(noise, found.noise, {"model": str(model), "label": label, "convention": convention, **asked})
+        save_tensor(
+            noise, "noise", found.noise, {"model": str(model), "label": label, "convention": convention, **asked}
+        )
     if sheet is not None:
         from unnoise.cli.pictures import write_png
         from unnoise.cli.table import sheet as draw_sheet
@@ -297,15 +299,3 @@ def done(path: Path, count: int, *, json: bool) -> None:
         emit({"grid": path, "pictures": count})
     else:
         show(str(path))
-
-
-def save_noise(path: Path, noise: Tensor, about: dict[str, Any]) -> None:
-    """The noise as safetensors, with what it was found with in its header."""
-    import json
-
-    from safetensors.torch import save_file
-
-    from unnoise.atomic import publish
-
-    metadata = {"unnoise": json.dumps(about, default=str)}
-    publish(path, lambda beside: save_file({"noise": noise.contiguous()}, beside, metadata=metadata))

@@ -128,6 +128,9 @@ def sample(
         Path | None, option("one PNG with what the model thinks on its way, a line a picture, from noise to the end")
     ] = None,
     animation: Annotated[Path | None, option("from noise to pictures, step by step: a .gif or an .mp4")] = None,
+    latents: Annotated[
+        Path | None, option("a .safetensors file: what a model of latents draws, a row a seed and prompt, as it is")
+    ] = None,
     nearest: Annotated[
         str | None, option("a set, or a path to pictures: those nearest to each drawn one, beside it, in one PNG")
     ] = None,
@@ -153,9 +156,15 @@ def sample(
     from unnoise.cli import pictures
 
     existing(model, "model")
-    if out is None and grid_file is None and animation is None and strip is None and nearest is None:
+    shown = [each for each in (out, grid_file, animation, strip, nearest) if each is not None]
+    if latents is not None and shown:
+        raise UsageError("--latents writes no pictures: leave the other outputs out")
+    if latents is None and not shown:
         out = Path("samples")
-    for path, what in ((out, "pictures"), (grid_file, "the grid"), (animation, "the animation"), (strip, "the strip")):
+    for path, what in (
+        (out, "pictures"), (grid_file, "the grid"), (animation, "the animation"), (strip, "the strip"),
+        (latents, "the latents"),
+    ):  # fmt: skip
         if path is not None:
             writable(path, what)
     if nearest is not None:
@@ -193,7 +202,11 @@ def sample(
     from unnoise.generate import check, steered
 
     folder = models.find(model)
-    loaded = models.load(folder).of_pictures()
+    loaded = models.load(folder)
+    if latents is None:
+        loaded.of_pictures()
+    elif not loaded.card.latents:
+        raise UsageError("this model draws pictures and no latents: leave --latents out")
     with asking():
         loaded = steered(loaded, asked.get("classifier", ""))
         beside_it = [models.find(path) for path in control_model]  # the checkpoint meant now, whatever comes later
@@ -213,6 +226,12 @@ def sample(
     recipe = recipe_of(folder, loaded, request)
     if control_model:
         recipe |= {"control_models": list(map(str, beside_it))}
+    if latents is not None:
+        recipe |= {"together": together(rows, said), "prompts": list(said)}
+        start = time.perf_counter()
+        save_tensor(latents, "latents", draw_latents(loaded, request), recipe if metadata else {})
+        report([], {"latents": latents}, time.perf_counter() - start, len(rows), recipe, as_json=json)
+        return
     names_of_files = file_names(said)
     written: list[dict[str, Any]] = []
     kept: list[Drawn] = []
@@ -398,6 +417,22 @@ def draw(model: Model, request: Request, rows: Sequence[Row], *, walk: bool, sil
                     )
 
 
+def draw_latents(model: Model, request: Request) -> Tensor:
+    """Draw, with a bar: all that is drawn, (B, C, H, W) float32."""
+    import torch
+
+    from unnoise.generate import generate
+
+    batches, parts = -(-len(request.seeds) // request.batch), []
+    with Progress(request.steps * batches, "drawing") as progress:
+        for frame in generate(model, request):
+            progress.total = frame.steps * batches
+            progress.step(frame.rows.start // request.batch * frame.steps + frame.step)
+            if frame.done and frame.pictures is not None:
+                parts.append(frame.pictures)
+    return torch.cat(parts)
+
+
 def thoughts(drawn: Drawn, most: int = 9) -> list[Pixels]:
     """The noise, estimates evenly between, and the picture: `most` of them, or as many as there are."""
     way = [pixels for _, pixels in drawn.previews] + [drawn.pixels]
@@ -473,6 +508,16 @@ def write(
         step, pixels = shown[(i + 1) * len(shown) // (previews + 1) if len(shown) > previews else i]
         write_png(out / f"{name}-step-{step:04d}.png", image(pixels), None)
     return [told | {"path": str(path)}]
+
+
+def save_tensor(path: Path, name: str, tensor: Tensor, about: dict[str, Any]) -> None:
+    """A tensor as safetensors, with what it was found or drawn with in its header."""
+    from safetensors.torch import save_file
+
+    from unnoise.atomic import publish
+
+    said = {"unnoise": json_format.dumps(about, default=str)}
+    publish(path, lambda beside: save_file({name: tensor.contiguous()}, beside, metadata=said))
 
 
 def file_names(prompts: Sequence[str]) -> dict[str, str]:
