@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from randomised import randomised
@@ -107,6 +108,10 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
     file = tmp_path / "latents.safetensors"
     assert main([*ask, "--latents", str(file)]) == 0
     assert torch.equal(load_file(file)["latents"], drawn.pixels)
+    with safe_open(file, "pt") as opened:
+        recipe = json.loads(opened.metadata()["unnoise"])
+    assert recipe["model"]["weights"].endswith("unet/diffusion_pytorch_model.safetensors")
+    assert (recipe["together"], recipe["prompts"]) == ("4-5:0", ["a red cat"])
     assert main([*ask, "--latents", str(file), "--grid", str(tmp_path / "grid.png")]) == 2
     for show in (drawn.array, drawn.grid, lambda: list(drawn)):
         with pytest.raises(UserError, match="latents are no pictures"):
@@ -320,6 +325,8 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
     request = Request(seeds=(3,), prompts=("a red cat",), values=told, steps=5, guidance=3.0, precision="float32")
     drawn = draw(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
+    assert torch.equal(draw(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe says it
+    assert not torch.equal(draw(model, replace(request, grid="karras")).pixels, drawn)
     assert (draw(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
     model.save(tmp_path / "saved")
     assert torch.equal(draw(load(tmp_path / "saved"), request).pixels, drawn)

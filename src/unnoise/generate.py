@@ -108,8 +108,9 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
 
 def times_of(model: Model, request: Request) -> Tensor:
     """The times at which the walks of a request stop. Raises UserError for a grid that has not so many."""
-    sampler = find(model.card.sampler if request.sampler == "auto" else request.sampler)
-    own = model.card.grid if request.sampler == "auto" and model.card.grid != "auto" else sampler.grid
+    card = model.card
+    name = card.sampler if request.sampler == "auto" else request.sampler
+    own = card.grid if name == card.sampler and card.grid != "auto" else find(name).grid
     grid = find_grid(own if request.grid == "auto" else request.grid, model.diffusion.steps)
     return grid(model.diffusion.schedule, request.steps)
 

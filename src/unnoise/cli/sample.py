@@ -466,8 +466,9 @@ def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
     from unnoise.cli.inspect import sha256
 
     weights = sorted(folder.glob("**/*.safetensors")) if folder.is_dir() else []
+    own = [file for file in weights if file.parent in (folder, folder / "unet")]  # not what reads the captions
     chosen = folder / "model.safetensors"
-    file = chosen if chosen in weights else weights[0]
+    file = chosen if chosen in weights else (own or weights)[0]
     rows = ("seeds", "prompts") if request.prompts else ("seeds", "labels", "prompts")
     settings = {key: value for key, value in dataclasses.asdict(request).items() if key not in rows}
     settings["sampler"] = model.card.sampler if request.sampler == "auto" else request.sampler
