@@ -24,7 +24,8 @@ from test_stable_diffusion_format import SD1, XL
 from unnoise.cli.main import main
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
-from unnoise.formats.clip_words import ClipWords
+from unnoise.formats.clip_words import ClipWords, PairedWords
+from unnoise.formats.diffusers import write
 from unnoise.generate import draw, without
 from unnoise.model import Model, load
 from unnoise.noise import Seeds, normal
@@ -32,6 +33,8 @@ from unnoise.settings import Request
 
 theirs = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 
 NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
 
@@ -338,6 +341,20 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
     for mine, theirs_ in zip(again.encode_prompt("a red cat"), judge.encode_prompt("a red cat")):
         if mine is not None:
             torch.testing.assert_close(mine, theirs_, atol=1e-5, rtol=0)
+
+
+def test_what_cannot_be_written_of_xl_is_refused_before_anything_is(tmp_path: Path) -> None:
+    xl_pipeline(tmp_path / "xl")
+    model = load(tmp_path / "xl")
+    assert isinstance(model.words, PairedWords)
+    model.words.parts[0].skip = 1
+    state = model.diffusion.net.state_dict()
+    with pytest.raises(UserError, match="last blocks are left out cannot be written for XL"):
+        write(tmp_path / "out", model.card.net, state, model.card.process, words=model.words)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="last blocks are left out cannot be written for XL"):
+        model.save(tmp_path / "saved")
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "saved").exists()
 
 
 @torch.no_grad()

@@ -109,12 +109,17 @@ def write(folder: Path, words: ClipWords | PairedWords) -> dict[str, Any]:
     """
     if isinstance(words, ClipWords):
         return _write_tower(folder, "", words)
-    if any(each.skip for each in words.parts):
-        raise UserError("towers whose last blocks are left out cannot be written for XL, whose vector is of all blocks")
+    check(words)
     said: dict[str, Any] = {ZEROS: words.zeros}
     for end, each in zip(("", "_2")[-len(words.parts) :], words.parts):
         said |= _write_tower(folder, end, each)
     return said
+
+
+def check(words: ClipWords | PairedWords) -> None:
+    """Raises UserError for what `write` cannot say."""
+    if isinstance(words, PairedWords) and any(each.skip for each in words.parts):
+        raise UserError("towers whose last blocks are left out cannot be written for XL, whose vector is of all blocks")
 
 
 def _write_tower(folder: Path, end: str, words: ClipWords) -> dict[str, Any]:

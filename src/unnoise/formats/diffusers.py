@@ -221,6 +221,8 @@ def write(
     kind = "UNet2DConditionModel" if context(config) else "UNet2DModel"
     said = unet2d_condition.to_config(config) if context(config) else unet2d.to_config(config)
     controlnet.check(config)
+    if words is not None:
+        clip_words.check(words)
     scheduler = {"_diffusers_version": part.VERSION} | schedulers.to_config(process, sampler, clip=clip)
     alone, controls = controlnet.apart(config, state)
     table = names.pieces_of(replace(config, controls=()))
@@ -229,12 +231,8 @@ def write(
     part.write(folder / "unet", kind, said, table, alone)
     (folder / "scheduler").mkdir()
     part.write_json(folder / "scheduler" / SCHEDULER, scheduler)
-    pipeline = "DDIMPipeline" if sampler == "ddim" else "DDPMPipeline"
-    if context(config):
-        xl, refines = "XL" if config.value_width else "", "Img2Img" if config.values == REFINER_IDS else ""
-        pipeline = f"StableDiffusion{xl}{'ControlNet' if controls else ''}{refines}Pipeline"
     index: dict[str, Any] = {
-        "_class_name": pipeline,
+        "_class_name": _pipeline(config, sampler),
         "_diffusers_version": part.VERSION,
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", kind],
@@ -245,3 +243,11 @@ def write(
     if classes or latents:
         noted = {"classes": list(classes), "null_class": config.null_class and bool(classes), "latents": latents}
         part.write_json(folder / NOTES, noted)
+
+
+def _pipeline(config: UNetConfig, sampler: str) -> str:
+    """The class of diffusers that draws with such a network."""
+    if not context(config):
+        return "DDIMPipeline" if sampler == "ddim" else "DDPMPipeline"
+    xl, refines = "XL" if config.value_width else "", "Img2Img" if config.values == REFINER_IDS else ""
+    return f"StableDiffusion{xl}{'ControlNet' if config.controls else ''}{refines}Pipeline"
