@@ -45,6 +45,7 @@ from unnoise.settings import (
     UNetConfig,
     ValueRange,
 )
+from unnoise.takes import shown, takes
 from unnoise.words import FILE as TOKENIZER
 from unnoise.words import Tokenizer, Words
 
@@ -68,6 +69,12 @@ class Reader:
     values: tuple[ValueRange, ...] = ()  # the numbers that it is told, a column each
     null_value: bool = True  # whether it was taught what to do where a number is not told
     steers: bool = False  # the classes are those of a classifier that guides; the network itself knows none
+    shown: tuple[str, ...] = ()  # options of the pictures that the model is shown
+
+    @property
+    def takes(self) -> str:
+        """What the model does take, to be said beside what it does not."""
+        return takes(self.classes, words=self.words is not None, values=self.values, shown=self.shown)
 
     def read(
         self,
@@ -110,7 +117,7 @@ class Reader:
         names = [known.name for known in self.values]
         for name, many in values.items():
             if not names:
-                raise UserError(f"this model is told no numbers and takes no {name!r}: leave it out")
+                raise UserError(f"this model is told no numbers and takes no {name!r}: leave it out; {self.takes}")
             if name not in names:
                 raise unknown("number of this model", name, names)
             if not all(math.isfinite(number) for number in many):
@@ -160,7 +167,7 @@ class Reader:
     def nothing(self, count: int, words: str = "") -> Cond:
         """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
         if words and self.words is None:
-            raise UserError("this model hears no words, so it takes no negative prompt: leave it out")
+            raise UserError(f"this model hears no words and takes no negative prompt: leave it out; {self.takes}")
         return self.read(["none"] * count if self.classes and not self.steers else (), [words] * count)
 
     def name(self, index: int) -> str:
@@ -171,8 +178,10 @@ class Reader:
         if not self.classes:
             for label in labels:
                 if label != "none":
-                    also = "; it takes words: --prompt" if self.words else ": leave it out"
-                    raise UserError(f"this model was trained without classes and takes no label {label!r}{also}")
+                    raise UserError(
+                        f"this model was trained without classes and takes no label {label!r}: leave it out; "
+                        f"{self.takes}"
+                    )
             return None
         if labels:
             return torch.tensor([self._index(label) for label in labels], dtype=torch.int64)
@@ -184,8 +193,9 @@ class Reader:
         if self.words is None:
             for prompt in prompts:
                 if prompt:
-                    takes = f"give it a class, as --label {self.classes[0]}" if self.classes else "leave it out"
-                    raise UserError(f"this model hears no words and takes no prompt {prompt!r}: {takes}")
+                    raise UserError(
+                        f"this model hears no words and takes no prompt {prompt!r}: leave it out; {self.takes}"
+                    )
             return NOTHING
         return self.words.read(prompts or [""] * count)
 
@@ -342,7 +352,7 @@ def words_of(card: ModelCard, folder: Path) -> Words | None:
 def reader_of(card: ModelCard, words: Words | None) -> Reader:
     """What turns into conditions what is said to the model of this card."""
     null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
-    return Reader(card.classes, null_row(card), words, card.values, null_value)
+    return Reader(card.classes, null_row(card), words, card.values, null_value, shown=shown(card))
 
 
 def without_controls(net: NetConfig) -> NetConfig:

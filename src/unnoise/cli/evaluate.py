@@ -14,7 +14,7 @@ from unnoise.cli.options import flag, keys_of, option, parse_names, with_setting
 from unnoise.cli.plot import Curves, plottable
 from unnoise.cli.plot import plot as draw_plot
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import DRAWING, known_classes, rows_for
+from unnoise.cli.sample import DRAWING, known_card, rows_for
 from unnoise.errors import unknown
 from unnoise.settings import DataConfig, EvaluateConfig, Request
 
@@ -58,7 +58,7 @@ def evaluate(
         names = metric_names(metrics)
         if plot is not None:
             check_plot(plot, names)
-        rows_for([(0, label)], (), known_classes(model))
+        rows_for([(0, label)], (), known_card(model))
         if data is not None:
             present(data)
     say(f"loading {model} ...")

@@ -31,8 +31,10 @@ from unnoise.cli.options import (
     within,
 )
 from unnoise.cli.progress import Progress
+from unnoise.configuration import from_dict
 from unnoise.errors import unknown
-from unnoise.settings import Request
+from unnoise.settings import ModelCard, Request
+from unnoise.takes import takes_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,10 +181,10 @@ def sample(
             asked["labels"] = one_label(labels)
             rows = worded(parse_seeds(seeds), said)
         else:
-            classes = known_classes(model)
-            if asked.get("classifier", "") and not classes:
-                classes = None  # they may be the classifier's, which is read below
-            rows = rows_for(parse_seeds(seeds), parse_names(labels), classes)
+            card = known_card(model)
+            if asked.get("classifier", "") and card is not None and not card.classes:
+                card = None  # its classes may be the classifier's, which is read below
+            rows = rows_for(parse_seeds(seeds), parse_names(labels), card)
         if len(rows) > MOST_PICTURES:
             raise UsageError(f"{len(rows):,} pictures in one call, more than {MOST_PICTURES:,}. Draw them in parts")
 
@@ -252,31 +254,32 @@ def sample(
 # ------------------------------------------------------------------------------------------------- what is asked
 
 
-def known_classes(path: Path) -> tuple[str, ...] | None:
-    """The classes of a model of ours, from its card alone; None where that does not say."""
+def known_card(path: Path) -> ModelCard | None:
+    """The card of a model of ours, read without torch; None where there is none that can be read."""
     cards = [path / "model.json", *sorted(path.glob("checkpoints/step-*/model.json"), reverse=True)]
     for file in cards:
         try:
-            return tuple(str(name) for name in json_format.loads(file.read_text())["card"]["classes"])
+            return from_dict(ModelCard, json_format.loads(file.read_text())["card"], str(file))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
 
 
-def rows_for(seeds: list[Row], labels: tuple[str, ...], classes: tuple[str, ...] | None) -> list[Row]:
-    """The pictures asked for, labels checked where the classes are known, and "all" meaning each of them."""
-    if classes is None:
+def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) -> list[Row]:
+    """The pictures asked for, labels checked where the model's card is known, and "all" meaning each class."""
+    if card is None:
         return pairs(seeds, labels)
+    classes = card.classes
     said = [label for _, label in seeds if label is not None] + [label for label in labels if label != "all"]
     if "all" in labels and not classes:
-        raise UsageError("this model was trained without classes: leave --labels out")
+        raise UsageError(f"this model was trained without classes: leave --labels out; {takes_of(card)}")
     labels = tuple(name for label in labels for name in (classes if label == "all" else (label,)))
     for label in said:
         if label not in classes and label != "none" and not (label.isdigit() and int(label) < len(classes)):
             if not classes:
                 raise UsageError(
-                    f"this model was trained without classes and takes no label {label!r}: leave it out; one that was "
-                    "trained on captions takes --prompt"
+                    f"this model was trained without classes and takes no label {label!r}: leave it out; "
+                    f"{takes_of(card)}"
                 )
             raise unknown("class", label, [*classes, "none"])
     return pairs(seeds, labels)
