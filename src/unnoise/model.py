@@ -125,8 +125,7 @@ class Reader:
         missing = [name for name in names if name not in values]
         if missing and not self.null_value:
             raise UserError(
-                f"this model was never left without {missing[0]}: say it, --value {missing[0]}=..., and take "
-                "--guidance 1"
+                f"this model was never left without {missing[0]}: say it, --value {missing[0]}=..., for every picture"
             )
         if not names:
             return None
@@ -168,6 +167,11 @@ class Reader:
         """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
         if words and self.words is None:
             raise UserError(f"this model hears no words and takes no negative prompt: leave it out; {self.takes}")
+        if self.values and not self.null_value:
+            raise UserError(
+                f"this model was never left without {self.values[0].name}, so there is nothing to guide away from: "
+                "take --guidance 1"
+            )
         return self.read(["none"] * count if self.classes and not self.steers else (), [words] * count)
 
     def name(self, index: int) -> str:

@@ -124,7 +124,7 @@ def settings(asked: Mapping[str, Any], names: tuple[str, ...], label: str | None
 
 
 def data_for(model: Model, path: str | None) -> DataConfig:
-    """The real pictures, in the model's size and channels."""
+    """The real pictures, in the model's size and channels, with the numbers that it is told where they have all."""
     path = path or model.card.info.get("data")
     if not path:
         raise UsageError("this model does not say what it was trained on: give the real pictures with --data PATH")
@@ -132,7 +132,12 @@ def data_for(model: Model, path: str | None) -> DataConfig:
     if height != width:
         raise UsageError(f"the model draws {width}x{height} pictures; only square ones can be compared so far")
     control = str(model.card.info.get("control", "")) if model.controls else ""
-    return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control)
+    values = tuple(known.name for known in model.card.values)
+    if values:
+        from unnoise.data.sources import find
+
+        values = values if set(values) <= set(find(str(path), height).values) else ()
+    return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control, values=values)
 
 
 def run(
