@@ -37,6 +37,7 @@ from unnoise.metrics.precision_recall import DensityCoverage, PrecisionRecall, d
 from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
 from unnoise.training.distributed import ALONE, Processes
+from unnoise.words import cut
 
 T = TypeVar("T")
 
@@ -88,7 +89,7 @@ def evaluate(
     anything is drawn where the question cannot be answered. Where only bits are asked for (BITS), nothing is drawn.
     """
     _check(model, pictures)
-    warnings = untold(model, pictures)
+    warnings = [*untold(model, pictures), *unheard(model, ask, how, pictures)]
     for progress in _figures(model, ask, how, pictures, cache=cache, processes=processes):
         if progress.report is None:
             yield progress
@@ -124,6 +125,17 @@ def untold(model: Model, pictures: Dataset) -> list[str]:
     if not model.card.values or code_length.numbered(model, pictures):
         return []
     return [f"the model was not told {_numbers_of(model)}: {pictures.config.path} does not say it"]
+
+
+def unheard(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> list[str]:
+    """In words, how many captions that the model is told are too long for it."""
+    if how.prompts:
+        note = cut(model.words, how.prompts[:1])
+    else:
+        counted = all(name in BITS for name in metric_names(ask.metrics))
+        rows = data.order(0, 0, len(pictures))[: ask.bits_count if counted else ask.count].tolist()
+        note = cut(model.words, map(pictures.caption, rows)) if pictures.captions else ""
+    return [note] if note else []
 
 
 def _numbers_of(model: Model) -> str:

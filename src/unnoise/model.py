@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ from unnoise.settings import (
 )
 from unnoise.takes import shown, takes
 from unnoise.words import FILE as TOKENIZER
-from unnoise.words import Tokenizer, Words
+from unnoise.words import Tokenizer, Words, cut
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 FORMAT = {"format": "unnoise-model", "version": 1}
@@ -281,13 +282,16 @@ class Model:
         """Draw pictures: one a seed, with one label (or prompt, or number by its name) for all or one a seed.
         `settings` are the fields of a Request.
 
-        Raises UserError for what this model cannot draw, TypeError for an unknown setting.
+        Raises UserError for what this model cannot draw, TypeError for an unknown setting. Warns where of a prompt only
+        the beginning is heard.
         """
         from unnoise.generate import draw
 
         said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
         request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, values=numbers, **settings)
+        if note := cut(self.words, filter(None, (*said, request.negative_prompt))):
+            warnings.warn(note, stacklevel=2)
         return draw(self, request)
 
     def controlled_by(self, *others: Model) -> Model:
