@@ -135,6 +135,30 @@ def test_it_stands_in_the_report(pictures, monkeypatch) -> None:
     assert "24 pictures drawn for the captions" in text
 
 
+@pytest.mark.parametrize(
+    ("metric", "how", "why"),
+    [
+        (
+            "caption",
+            {"prompts": ("a red circle on white",)},
+            "for caption pictures are drawn from the .* leave --prompts",
+        ),
+        (
+            "mask",
+            {"controls": ("drawing.png",)},
+            "for mask pictures are drawn from the captions.* leave --controls out",
+        ),
+        ("caption", {"labels": ("a",), "controls": ("b.png",)}, "leave --label and --controls out"),
+        ("bits", {"controls": ("drawing.png",)}, "for bits no drawings are followed: leave --controls out"),
+        ("kernel", {"prompts": ("a red circle", "a blue circle")}, "2 prompts to evaluate; give one for all pictures"),
+    ],
+)
+def test_what_nobody_would_be_told_is_refused(metric: str, how: dict, why: str, pictures) -> None:
+    model = model_of(pictures, controls=True)
+    with pytest.raises(UserError, match=why):
+        next(evaluate(model, EvaluateConfig(metrics=(metric,)), Request(**how), pictures, cache=None))
+
+
 def test_what_cannot_be_judged_is_refused(pictures) -> None:
     model = model_of(pictures)
     emoji = data.open(DataConfig(path="emoji:test", size=24, channels=3))

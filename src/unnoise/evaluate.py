@@ -9,7 +9,7 @@ Frechet distance is called FID in Inception-v3's features only. The report is pl
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -89,6 +89,7 @@ def evaluate(
     anything is drawn where the question cannot be answered. Where only bits are asked for (BITS), nothing is drawn.
     """
     _check(model, pictures)
+    _check_told(model, metric_names(ask.metrics), how)
     warnings = [*untold(model, pictures), *unheard(model, ask, how, pictures)]
     for progress in _figures(model, ask, how, pictures, cache=cache, processes=processes):
         if progress.report is None:
@@ -118,6 +119,26 @@ def _check(model: Model, pictures: Dataset) -> None:
                 f"this model has to be told {_numbers_of(model)}, and {pictures.config.path} {says}: give --data with "
                 "these numbers beside the pictures"
             )
+
+
+def _check_told(model: Model, names: Sequence[str], how: Request) -> None:
+    """Raises UserError for what `how` says and nobody would be told."""
+    if len(how.prompts) > 1:
+        raise UserError(
+            f"{len(how.prompts)} prompts to evaluate; give one for all pictures, or none for the captions of real ones"
+        )
+    if how.prompts and model.words is None:
+        raise UserError(f"this model hears no words and takes no prompt: leave --prompts out; {model.reader.takes}")
+    asked = {"--label": how.labels, "--prompts": how.prompts, "--controls": how.controls}
+    told = " and ".join(option for option, said in asked.items() if said)
+    aligned, bits = ([name for name in names if name in kind] for kind in (ALIGNMENT, BITS))
+    if aligned and told:
+        raise UserError(
+            f"for {', '.join(aligned)} pictures are drawn from the captions, and along the drawings, of real ones: "
+            f"leave {told} out"
+        )
+    if bits and how.controls:
+        raise UserError(f"for {', '.join(bits)} no drawings are followed: leave --controls out")
 
 
 def untold(model: Model, pictures: Dataset) -> list[str]:

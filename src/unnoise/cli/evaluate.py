@@ -25,10 +25,15 @@ if TYPE_CHECKING:
     from unnoise.model import Model
     from unnoise.training.distributed import Processes
 
+PROMPTS = Parameter(alias="--prompt", help="one prompt for all pictures; otherwise the captions of real ones")
+CONTROLS = Parameter(alias="--control", help="drawings that all pictures follow, one a control network of the model")
 COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer say nothing about a model"))
 
 
-@with_settings(Request, seeds=None, labels=None, previews=None, **{k: v for k, v in DRAWING.items() if k != "previews"})
+HOW: dict[str, Parameter | None] = DRAWING | dict.fromkeys(("seeds", "labels", "previews"))
+
+
+@with_settings(Request, **HOW | {"prompts": PROMPTS, "controls": CONTROLS})
 @with_settings(EvaluateConfig, metrics=None, count=COUNT, seed=Parameter(help="the first seed"))
 def evaluate(
     model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
