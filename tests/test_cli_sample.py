@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from unnoise import nn
+from unnoise.cli.fonts import boxes
 from unnoise.cli.inspect import doubts
 from unnoise.cli.main import main
 from unnoise.cli.pictures import read_recipe
@@ -447,6 +448,18 @@ def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any])
     code, _, err = run("sample", str(worded), *beside, "--prompt", "a", "--steps", "2")
     assert code == 2
     assert "1 drawing for a model that takes 2 drawings" in err
+
+
+def test_prompts_without_a_letter_are_named_as_prompts(worded: Path, run: Callable[..., Any]) -> None:
+    words = ("--prompt", "", "--prompt", "🦩!", "--prompt", "円 on white")
+    code, _, err = run("sample", str(worded), *words, "--steps", "1", "--out", "odd", "--grid", "odd.png")
+    assert code == 0
+    names = [f"seed-000000-{name}.png" for name in ("no-prompt", "prompt", "円-on-white")]
+    assert sorted(path.name for path in Path("odd").iterdir()) == sorted(names)
+    assert err.count("boxes stand for") == (boxes(["🦩円"]) != "")
+    again = shlex.split(run("info", f"odd/{names[0]}", "--command")[1])
+    assert run(*again[1:], "--out", "odd-again")[0] == 0
+    assert np.array_equal(pixels(f"odd/{names[0]}"), pixels(f"odd-again/{names[0]}"))
 
 
 def test_prompts_with_the_same_beginning_are_kept_apart(worded: Path, run: Callable[..., Any]) -> None:

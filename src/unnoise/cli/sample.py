@@ -151,6 +151,7 @@ def sample(
     A picture depends on its seed, what is said of it and the settings alone, not on how many are drawn beside it.
     """
     from unnoise.cli import pictures
+    from unnoise.cli.fonts import boxes
 
     existing(model, "model")
     if out is None and grid_file is None and animation is None and strip is None and nearest is None:
@@ -225,6 +226,9 @@ def sample(
     seconds = time.perf_counter() - start
 
     columns = columns or columns_for(rows)
+    labelled = grid_file is not None or animation is not None or strip is not None
+    if labelled and (note := boxes(label for _, label in rows if label)):
+        say(f"note: {note}")
     if grid_file is not None:
         if said:
             sheet = prompted(kept, columns, scale)
@@ -478,15 +482,16 @@ def write(
 
 def file_names(prompts: Sequence[str]) -> dict[str, str]:
     """Each prompt as part of a file's name; those of the same first words with their number."""
-    plain = {text: file_name(text) for text in prompts}
+    plain = {text: file_name(text, empty="prompt" if text.strip() else "no-prompt") for text in prompts}
     often = Counter(plain.values())
     return {text: f"{name}-{prompts.index(text)}" if often[name] > 1 else name for text, name in plain.items()}
 
 
-def file_name(label: str, most: int = 60) -> str:
-    """A class's name or a prompt as part of a file's: letters, digits and dashes, as many whole words as fit."""
+def file_name(label: str, most: int = 60, *, empty: str = "class") -> str:
+    """A class's name or a prompt as part of a file's: letters, digits and dashes, as many whole words as fit; `empty`
+    where there is none."""
     words = "".join(c if c.isalnum() else " " for c in label.lower()).split()
-    name = "-".join(words) or "class"
+    name = "-".join(words) or empty
     return name if len(name) <= most else name[:most].rsplit("-", 1)[0]
 
 
