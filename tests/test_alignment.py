@@ -123,7 +123,7 @@ def test_a_model_with_a_control_is_shown_the_drawings(pictures, monkeypatch) -> 
 
 
 def test_a_guess_is_followed_more_strongly_the_deeper(pictures, monkeypatch) -> None:
-    """As where pictures are drawn: 0.825 from each of the net's five places to the next, the whole scale in the middle."""
+    """As where pictures are drawn: 0.825 from each of the net's five places to the next, the whole in the middle."""
     asked = drawing(monkeypatch, pictures, lambda x: x)
     measured(model_of(pictures, controls=True), pictures, control_scale=(0.5,), guess=True)
     ((_, cond),) = asked

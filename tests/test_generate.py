@@ -1,4 +1,4 @@
-"""What a request says reaches the denoiser that is walked with: its clipping, its thresholds, the drawings in its files."""
+"""What a request says reaches the denoiser that is walked with: clipping, thresholds, the drawings in its files."""
 
 from __future__ import annotations
 
