@@ -287,7 +287,8 @@ def open_picture(file: Path, size: int, channels: int, what: str) -> Picture:
     """A picture whose shorter side becomes `size`. Raises UserError for a file that is none."""
     background = (255, 255, 255) if what == "picture" else (0, 0, 0)
     try:
-        return decode(file.read_bytes(), DataConfig(size=size, channels=channels, background=background))
+        config = DataConfig(size=size, channels=channels, background=background)
+        return decode(file.read_bytes(), config, drawing=what == "drawing")
     except (OSError, Unreadable) as error:
         raise UserError(f"the {what} {file} cannot be read: {reason(error)}") from None
 
