@@ -14,7 +14,7 @@ from unnoise.cli.options import flag, keys_of, option, parse_names, with_setting
 from unnoise.cli.plot import Curves, plottable
 from unnoise.cli.plot import plot as draw_plot
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import DRAWING, known_card, rows_for
+from unnoise.cli.sample import ALL, WHICH, known_card, rows_for
 from unnoise.errors import unknown
 from unnoise.settings import DataConfig, EvaluateConfig, Request
 
@@ -25,15 +25,24 @@ if TYPE_CHECKING:
     from unnoise.model import Model
     from unnoise.training.distributed import Processes
 
-PROMPTS = Parameter(alias="--prompt", help="one prompt for all pictures; otherwise the captions of real ones")
-CONTROLS = Parameter(alias="--control", help="drawings that all pictures follow, one a control network of the model")
+PROMPTS = Parameter(
+    alias="--prompt", help="one prompt for all pictures; otherwise the captions of real ones", group=WHICH
+)
+CONTROLS = Parameter(
+    alias="--control", help="drawings that all pictures follow, one a control network of the model", group=WHICH
+)
 COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer say nothing about a model"))
 
 
-HOW: dict[str, Parameter | None] = DRAWING | dict.fromkeys(("seeds", "labels", "previews"))
+ASKED: dict[str, Parameter | None] = {
+    **ALL,
+    **dict.fromkeys(("seeds", "labels", "previews")),
+    "prompts": PROMPTS,
+    "controls": CONTROLS,
+}
 
 
-@with_settings(Request, **HOW | {"prompts": PROMPTS, "controls": CONTROLS})
+@with_settings(Request, **ASKED)
 @with_settings(EvaluateConfig, metrics=None, count=COUNT, seed=Parameter(help="the first seed"))
 def evaluate(
     model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
@@ -44,7 +53,7 @@ def evaluate(
     ),
     data: Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")] = None,
     label: Annotated[
-        str | None, option("one class for all pictures; otherwise each as often as it is in the data")
+        str | None, option("one class for all pictures; otherwise each as often as it is in the data", group=WHICH)
     ] = None,
     plot: Annotated[
         Path | None, option("a .png or .svg with the curves of bits: the terms over t, and rate and distortion")

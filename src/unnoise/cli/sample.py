@@ -13,7 +13,7 @@ from importlib import metadata as versions
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, writable
 from unnoise.cli.data import present
@@ -47,31 +47,49 @@ if TYPE_CHECKING:
 
 Row = tuple[int, str | None]  # a picture asked for: its seed, and its class by name or its prompt; None: neither
 
+WHICH = Group("Which pictures", sort_key=1)
+WHERE = Group("What is written", sort_key=2)
+HOW = Group("How they are drawn", sort_key=3)
+
 DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are called by people
     "sampler": Parameter(
+        group=HOW,
         help="how to go from noise to picture; auto: the model's own default",
         choices=("auto", *keys_of("samplers/__init__.py", "SAMPLERS")),
     ),
     "steps": Parameter(
-        help="steps from noise to picture",
+        group=HOW,
+        help="steps from noise to picture: more are finer, and slower",
         alias="--num-inference-steps",
         validator=within(1, 100_000, "a step is one call of the network"),
     ),
     "grid": Parameter(
+        group=HOW,
         name="--grid-spacing",
         help="how the steps lie in time; auto: what the sampler likes",
         choices=("auto", *keys_of("samplers/times.py", "GRIDS")),
     ),
-    "eta": Parameter(validator=within(0, 1, "0 is deterministic, 1 draws fresh noise at every step")),
-    "guidance": Parameter(alias=("--guidance-scale", "--cfg-scale"), validator=within(-100, 1000, "1 is no guidance")),
-    "guidance_rescale": Parameter(validator=within(0, 1, "it is a share")),
-    "classifier_scale": Parameter(validator=within(-1000, 1000, "0 is none")),
-    "threshold": Parameter(validator=within(0, 1, "it is a quantile")),
-    "batch": Parameter(alias="--batch-size", validator=within(1, 1_000_000, "pictures drawn at once")),
-    "precision": Parameter(help="of the network; auto: bfloat16 where this machine is fast at it"),
-    "device": Parameter(help="auto, cpu, cuda, cuda:1, mps"),
-    "previews": Parameter(validator=within(0, 1000, "pictures of the estimate on the way")),
+    "eta": Parameter(group=HOW, validator=within(0, 1, "0 is deterministic, 1 draws fresh noise at every step")),
+    "guidance": Parameter(
+        group=HOW, alias=("--guidance-scale", "--cfg-scale"), validator=within(-100, 1000, "1 is no guidance")
+    ),
+    "guidance_rescale": Parameter(group=HOW, validator=within(0, 1, "it is a share")),
+    "classifier_scale": Parameter(group=HOW, validator=within(-1000, 1000, "0 is none")),
+    "threshold": Parameter(group=HOW, validator=within(0, 1, "it is a quantile")),
+    "batch": Parameter(group=HOW, alias="--batch-size", validator=within(1, 1_000_000, "pictures drawn at once")),
+    "precision": Parameter(group=HOW, help="of the network; auto: bfloat16 where this machine is fast at it"),
+    "device": Parameter(group=HOW, help="auto, cpu, cuda, cuda:1, mps"),
+    "previews": Parameter(
+        group=WHERE,
+        help="pictures of the estimate on the way, beside each one in --out",
+        validator=within(0, 1000, "pictures of the estimate on the way"),
+    ),
     **dict.fromkeys(("values", "image", "mask")),  # said by `sample` alone, in its own way
+}
+ALL: dict[str, Parameter | None] = {  # and those that go by their own names
+    **DRAWING,
+    **{name: Parameter(group=WHICH) for name in ("negative_prompt", "control_scale", "guess")},
+    **{name: Parameter(group=HOW) for name in ("guidance_interval", "classifier", "clip")},
 }
 
 
@@ -86,64 +104,97 @@ class Drawn:
     previews: Sequence[tuple[int, Pixels]]  # (step, the estimate at that step), the first one being noise at step 0
 
 
-@with_settings(Request, seeds=None, labels=None, prompts=None, controls=None, **DRAWING)
+@with_settings(Request, seeds=None, labels=None, prompts=None, controls=None, **ALL)
 def sample(
-    model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
+    model: Annotated[
+        Path,
+        option(
+            "a run, a model directory, a checkpoint, or a diffusers folder; `unnoise info` says what it can be told"
+        ),
+    ],
     /,
     *,
     seeds: Annotated[
-        str, option("seeds and ranges, 0-63,70; a seed's own label after a colon, 5:sneaker", "--seed")
+        str,
+        option("numbers, a picture each: 0-63,70; after a colon its own class, 5:sneaker", "--seed", group=WHICH),
     ] = "0",
     labels: Annotated[
         str,
         option(
-            "classes by name or number, each drawn with every seed; 'all'; 'none': no class; empty: by the seed",
+            "classes by name or number, with commas between, each drawn with every seed; 'all'; 'none': no class; "
+            "otherwise each seed has a class of its own",
             "--label",
+            group=WHICH,
         ),
     ] = "",
     prompt: Annotated[
-        tuple[str, ...], option("words, drawn with every seed; give it again for another line of pictures")
+        tuple[str, ...],
+        option(
+            "what to draw, in words, for a model that hears them; again for another; each is drawn with every seed",
+            group=WHICH,
+        ),
     ] = (),
-    prompts: Annotated[Path | None, option("a text file with a prompt a line", "--prompts-file")] = None,
+    prompts: Annotated[Path | None, option("a text file with a prompt a line", "--prompts-file", group=WHICH)] = None,
     value: Annotated[
-        tuple[str, ...], option("name=number, for a model that is told numbers; again for the next one")
+        tuple[str, ...],
+        option("name=number, as age=30, for a model that is told numbers; again for its next", group=WHICH),
     ] = (),
     image: Annotated[
-        Path | None, option("the small picture to make larger, or with --mask the one to draw a part of anew")
+        Path | None,
+        option(
+            "for a model that makes pictures larger, the small one; with --mask, the one to draw a part of anew",
+            group=WHICH,
+        ),
     ] = None,
-    mask: Annotated[Path | None, option("what of the picture is drawn anew: white on black, of its size")] = None,
+    mask: Annotated[
+        Path | None, option("which part of --image is drawn anew: white; the rest is black", group=WHICH)
+    ] = None,
     control: Annotated[
-        tuple[Path, ...], option("a drawing to follow, for a model that takes one; again for its next control")
+        tuple[Path, ...],
+        option("a drawing to follow, for a model that takes one; again for its next", group=WHICH),
     ] = (),
     control_model: Annotated[
-        tuple[Path, ...], option("a run trained beside this model, whose control is added; again for more")
+        tuple[Path, ...],
+        option("a control trained beside this model, to be added to it; again for more", group=WHICH),
     ] = (),
     out: Annotated[
-        Path | None, option("a folder for one PNG a picture (samples, where nothing else is asked)", "--output-dir")
+        Path | None,
+        option(
+            "a folder for one PNG a picture; samples, where no other file is asked for", "--output-dir", group=WHERE
+        ),
     ] = None,
     grid_file: Annotated[
-        Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line a class")
+        Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line a class or prompt", group=WHERE)
     ] = None,
     strip: Annotated[
-        Path | None, option("one PNG with what the model thinks on its way, a line a picture, from noise to the end")
+        Path | None,
+        option("one PNG with what the model thinks on its way from noise, a line a picture", group=WHERE),
     ] = None,
-    animation: Annotated[Path | None, option("from noise to pictures, step by step: a .gif or an .mp4")] = None,
+    animation: Annotated[
+        Path | None, option("from noise to pictures, step by step: a .gif or an .mp4", group=WHERE)
+    ] = None,
     nearest: Annotated[
-        str | None, option("a set, or a path to pictures: those nearest to each drawn one, beside it, in one PNG")
+        str | None,
+        option("a set, or a path to pictures: one PNG with those nearest to each drawn one, beside it", group=WHERE),
     ] = None,
-    nearest_count: Annotated[int, option("how many each", validator=within(1, 100, "nearest pictures"))] = 3,
+    nearest_count: Annotated[
+        int, option("how many of them each", validator=within(1, 100, "nearest pictures"), group=WHERE)
+    ] = 3,
     nearest_judge: Annotated[
-        Path | None, option("a contrastive run: nearest as it sees them, instead of by pixels")
+        Path | None, option("a contrastive run: nearest as it sees them, instead of by pixels", group=WHERE)
     ] = None,
-    nearest_grid: Annotated[Path, option("the PNG with them")] = Path("nearest.png"),
+    nearest_grid: Annotated[Path, option("the PNG with them", group=WHERE)] = Path("nearest.png"),
     columns: Annotated[
-        int | None, option("pictures in a line of the grid", validator=within(1, 10_000, "columns"))
+        int | None, option("pictures in a line of the grid", validator=within(1, 10_000, "columns"), group=WHERE)
     ] = None,
     scale: Annotated[
-        int | None, option("enlarge grid and animation by whole pixels", validator=within(1, 64, "times"))
+        int | None,
+        option("enlarge grid, strip and animation by whole pixels", validator=within(1, 64, "times"), group=WHERE),
     ] = None,
-    metadata: Annotated[bool, option("write the recipe into the pictures", show_default=False)] = True,
-    json: Annotated[bool, flag("one JSON document on stdout")] = False,
+    metadata: Annotated[
+        bool, option("write into each picture how it was made, for `unnoise info`", show_default=False, group=WHERE)
+    ] = True,
+    json: Annotated[bool, flag("one JSON document on stdout", group=WHERE)] = False,
     **asked: Any,
 ) -> None:
     """Draw pictures from a model, one a seed and class or prompt, each with its recipe inside the file.
