@@ -186,6 +186,14 @@ def test_what_cannot_be_drawn_is_said_at_once(
     assert sorted(p.name for p in folder.iterdir()) == ["bare", "toy"]
 
 
+@pytest.mark.parametrize("kind", ["nothing", "classes", "words", "numbers", "drawings", "holes"])
+def test_info_says_what_a_model_takes(kind: str, kinds: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = run("info", str(kinds / kind))
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("told ")]
+    assert line.removeprefix("told").strip() == TAKES[kind]
+
+
 @pytest.fixture(scope="module")
 def kinds(worded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models with random weights that are told each another thing, by what that is; the last of it is a picture."""
