@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import zipfile
@@ -43,6 +44,7 @@ from unnoise.settings import (
     ValueRange,
     Watch,
 )
+from unnoise.training.distributed import Processes
 from unnoise.training.loop import Rows
 
 LINES = [
@@ -406,6 +408,28 @@ def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
     assert torch.allclose(torch.cat(found), truth, rtol=0, atol=0, equal_nan=True)
     assert truth.isnan().any()
     assert about["warnings"] == []
+
+
+def test_processes_share_the_numbers_with_the_pictures(
+    lights: Path, trained: Path, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What three processes are told, one after the other, is what one alone is."""
+    loaded, found = model.load(trained), []
+    whole = generate.told
+    monkeypatch.setattr(generate, "told", lambda *told: found.append(told[2].value) or whole(*told))
+    module = importlib.import_module("unnoise.evaluate")
+    monkeypatch.setattr(module, "measure", lambda drawn, *rest, **named: filter(None, [list(drawn).clear()]))
+    ask = EvaluateConfig(metrics=("kernel",), count=40, features=judge)
+    parts = []
+    for world in (1, 3):
+        found.clear()
+        for rank in range(world):
+            how = Request(steps=1, batch=64)
+            real = data.open(data_for(loaded, str(lights)))
+            list(evaluate(loaded, ask, how, real, cache=None, processes=Processes(rank, world)))
+        assert len(found) == world
+        parts.append(torch.cat(found))
+    assert torch.allclose(*parts, rtol=0, atol=0, equal_nan=True)
 
 
 def test_bits_are_those_of_pictures_whose_numbers_are_told(lights: Path, trained: Path) -> None:
