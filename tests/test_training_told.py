@@ -17,7 +17,7 @@ from unnoise.conditions import Cond
 from unnoise.configuration import check
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate
+from unnoise.evaluate import evaluate, said
 from unnoise.generate import conditions, generate, without
 from unnoise.model import Model, Reader
 from unnoise.presets import PRESETS
@@ -129,6 +129,21 @@ def test_an_evaluation_says_how_many_captions_are_cut(worded):
     assert said(short, Request(prompts=("a red circle on white",)))[0].startswith("1 of 1 captions is")
     assert said(short, Request(prompts=("a",))) == []
     assert said(model.load(worded), Request()) == []
+
+
+def test_bits_say_whether_captions_were_told(worded):
+    loaded, ask = model.load(worded), EvaluateConfig(metrics=("bits",), bits_count=4, bits_steps=2)
+
+    def told(how, pictures):
+        (entry,) = list(evaluate(loaded, ask, how, pictures, cache=None))[-1].report["metrics"]
+        return said(entry)
+
+    pictures = data.open(WORDED.data)
+    plain = data.Dataset(replace(pictures.source, captions=None), pictures.config)
+    assert "told their captions" in told(Request(), pictures)
+    assert "told their captions" in told(Request(prompts=("a red circle",)), plain)
+    assert "told nothing" in told(Request(), plain)
+    assert "told nothing" in told(Request(labels=("none",)), pictures)
 
 
 def test_a_prompt_that_is_cut_is_warned_of(worded):

@@ -57,6 +57,7 @@ def measure(
     """The entry of one of BITS in a report. Raises UserError where it cannot be had."""
     told = _told(model, ask, how, pictures, processes)
     entry = {"id": name, "name": BITS[name], "better": "down", "classes": told.cond.label is not None}
+    entry["captions"] = model.words is not None and bool(how.prompts or (pictures.captions and not how.labels))
     entry["numbers"] = numbered(model, pictures)
     found = yield from (_bound if name == "bits" else _flow)(model, ask, how, told, processes)
     return entry | found
@@ -203,7 +204,7 @@ def _digits(values: Tensor) -> list[float]:
 
 def said(entry: dict[str, Any]) -> str:
     """What must be said beside the figure."""
-    known = [what for what in ("classes", "numbers") if entry.get(what)]
+    known = [what for what in ("classes", "captions", "numbers") if entry.get(what)]
     told = f"told their {' and '.join(known)}" if known else "told nothing"
     if entry["id"] == "ode-bits":
         return (
