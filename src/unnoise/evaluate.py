@@ -154,8 +154,9 @@ def unheard(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) 
         note = cut(model.words, how.prompts[:1])
     else:
         counted = all(name in BITS for name in metric_names(ask.metrics))
+        told = pictures.captions and not (counted and how.labels)  # bits of one label are told no caption
         rows = data.order(0, 0, len(pictures))[: ask.bits_count if counted else ask.count].tolist()
-        note = cut(model.words, map(pictures.caption, rows)) if pictures.captions else ""
+        note = cut(model.words, map(pictures.caption, rows)) if told else ""
     return [note] if note else []
 
 
@@ -218,7 +219,7 @@ def _draw_and_measure(
     cond = with_numbers(model, whole, pictures)
     check(model, whole, cond)
     if cond is not None:
-        cond = cond[torch.tensor(processes.share(range(ask.count)))]
+        cond = cond[torch.tensor(processes.share(range(ask.count)), dtype=torch.int64)]
     asked = None if "none" in labels else model.reader.rows(request.labels)
 
     def drawn() -> Iterator[Drawn]:
