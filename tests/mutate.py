@@ -21,12 +21,16 @@ ROOT = Path(__file__).parent.parent
 TESTS = [
     "test_schedules", "test_denoiser", "test_samplers", "test_noise", "test_guidance", "test_bound", "test_conditions",
     "test_patch", "test_model", "test_solvers", "test_langevin", "test_sde", "test_likelihood", "test_ode",
-    "test_ends", "test_coder", "test_inversion", "test_interpolation", "test_explore",
+    "test_ends", "test_coder", "test_inversion", "test_interpolation", "test_explore", "test_generate",
 ]  # fmt: skip
-FIRST = {  # where the tests of a folder are; those of the core come after them
+FIRST = {  # where the tests of a folder, or a file, are; those of the core come after them
     "samplers/": ["test_samplers", "test_solvers", "test_langevin", "test_sde"],
     "likelihood/": ["test_bound", "test_likelihood", "test_ode", "test_ends", "test_coder"],
     "editing/": ["test_inversion", "test_interpolation"],
+    "generate.py": ["test_generate"],
+    "evaluate.py": ["test_alignment", "test_values", "test_evaluate"],
+    "alignment.py": ["test_alignment"],
+    "words.py": ["test_words"],
 }
 
 FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what stands there wrongly)
@@ -116,7 +120,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("guidance/classifier_free.py", "torch.lerp(poor, good, scale)", "torch.lerp(good, poor, scale)"),
     ("guidance/classifier_free.py", "spread.chunk(len(conds))[-1]", "spread.chunk(len(conds))[0]"),
     ("guidance/clamp.py", "mean.clamp(-edge, edge) / edge", "mean.clamp(-edge, edge)"),
-    ("likelihood/bound.py", "x + 1 / 255 - mean", "x + 1 / 127 - mean"),
+    ("likelihood/bound.py", "upper, lower = (x + 1 / 255", "upper, lower = (x + 1 / 127"),
     ("likelihood/bound.py", "(gap + torch.expm1(-gap)) / 2, error", "(gap - torch.expm1(-gap)) / 2, error"),
     ("likelihood/bound.py", "steps.x_coef.square() * torch.exp(", "steps.x_coef * torch.exp("),
     ("likelihood/bound.py", "over(share - 1 - share.log()", "over(share - 1 + share.log()"),
@@ -129,6 +133,13 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("patch.py", "    finally:\n        restore(undo)", "    finally:\n        pass"),
     ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),
     ("generate.py", "math.hypot(level.alpha.item(), level.sigma.item())", "level.alpha.item()"),
+    ("generate.py", ".float() / 255", ".float() / 127.5 - 1"),
+    ("generate.py", "dynamic_threshold(denoiser, request.threshold)", "dynamic_threshold(denoiser)"),
+    ("generate.py", "clip(denoiser) if request.clip", "denoiser if request.clip"),
+    ("evaluate.py", "rows[i % len(rows)] for i", "rows[0] for i"),
+    ("evaluate.py", "model.reader.told(label, request.prompts", "model.reader.told(None, request.prompts"),
+    ("alignment.py", "if how.guess:", "if not how.guess:"),
+    ("words.py", "text[places[count][0] :]", "text[places[count][1] :]"),
     ("model.py", "uniform((), seed,", "uniform((), 0,"),
 ]  # fmt: skip
 

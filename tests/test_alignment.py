@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from unnoise.data import Dataset
 from unnoise.data.shapes import caption_correct, mask_iou, read
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate, markdown
+from unnoise.evaluate import evaluate, markdown, prompts_for
 from unnoise.generate import Frame
 from unnoise.model import Model
 from unnoise.settings import (
@@ -121,6 +122,27 @@ def test_a_model_with_a_control_is_shown_the_drawings(pictures, monkeypatch) -> 
     assert cond.strength.tolist() == [[0.5]] * COUNT
 
 
+def test_a_guess_is_followed_more_strongly_the_deeper(pictures, monkeypatch) -> None:
+    """As where pictures are drawn: 0.825 from each of the net's five places to the next, the whole in the middle."""
+    asked = drawing(monkeypatch, pictures, lambda x: x)
+    measured(model_of(pictures, controls=True), pictures, control_scale=(0.5,), guess=True)
+    ((_, cond),) = asked
+    assert cond.strength is not None
+    wanted = 0.5 * 0.825 ** torch.arange(4, -1, -1)
+    assert torch.allclose(cond.strength, wanted.expand(COUNT, 1, 5))
+
+
+def test_pictures_are_drawn_for_the_captions_of_real_ones_by_lot(pictures) -> None:
+    """Those of an order that is always the same, again from its beginning where it ends; or the one that is named."""
+    first = pictures.source.only(np.arange(len(pictures)) < 5)
+    few, model = Dataset(first, replace(pictures.config, control="")), model_of(pictures)
+    rows = data.order(0, 0, 5).tolist()
+    assert sorted(rows) == list(range(5))
+    assert prompts_for(model, 12, Request(), few) == tuple(few.caption(row) for row in [*rows, *rows, *rows[:2]])
+    assert len(set(prompts_for(model, 5, Request(), few))) > 1
+    assert prompts_for(model, 3, Request(prompts=("a",)), few) == ("a",) * 3
+
+
 def test_it_stands_in_the_report(pictures, monkeypatch) -> None:
     drawing(monkeypatch, pictures, lambda x: x)
     ask = EvaluateConfig(metrics=("caption", "mask"), count=COUNT)
@@ -133,6 +155,30 @@ def test_it_stands_in_the_report(pictures, monkeypatch) -> None:
     text = markdown(report)
     assert "of the real pictures 100.0% are read right" in text
     assert "24 pictures drawn for the captions" in text
+
+
+@pytest.mark.parametrize(
+    ("metric", "how", "why"),
+    [
+        (
+            "caption",
+            {"prompts": ("a red circle on white",)},
+            "for caption pictures are drawn from the .* leave --prompts",
+        ),
+        (
+            "mask",
+            {"controls": ("drawing.png",)},
+            "for mask pictures are drawn from the captions.* leave --controls out",
+        ),
+        ("caption", {"labels": ("a",), "controls": ("b.png",)}, "leave --label and --controls out"),
+        ("bits", {"controls": ("drawing.png",)}, "for bits no drawings are followed: leave --controls out"),
+        ("kernel", {"prompts": ("a red circle", "a blue circle")}, "2 prompts to evaluate; give one for all pictures"),
+    ],
+)
+def test_what_nobody_would_be_told_is_refused(metric: str, how: dict, why: str, pictures) -> None:
+    model = model_of(pictures, controls=True)
+    with pytest.raises(UserError, match=why):
+        next(evaluate(model, EvaluateConfig(metrics=(metric,)), Request(**how), pictures, cache=None))
 
 
 def test_what_cannot_be_judged_is_refused(pictures) -> None:

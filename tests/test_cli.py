@@ -10,6 +10,7 @@ import dataclasses
 import io
 import os
 import resource
+import shlex
 import subprocess
 import sys
 
@@ -120,6 +121,21 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     out, err = capsys.readouterr()
     assert f"unnoise {name}" in out
     assert err == ""
+    assert not any(nothing in out for nothing in ("[default: ()]", '[default: ""]', "[default: {}]", "None]"))
+
+
+def test_the_options_of_sample_stand_in_three_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is drawn, what is written, how: none is left over, and its examples are commands that are understood."""
+    assert main(["sample", "--help"]) == console.DONE
+    out, _ = capsys.readouterr()
+    places = [out.index(f"─ {name} ─") for name in ("Which pictures", "What is written", "How they are drawn")]
+    assert places == sorted(places)
+    assert "─ Parameters ─" not in out
+    lines = [line.strip() for line in out.splitlines() if line.startswith("  unnoise sample ")]
+    assert len(lines) == 3
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == console.USAGE
+        assert "no model at runs/00001" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

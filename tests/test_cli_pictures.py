@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from PIL import Image, ImageFont, ImageSequence
 
-from unnoise.cli import inspect, pictures
+from unnoise.cli import fonts, inspect, pictures
 from unnoise.cli.main import main
 from unnoise.errors import UserError
 
@@ -75,6 +75,37 @@ def test_labels_stand_left_of_the_grid() -> None:
     left = np.asarray(named.convert("L"))[:, :margin]
     assert (left[: bare.height // 2] < 128).any()
     assert (left[bare.height // 2 :] < 128).any()
+
+
+def words_below(text: str) -> bytes:
+    return pictures.captioned([([np.zeros((8, 8, 3), np.uint8)], text)], columns=1).tobytes()
+
+
+def test_letters_that_pillows_own_font_has_not_are_written_in_a_font_that_has_them() -> None:
+    """Two words of other letters are two pictures; of a font without them both are the same boxes."""
+    try:
+        ImageFont.truetype("DejaVuSans.ttf")
+    except OSError:
+        pytest.skip("DejaVu Sans, which has Cyrillic letters, is not installed")
+    assert words_below("жж") != words_below("щщ")
+    with_names = [pictures.with_labels(Image.new("RGB", (40, 40)), [name, "plain"]).tobytes() for name in ("жж", "щщ")]
+    assert with_names[0] != with_names[1]
+
+
+def test_letters_that_no_font_has_are_said_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "FONTS", ())
+    assert words_below("жж") == words_below("щщ")
+    assert fonts.boxes(["a plain prompt, (with) 7 \u00a0 signs!", ""]) == ""
+    note = fonts.boxes(["щука", "жук"])
+    assert "boxes stand for ажкущ. Install one" in note
+    assert "..." in fonts.boxes(["абвгдежзийклмн"])
+
+
+def test_latin_words_are_written_as_ever_whatever_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = words_below("a red circle")
+    monkeypatch.setattr(fonts, "FONTS", ())
+    assert words_below("a red circle") == there
+    assert fonts.font_for(["a red circle"], 11).getname() == ImageFont.load_default(11).getname()
 
 
 def test_a_gif_holds_every_frame_and_its_end(tmp_path) -> None:

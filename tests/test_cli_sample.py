@@ -15,12 +15,13 @@ import torch
 from PIL import Image
 
 from unnoise import nn
+from unnoise.cli.fonts import boxes
 from unnoise.cli.inspect import doubts
 from unnoise.cli.main import main
 from unnoise.cli.pictures import read_recipe
 from unnoise.cli.sample import columns_for, file_name, names_of_lines, rows_for
 from unnoise.model import write_model
-from unnoise.settings import ModelCard, Process, UNetConfig
+from unnoise.settings import ControlConfig, ModelCard, Process, UNetConfig, ValueRange
 
 CLASSES = ("T-shirt/top", "Sneaker", "Ankle boot")
 
@@ -185,6 +186,74 @@ def test_what_cannot_be_drawn_is_said_at_once(
     assert sorted(p.name for p in folder.iterdir()) == ["bare", "toy"]
 
 
+@pytest.mark.parametrize("kind", ["nothing", "classes", "words", "numbers", "drawings", "holes"])
+def test_info_says_what_a_model_takes(kind: str, kinds: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = run("info", str(kinds / kind))
+    assert code == 0
+    (line,) = [line for line in out.splitlines() if line.startswith("told ")]
+    assert line.removeprefix("told").strip() == TAKES[kind]
+
+
+@pytest.fixture(scope="module")
+def kinds(worded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models with random weights that are told each another thing, by what that is; the last of it is a picture."""
+    torch.manual_seed(3)
+    base = tmp_path_factory.mktemp("kinds")
+    (base / "words").symlink_to(worded)
+    plain = small(0)
+    nets = {
+        "nothing": (plain, {}),
+        "classes": (small(3), {"classes": CLASSES}),
+        "numbers": (dataclasses.replace(plain, values=1), {"values": (ValueRange("age", 20, 70),)}),
+        "drawings": (dataclasses.replace(plain, controls=(ControlConfig(hint=(4,), scale=1),)), {}),
+        "holes": (dataclasses.replace(plain, joined=2), {}),
+    }
+    for name, (config, told) in nets.items():
+        net = nn.build(config)
+        (base / name).mkdir()
+        process = Process(predicts="x0", joined="masked" if name == "holes" else "")
+        card = ModelCard(net=config, process=process, size=(8, 8), channels=1, **told)
+        write_model(base / name, net.state_dict(), card)
+    Image.new("L", (8, 8)).save(base / "picture.png")
+    return base
+
+
+TAKES = {  # each kind of model, and what it is said to take
+    "nothing": "it takes nothing and draws from noise alone",
+    "classes": "it takes --label (3 classes: T-shirt/top, Sneaker, Ankle boot)",
+    "words": "it takes --prompt",
+    "numbers": "it takes --value age=... (20 to 70)",
+    "drawings": "it takes --control",
+    "holes": "it takes --image with --mask",
+}
+REFUSED = {  # what is told, which kind takes it, and what the others say
+    "--label x": ("classes", "trained without classes and takes no label 'x'"),
+    "--label all": ("classes", "trained without classes"),
+    "--prompt x": ("words", "hears no words and takes no prompt 'x'"),
+    "--negative-prompt x": ("words", "hears no words and takes no negative prompt"),
+    "--value age=30": ("numbers", "is told no numbers and takes no 'age'"),
+    "--control picture.png": ("drawings", "follows no drawings: leave --control out"),
+    "--control-scale 0.5": ("drawings", "follows no drawings: leave --guess and --control-scale out"),
+    "--image picture.png": ("holes", "is shown no picture beside the noise"),
+}
+
+
+PAIRS = [(words, kind) for words, (right, _) in REFUSED.items() for kind in TAKES if kind != right]
+
+
+@pytest.mark.parametrize(("words", "kind"), [pair for pair in PAIRS if "control" not in pair[0] or pair[1] != "holes"])
+def test_who_tells_a_model_what_it_does_not_take_learns_what_it_takes(
+    words: str, kind: str, kinds: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    monkeypatch.chdir(kinds)
+    _, why = REFUSED[words]
+    code, _, err = run("sample", kind, *words.split(), "--steps", "1", "--out", "never")
+    assert code == 2
+    assert why in err
+    assert err.rstrip().endswith(f"; {TAKES[kind]}")
+    assert not Path("never").exists()
+
+
 def test_labels_are_checked_against_the_card_before_torch_is_loaded() -> None:
     import subprocess
     import sys
@@ -207,7 +276,7 @@ def test_damaged_weights_are_named(tmp_path: Path, folder: Path, capsys: pytest.
 
 
 def test_rows_and_lines() -> None:
-    assert rows_for([(0, None)], ("all",), CLASSES) == [(0, name) for name in CLASSES]
+    assert rows_for([(0, None)], ("all",), ModelCard(classes=CLASSES)) == [(0, name) for name in CLASSES]
     assert rows_for([(0, None)], ("whatever",), None) == [(0, "whatever")]
     rows = [(s, c) for c in ("a", "b") for s in (4, 5, 6)]
     assert columns_for(rows) == 3
@@ -337,7 +406,7 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         assert "Traceback" not in err
     code, _, err = run("sample", str(worded.parent / "toy"), "--prompt", "a bag", "--steps", "2")
     assert code == 2
-    assert "hears no words and takes no prompt 'a bag': give it a class, as --label T-shirt/top" in err
+    assert "hears no words and takes no prompt 'a bag': leave it out; it takes --label (3 classes: T-shirt/top" in err
 
 
 def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Callable[..., Any]) -> None:
@@ -386,7 +455,19 @@ def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any])
     Path("elsewhere").rename("controlled")
     code, _, err = run("sample", str(worded), *beside, "--prompt", "a", "--steps", "2")
     assert code == 2
-    assert "1 drawings for a model that takes 2 drawings" in err
+    assert "1 drawing for a model that takes 2 drawings" in err
+
+
+def test_prompts_without_a_letter_are_named_as_prompts(worded: Path, run: Callable[..., Any]) -> None:
+    words = ("--prompt", "", "--prompt", "🦩!", "--prompt", "円 on white")
+    code, _, err = run("sample", str(worded), *words, "--steps", "1", "--out", "odd", "--grid", "odd.png")
+    assert code == 0
+    names = [f"seed-000000-{name}.png" for name in ("no-prompt", "prompt", "円-on-white")]
+    assert sorted(path.name for path in Path("odd").iterdir()) == sorted(names)
+    assert err.count("boxes stand for") == (boxes(["🦩円"]) != "")
+    again = shlex.split(run("info", f"odd/{names[0]}", "--command")[1])
+    assert run(*again[1:], "--out", "odd-again")[0] == 0
+    assert np.array_equal(pixels(f"odd/{names[0]}"), pixels(f"odd-again/{names[0]}"))
 
 
 @pytest.mark.parametrize(

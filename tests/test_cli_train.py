@@ -110,6 +110,26 @@ def test_wrong_questions(
     assert list(tmp_path.iterdir()) == []  # nothing was begun
 
 
+SETS = ("fashion", "toy", "emoji", "shapes", "shapes-one", "shapes-two")  # that come with the package
+
+
+@pytest.mark.parametrize("name", [name for name, make in PRESETS.items() if make().data.path not in SETS])
+def test_a_preset_for_pictures_of_ones_own_says_what_to_type(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says to type is taken, once there are pictures; captions are spoken of where they are heard."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", name]) == 2
+    err = capsys.readouterr().err
+    folder = "./pictures-with-captions" if name == "my-captions" else "./pictures"
+    assert f"the preset {name} trains on pictures that you bring" in err
+    assert err.rstrip().endswith(f"unnoise train {name} --data {folder}")
+    assert ("text file of the same name" in err) == (name == "my-captions")
+    assert main(["train", name, "--data", folder]) == 2
+    assert f"no pictures at {folder.removeprefix('./')}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_is_blamed_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("fit:\n  batch: 8\n  learning_rate: 1e-4\n")

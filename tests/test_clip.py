@@ -177,6 +177,7 @@ def test_texts_are_begun_ended_padded_and_cut(tmp_path: Path) -> None:
     assert (long[0], long[-1], len(set(long[1:-1]))) == (598, 599, 1)
     assert mine.surplus("cat " * 75) == ""
     assert mine.surplus("red " * 75 + "cat cat") == "cat cat"
+    assert mine.surplus("red " * 75 + "Fünf 🦩") == "Fünf 🦩"  # letters, not the bytes they are told as
 
 
 def test_what_is_no_tokenizer_of_clips_is_refused(tmp_path: Path) -> None:

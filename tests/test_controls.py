@@ -16,7 +16,9 @@ from unnoise.data.controls import edges
 from unnoise.data.shapes import edges as outlines
 from unnoise.data.shapes import scenes, segmentation
 from unnoise.errors import UserError
-from unnoise.settings import DataConfig
+from unnoise.generate import drawing
+from unnoise.model import Model
+from unnoise.settings import ControlConfig, DataConfig, ModelCard, UNetConfig
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,56 @@ def test_edges_of_a_render_lie_on_the_true_outlines() -> None:
 
 
 # What is wrong
+
+
+def colours(control: torch.Tensor) -> set[tuple[int, ...]]:
+    return {tuple(pixel) for pixel in (control * 255).round().int().permute(0, 2, 3, 1).reshape(-1, 3).tolist()}
+
+
+@pytest.mark.parametrize("size", [7, 12, 24, 31, 50])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P"])
+def test_a_map_of_classes_keeps_its_colours_at_every_size(size: int, mode: str, tmp_path: Path) -> None:
+    """Of two or of many classes, larger or smaller, and where the drawing is a pixel higher than its picture; and what
+    is drawn along one is told it so too."""
+    chosen = np.random.default_rng(1)
+    palette = chosen.integers(0, 256, (8, 3)).astype(np.uint8)
+    palette[:2] = (0, 0, 0), (128, 0, 0)  # as in the maps of Pascal VOC
+    truth = set()
+    for folder in ("pictures", "maps"):
+        (tmp_path / folder).mkdir()
+    for i in range(4):
+        picture = Image.fromarray(chosen.integers(0, 256, (24, 24, 3)).astype(np.uint8))
+        picture.save(tmp_path / "pictures" / f"{i}.png")
+        kinds = chosen.integers(0, 2 if i % 2 else 8, (73 if i == 3 else 72, 72)).astype(np.uint8)
+        image = Image.fromarray(kinds) if mode == "L" else Image.fromarray(palette[kinds])
+        image = image.quantize(8) if mode == "P" else image
+        truth |= colours(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] / 255)
+        image.save(tmp_path / "maps" / f"{i}.png")
+    config = DataConfig(str(tmp_path / "pictures"), size=size, channels=3, control=str(tmp_path / "maps"))
+    told = data.open(config).batch(range(4)).control
+    assert told is not None
+    assert colours(told) <= truth
+    control = ControlConfig(hint=(4,), scale=1)
+    card = ModelCard(net=UNetConfig(size=size, controls=(control,)), size=(size, size))
+    for i in range(3):
+        mine = drawing(tmp_path / "maps" / f"{i}.png", Model(None, card), control)  # type: ignore[arg-type]
+        assert torch.equal(mine, told[i : i + 1])
+
+
+@pytest.mark.parametrize("kind", ["outlines", "photograph"])
+def test_other_drawings_are_resized_smoothly(kind: str, tmp_path: Path) -> None:
+    """Lines a pixel wide are still there at a quarter of their size, where nearest pixels would miss them all."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[1::4] = 255 if kind == "outlines" else np.random.default_rng(2).integers(100, 256, (16, 64, 3))
+    for folder in ("pictures", "drawings"):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            Image.fromarray(image).save(tmp_path / folder / f"{name}.png")
+    config = DataConfig(str(tmp_path / "pictures"), size=16, channels=3, control=str(tmp_path / "drawings"))
+    batch = data.open(config).batch([0, 1])
+    assert batch.control is not None
+    assert batch.control.min() > 0.05
+    assert torch.equal(batch.control * 255, ((batch.x + 1) * 127.5).round())  # as the picture, which is the same
 
 
 def test_a_missing_drawing_is_named(pictures: tuple[Path, Path], tmp_path: Path) -> None:

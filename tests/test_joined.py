@@ -304,7 +304,7 @@ def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights:
     with pytest.raises(UserError, match="is shown a picture beside the noise"):
         next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
     plain = replace(small, card=replace(small.card, process=replace(small.card.process, joined="")))
-    with pytest.raises(UserError, match="is shown no picture: leave --image and --mask out"):
+    with pytest.raises(UserError, match="is shown no picture beside the noise: leave --image and --mask out"):
         plain.sample(image=file, steps=1)
 
 

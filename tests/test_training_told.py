@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from unnoise.conditions import Cond
 from unnoise.configuration import check
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
+from unnoise.evaluate import evaluate, said
 from unnoise.generate import conditions, generate, without
 from unnoise.model import Model, Reader
 from unnoise.presets import PRESETS
@@ -23,6 +25,7 @@ from unnoise.recipes.diffusion import based_on, dropped, newborn, objective, tol
 from unnoise.settings import (
     ControlConfig,
     DataConfig,
+    EvaluateConfig,
     Fit,
     Process,
     Request,
@@ -88,6 +91,69 @@ def test_what_it_leaves_reads_and_draws(worded):
         assert image.size == (3 * 18 + 2, 2 * 18 + 2)  # a column a caption, a row a seed
 
 
+def cut_short(worded, length):
+    """The model, its tokenizer reading `length` tokens."""
+    loaded = model.load(worded)
+    return replace(loaded, words=Tokenizer(loaded.words.text, length))
+
+
+def test_a_training_says_how_many_of_its_captions_are_cut(worded, tmp_path):
+    """As many as have more tokens than are heard; nothing where all are heard."""
+    pictures = data.open(WORDED.data)
+    captions = [pictures.caption(row) for row in range(len(pictures))]
+    long = Tokenizer.learn(captions, vocabulary=320, length=64)
+    count = sum(len(ids) > 5 for ids in long._ids(captions))
+    assert 0 < count < len(captions)
+    short = replace(NET, text=replace(NET.text, length=7))
+    for tick in train(replace(WORDED, net=short), tmp_path / "run"):
+        assert tick.step == 1
+        break
+    lines = [line for line in (tmp_path / "run" / "log.txt").read_text().splitlines() if "longer than" in line]
+    assert len(lines) == 1
+    assert f"{count:,} of {len(captions):,} captions are longer than the text encoder reads" in lines[0]
+    assert "longer than" not in (worded / "log.txt").read_text()
+
+
+def test_an_evaluation_says_how_many_captions_are_cut(worded):
+    pictures = data.open(WORDED.data)
+    short, ask = cut_short(worded, 6), EvaluateConfig(metrics=("bits",), bits_count=10, bits_steps=2)
+
+    def said(loaded, how):
+        warnings = list(evaluate(loaded, ask, how, pictures, cache=None))[-1].report["warnings"]
+        return [text for text in warnings if "longer than" in text]
+
+    (note,) = said(short, Request())
+    rows = data.order(0, 0, len(pictures))[:10].tolist()
+    count = sum(short.words.surplus(pictures.caption(row)) != "" for row in rows)
+    assert note.startswith(f"{count} of 10 captions ")
+    assert said(short, Request(prompts=("a red circle on white",)))[0].startswith("1 of 1 captions is")
+    assert said(short, Request(prompts=("a",))) == []
+    assert said(model.load(worded), Request()) == []
+
+
+def test_bits_say_whether_captions_were_told(worded):
+    loaded, ask = model.load(worded), EvaluateConfig(metrics=("bits",), bits_count=4, bits_steps=2)
+
+    def told(how, pictures):
+        (entry,) = list(evaluate(loaded, ask, how, pictures, cache=None))[-1].report["metrics"]
+        return said(entry)
+
+    pictures = data.open(WORDED.data)
+    plain = data.Dataset(replace(pictures.source, captions=None), pictures.config)
+    assert "told their captions" in told(Request(), pictures)
+    assert "told their captions" in told(Request(prompts=("a red circle",)), plain)
+    assert "told nothing" in told(Request(), plain)
+    assert "told nothing" in told(Request(labels=("none",)), pictures)
+
+
+def test_a_prompt_that_is_cut_is_warned_of(worded):
+    with pytest.warns(UserWarning, match=r"1 of 2 captions is longer than the text encoder reads.* circle on white'"):
+        cut_short(worded, 5).sample(prompts=("a red circle on white", "a"), seeds=(1, 2), steps=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.load(worded).sample(prompts="a red circle on white", steps=1)
+
+
 def test_the_network_hears_the_words(worded):
     loaded = model.load(worded)
     x, t = torch.randn(2, 3, 16, 16), torch.tensor(0.5, dtype=torch.float64)
@@ -115,16 +181,16 @@ def test_pictures_without_captions_are_refused(tmp_path):
 
 def test_a_prompt_that_is_not_taken_says_what_is(worded):
     loaded = model.load(worded)
-    with pytest.raises(UserError, match="without classes and takes no label 'bag'; it takes words"):
+    with pytest.raises(UserError, match=r"takes no label 'bag': leave it out; it takes --prompt$"):
         loaded.sample(labels=("bag",), steps=1)
     classes = Model(loaded.diffusion, replace(loaded.card, classes=("bag",), net=replace(NET, text=None)))
-    with pytest.raises(UserError, match="hears no words and takes no prompt 'a bag': give it a class, as --label bag"):
+    with pytest.raises(UserError, match=r"takes no prompt 'a bag': leave it out; it takes --label \(1 class: bag\)$"):
         classes.sample(prompts="a bag", steps=1)
     with pytest.raises(UserError, match="2 prompts for 3 seeds"):
         loaded.sample(prompts=("a", "b"), seeds=(1, 2, 3), steps=1)
     with pytest.raises(UserError, match="a negative prompt is not heard: take --guidance"):
         loaded.sample(prompts="a", negative_prompt="b", steps=1)
-    with pytest.raises(UserError, match="takes no drawing"):
+    with pytest.raises(UserError, match=r"follows no drawings: leave --control out; it takes --prompt$"):
         loaded.sample(prompts="a", controls=("x.png",), steps=1)
 
 
@@ -322,7 +388,7 @@ def test_a_drawing_that_cannot_be_used_is_named(controlled, tmp_path):
     for name, why in (("gone.png", "gone.png"), ("text.png", "not a picture"), ("long.png", "another shape")):
         with pytest.raises(UserError, match=why):
             loaded.sample(controls=(str(tmp_path / name),), steps=1)
-    with pytest.raises(UserError, match="2 drawings for a model that takes one drawing"):
+    with pytest.raises(UserError, match="2 drawings for a model that takes 1 drawing"):
         loaded.sample(controls=("a.png", "b.png"), steps=1)
 
 
@@ -368,5 +434,5 @@ def test_controls_of_another_process_are_refused(worded, controlled):
 
 def test_a_drawing_has_to_be_there_to_be_followed_less(worded):
     loaded = model.load(worded)
-    with pytest.raises(UserError, match="no drawing to follow"):
+    with pytest.raises(UserError, match="follows no drawings: leave --guess and --control-scale out; it takes --prom"):
         loaded.sample(prompts="a", control_scale=(0.5,), steps=1)

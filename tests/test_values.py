@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from unnoise import data, model
+from unnoise import data, generate, model
+from unnoise.cli.evaluate import data_for
 from unnoise.cli.main import main
 from unnoise.cli.train import ask
 from unnoise.conditions import Cond
@@ -21,14 +24,18 @@ from unnoise.configuration import check, dumps
 from unnoise.data.source import numbers
 from unnoise.data.sources import find
 from unnoise.errors import UserError
+from unnoise.evaluate import evaluate, said
 from unnoise.generate import conditions, without
+from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Reader
+from unnoise.nn.classifier import Classifier, Shape
 from unnoise.recipes.cost import cost
 from unnoise.recipes.diffusion import describe, dropped, train
 from unnoise.recipes.diffusion import told as told_of
 from unnoise.settings import (
     DataConfig,
     DiTConfig,
+    EvaluateConfig,
     Fit,
     Process,
     Request,
@@ -37,6 +44,7 @@ from unnoise.settings import (
     ValueRange,
     Watch,
 )
+from unnoise.training.distributed import Processes
 from unnoise.training.loop import Rows
 
 LINES = [
@@ -361,3 +369,121 @@ def test_a_training_goes_on_from_its_base_with_the_bases_range(lights: Path, tra
     other = replace(base, card=replace(base.card, values=(ValueRange("age"),)))
     with pytest.raises(UserError, match=r"data.values light should be the base's, in its order: age"):
         describe(further, data.open(further.data), other)
+
+
+# --- an evaluation ---
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
+    net = Classifier(Shape(4, 1, 2, 8, 16)).eval().requires_grad_(False)
+    folder = tmp_path_factory.mktemp("judge") / "judge"
+    save_classifier(folder, Judge(net, ("a", "b"), "lights", Accuracy(0.9, 20, "lights", {"a": 1.0, "b": 1.0})))
+    return str(folder)
+
+
+def report(loaded: model.Model, real: data.Dataset, how: Request, **asked: object) -> dict[str, Any]:
+    found = list(evaluate(loaded, EvaluateConfig(**asked), how, real, cache=None))[-1].report
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
+    guidance: float, lights: Path, trained: Path, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, found = model.load(trained), []
+    real = data.open(data_for(loaded, str(lights)))
+    rows = [data.order(0, 0, len(real)).tolist()[i % 32] for i in range(40)]
+    whole = generate.told
+
+    def listening(diffusion: Any, reader: Reader, cond: Cond, *rest: Any) -> Any:
+        found.append(cond.value)
+        return whole(diffusion, reader, cond, *rest)
+
+    monkeypatch.setattr(generate, "told", listening)
+    how = Request(steps=2, batch=16, guidance=guidance)
+    about = report(loaded, real, how, metrics=("kernel",), count=40, features=judge)
+    truth = loaded.reader.scaled(torch.from_numpy(real.values()[rows]))
+    assert torch.allclose(torch.cat(found), truth, rtol=0, atol=0, equal_nan=True)
+    assert truth.isnan().any()
+    assert about["warnings"] == []
+
+
+def test_processes_share_the_numbers_with_the_pictures(
+    lights: Path, trained: Path, judge: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What several processes are told, one after the other, is what one alone is; one may have nothing to do."""
+    loaded, found = model.load(trained), []
+    whole = generate.told
+    monkeypatch.setattr(generate, "told", lambda *told: found.append(told[2].value) or whole(*told))
+    module = importlib.import_module("unnoise.evaluate")
+    monkeypatch.setattr(module, "measure", lambda drawn, *rest, **named: filter(None, [list(drawn).clear()]))
+    ask = EvaluateConfig(metrics=("kernel",), count=40, features=judge)
+    real, parts = data.open(data_for(loaded, str(lights))), []
+    for world in (1, 3, 41):
+        found.clear()
+        for rank in range(world):
+            list(evaluate(loaded, ask, Request(steps=1), real, cache=None, processes=Processes(rank, world)))
+        assert len(found) == min(world, 40)
+        parts.append(torch.cat(found))
+    for part in parts[1:]:
+        assert torch.allclose(parts[0], part, rtol=0, atol=0, equal_nan=True)
+
+
+def test_bits_are_those_of_pictures_whose_numbers_are_told(lights: Path, trained: Path) -> None:
+    """Told the brightness, a picture of one brightness costs less; who names a label too, still tells it."""
+    loaded = model.load(trained)
+    real = data.open(data_for(loaded, str(lights)))
+    bits = {"metrics": ("bits",), "bits_count": 32, "bits_steps": 10}
+    told = report(loaded, real, Request(), **bits)
+    untold = report(loaded, data.open(replace(real.config, values=())), Request(), **bits)
+    (one,), (other,) = told["metrics"], untold["metrics"]
+    assert one["value"] < other["value"] - 0.1
+    assert one["numbers"]
+    assert not other["numbers"]
+    assert "told their numbers" in said(one)
+    assert f"the model was not told light: {lights} does not say it" in untold["warnings"]
+    (named,) = report(loaded, real, Request(labels=("none",)), **bits)["metrics"]
+    assert named["value"] == one["value"]
+
+
+def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge: str) -> None:
+    """Of pictures whose class follows from their number, no drawn one is told another class than its number's."""
+    lines = []
+    for i in range(24):
+        name = "ab"[i % 2]
+        (tmp_path / "set" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4), 10 * i).save(tmp_path / "set" / name / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{name}/{i}.png", "light": i}))
+    (tmp_path / "set" / "metadata.jsonl").write_text("\n".join(lines))
+    config = replace(TINY, data=replace(TINY.data, path=str(tmp_path / "set")), fit=replace(TINY.fit, images=32))
+    config = replace(config, net=replace(TINY.net, classes=2, null_value=False))  # which has to be told
+    list(train(replace(config, process=replace(TINY.process, label_dropout=0.0)), tmp_path / "run"))
+    loaded, seen = model.load(tmp_path / "run"), []
+    real = data.open(data_for(loaded, str(tmp_path / "set")))
+
+    def told(*asked: Any) -> Any:
+        seen.append(asked[2])
+        return whole(*asked)
+
+    whole = generate.told
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate, "told", told)
+        report(loaded, real, Request(steps=1, batch=30), metrics=("kernel",), count=30, features=judge)
+    light = (seen[0].value[:, 0] / 1000 * 23).round().int()
+    assert len(light) == 30
+    assert torch.equal(seen[0].label, light % 2)
+
+
+def test_a_model_never_left_without_a_number_is_told_it_or_refused(lights: Path, trained: Path) -> None:
+    loaded = model.load(trained)
+    strict = replace(loaded, card=replace(loaded.card, net=replace(loaded.card.net, null_value=False)))
+    plain = data.open(replace(TINY.data, path=str(lights), values=()))
+    with pytest.raises(UserError, match=r"this model has to be told light, and .* does not say it: give --data"):
+        next(evaluate(strict, EvaluateConfig(metrics=("bits",)), Request(), plain, cache=None))
+    real = data.open(replace(TINY.data, path=str(lights)))
+    with pytest.raises(UserError, match=r"this model has to be told light, and .* says it of 28 of 32 pictures"):
+        next(evaluate(strict, EvaluateConfig(metrics=("bits",)), Request(), real, cache=None))
+    with pytest.raises(UserError, match="never left without light, so there is nothing to guide away from: take --gui"):
+        strict.sample(values={"light": 3}, guidance=2, steps=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from unnoise.errors import UserError
-from unnoise.words import BEGIN, END, PAD, Tokenizer
+from unnoise.words import BEGIN, END, PAD, Tokenizer, cut
 
 pytest.importorskip("tokenizers")
 COLOURS, KINDS = ("red", "green", "blue"), ("circle", "square")
@@ -62,6 +63,37 @@ def test_what_is_too_long_is_cut_before_the_end_and_said() -> None:
     assert rows[0, :4].tolist() == learned().read(["a red circle"]).tokens[0, :4].tolist()  # type: ignore[index]
     assert words.surplus("a red circle on white") == "on white"
     assert words.surplus("a red circle") == ""
+
+
+@pytest.mark.parametrize("text", ["  A   red 🦩 ﬁsh\tünïcödé ", "赤い 円 on white", "e\u0301clair"])
+def test_what_is_not_heard_begins_with_a_whole_letter(text: str) -> None:
+    """At every length, what is heard and what is not are the whole text; a letter heard in part is in both."""
+    whole = plain(text)
+    for length in range(3, 64):
+        words = learned(length=length)
+        ids = words._ids([text])[0]
+        heard = plain(words._library.decode(ids[: length - 2]).rstrip("\N{REPLACEMENT CHARACTER}"))
+        rest = words.surplus(text)
+        assert (rest == "") == (len(ids) <= length - 2)
+        assert rest in text
+        assert whole.startswith(heard)
+        assert whole.endswith(plain(rest))
+        assert len(whole) <= len(heard) + len(plain(rest)) <= len(whole) + 1
+
+
+def plain(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", text).lower().split())
+
+
+def test_how_many_captions_are_cut_and_which_is_the_longest() -> None:
+    words = learned(length=5)
+    long, longer = "a red circle on white", "a red circle on white and a square"
+    assert cut(words, ["a red circle", "", "a red square"]) == ""
+    assert cut(None, [long]) == ""
+    note = cut(words, [long, "a red circle", long, longer])
+    assert note.startswith("3 of 4 captions are longer than the text encoder reads, and cut; of the longest, ")
+    assert note.endswith(f"{longer!r}, it does not hear 'on white and a square'")
+    assert cut(words, [long]).startswith("1 of 1 captions is longer")
 
 
 def test_the_vocabulary_is_an_upper_limit() -> None:

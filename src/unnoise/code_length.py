@@ -70,6 +70,8 @@ def measure(
     """The entry of one of BITS in a report. Raises UserError where it cannot be had."""
     told = _told(model, ask, how, pictures, processes)
     entry = {"id": name, "name": BITS[name], "better": "down", "classes": told.cond.label is not None}
+    entry["captions"] = model.words is not None and bool(how.prompts or (pictures.captions and not how.labels))
+    entry["numbers"] = numbered(model, pictures)
     found = yield from (_bound if name == "bits" else _flow)(model, ask, how, told, processes)
     return entry | found
 
@@ -106,19 +108,29 @@ def _told(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, pr
     first = len(rows) * processes.rank // processes.world
     if not mine:
         raise UserError(f"{len(rows)} pictures cannot be shared by {processes.world} processes: raise --bits-count")
-    batch = pictures.batch(mine)
-    reader = model.reader
+    batch, count = pictures.batch(mine), len(mine)
     if how.labels or how.prompts:
-        return Told(batch.x, reader.read(how.labels * len(mine), how.prompts * len(mine)), first)
+        label = model.reader.rows(how.labels * count or ("none",) * count)
+        captions = how.prompts * count or ("",) * count
+        return Told(
+            batch.x, model.reader.told(label, captions, batch.value if numbered(model, pictures) else None), first
+        )
     return Told(batch.x, told_of(model, pictures, batch), first)
 
 
 def told_of(model: Model, pictures: Dataset, batch: Batch) -> Cond:
-    """What a model is told of real pictures: their captions; their classes, or none where those are not the model's."""
+    """What a model is told of real pictures: their captions; their classes and numbers, or none where those are not the
+    model's."""
     label = batch.label if pictures.classes == model.card.classes else None
     if label is None and model.card.classes:
-        label = model.reader.nothing(len(batch.x)).label
-    return model.reader.told(label, batch.caption if pictures.captions else ("",) * len(batch.x))
+        label = model.reader.rows(("none",) * len(batch.x))
+    captions = batch.caption if pictures.captions else ("",) * len(batch.x)
+    return model.reader.told(label, captions, batch.value if numbered(model, pictures) else None)
+
+
+def numbered(model: Model, pictures: Dataset) -> bool:
+    """Whether a model is told numbers, and the pictures have them."""
+    return bool(model.card.values) and pictures.config.values == tuple(known.name for known in model.card.values)
 
 
 def _bound(
@@ -237,7 +249,8 @@ def _digits(values: Tensor) -> list[float]:
 
 def said(entry: dict[str, Any]) -> str:
     """What must be said beside the figure."""
-    told = "told their classes" if entry["classes"] else "told nothing"
+    known = [what for what in ("classes", "captions", "numbers") if entry.get(what)]
+    told = f"told their {' and '.join(known)}" if known else "told nothing"
     if entry["id"] == "ode-bits":
         return (
             f"Flow: {pictures(entry['n'])}, {_dequantised(entry['repeats'])}, {told}, from t = {entry['begin']:g}, "

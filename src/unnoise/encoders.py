@@ -55,8 +55,12 @@ class Encoder:
         ends = self._tokenizer.num_special_tokens_to_add()
         if len(ids) <= self.config.length:
             return ""
+        heard = self.config.length - ends
+        if self._tokenizer.is_fast:
+            told = self._tokenizer(caption, add_special_tokens=False, return_offsets_mapping=True)
+            return caption[told["offset_mapping"][heard][0] :].strip()
         words = self._tokenizer(caption, add_special_tokens=False)["input_ids"]
-        return str(self._tokenizer.decode(words[self.config.length - ends :])).strip()
+        return str(self._tokenizer.decode(words[heard:])).strip("\N{REPLACEMENT CHARACTER} ")
 
     def keep(self, captions: Iterable[str]) -> None:
         """Read each of these once, now, or take it from the cache. The empty caption is kept with them."""

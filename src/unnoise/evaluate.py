@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +25,10 @@ from unnoise.acceleration.placement import best
 from unnoise.alignment import ALIGNMENT
 from unnoise.code_length import BITS
 from unnoise.codec import from_bytes, to_bytes
+from unnoise.conditions import Cond
 from unnoise.data import Dataset
 from unnoise.errors import UserError, unknown
-from unnoise.generate import check, generate
+from unnoise.generate import check, follow, generate
 from unnoise.metrics import cache as kept
 from unnoise.metrics.classifier import Judge, accuracy, check_pictures, load_classifier, shipped
 from unnoise.metrics.features import Features, classifier_features, find_features
@@ -37,6 +39,7 @@ from unnoise.metrics.precision_recall import DensityCoverage, PrecisionRecall, d
 from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
 from unnoise.training.distributed import ALONE, Processes
+from unnoise.words import cut
 
 T = TypeVar("T")
 
@@ -87,6 +90,19 @@ def evaluate(
     is a folder for real features. The work is shared by `processes`; all get the report. Raises UserError before
     anything is drawn where the question cannot be answered. Where only bits are asked for (BITS), nothing is drawn.
     """
+    _check(model, pictures)
+    _check_told(model, metric_names(ask.metrics), how)
+    warnings = [*untold(model, pictures), *unheard(model, ask, how, pictures)]
+    for progress in _figures(model, ask, how, pictures, cache=cache, processes=processes):
+        if progress.report is None:
+            yield progress
+        else:
+            report = progress.report | {"warnings": [*progress.report["warnings"], *warnings]}
+            yield progress._replace(report=report)
+
+
+def _check(model: Model, pictures: Dataset) -> None:
+    """Raises UserError for pictures of another size, and a model that cannot be told what it has to be."""
     if pictures.shape != model.shape:
         raise UserError(
             f"the model draws pictures of {_size(model.shape)}, those of {pictures.config.path} are "
@@ -97,6 +113,69 @@ def evaluate(
             "this model is shown a picture beside the noise, and none goes with those that are evaluated: draw with "
             "`unnoise sample --image`, and compare the two with your eyes or a measure of your own"
         )
+    if model.card.values and not model.reader.null_value:
+        known = int(np.isfinite(pictures.values()).all(1).sum()) if code_length.numbered(model, pictures) else 0
+        if known < len(pictures):
+            says = f"says it of {known:,} of {len(pictures):,} pictures" if known else "does not say it"
+            raise UserError(
+                f"this model has to be told {_numbers_of(model)}, and {pictures.config.path} {says}: give --data with "
+                "these numbers beside the pictures"
+            )
+
+
+def _check_told(model: Model, names: Sequence[str], how: Request) -> None:
+    """Raises UserError for what `how` says and nobody would be told."""
+    if len(how.prompts) > 1:
+        raise UserError(
+            f"{len(how.prompts)} prompts to evaluate; give one for all pictures, or none for the captions of real ones"
+        )
+    if how.prompts and model.words is None:
+        raise UserError(f"this model hears no words and takes no prompt: leave --prompts out; {model.reader.takes}")
+    asked = {"--label": how.labels, "--prompts": how.prompts, "--controls": how.controls}
+    told = " and ".join(option for option, said in asked.items() if said)
+    aligned, bits = ([name for name in names if name in kind] for kind in (ALIGNMENT, BITS))
+    if aligned and told:
+        raise UserError(
+            f"for {', '.join(aligned)} pictures are drawn from the captions, and along the drawings, of real ones: "
+            f"leave {told} out"
+        )
+    if bits and how.controls:
+        raise UserError(f"for {', '.join(bits)} no drawings are followed: leave --controls out")
+
+
+def untold(model: Model, pictures: Dataset) -> list[str]:
+    """In words, which numbers the model is not told, for the pictures have none of them."""
+    if not model.card.values or code_length.numbered(model, pictures):
+        return []
+    return [f"the model was not told {_numbers_of(model)}: {pictures.config.path} does not say it"]
+
+
+def unheard(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> list[str]:
+    """In words, how many captions that the model is told are too long for it."""
+    if how.prompts:
+        note = cut(model.words, how.prompts[:1])
+    else:
+        counted = all(name in BITS for name in metric_names(ask.metrics))
+        told = pictures.captions and not (counted and how.labels)  # bits of one label are told no caption
+        rows = data.order(0, 0, len(pictures))[: ask.bits_count if counted else ask.count].tolist()
+        note = cut(model.words, map(pictures.caption, rows)) if told else ""
+    return [note] if note else []
+
+
+def _numbers_of(model: Model) -> str:
+    return ", ".join(known.name for known in model.card.values)
+
+
+def _figures(
+    model: Model,
+    ask: EvaluateConfig,
+    how: Request,
+    pictures: Dataset,
+    *,
+    cache: Path | None,
+    processes: Processes,
+) -> Iterator[Progress]:
+    """All that is asked for, one after the other."""
     names = metric_names(ask.metrics)
     counted = [name for name in names if name in APART]
     if any(name in BITS for name in counted):
@@ -127,8 +206,9 @@ def _draw_and_measure(
 ) -> Iterator[Progress]:
     labels = labels_for(model.card.classes, ask.count, how, pictures)
     prompts = prompts_for(model, ask.count, how, pictures)
-    if labels and pictures.captions and model.words is not None and not how.labels and not how.prompts:
-        labels = labels_of_captions(model.card.classes, ask.count, pictures)
+    captioned = pictures.captions and model.words is not None and not how.prompts
+    if labels and not how.labels and (captioned or code_length.numbered(model, pictures)):
+        labels = labels_beside(model.card.classes, ask.count, pictures)
     judges = find_judges(ask, model.card.classes, pictures)
     seeds = tuple(range(ask.seed, ask.seed + ask.count))
     request = replace(
@@ -137,11 +217,15 @@ def _draw_and_measure(
         labels=tuple(processes.share(labels)),
         prompts=tuple(processes.share(prompts)),
     )
-    check(model, replace(how, seeds=seeds, labels=labels, prompts=prompts))
+    whole = replace(how, seeds=seeds, labels=labels, prompts=prompts)
+    cond = with_numbers(model, whole, pictures)
+    check(model, whole, cond)
+    if cond is not None:
+        cond = cond[torch.tensor(processes.share(range(ask.count)), dtype=torch.int64)]
     asked = None if "none" in labels else model.reader.rows(request.labels)
 
     def drawn() -> Iterator[Drawn]:
-        for frame in generate(model, request) if request.seeds else ():
+        for frame in generate(model, request, cond=cond) if request.seeds else ():
             if frame.pictures is not None and frame.done:
                 yield Drawn(frame.pictures, None if asked is None else asked[frame.rows])
 
@@ -507,16 +591,32 @@ def prompts_for(model: Model, count: int, how: Request, pictures: Dataset) -> tu
         return ()
     if how.prompts or not pictures.captions:
         return (how.prompts[0] if how.prompts else "",) * count
-    rows = data.order(0, 0, len(pictures)).tolist()
-    return tuple(pictures.caption(rows[i % len(rows)]) for i in range(count))
+    return tuple(pictures.caption(row) for row in by_lot(count, pictures))
 
 
-def labels_of_captions(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
-    """The classes of the real pictures whose captions `prompts_for` takes. Raises UserError where they are others."""
-    rows, labels = data.order(0, 0, len(pictures)).tolist(), pictures.labels()
+def with_numbers(model: Model, request: Request, pictures: Dataset) -> Cond | None:
+    """What the model is told, with the numbers of real pictures drawn by lot; None where it, or they, have none."""
+    if not code_length.numbered(model, pictures):
+        return None
+    label = model.reader.rows(request.labels)
+    value = torch.from_numpy(pictures.values()[by_lot(len(request.seeds), pictures)])
+    return follow(model, model.reader.told(label, request.prompts or None, value), request)
+
+
+def labels_beside(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
+    """The classes of the real pictures whose captions and numbers are told. Raises UserError where they are others."""
+    labels = pictures.labels()
     if labels is None or pictures.classes != classes:
-        raise UserError(f"{pictures.config.path} has not the model's classes beside its captions: name one, --label")
-    return tuple(classes[labels[rows[i % len(rows)]]] for i in range(count))
+        raise UserError(
+            f"{pictures.config.path} has not the model's classes beside its captions or numbers: name one, --label"
+        )
+    return tuple(classes[labels[row]] for row in by_lot(count, pictures))
+
+
+def by_lot(count: int, pictures: Dataset) -> list[int]:
+    """Rows of real pictures in a random order that is always the same, again from its beginning where they run out."""
+    rows: list[int] = data.order(0, 0, len(pictures)).tolist()
+    return [rows[i % len(rows)] for i in range(count)]
 
 
 def _own(pictures: Dataset) -> str:

@@ -207,14 +207,18 @@ def without(reader: Reader, request: Request, cond: Cond, count: int) -> Cond:
 def follow(model: Model, cond: Cond, request: Request) -> Cond:
     """`cond`, and the drawings of a request in every row. Raises UserError for one that cannot be used."""
     takes = model.controls
+    strongly = not cond.hints and (request.guess or request.control_scale != (1.0,))
+    if not takes and (request.controls or strongly):
+        out = "--control" if request.controls else "--guess and --control-scale"
+        raise UserError(f"this model follows no drawings: leave {out} out; {model.reader.takes}")
     if not request.controls:
-        if not cond.hints and (request.guess or request.control_scale != (1.0,)):
+        if strongly:
             raise UserError("there is no drawing to follow so strongly: give one, --control FILE")
         return cond
     count, scales = len(request.seeds), request.control_scale
     if len(request.controls) != len(takes):
-        wants = "no drawing" if not takes else "one drawing" if len(takes) == 1 else f"{len(takes)} drawings"
-        raise UserError(f"{len(request.controls)} drawings for a model that takes {wants}: give --control so often")
+        given, wants = (f"{n} drawing{'s' if n > 1 else ''}" for n in (len(request.controls), len(takes)))
+        raise UserError(f"{given} for a model that takes {wants}: give --control so often")
     if len(scales) not in (1, len(takes)):
         raise UserError(f"{len(scales)} control scales for {len(takes)} drawings: give one, or one each")
     hints = tuple(drawing(Path(file), model, control) for file, control in zip(request.controls, takes))
@@ -230,7 +234,9 @@ def joined_picture(model: Model, request: Request) -> Tensor | None:
     process = model.card.process
     if not process.joined:
         if request.image or request.mask:
-            raise UserError("this model draws from noise alone and is shown no picture: leave --image and --mask out")
+            raise UserError(
+                f"this model is shown no picture beside the noise: leave --image and --mask out; {model.reader.takes}"
+            )
         return None
     if not request.image:
         wants = "the small picture" if process.joined == "small" else "the picture, and --mask what is drawn anew of it"
@@ -286,7 +292,8 @@ def open_picture(file: Path, size: int, channels: int, what: str) -> Picture:
     """A picture whose shorter side becomes `size`. Raises UserError for a file that is none."""
     background = (255, 255, 255) if what == "picture" else (0, 0, 0)
     try:
-        return decode(file.read_bytes(), DataConfig(size=size, channels=channels, background=background))
+        config = DataConfig(size=size, channels=channels, background=background)
+        return decode(file.read_bytes(), config, drawing=what == "drawing")
     except (OSError, Unreadable) as error:
         raise UserError(f"the {what} {file} cannot be read: {reason(error)}") from None
 
@@ -319,6 +326,8 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
         raise UserError(f"eta is DDIM's share of new noise, and {name!r} is not DDIM: take --sampler ddim, or --eta 0")
     if name == "ddpm-learned" and not model.diffusion.learned_variance:
         raise UserError("this model did not learn its variance: take the sampler ddpm or ddpm-large")
+    if request.negative_prompt and model.words is None:
+        model.reader.nothing(1, request.negative_prompt)  # which says why
     if request.guidance != 1:
         if not model.card.classes and model.words is None and not model.card.values:
             raise UserError(

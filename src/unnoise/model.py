@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,8 +48,9 @@ from unnoise.settings import (
     UNetConfig,
     ValueRange,
 )
+from unnoise.takes import shown, takes
 from unnoise.words import FILE as TOKENIZER
-from unnoise.words import Tokenizer, Words
+from unnoise.words import Tokenizer, Words, cut
 
 WEIGHTS, CARD, WORDS = "model.safetensors", "model.json", "words"
 FORMAT = {"format": "unnoise-model", "version": 1}
@@ -70,6 +72,12 @@ class Reader:
     values: tuple[ValueRange, ...] = ()  # the numbers that it is told, a column each
     null_value: bool = True  # whether it was taught what to do where a number is not told
     steers: bool = False  # the classes are those of a classifier that guides; the network itself knows none
+    shown: tuple[str, ...] = ()  # options of the pictures that the model is shown
+
+    @property
+    def takes(self) -> str:
+        """What the model does take, to be said beside what it does not."""
+        return takes(self.classes, words=self.words is not None, values=self.values, shown=self.shown)
 
     def read(
         self,
@@ -113,7 +121,7 @@ class Reader:
         names = [known.name for known in self.values]
         for name, many in values.items():
             if not names:
-                raise UserError(f"this model is told no numbers and takes no {name!r}: leave it out")
+                raise UserError(f"this model is told no numbers and takes no {name!r}: leave it out; {self.takes}")
             if name not in names:
                 raise unknown("number of this model", name, names)
             if not all(math.isfinite(number) for number in many):
@@ -121,8 +129,7 @@ class Reader:
         missing = [known.name for known in self.values if known.name not in values and known.usual is None]
         if missing and not self.null_value:
             raise UserError(
-                f"this model was never left without {missing[0]}: say it, --value {missing[0]}=..., and take "
-                "--guidance 1"
+                f"this model was never left without {missing[0]}: say it, --value {missing[0]}=..., for every picture"
             )
         if not names:
             return None
@@ -171,7 +178,13 @@ class Reader:
     def nothing(self, count: int, words: str = "") -> Cond:
         """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
         if words and self.words is None:
-            raise UserError("this model hears no words, so it takes no negative prompt: leave it out")
+            raise UserError(f"this model hears no words and takes no negative prompt: leave it out; {self.takes}")
+        needed = [known.name for known in self.values if known.usual is None]
+        if needed and not self.null_value:
+            raise UserError(
+                f"this model was never left without {needed[0]}, so there is nothing to guide away from: "
+                "take --guidance 1"
+            )
         return self.read(["none"] * count if self.classes and not self.steers else (), [words] * count)
 
     def name(self, index: int) -> str:
@@ -182,8 +195,10 @@ class Reader:
         if not self.classes:
             for label in labels:
                 if label != "none":
-                    also = "; it takes words: --prompt" if self.words else ": leave it out"
-                    raise UserError(f"this model was trained without classes and takes no label {label!r}{also}")
+                    raise UserError(
+                        f"this model was trained without classes and takes no label {label!r}: leave it out; "
+                        f"{self.takes}"
+                    )
             return None
         if labels:
             return torch.tensor([self._index(label) for label in labels], dtype=torch.int64)
@@ -195,8 +210,9 @@ class Reader:
         if self.words is None:
             for prompt in prompts:
                 if prompt:
-                    takes = f"give it a class, as --label {self.classes[0]}" if self.classes else "leave it out"
-                    raise UserError(f"this model hears no words and takes no prompt {prompt!r}: {takes}")
+                    raise UserError(
+                        f"this model hears no words and takes no prompt {prompt!r}: leave it out; {self.takes}"
+                    )
             return NOTHING
         return self.words.read(prompts or [""] * count)
 
@@ -287,13 +303,16 @@ class Model:
         """Draw pictures: one a seed, with one label (or prompt, or number by its name) for all or one a seed.
         `settings` are the fields of a Request.
 
-        Raises UserError for what this model cannot draw, TypeError for an unknown setting.
+        Raises UserError for what this model cannot draw, TypeError for an unknown setting. Warns where of a prompt only
+        the beginning is heard.
         """
         from unnoise.generate import draw
 
         said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
         request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, values=numbers, **settings)
+        if note := cut(self.words, filter(None, (*said, request.negative_prompt))):
+            warnings.warn(note, stacklevel=2)
         return draw(self, request)
 
     def controlled_by(self, *others: Model | str | Path) -> Model:
@@ -368,7 +387,7 @@ def words_of(card: ModelCard, folder: Path) -> Words | None:
 def reader_of(card: ModelCard, words: Words | None) -> Reader:
     """What turns into conditions what is said to the model of this card."""
     null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
-    return Reader(card.classes, null_row(card), words, card.values, null_value)
+    return Reader(card.classes, null_row(card), words, card.values, null_value, shown=shown(card))
 
 
 def without_controls(net: NetConfig) -> NetConfig:

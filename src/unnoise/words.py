@@ -10,6 +10,8 @@ words. The work is done by the `tokenizers` library, and what is kept is its JSO
 from __future__ import annotations
 
 import json
+import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +36,7 @@ class Words(Protocol):
         """A row a caption."""
 
     def surplus(self, caption: str) -> str:
-        """What of a caption is too long to be heard: its end, or nothing."""
+        """What of a caption is too long to be heard: its end, from a whole letter on, or nothing."""
 
 
 class Tokenizer:
@@ -99,8 +101,7 @@ class Tokenizer:
         return Cond(tokens=rows_of(self._ids(captions), self.length, BEGIN, END, PAD))
 
     def surplus(self, caption: str) -> str:
-        ids = self._ids([caption])[0][self.length - 2 :]
-        return str(self._library.decode(ids)).strip()
+        return beyond(self._library, caption, self.length - 2)
 
     def _ids(self, captions: Sequence[str]) -> list[list[int]]:
         return [list(found.ids) for found in self._library.encode_batch(list(captions), add_special_tokens=False)]
@@ -123,6 +124,27 @@ def rows_of(texts: Sequence[Sequence[int]], length: int, begin: int, end: int, p
         said = torch.tensor([begin, *ids[: length - 2], end])
         tokens[row, : len(said)] = said
     return tokens
+
+
+def beyond(tokenizer: Any, text: str, count: int) -> str:
+    """What of a text its first `count` tokens do not say, with the whole of a letter that they say a part of."""
+    places = tokenizer.encode(text, add_special_tokens=False).offsets
+    return text[places[count][0] :].strip() if len(places) > count else ""
+
+
+def cut(words: Words | None, captions: Iterable[str]) -> str:
+    """In words, how many of these captions are longer than what is heard of them, and the longest of them; empty where
+    none is."""
+    often = Counter(captions)
+    unheard = {} if words is None else {text: end for text in often if (end := words.surplus(text))}
+    if not unheard:
+        return ""
+    count, longest = sum(often[text] for text in unheard), max(unheard, key=len)
+    said, end = (textwrap.shorten(text, 100, placeholder=" ...") for text in (longest, unheard[longest]))
+    return (
+        f"{count:,} of {often.total():,} captions {'is' if count == 1 else 'are'} longer than the text encoder reads, "
+        f"and cut; of the longest, {said!r}, it does not hear {end!r}"
+    )
 
 
 def library() -> Any:

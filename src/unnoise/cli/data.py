@@ -94,17 +94,21 @@ def stored(path: str) -> tuple[int, int]:
 
 def write_sheet(found: Dataset, path: Path) -> None:
     """Ten pictures of each class, its name beside them; or some with captions and drawings; or a hundred of all."""
+    from unnoise.cli.fonts import boxes
     from unnoise.cli.pictures import captioned, enlarged, with_labels, write_png
     from unnoise.data import contact_sheet
     from unnoise.data.describe import shown
 
     names = found.classes[:LINES] if found.labels() is not None else ()
     if found.config.control or (found.captions and not names):
-        rows = shown(found, CAPTIONED)
-        write_png(path, captioned([(pictures, plain(text)) for pictures, text in rows], columns=4), None)
-        return
-    sheet = enlarged(contact_sheet(found, len(names) or 10, 10), found.config.size)
-    write_png(path, with_labels(sheet, names) if names else sheet, None)
+        cells = [(pictures, plain(text)) for pictures, text in shown(found, CAPTIONED)]
+        note, sheet = boxes(text for _, text in cells), captioned(cells, columns=4)
+    else:
+        sheet = enlarged(contact_sheet(found, len(names) or 10, 10), found.config.size)
+        note, sheet = boxes(names), with_labels(sheet, names) if names else sheet
+    if note:
+        say(f"note: {note}")
+    write_png(path, sheet, None)
 
 
 def as_text(about: Mapping[str, Any]) -> str:

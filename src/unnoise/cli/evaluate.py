@@ -14,7 +14,7 @@ from unnoise.cli.options import flag, keys_of, option, parse_names, with_setting
 from unnoise.cli.plot import Curves, plottable
 from unnoise.cli.plot import plot as draw_plot
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import DRAWING, known_classes, rows_for
+from unnoise.cli.sample import ALL, WHICH, known_card, rows_for
 from unnoise.errors import unknown
 from unnoise.settings import DataConfig, EvaluateConfig, Request
 
@@ -25,10 +25,24 @@ if TYPE_CHECKING:
     from unnoise.model import Model
     from unnoise.training.distributed import Processes
 
+PROMPTS = Parameter(
+    alias="--prompt", help="one prompt for all pictures; otherwise the captions of real ones", group=WHICH
+)
+CONTROLS = Parameter(
+    alias="--control", help="drawings that all pictures follow, one a control network of the model", group=WHICH
+)
 COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer say nothing about a model"))
 
 
-@with_settings(Request, seeds=None, labels=None, previews=None, **{k: v for k, v in DRAWING.items() if k != "previews"})
+ASKED: dict[str, Parameter | None] = {
+    **ALL,
+    **dict.fromkeys(("seeds", "labels", "previews")),
+    "prompts": PROMPTS,
+    "controls": CONTROLS,
+}
+
+
+@with_settings(Request, **ASKED)
 @with_settings(EvaluateConfig, metrics=None, count=COUNT, seed=Parameter(help="the first seed"))
 def evaluate(
     model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
@@ -39,7 +53,7 @@ def evaluate(
     ),
     data: Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")] = None,
     label: Annotated[
-        str | None, option("one class for all pictures; otherwise each as often as it is in the data")
+        str | None, option("one class for all pictures; otherwise each as often as it is in the data", group=WHICH)
     ] = None,
     plot: Annotated[
         Path | None,
@@ -59,7 +73,7 @@ def evaluate(
         names = metric_names(metrics)
         if plot is not None:
             check_plot(plot, names)
-        rows_for([(0, label)], (), known_classes(model))
+        rows_for([(0, label)], (), known_card(model))
         if data is not None:
             present(data)
     say(f"loading {model} ...")
@@ -135,7 +149,7 @@ def settings(asked: Mapping[str, Any], names: tuple[str, ...], label: str | None
 
 
 def data_for(model: Model, path: str | None) -> DataConfig:
-    """The real pictures, in the model's size and channels."""
+    """The real pictures, in the model's size and channels, with the numbers that it is told where they have all."""
     path = path or model.card.info.get("data")
     if not path:
         raise UsageError("this model does not say what it was trained on: give the real pictures with --data PATH")
@@ -143,7 +157,12 @@ def data_for(model: Model, path: str | None) -> DataConfig:
     if height != width:
         raise UsageError(f"the model draws {width}x{height} pictures; only square ones can be compared so far")
     control = str(model.card.info.get("control", "")) if model.controls else ""
-    return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control)
+    values = tuple(known.name for known in model.card.values)
+    if values:
+        from unnoise.data.sources import find
+
+        values = values if set(values) <= set(find(str(path), height).values) else ()
+    return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control, values=values)
 
 
 def run(

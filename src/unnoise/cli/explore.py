@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
 from unnoise.cli.options import flag, option, parse_names, parse_seeds, with_settings, within
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import DRAWING, known_classes, rows_for, save_tensor
+from unnoise.cli.sample import DRAWING, known_card, rows_for, save_tensor
 from unnoise.settings import Request
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def invert(
         if file is not None:
             writable(file, what)
     with asking():
-        rows_for([(0, label)], (), known_classes(model))
+        rows_for([(0, label)], (), known_card(model))
     say(f"loading {model} ...")
     import torch
 
@@ -141,7 +141,7 @@ def interpolate(
     with asking():
         ends = [seed for seed, _ in parse_seeds(seeds)]
         names = parse_names(labels)
-        rows_for([(0, name) for name in names], (), known_classes(model))
+        rows_for([(0, name) for name in names], (), known_card(model))
         if len(pictures) not in (0, 2):
             raise UsageError(f"{len(pictures)} pictures to go between: give two, or none and --seeds")
         if not pictures and len(ends) not in (2, 4):
@@ -189,7 +189,7 @@ def vary(
     writable(grid_file, "the grid")
     with asking():
         times = [share(part) for part in parse_names(shared)]
-        rows_for([(0, label)], (), known_classes(model))
+        rows_for([(0, label)], (), known_card(model))
     say(f"loading {model} ...")
     import torch
 

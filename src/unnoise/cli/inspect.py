@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 
 from unnoise.cli.console import emit, existing, human, plain, say, show, table
 from unnoise.cli.options import flag, flags, option
+from unnoise.cli.sample import known_card
 from unnoise.errors import UserError
 from unnoise.settings import Request
+from unnoise.takes import takes_of
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 NOT_SAID = (
@@ -352,4 +354,6 @@ def model_text(found: Mapping[str, Any]) -> str:
         rows.append(("drawings", str(card.get("info", {}).get("control") or len(card["net"]["controls"]))))
     for known in card.get("values") or ():
         rows.append((f"value {known['name']}", f"{known['low']:g} to {known['high']:g} in training"))
+    if (whole := known_card(Path(found["path"]))) is not None:
+        rows.append(("told", takes_of(whole)))
     return table([(key, plain(value)) for key, value in rows], ragged=True)

@@ -15,6 +15,7 @@ from importlib import metadata
 from cyclopts import App, CycloptsError, Parameter
 
 from unnoise.cli.console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, say
+from unnoise.cli.options import shown
 from unnoise.errors import UserError, unknown
 
 COMMANDS = {  # name: (where, what it does)
@@ -56,6 +57,18 @@ Exit codes: 0 done, 1 failed, 2 asked wrongly, 130 interrupted,
 Environment: NO_COLOR; UNNOISE_TRACEBACK=1 shows where an error comes from."""
 
 
+EXAMPLES = {
+    "sample": """\
+Examples:
+  unnoise sample runs/00001-fashion --seeds 0-63 --grid grid.png
+  unnoise sample runs/00001-fashion --label sneaker --seeds 0-7 --guidance 2
+  unnoise sample runs/00001-emoji --prompt "a cat" --guidance 3
+
+A picture depends on its seed, what is said of it and the settings alone:
+the same command draws the same again, and `unnoise info PICTURE` says it.""",
+}
+
+
 def version() -> str:
     return f"unnoise {metadata.version('unnoise')}"
 
@@ -67,12 +80,13 @@ app = App(
     help_format="plaintext",
     version=version,
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative_iterable=(), show_env_var=False),
+    default_parameter=Parameter(negative_iterable=(), show_env_var=False, show_default=shown),
 )
 for _name, (_where, _about) in COMMANDS.items():
     _key = list(COMMANDS).index(_name)
     if _where:
-        app.command(f"unnoise.cli.{_where}", name=_name, help=_about, help_epilogue="", sort_key=_key)
+        _more = EXAMPLES.get(_name, "")
+        app.command(f"unnoise.cli.{_where}", name=_name, help=_about, help_epilogue=_more, sort_key=_key)
     else:
         _group = App(name=_name, help=_about, help_format="plaintext", help_epilogue="", sort_key=_key)
         for _table, (_place, _what) in TABLES.items():

@@ -50,9 +50,16 @@ def option(text: str, *names: str, **how: Any) -> Parameter:
     return Parameter(help=text, alias=names, **how)
 
 
-def flag(text: str, *names: str) -> Parameter:
+def flag(text: str, *names: str, **how: Any) -> Parameter:
     """A switch that is off until it is given."""
-    return Parameter(help=text, alias=names, negative="", show_default=False)
+    return Parameter(help=text, alias=names, negative="", show_default=False, **how)
+
+
+def shown(default: Any) -> str | None:
+    """A default as people write it; None where it is that nothing is said."""
+    if isinstance(default, tuple):
+        return " ".join(map(str, default)) or None
+    return None if default is None or default in ("", {}) else str(default)
 
 
 def keys_of(file: str, name: str) -> tuple[str, ...]:

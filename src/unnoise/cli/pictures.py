@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+from PIL import Image, ImageDraw, PngImagePlugin
 
 from unnoise.atomic import publish
+from unnoise.cli.fonts import Font, font_for
 from unnoise.errors import UserError
 
 Pixels = NDArray[np.uint8]  # (H, W) grey or (H, W, 3) colour
@@ -63,7 +64,7 @@ def grid(
 def with_labels(sheet: Image.Image, names: Sequence[str]) -> Image.Image:
     """A sheet of equally high lines with their names on its left."""
     line = sheet.height / len(names)
-    font = ImageFont.load_default(max(10, min(18, line / 4)))
+    font = font_for(names, max(10, min(18, line / 4)))
     margin = math.ceil(max(font.getlength(name) for name in names)) + 20
     out = Image.new("RGB", (margin + sheet.width, sheet.height), PAPER)
     out.paste(sheet, (margin, 0))
@@ -75,7 +76,7 @@ def with_labels(sheet: Image.Image, names: Sequence[str]) -> Image.Image:
 
 def captioned(cells: Sequence[tuple[Sequence[Pixels], str]], *, columns: int, at_least: int = 96) -> Image.Image:
     """Pictures side by side, of one size, with words below them, `columns` such cells a line."""
-    font, gap = ImageFont.load_default(11), 8
+    font, gap = font_for([text for _, text in cells], 11), 8
     height, width = cells[0][0][0].shape[:2]
     scale = enlargement(min(height, width), at_least=at_least)
     across = len(cells[0][0]) * (width * scale + 2) - 2
@@ -94,7 +95,7 @@ def captioned(cells: Sequence[tuple[Sequence[Pixels], str]], *, columns: int, at
     return sheet
 
 
-def wrapped(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def wrapped(text: str, width: int, font: Font) -> str:
     """The words on lines of at most `width` pixels; a word that is longer has a line of its own."""
     lines = [""]
     for word in text.split():

@@ -13,7 +13,7 @@ from importlib import metadata as versions
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, writable
 from unnoise.cli.data import present
@@ -31,8 +31,10 @@ from unnoise.cli.options import (
     within,
 )
 from unnoise.cli.progress import Progress
+from unnoise.configuration import from_dict
 from unnoise.errors import unknown
-from unnoise.settings import Request
+from unnoise.settings import ModelCard, Request
+from unnoise.takes import takes_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,32 +47,50 @@ if TYPE_CHECKING:
 
 Row = tuple[int, str | None]  # a picture asked for: its seed, and its class by name or its prompt; None: neither
 
+WHICH = Group("Which pictures", sort_key=1)
+WHERE = Group("What is written", sort_key=2)
+HOW = Group("How they are drawn", sort_key=3)
+
 DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are called by people
     "sampler": Parameter(
+        group=HOW,
         help="how to go from noise to picture; auto: the model's own default",
         choices=("auto", *keys_of("samplers/__init__.py", "SAMPLERS")),
     ),
     "steps": Parameter(
-        help="steps from noise to picture",
+        group=HOW,
+        help="steps from noise to picture: more are finer, and slower",
         alias="--num-inference-steps",
         validator=within(1, 100_000, "a step is one call of the network"),
     ),
     "grid": Parameter(
+        group=HOW,
         name="--grid-spacing",
         help="how the steps lie in time; auto: what the sampler likes",
         choices=("auto", *keys_of("samplers/times.py", "GRIDS")),
     ),
-    "eta": Parameter(validator=within(0, 1, "0 is deterministic, 1 draws fresh noise at every step")),
-    "guidance": Parameter(alias=("--guidance-scale", "--cfg-scale"), validator=within(-100, 1000, "1 is no guidance")),
-    "guidance_rescale": Parameter(validator=within(0, 1, "it is a share")),
-    "classifier_scale": Parameter(validator=within(-1000, 1000, "0 is none")),
-    "control_scale": Parameter(validator=within(-1000, 1000, "1 is as it was trained, 0 is none")),
-    "threshold": Parameter(validator=within(0, 1, "it is a quantile")),
-    "batch": Parameter(alias="--batch-size", validator=within(1, 1_000_000, "pictures drawn at once")),
-    "precision": Parameter(help="of the network; auto: bfloat16 where this machine is fast at it"),
-    "device": Parameter(help="auto, cpu, cuda, cuda:1, mps"),
-    "previews": Parameter(validator=within(0, 1000, "pictures of the estimate on the way")),
+    "eta": Parameter(group=HOW, validator=within(0, 1, "0 is deterministic, 1 draws fresh noise at every step")),
+    "guidance": Parameter(
+        group=HOW, alias=("--guidance-scale", "--cfg-scale"), validator=within(-100, 1000, "1 is no guidance")
+    ),
+    "guidance_rescale": Parameter(group=HOW, validator=within(0, 1, "it is a share")),
+    "classifier_scale": Parameter(group=HOW, validator=within(-1000, 1000, "0 is none")),
+    "control_scale": Parameter(group=WHICH, validator=within(-1000, 1000, "1 is as it was trained, 0 is none")),
+    "threshold": Parameter(group=HOW, validator=within(0, 1, "it is a quantile")),
+    "batch": Parameter(group=HOW, alias="--batch-size", validator=within(1, 1_000_000, "pictures drawn at once")),
+    "precision": Parameter(group=HOW, help="of the network; auto: bfloat16 where this machine is fast at it"),
+    "device": Parameter(group=HOW, help="auto, cpu, cuda, cuda:1, mps"),
+    "previews": Parameter(
+        group=WHERE,
+        help="pictures of the estimate on the way, beside each one in --out",
+        validator=within(0, 1000, "pictures of the estimate on the way"),
+    ),
     **dict.fromkeys(("values", "image", "mask")),  # said by `sample` alone, in its own way
+}
+ALL: dict[str, Parameter | None] = {  # and those that go by their own names
+    **DRAWING,
+    **{name: Parameter(group=WHICH) for name in ("negative_prompt", "guess")},
+    **{name: Parameter(group=HOW) for name in ("guidance_interval", "classifier", "clip")},
 }
 
 
@@ -85,68 +105,104 @@ class Drawn:
     previews: Sequence[tuple[int, Pixels]]  # (step, the estimate at that step), the first one being noise at step 0
 
 
-@with_settings(Request, seeds=None, labels=None, prompts=None, controls=None, **DRAWING)
+@with_settings(Request, seeds=None, labels=None, prompts=None, controls=None, **ALL)
 def sample(
-    model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
+    model: Annotated[
+        Path,
+        option(
+            "a run, a model directory, a checkpoint, or a diffusers folder; `unnoise info` says what it can be told"
+        ),
+    ],
     /,
     *,
     seeds: Annotated[
-        str, option("seeds and ranges, 0-63,70; a seed's own label after a colon, 5:sneaker", "--seed")
+        str,
+        option("numbers, a picture each: 0-63,70; after a colon its own class, 5:sneaker", "--seed", group=WHICH),
     ] = "0",
     labels: Annotated[
         str,
         option(
-            "classes by name or number, each drawn with every seed; 'all'; 'none': no class; empty: by the seed",
+            "classes by name or number, with commas between, each drawn with every seed; 'all'; 'none': no class; "
+            "otherwise each seed has a class of its own",
             "--label",
+            group=WHICH,
         ),
     ] = "",
     prompt: Annotated[
-        tuple[str, ...], option("words, drawn with every seed; give it again for another line of pictures")
+        tuple[str, ...],
+        option(
+            "what to draw, in words, for a model that hears them; again for another; each is drawn with every seed",
+            group=WHICH,
+        ),
     ] = (),
-    prompts: Annotated[Path | None, option("a text file with a prompt a line", "--prompts-file")] = None,
+    prompts: Annotated[Path | None, option("a text file with a prompt a line", "--prompts-file", group=WHICH)] = None,
     value: Annotated[
-        tuple[str, ...], option("name=number, for a model that is told numbers; again for the next one")
+        tuple[str, ...],
+        option("name=number, as age=30, for a model that is told numbers; again for its next", group=WHICH),
     ] = (),
     image: Annotated[
-        Path | None, option("the small picture to make larger, or with --mask the one to draw a part of anew")
+        Path | None,
+        option(
+            "for a model that makes pictures larger, the small one; with --mask, the one to draw a part of anew",
+            group=WHICH,
+        ),
     ] = None,
-    mask: Annotated[Path | None, option("what of the picture is drawn anew: white on black, of its size")] = None,
+    mask: Annotated[
+        Path | None, option("which part of --image is drawn anew: white; the rest is black", group=WHICH)
+    ] = None,
     control: Annotated[
-        tuple[Path, ...], option("a drawing to follow, for a model that takes one; again for its next control")
+        tuple[Path, ...],
+        option("a drawing to follow, for a model that takes one; again for its next", group=WHICH),
     ] = (),
     control_model: Annotated[
         tuple[Path, ...],
-        option("a run trained beside this model, or a ControlNetModel's folder: its control is added; again for more"),
+        option(
+            "a run trained beside this model, or a ControlNetModel's folder: its control is added; again for more",
+            group=WHICH,
+        ),
     ] = (),
     out: Annotated[
-        Path | None, option("a folder for one PNG a picture (samples, where nothing else is asked)", "--output-dir")
+        Path | None,
+        option(
+            "a folder for one PNG a picture; samples, where no other file is asked for", "--output-dir", group=WHERE
+        ),
     ] = None,
     grid_file: Annotated[
-        Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line a class")
+        Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line a class or prompt", group=WHERE)
     ] = None,
     strip: Annotated[
-        Path | None, option("one PNG with what the model thinks on its way, a line a picture, from noise to the end")
+        Path | None,
+        option("one PNG with what the model thinks on its way from noise, a line a picture", group=WHERE),
     ] = None,
-    animation: Annotated[Path | None, option("from noise to pictures, step by step: a .gif or an .mp4")] = None,
+    animation: Annotated[
+        Path | None, option("from noise to pictures, step by step: a .gif or an .mp4", group=WHERE)
+    ] = None,
     latents: Annotated[
-        Path | None, option("a .safetensors file: what a model of latents draws, a row a seed and prompt, as it is")
+        Path | None,
+        option("a .safetensors file: what a model of latents draws, a row a seed and prompt, as it is", group=WHERE),
     ] = None,
     nearest: Annotated[
-        str | None, option("a set, or a path to pictures: those nearest to each drawn one, beside it, in one PNG")
+        str | None,
+        option("a set, or a path to pictures: one PNG with those nearest to each drawn one, beside it", group=WHERE),
     ] = None,
-    nearest_count: Annotated[int, option("how many each", validator=within(1, 100, "nearest pictures"))] = 3,
+    nearest_count: Annotated[
+        int, option("how many of them each", validator=within(1, 100, "nearest pictures"), group=WHERE)
+    ] = 3,
     nearest_judge: Annotated[
-        Path | None, option("a contrastive run: nearest as it sees them, instead of by pixels")
+        Path | None, option("a contrastive run: nearest as it sees them, instead of by pixels", group=WHERE)
     ] = None,
-    nearest_grid: Annotated[Path, option("the PNG with them")] = Path("nearest.png"),
+    nearest_grid: Annotated[Path, option("the PNG with them", group=WHERE)] = Path("nearest.png"),
     columns: Annotated[
-        int | None, option("pictures in a line of the grid", validator=within(1, 10_000, "columns"))
+        int | None, option("pictures in a line of the grid", validator=within(1, 10_000, "columns"), group=WHERE)
     ] = None,
     scale: Annotated[
-        int | None, option("enlarge grid and animation by whole pixels", validator=within(1, 64, "times"))
+        int | None,
+        option("enlarge grid, strip and animation by whole pixels", validator=within(1, 64, "times"), group=WHERE),
     ] = None,
-    metadata: Annotated[bool, option("write the recipe into the pictures", show_default=False)] = True,
-    json: Annotated[bool, flag("one JSON document on stdout")] = False,
+    metadata: Annotated[
+        bool, option("write into each picture how it was made, for `unnoise info`", show_default=False, group=WHERE)
+    ] = True,
+    json: Annotated[bool, flag("one JSON document on stdout", group=WHERE)] = False,
     **asked: Any,
 ) -> None:
     """Draw pictures from a model, one a seed and class or prompt, each with its recipe inside the file.
@@ -154,6 +210,7 @@ def sample(
     A picture depends on its seed, what is said of it and the settings alone, not on how many are drawn beside it.
     """
     from unnoise.cli import pictures
+    from unnoise.cli.fonts import boxes
 
     existing(model, "model")
     shown = [each for each in (out, grid_file, animation, strip, nearest) if each is not None]
@@ -190,10 +247,10 @@ def sample(
             asked["labels"] = one_label(labels)
             rows = worded(parse_seeds(seeds), said)
         else:
-            classes = known_classes(model)
-            if asked.get("classifier", "") and not classes:
-                classes = None  # they may be the classifier's, which is read below
-            rows = rows_for(parse_seeds(seeds), parse_names(labels), classes)
+            card = known_card(model)
+            if asked.get("classifier", "") and card is not None and not card.classes:
+                card = None  # its classes may be the classifier's, which is read below
+            rows = rows_for(parse_seeds(seeds), parse_names(labels), card)
         if len(rows) > MOST_PICTURES:
             raise UsageError(f"{len(rows):,} pictures in one call, more than {MOST_PICTURES:,}. Draw them in parts")
 
@@ -244,6 +301,9 @@ def sample(
     seconds = time.perf_counter() - start
 
     columns = columns or columns_for(rows)
+    labelled = grid_file is not None or animation is not None or strip is not None
+    if labelled and (note := boxes(label for _, label in rows if label)):
+        say(f"note: {note}")
     if grid_file is not None:
         if said:
             sheet = prompted(kept, columns, scale)
@@ -273,31 +333,32 @@ def sample(
 # ------------------------------------------------------------------------------------------------- what is asked
 
 
-def known_classes(path: Path) -> tuple[str, ...] | None:
-    """The classes of a model of ours, from its card alone; None where that does not say."""
+def known_card(path: Path) -> ModelCard | None:
+    """The card of a model of ours, read without torch; None where there is none that can be read."""
     cards = [path / "model.json", *sorted(path.glob("checkpoints/step-*/model.json"), reverse=True)]
     for file in cards:
         try:
-            return tuple(str(name) for name in json_format.loads(file.read_text())["card"]["classes"])
+            return from_dict(ModelCard, json_format.loads(file.read_text())["card"], str(file))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return None
 
 
-def rows_for(seeds: list[Row], labels: tuple[str, ...], classes: tuple[str, ...] | None) -> list[Row]:
-    """The pictures asked for, labels checked where the classes are known, and "all" meaning each of them."""
-    if classes is None:
+def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) -> list[Row]:
+    """The pictures asked for, labels checked where the model's card is known, and "all" meaning each class."""
+    if card is None:
         return pairs(seeds, labels)
+    classes = card.classes
     said = [label for _, label in seeds if label is not None] + [label for label in labels if label != "all"]
     if "all" in labels and not classes:
-        raise UsageError("this model was trained without classes: leave --labels out")
+        raise UsageError(f"this model was trained without classes: leave --labels out; {takes_of(card)}")
     labels = tuple(name for label in labels for name in (classes if label == "all" else (label,)))
     for label in said:
         if label not in classes and label != "none" and not (label.isdigit() and int(label) < len(classes)):
             if not classes:
                 raise UsageError(
-                    f"this model was trained without classes and takes no label {label!r}: leave it out; one that was "
-                    "trained on captions takes --prompt"
+                    f"this model was trained without classes and takes no label {label!r}: leave it out; "
+                    f"{takes_of(card)}"
                 )
             raise unknown("class", label, [*classes, "none"])
     return pairs(seeds, labels)
@@ -523,15 +584,16 @@ def save_tensor(path: Path, name: str, tensor: Tensor, about: dict[str, Any]) ->
 
 def file_names(prompts: Sequence[str]) -> dict[str, str]:
     """Each prompt as part of a file's name; those of the same first words with their number."""
-    plain = {text: file_name(text) for text in prompts}
+    plain = {text: file_name(text, empty="prompt" if text.strip() else "no-prompt") for text in prompts}
     often = Counter(plain.values())
     return {text: f"{name}-{prompts.index(text)}" if often[name] > 1 else name for text, name in plain.items()}
 
 
-def file_name(label: str, most: int = 60) -> str:
-    """A class's name or a prompt as part of a file's: letters, digits and dashes, as many whole words as fit."""
+def file_name(label: str, most: int = 60, *, empty: str = "class") -> str:
+    """A class's name or a prompt as part of a file's: letters, digits and dashes, as many whole words as fit; `empty`
+    where there is none."""
     words = "".join(c if c.isalnum() else " " for c in label.lower()).split()
-    name = "-".join(words) or "class"
+    name = "-".join(words) or empty
     return name if len(name) <= most else name[:most].rsplit("-", 1)[0]
 
 

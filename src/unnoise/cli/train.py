@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from unnoise import configuration
 from unnoise.cli.console import DONE, UsageError, asking, duration, emit, existing, human, say, show, table, writable
 from unnoise.cli.data import present
-from unnoise.cli.options import flag, option
+from unnoise.cli.options import flag, keys_of, option
 from unnoise.cli.progress import Progress
 from unnoise.errors import unknown
 from unnoise.presets import CLASSIFIERS, PRESETS
@@ -202,7 +202,7 @@ def train(
     """
     asked = ask(what, data=data, sets=set, device=device, name=name)
     with asking():
-        present(asked.config.data.path)
+        own_pictures(what, asked)
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
     writable(out, "runs")
@@ -236,6 +236,21 @@ def train(
         emit(report) if json else show(str(path))
         say(next_steps(path, asked.config) if code == DONE else "saved; the same command goes on")
     return code
+
+
+def own_pictures(what: str, asked: Asked) -> None:
+    """Raises UsageError where the pictures are not there; of a preset for pictures of one's own, with what to type."""
+    path = asked.config.data.path
+    if asked.origins.get("data.path") != f"preset {what}" or path in keys_of("data/sources.py", "SETS"):
+        present(path)
+    elif not Path(path).exists():
+        captions = isinstance(asked.config, TrainConfig) and (asked.config.net.text or asked.config.encoder)
+        with_them = ", with a caption each: a text file of the same name beside it, or a metadata.jsonl with a line "
+        with_them += '{"file_name": "cat.png", "text": "a cat"} a picture'
+        raise UsageError(
+            f"the preset {what} trains on pictures that you bring{with_them if captions else ''}. Say where they are: "
+            f"unnoise train {what} --data ./{'pictures-with-captions' if captions else 'pictures'}"
+        )
 
 
 def place(out: Path, config: Config, resume: str, what: Path) -> Path:

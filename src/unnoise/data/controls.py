@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unnoise.data.decode import decode
+from unnoise.data.decode import between, decode
 from unnoise.data.source import Source, Unreadable, reason
 from unnoise.errors import UserError, unknown
 from unnoise.settings import DataConfig
@@ -37,7 +37,7 @@ def drawer(source: Source, config: DataConfig, drawings: Source | None) -> Drawe
         return _matched(source, drawings, asked)
     if config.control in source.controls:
         draw = source.controls[config.control]
-        return lambda place, pixels: decode(draw(place), asked).pixels
+        return lambda place, pixels: decode(draw(place), asked, drawing=True).pixels
     if config.control == "edges":
         return lambda place, pixels: edges(pixels)
     raise unknown(f"control of {source.where}", config.control, [*{"edges", *source.controls}, "a folder of drawings"])
@@ -91,7 +91,7 @@ def _matched(source: Source, drawings: Source, config: DataConfig) -> Drawer:
     def draw(place: int, pixels: Pixels) -> Pixels:
         name = drawings.names[rows[place]]
         try:
-            drawn = decode(drawings.read(rows[place]), config).pixels
+            drawn = decode(drawings.read(rows[place]), config, drawing=True).pixels
         except (OSError, Unreadable) as error:
             raise UserError(f"the drawing {name} in {drawings.where} cannot be read: {reason(error)}") from error
         height, width = pixels.shape[1:]
@@ -103,6 +103,6 @@ def _matched(source: Source, drawings: Source, config: DataConfig) -> Drawer:
         if drawn.shape[1:] == (height, width):
             return drawn
         image = Image.fromarray(np.ascontiguousarray(drawn.transpose(1, 2, 0)))  # of another size, so rounded otherwise
-        return np.asarray(image.resize((width, height))).transpose(2, 0, 1)
+        return np.asarray(image.resize((width, height), between(image))).transpose(2, 0, 1)
 
     return draw

@@ -11,6 +11,8 @@ What becomes of each kind (tests/test_data_decode.py has a picture with a known 
     animated               the first frame
     EXIF orientation       applied; colour profiles are not
     resizing               Lanczos, after all of the above; JPEGs much larger than needed are decoded at a smaller scale
+    a drawing of few       at most 32, not black and white alone: a map of classes, between whose colours lie those of
+    colours                others. It is resized to its nearest pixels, by which lines, black and white, would break
 
 Only raster formats that cannot run a program are opened (EPS, for one, is a program). Pixel counts are checked against
 `max_pixels` before decoding, so that a bomb costs nothing.
@@ -53,6 +55,8 @@ SUFFIXES = frozenset(
     )
 )
 
+MOST_CLASSES = 32  # colours of a drawing that is taken for a map of classes
+
 _UPRIGHT = {  # EXIF 2.3, tag 0x0112: how the stored picture must be turned
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -73,13 +77,22 @@ class Picture(NamedTuple):
     mode: str  # Pillow's name for what was stored
 
 
-def decode(data: bytes | NDArray[np.uint8], config: DataConfig) -> Picture:
-    """The picture in an encoded file, or in pixels (H, W) or (H, W, C). Raises Unreadable with the reason."""
+def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, drawing: bool = False) -> Picture:
+    """The picture in an encoded file, or in pixels (H, W) or (H, W, C); or a drawing. Raises Unreadable with the
+    reason."""
     with _reading():
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, config)
         mode, image = image.mode, _upright(image)
-        small = _resize(_flatten(image, config.background), config)
+        flat = _flatten(image, config.background)
+        small = _resize(flat, config, between(flat) if drawing else Image.Resampling.LANCZOS)
         return Picture(_pixels(small, config.channels), image.size, mode)
+
+
+def between(drawing: Image.Image) -> Image.Resampling:
+    """How a drawing is resized: a map of classes without inventing others, anything else smoothly."""
+    colours = drawing.convert("RGB").getcolors(MOST_CLASSES)
+    found = {colour for _, colour in colours or ()}
+    return Image.Resampling.NEAREST if found - {(0, 0, 0), (255, 255, 255)} else Image.Resampling.LANCZOS
 
 
 def cover(data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
@@ -175,7 +188,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _resize(image: Image.Image, config: DataConfig) -> Image.Image:
+def _resize(image: Image.Image, config: DataConfig, resampling: Image.Resampling) -> Image.Image:
     """The shortest side becomes `size`; the other keeps the proportion, rounded."""
     short = min(image.size)
     if short == config.size:
@@ -183,4 +196,4 @@ def _resize(image: Image.Image, config: DataConfig) -> Image.Image:
     width, height = (max(config.size, (side * config.size + short // 2) // short) for side in image.size)
     if width * height > max(config.max_pixels, config.size**2):
         raise Unreadable(f"{image.size[0]} x {image.size[1]} pixels are too thin to be resized to {config.size}")
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+    return image.resize((width, height), resampling)

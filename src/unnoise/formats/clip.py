@@ -22,7 +22,7 @@ from torch import Tensor
 from unnoise.errors import UserError, unknown
 from unnoise.formats.files import Shape, not_said, read_json, weights, what_is_wrong
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
-from unnoise.words import library, rows_of
+from unnoise.words import beyond, library, rows_of
 
 CONFIG, WEIGHTS = "config.json", "model"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -219,9 +219,7 @@ class ClipTokenizer:
 
     def surplus(self, text: str) -> str:
         """What of a text is too long to be read: its end, or nothing."""
-        ids = self._ids([text])[0][self.length - 2 :]
-        words = "".join(self._library.id_to_token(i) for i in ids)
-        return words.replace("</w>", " ").strip()
+        return beyond(self._library, text, self.length - 2)
 
     def save(self, folder: Path) -> None:
         """tokenizer.json and tokenizer_config.json."""

@@ -29,7 +29,7 @@ from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import Run
-from unnoise.words import Tokenizer
+from unnoise.words import Tokenizer, cut
 
 
 def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
@@ -49,6 +49,8 @@ def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         contrastive.write(folder, weights, tokenizer, card)
 
+    if run is not None and (note := cut(tokenizer, map(pictures.caption, range(len(pictures))))):
+        run.log(note)
     yield from course(config, pictures, learner, objective(net, tokenizer, config), write, run, processes)
     average = learner.average(config.fit.ema[0])
     if run is not None:

@@ -40,7 +40,7 @@ from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import hold
-from unnoise.words import Tokenizer, Words
+from unnoise.words import Tokenizer, Words, cut
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,8 @@ def train(
                 held = stack.enter_context(hold(run, config, command=command))
                 held.same_data(facts(pictures))
                 held.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
+                if words is not None and (note := cut(words, map(pictures.caption, range(len(pictures))))):
+                    held.log(note)
         yield from follow(held, learner, plan, processes=processes)
         if held is not None:
             for broken in pictures.replaced:
