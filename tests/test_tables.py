@@ -22,6 +22,7 @@ from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.nn.noisy_classifier import EncoderClassifier
 from unnoise.recipes import ablation
+from unnoise.samplers import SAMPLERS
 from unnoise.settings import EvaluateConfig, ModelCard, NoisyClassifierCard, Process, Request, UNetConfig
 from unnoise.tables import Result, Way, compare, ddim_ways, enough, for_budget, guidance_ways, sampler_ways
 
@@ -182,6 +183,16 @@ def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[s
     assert main(["table", "inversion", "model", "--steps", "3", "--count", "2", "--guidance", "1,2", "--out", "e"]) == 0
     assert "exact" in capsys.readouterr().out
     assert len(json.loads(Path("e/table.json").read_text())["cells"]) == 6
+
+
+def test_all_samplers_are_all_that_the_model_can_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """This model learned no variance: the sampler that takes one is left out, and refused where it is named."""
+    few = ["--steps", "1", "--count", "10", "--real", "60", "--features", "judge", "--shown", "1", "--out", "all"]
+    assert main(["compare", "model", "--samplers", "all", *few, "--json"]) == 0
+    names = [cell["row"] for cell in json.loads(capsys.readouterr().out)["cells"]]
+    assert names == [name for name in SAMPLERS if name != "ddpm-learned"]
+    assert main(["compare", "model", "--samplers", "ddim,ddpm-learned", *few]) != 0
+    assert "did not learn its variance" in capsys.readouterr().err
 
 
 def test_the_six_trainings_are_trained_and_measured_and_go_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,9 @@ from unnoise.settings import EvaluateConfig, Request, TrainConfig
 if TYPE_CHECKING:
     from PIL import Image
 
+    from unnoise.data import Dataset
     from unnoise.explore import Survived
+    from unnoise.model import Model
     from unnoise.tables import Result, Way
 
 MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "judge": None}
@@ -49,7 +51,9 @@ def compare(
     model: MODEL,
     /,
     *,
-    samplers: Annotated[str, option("which, with commas between; 'all'")] = "ddim,heun,dpm++2m,unipc",
+    samplers: Annotated[
+        str, option("which, with commas between; 'all' that this model can use")
+    ] = "ddim,heun,dpm++2m,unipc",
     steps: Annotated[str, option("numbers of steps, with commas between")] = "5,10,20,50",
     data: DATA = None,
     out: OUT = Path("compared"),
@@ -71,7 +75,10 @@ def compare(
     from unnoise.tables import enough, for_budget, sampler_ways
 
     ask, how = settings({**asked, "count": count})
-    results = run(model, data, ask, sampler_ways(how, samplers=names, steps=counts), shown)
+    loaded, real = opened(model, data)
+    if samplers == "all" and not loaded.diffusion.learned_variance:
+        names = tuple(name for name in names if name != "ddpm-learned")
+    results = run(loaded, real, ask, sampler_ways(how, samplers=names, steps=counts), shown)
     head = ("sampler", "steps", "calls", "Frechet", "kernel", "ms a picture")
     rows = [
         (r.way.row, r.way.column, f"{r.calls}", figure(r, "frechet"), figure(r, "kernel"), f"{1e3 * r.seconds:.3g}")
@@ -120,7 +127,7 @@ def ddim(
 
     ask, how = settings({**asked, "count": count})
     ways = ddim_ways(how, steps=counts, etas=shares, sigma_hat=sigma_hat, grids=spacings)
-    results = run(model, data, ask, ways, shown)
+    results = run(*opened(model, data), ask, ways, shown)
     names = list(dict.fromkeys(r.way.row for r in results))
     head = ("Frechet distance", *(f"S = {count}" for count in counts))
     rows = [(name, *(figure(r) for r in results if r.way.row == name)) for name in names]
@@ -174,7 +181,7 @@ def guidance(
     ways = guidance_ways(
         how, scales=strengths, classifier=str(classifier or ""), classifier_scales=strengths_of_classifier
     )
-    results = run(model, data, ask, ways, shown)
+    results = run(*opened(model, data), ask, ways, shown)
     others = [entry["id"] for entry in results[0].report["metrics"] if entry["id"] not in GUIDED]
     names = [*(name for name in GUIDED if results[0].figure(name) is not None), *others]
     head = ("guidance", "scale", *(TITLES.get(name, name) for name in names), "calls")
@@ -215,15 +222,10 @@ def inversion(
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
         (grid,) = chosen_from(spacing, keys_of("samplers/times.py", "GRIDS"), "grid of times")
         writable(out, "the table")
-    say(f"loading {model} ...")
+    loaded, real = opened(model, data)
     from unnoise import data as pictures
-    from unnoise import model as models
     from unnoise.explore import reconstruct
 
-    loaded = models.load(model)
-    with asking():
-        config = data_for(loaded, data)
-    real = pictures.open(config)
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
     told = real.classes == loaded.classes and bool(loaded.classes)
     labels = [loaded.reader.name(int(row)) for row in some.label] if told and some.label is not None else []
@@ -420,19 +422,25 @@ def settings(asked: Mapping[str, Any], figures: tuple[str, ...] = FIGURES) -> tu
 # ---------------------------------------------------------------------------------------------------- the work
 
 
-def run(path: Path, data: str | None, ask: EvaluateConfig, ways: Sequence[Way], shown: int) -> list[Result]:
-    """Every way, with a bar over all of them."""
+def opened(path: Path, data: str | None) -> tuple[Model, Dataset]:
+    """The model, and the real pictures that it is compared with."""
     say(f"loading {path} ...")
     from unnoise import data as pictures
     from unnoise import model as models
-    from unnoise.tables import Result, compare
 
     loaded = models.load(path)
     with asking():
         config = data_for(loaded, data)
+    return loaded, pictures.open(config)
+
+
+def run(model: Model, real: Dataset, ask: EvaluateConfig, ways: Sequence[Way], shown: int) -> list[Result]:
+    """Every way, with a bar over all of them."""
+    from unnoise.tables import Result, compare
+
     results: list[Result] = []
     with Progress(len(ways) * ask.count, "drawing", unit="picture") as bar:
-        for at in compare(loaded, ask, ways, pictures.open(config), cache=home() / "features", show=shown):
+        for at in compare(model, ask, ways, real, cache=home() / "features", show=shown):
             if isinstance(at, Result):
                 results.append(at)
                 note = f"{at.way.row}, {at.way.column}: {figure(at)}"
