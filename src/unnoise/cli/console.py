@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -45,15 +46,26 @@ def show(text: str) -> None:
 
 def emit(document: Mapping[str, Any]) -> None:
     """The answer as one JSON document on stdout."""
-    show(json.dumps(document, indent=2, ensure_ascii=False, default=_plain))
+    show(as_json(document))
 
 
-def _plain(value: object) -> object:
+def as_json(document: Mapping[str, Any]) -> str:
+    """The document as JSON, which has no word for what is no number: NaN and infinity are null."""
+    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # numpy and torch numbers
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} in a JSON document")
+        return _plain(value.tolist())
+    return value
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), indent: str = "", ragged: bool = False) -> str:
