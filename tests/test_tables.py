@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from test_evaluate import TOY
 from unnoise import data, nn, objectives, presets
+from unnoise.cli.console import as_json
 from unnoise.cli.main import main
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
@@ -185,6 +187,30 @@ def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[s
     assert len(json.loads(Path("e/table.json").read_text())["cells"]) == 6
 
 
+def test_what_is_named_twice_is_one_line_or_column(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--count", "12", "--real", "60", "--features", "judge", "--shown", "1", "--out", "twice", "--json"]
+    words = ["--steps", "2,2", "--etas", "1,0,1.0", "--grids", "even,even", "--no-sigma-hat"]
+    assert main(["table", "ddim", "model", *words, *few]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [(cell["row"], cell["column"]) for cell in cells] == [("eta 1", "2"), ("eta 0", "2")]
+    assert "| Frechet distance | S = 2 |\n| --- | --- |\n" in Path("twice/table.md").read_text()
+
+
+def test_what_is_no_number_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """One picture has no spread; JSON has no NaN, and other programs do not read it."""
+
+    def none(name: str) -> float:
+        raise AssertionError(name)
+
+    words = ["table", "inversion", "model", "--steps", "2", "--conventions", "own", "--count", "1", "--out", "one"]
+    assert main([*words, "--json"]) == 0
+    for text in (capsys.readouterr().out, Path("one/table.json").read_text()):
+        (cell,) = json.loads(text, parse_constant=none)["cells"]
+        assert cell["spread"] is None
+        assert cell["error"] > 0
+    assert json.loads(as_json({"a": [torch.tensor(math.inf), (1, Path("b"))]})) == {"a": [None, [1, "b"]]}
+
+
 def test_all_samplers_are_all_that_the_model_can_use(capsys: pytest.CaptureFixture[str]) -> None:
     """This model learned no variance: the sampler that takes one is left out, and refused where it is named."""
     few = ["--steps", "1", "--count", "10", "--real", "60", "--features", "judge", "--shown", "1", "--out", "all"]
@@ -233,7 +259,15 @@ def test_the_six_trainings_differ_in_what_is_asked_and_minimised_alone() -> None
         (["table", "ddim", "model", "--etas", "2"], "'2'"),
         (["table", "ddim", "model", "--grids", "evn"], "even"),
         (["table", "inversion", "model", "--conventions", "exakt"], "exact"),
-        (["table", "guidance", "model", "--scales", "1,x"], "'1,x'"),
+        (["table", "ddim", "model", "--etas", ","], "','"),
+        (["table", "ddim", "model", "--steps", "2.5"], "2.5"),
+        (["table", "guidance", "model", "--scales", "1,x"], "'x'"),
+        (["table", "guidance", "model", "--scales", "1,nan"], "'nan'"),
+        (["table", "inversion", "model", "--guidance", "1,x"], "'x'"),
+        (["table", "inversion", "model", "--guidance", ","], "','"),
+        (["table", "inversion", "model", "--grid-spacing", "even,karras"], "grid of times"),
+        (["vary", "model", "--shared", ","], "','"),
+        (["vary", "model", "--shared", "1,0"], "'0'"),
         (["table", "ddim", "modl"], "did you mean model"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
-from unnoise.cli.options import flag, option, parse_names, parse_seeds, with_settings, within
+from unnoise.cli.options import flag, option, parse_names, parse_numbers, parse_seeds, with_settings, within
 from unnoise.cli.progress import Progress
 from unnoise.cli.sample import DRAWING, known_classes, rows_for
 from unnoise.settings import Request
@@ -186,7 +186,7 @@ def vary(
     existing(model, "model")
     writable(grid_file, "the grid")
     with asking():
-        times = [share(part) for part in parse_names(shared)]
+        times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")
         rows_for([(0, label)], (), known_classes(model))
     say(f"loading {model} ...")
     import torch
@@ -228,16 +228,6 @@ def read(path: Path, model: Model) -> Tensor:
     except (OSError, Unreadable) as error:
         raise UserError(f"{path} is not a picture that can be read: {error}") from error
     return from_bytes(torch.tensor(pixels)[None])
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise UsageError(f"--shared: {text!r} is no time between 0 and 1. Write for example --shared 1,0.75,0.5,0.25")
-    return value
 
 
 def whole(model: Model, count: int) -> tuple[str, ...]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
+from unnoise.cli.console import UsageError, as_json, asking, emit, existing, say, show, table, writable
 from unnoise.cli.evaluate import data_for, home
-from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
+from unnoise.cli.options import flag, keys_of, option, parse_names, parse_numbers, with_settings, within
 from unnoise.cli.progress import Progress
 from unnoise.cli.sample import DRAWING
 from unnoise.cli.train import preset_help
@@ -120,7 +120,7 @@ def ddim(
     existing(model, "model")
     with asking():
         counts = numbers(steps, "--steps")
-        shares = [within_one(part) for part in parse_names(etas)]
+        shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
         spacings = chosen_from(grids, keys_of("samplers/times.py", "GRIDS"), "grid of times")
         writable(out, "the table")
     from unnoise.tables import ddim_ways
@@ -218,9 +218,10 @@ def inversion(
     existing(model, "model")
     with asking():
         counts = numbers(steps, "--steps")
-        scales = [float(part) for part in parse_names(guidance)]
+        scales = scales_of(guidance, "--guidance")
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
-        (grid,) = chosen_from(spacing, keys_of("samplers/times.py", "GRIDS"), "grid of times")
+        if spacing not in (grids := keys_of("samplers/times.py", "GRIDS")):
+            raise unknown("grid of times", spacing, grids)
         writable(out, "the table")
     loaded, real = opened(model, data)
     from unnoise import data as pictures
@@ -233,7 +234,7 @@ def inversion(
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
     with Progress(len(cells), "there and back", unit="way") as bar:
         for at, (way, number, scale) in enumerate(cells, start=1):
-            how = Request(steps=number, grid=grid, guidance=scale, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
+            how = Request(steps=number, grid=spacing, guidance=scale, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
             found.append(reconstruct(loaded, some.x, labels, how, convention=way))
             bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
     head = ("convention", "guidance", *(f"S = {number}" for number in counts))
@@ -367,39 +368,20 @@ def ddpm(
 
 def numbers(text: str, what: str) -> list[int]:
     """`5,10,20` as numbers of steps."""
-    found = []
-    for part in parse_names(text):
-        if not part.isascii() or not part.isdigit() or not 1 <= int(part) <= 100_000:
-            raise UsageError(f"{what}: {part!r} is no number of steps. Write for example {what} 5,10,20,50")
-        found.append(int(part))
-    if not found:
-        raise UsageError(f"{what} is empty. Write for example {what} 5,10,20,50")
-    return found
+    found = parse_numbers(text, what, 1, 100_000, "5,10,20,50")
+    for number in found:
+        if number != int(number):
+            raise UsageError(f"{what}: {number:g} is no number of steps. Write for example {what} 5,10,20,50")
+    return [int(number) for number in found]
 
 
 def scales_of(text: str, what: str = "--scales") -> list[float]:
     """`1,1.5,2` as strengths of guidance, rising."""
-    try:
-        found = [float(part) for part in parse_names(text)]
-    except ValueError:
-        found = []
-    if not found or not all(0 <= scale <= 1000 for scale in found):
-        raise UsageError(f"{what}: {text!r} are no strengths of guidance. Write for example {what} 1,1.5,2,3,5")
-    return sorted(set(found))
-
-
-def within_one(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UsageError(f"--etas: {text!r} is not between 0 (no new noise) and 1. Write for example --etas 0,0.5,1")
-    return share
+    return sorted(parse_numbers(text, what, 0, 1000, "1,1.5,2,3,5"))
 
 
 def chosen_from(text: str, valid: Sequence[str], what: str) -> tuple[str, ...]:
-    names = parse_names(text)
+    names = tuple(dict.fromkeys(parse_names(text)))
     for name in names:
         if name not in valid:
             raise unknown(what, name, valid)
@@ -505,13 +487,11 @@ def write_tables(
     words: Sequence[str],
     also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
 ) -> None:
-    import json
-
     from unnoise.atomic import publish
 
     parts = [as_markdown(head, rows), *([as_markdown(*also)] if also else []), *words]
     publish(out / "table.md", lambda file: file.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8"))
-    publish(out / "table.json", lambda file: file.write_text(json.dumps(document, indent=1) + "\n", "utf-8"))
+    publish(out / "table.json", lambda file: file.write_text(as_json(document) + "\n", "utf-8"))
 
 
 def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
