@@ -26,6 +26,7 @@ from unnoise.data import Dataset
 from unnoise.errors import UserError, unknown
 from unnoise.generate import check, generate
 from unnoise.metrics import cache as kept
+from unnoise.metrics import contrastive
 from unnoise.metrics.classifier import Judge, accuracy, check_pictures, load_classifier, shipped
 from unnoise.metrics.features import Features, classifier_features, find_features
 from unnoise.metrics.frechet import extrapolated, frechet, moments, too_few
@@ -102,8 +103,6 @@ def evaluate(
     if any(name in ALIGNMENT for name in counted):
         alignment.check([name for name in counted if name in ALIGNMENT], model, ask, pictures)
     others = replace(ask, metrics=tuple(name for name in names if name not in APART))
-    if "retrieval" in counted:
-        others = replace(others, judge="auto")  # the one named judges captions
     report = None
     if others.metrics:
         for progress in _draw_and_measure(model, others, how, pictures, cache=cache, processes=processes):
@@ -123,20 +122,16 @@ def _draw_and_measure(
     cache: Path | None,
     processes: Processes,
 ) -> Iterator[Progress]:
-    labels = labels_for(model.card.classes, ask.count, how, pictures)
-    prompts = prompts_for(model, ask.count, how, pictures)
-    if labels and pictures.captions and model.words is not None and not how.labels and not how.prompts:
-        labels = labels_of_captions(model.card.classes, ask.count, pictures)
+    whole = asked_of(model, ask, how, pictures)
     judges = find_judges(ask, model.card.classes, pictures)
-    seeds = tuple(range(ask.seed, ask.seed + ask.count))
     request = replace(
-        how,
-        seeds=tuple(processes.share(seeds)),
-        labels=tuple(processes.share(labels)),
-        prompts=tuple(processes.share(prompts)),
+        whole,
+        seeds=tuple(processes.share(whole.seeds)),
+        labels=tuple(processes.share(whole.labels)),
+        prompts=tuple(processes.share(whole.prompts)),
     )
-    check(model, replace(how, seeds=seeds, labels=labels, prompts=prompts))
-    asked = None if "none" in labels else model.reader.rows(request.labels)
+    check(model, whole)
+    asked = None if "none" in whole.labels else model.reader.rows(request.labels)
 
     def drawn() -> Iterator[Drawn]:
         for frame in generate(model, request) if request.seeds else ():
@@ -272,20 +267,24 @@ def metric_names(names: Iterable[str]) -> tuple[str, ...]:
 
 def find_judges(ask: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset) -> Judges:
     """What `ask` names, loaded and checked against the pictures; "auto" is the set's own shipped classifier, else
-    Inception-v3 if its weights are here. Raises UserError where there is none, or it takes other pictures."""
+    Inception-v3 if its weights are here, else the contrastive judge that is named. Raises UserError where there is
+    none, or it takes other pictures."""
     metric_names(ask.metrics)
     if ask.count < LEAST:
         raise UserError(f"{ask.count} pictures say nothing about a model; draw at least {LEAST}")
     if ask.real < 2 * LEAST or len(pictures) < 2 * LEAST:
         raise UserError(f"{min(ask.real, len(pictures))} real pictures are too few; give at least {2 * LEAST}")
-    name = ask.features if ask.features != "auto" else _own(pictures)
+    hears = ask.judge != "auto" and contrastive.is_judge(ask.judge)  # then it judges captions, and no classes
+    name = ask.features if ask.features != "auto" else _own(pictures, ask.judge if hears else "")
     judge = None
-    if name in shipped() or (Path(name).is_dir() and name != "inception"):
+    if name in shipped() or (Path(name).is_dir() and name != "inception" and not contrastive.is_judge(name)):
         judge = load_classifier(name)
         check_pictures(torch.empty(0, *pictures.shape), judge.net.shape, judge.name)
     features = classifier_features(judge) if judge is not None else find_features(name)
-    named = ask.judge if ask.judge != "auto" else pictures.config.path.partition(":")[0]
-    if ask.judge != "auto" or (judge is None and named in shipped()):
+    features(torch.empty(0, *pictures.shape))  # refused here where it takes others
+    own = "auto" if hears else ask.judge
+    named = own if own != "auto" else pictures.config.path.partition(":")[0]
+    if own != "auto" or (judge is None and named in shipped()):
         judge = load_classifier(named)
         check_pictures(torch.empty(0, *pictures.shape), judge.net.shape, judge.name)
         if "accuracy" in metric_names(ask.metrics) and not set(classes) <= set(judge.classes):
@@ -476,6 +475,21 @@ def markdown(report: Mapping[str, Any]) -> str:
 # --- what is asked ---
 
 
+def asked_of(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> Request:
+    """`how` for `ask.count` pictures: a seed, a label and a prompt each, as far as the model hears them."""
+    labels = labels_for(model.card.classes, ask.count, how, pictures)
+    prompts = prompts_for(model, ask.count, how, pictures)
+    if labels and pictures.captions and model.words is not None and not how.labels and not how.prompts:
+        labels = labels_of_captions(model.card.classes, ask.count, pictures)
+    return replace(how, seeds=tuple(range(ask.seed, ask.seed + ask.count)), labels=labels, prompts=prompts)
+
+
+def captioned_rows(count: int, pictures: Dataset) -> list[int]:
+    """The real pictures whose captions `prompts_for` takes, by lot, again from the first where they are fewer."""
+    rows = data.order(0, 0, len(pictures)).tolist()
+    return [int(rows[i % len(rows)]) for i in range(count)]
+
+
 def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
     """A label for each picture: the one that was named, else each class as often as it is among the real pictures."""
     if how.labels:
@@ -499,28 +513,36 @@ def prompts_for(model: Model, count: int, how: Request, pictures: Dataset) -> tu
         return ()
     if how.prompts or not pictures.captions:
         return (how.prompts[0] if how.prompts else "",) * count
-    rows = data.order(0, 0, len(pictures)).tolist()
-    return tuple(pictures.caption(rows[i % len(rows)]) for i in range(count))
+    return tuple(pictures.caption(row) for row in captioned_rows(count, pictures))
 
 
 def labels_of_captions(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
     """The classes of the real pictures whose captions `prompts_for` takes. Raises UserError where they are others."""
-    rows, labels = data.order(0, 0, len(pictures)).tolist(), pictures.labels()
+    labels = pictures.labels()
     if labels is None or pictures.classes != classes:
         raise UserError(f"{pictures.config.path} has not the model's classes beside its captions: name one, --label")
-    return tuple(classes[labels[rows[i % len(rows)]]] for i in range(count))
+    return tuple(classes[labels[row]] for row in captioned_rows(count, pictures))
 
 
-def _own(pictures: Dataset) -> str:
-    """The features for these pictures, where nobody named any."""
+def _own(pictures: Dataset, hears: str) -> str:
+    """The features for these pictures, where nobody named any; `hears` is a contrastive judge, or nothing."""
     name = pictures.config.path.partition(":")[0]
     if name in shipped():
         return name
     if find_weights() is not None:
         return "inception"
+    if hears:
+        return hears
+    path, size = pictures.config.path, pictures.shape[1]
+    if pictures.captions and not pictures.classes:
+        raise UserError(
+            f"no features to compare {path} in: train a judge of its pictures and captions (unnoise train "
+            f"emoji-contrastive --data {path} --set data.size={size}) and give its run as --judge, or give "
+            "Inception-v3's weight file as --features"
+        )
     raise UserError(
-        f"no features to compare {pictures.config.path} in: train a classifier on it (unnoise train classifier --data "
-        f"{pictures.config.path}) and give its directory, or give Inception-v3's weight file"
+        f"no features to compare {path} in: train a classifier on it (unnoise train classifier --data {path}) and give "
+        "its directory as --features, or give Inception-v3's weight file"
     )
 
 
