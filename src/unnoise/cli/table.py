@@ -36,11 +36,21 @@ EACH = Annotated[
     int, option("pictures drawn in each way", "--num", "-n", validator=within(10, 10_000_000, "fewer say nothing"))
 ]
 SHOW = Annotated[int, option("pictures shown of each way", validator=within(1, 64, "pictures in a cell"))]
-TITLES = {"frechet": "Frechet", "accuracy": "class accuracy"}
+TITLES = {
+    "frechet": "Frechet",
+    "accuracy": "class accuracy",
+    "caption": "caption right",
+    "retrieval": "caption retrieval",
+}
 AS_JSON = Annotated[bool, flag("one JSON document on stdout")]
 AS_MARKDOWN = Annotated[bool, flag("a Markdown table on stdout")]
 FIGURES = ("frechet", "kernel")
-GUIDED = ("frechet", "precision", "recall", "accuracy")
+JUDGED = {  # what a judge makes of real pictures
+    "accuracy": "The judge is right on {:.1%} of real pictures.",
+    "caption": "The reader finds {:.1%} of real pictures as their captions say.",
+    "retrieval": "Of real pictures {:.1%} find their own caption first, among 100 or all there are.",
+}
+GUIDED = ("frechet", "precision", "recall", *JUDGED)
 GUIDES = ("guidance", "classifier", "classifier_scale")
 HOW = {name: DRAWING[name] for name in ("sampler", "eta", "grid")}
 
@@ -144,7 +154,7 @@ def ddim(
 
 
 @with_settings(Request, **{**DRAWN, **HOW, **dict.fromkeys(GUIDES)})
-@with_settings(EvaluateConfig, **MEASURED)
+@with_settings(EvaluateConfig, **{name: how for name, how in MEASURED.items() if name != "judge"})
 def guidance(
     model: MODEL,
     /,
@@ -167,6 +177,9 @@ def guidance(
 ) -> None:
     """Fidelity against diversity: what guidance buys at each scale, and what it costs. The same seeds at every scale.
 
+    A model of captions is told those of real pictures. Whether it draws them is read where a set can be read (shapes),
+    and judged by --judge, a contrastive run, for others.
+
     Writes into --out: pictures.png (a line a scale), plot.png (with matplotlib), table.md and table.json.
     """
     existing(model, "model")
@@ -175,19 +188,22 @@ def guidance(
         if classifier is not None:
             existing(classifier, "classifier")
         writable(out, "the table")
-    from unnoise.tables import guidance_ways
+    from unnoise.tables import guidance_ways, guided_figures
 
-    ask, how = settings({**asked, "count": count, "steps": steps}, GUIDED)
+    ask, how = settings({**asked, "count": count, "steps": steps})
+    loaded, real = opened(model, data)
+    with asking():
+        ask = dataclasses.replace(ask, metrics=guided_figures(loaded, ask, how, real))
     ways = guidance_ways(
         how, scales=strengths, classifier=str(classifier or ""), classifier_scales=strengths_of_classifier
     )
-    results = run(*opened(model, data), ask, ways, shown)
+    results = run(loaded, real, ask, ways, shown)
     others = [entry["id"] for entry in results[0].report["metrics"] if entry["id"] not in GUIDED]
     names = [*(name for name in GUIDED if results[0].figure(name) is not None), *others]
     head = ("guidance", "scale", *(TITLES.get(name, name) for name in names), "calls")
     rows = [(r.way.row, r.way.column, *(figure(r, name) for name in names), f"{r.calls}") for r in results]
     words = [guided_words(results, ask)]
-    keep(out, results, head, rows, words, blocks=by_scale(results))
+    keep(out, results, head, rows, words, blocks=by_scale(results), below=results[0].captions)
     guided_curves(out / "plot.png", results)
     answer({"model": str(model), **as_document(results)}, out, head, rows, words, markdown=markdown, json=json)
 
@@ -467,14 +483,15 @@ def keep(
     words: Sequence[str],
     also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
     blocks: Mapping[tuple[str, str], Any] | None = None,
+    below: Sequence[str] = (),
 ) -> None:
     """pictures.png, table.md and table.json. `blocks` are the cells of the sheet, each in one line, where it is not to
-    have the table's rows and columns."""
+    have the table's rows and columns; `below` what each picture of such a line was told."""
     from unnoise.cli.pictures import write_png
 
     out.mkdir(parents=True, exist_ok=True)
     cells = {(r.way.row, r.way.column): r.pictures for r in results}
-    page = sheet(cells) if blocks is None else sheet(blocks, across=max(map(len, blocks.values())))
+    page = sheet(cells) if blocks is None else sheet(blocks, across=max(map(len, blocks.values())), below=below)
     write_png(out / "pictures.png", page, None)
     write_tables(out, as_document(results), head, rows, words, also)
 
@@ -506,12 +523,12 @@ def by_scale(results: Sequence[Result]) -> dict[tuple[str, str], Any]:
 
 
 def guided_words(results: Sequence[Result], ask: EvaluateConfig) -> str:
-    """What was compared; the best scale; how often real pictures are taken for what they are."""
+    """What was compared; the best scale; what the judges make of real pictures."""
     best = min(results, key=value)
     said = f"{ask.count:,} pictures each, seeds {ask.seed} to {ask.seed + ask.count - 1}. "
     said += f"The least Frechet distance: {best.way.row}, scale {best.way.column}."
-    real = next((e["real"] for e in best.report["metrics"] if e["id"] == "accuracy"), None)
-    return said if real is None else f"{said} The judge is right on {real:.1%} of real pictures."
+    real = {e["id"]: e["real"] for e in best.report["metrics"] if "real" in e}
+    return " ".join([said, *(words.format(real[name]) for name, words in JUDGED.items() if name in real)])
 
 
 def guided_curves(file: Path, results: Sequence[Result]) -> None:
@@ -535,7 +552,7 @@ def guided_curves(file: Path, results: Sequence[Result]) -> None:
     panels = [
         Curves(lines("scale", "frechet"), "scale", "Frechet distance", log_x=True),
         Curves(lines("scale", "precision", "recall"), "scale", "share of pictures", log_x=True),
-        Curves(lines("accuracy", "frechet"), "class accuracy", "Frechet distance"),
+        *(Curves(lines(name, "frechet"), TITLES[name], "Frechet distance") for name in JUDGED),
     ]
     plot(file, [panel for panel in panels if any(panel.lines.values())])
 
@@ -564,11 +581,12 @@ def curves(out: Path, results: Sequence[Result], up: str) -> None:
     plot(out / "plot.png", [Curves(lines, "network calls a picture", up, log_x=True, log_y=True)])
 
 
-def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2) -> Image.Image:
-    """One picture: a line a row, a column a column, in each cell some pictures (B, C, H, W), `across` a line."""
+def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2, below: Sequence[str] = ()) -> Image.Image:
+    """One picture: a line a row, a column a column, in each cell some pictures (B, C, H, W), `across` a line; words
+    `below` each picture of a line."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from unnoise.cli.pictures import INK, PAPER, grid, with_labels
+    from unnoise.cli.pictures import INK, PAPER, grid, with_labels, with_words
 
     rows = list(dict.fromkeys(row for row, _ in blocks))
     columns = list(dict.fromkeys(column for _, column in blocks))
@@ -582,6 +600,8 @@ def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2) -> Image.Image
     for (row, column), cell in cells.items():
         body.paste(cell, (columns.index(column) * width + 3, rows.index(row) * height + 3))
     body = with_labels(body, rows)
+    if below:
+        body = with_words(body, [*below] * len(columns), width * len(columns))
     if not any(columns):
         return body
     font = ImageFont.load_default(16)
