@@ -399,6 +399,21 @@ def test_a_thousand_steps(name: str) -> None:
     assert 0.3 < end.std().item() < 0.8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("schedule", [ZeroTerminalSNR(LinearBeta()), Flow(), EDM(), Cosine()], ids=str)
+@every
+def test_a_thousand_steps_to_a_point(name: str, schedule: Schedule) -> None:
+    """Where all pictures are one, the walk ends in it, to the bit, in bfloat16 too; no state on the way is infinite."""
+    times, noise = GRIDS[SAMPLERS[name].grid](1000)(schedule, 1000), torch.tensor([[1.0, -1.0]])
+    for dtype in (torch.float32, torch.bfloat16):
+        point, half = torch.full((1, 2), 0.25, dtype=dtype), torch.full((1, 2), 0.5, dtype=dtype)
+        x = (torch.tensor([[1.0, -2.0]]) * schedule(times[0]).sigma).to(dtype)
+        denoiser = Denoiser(schedule, lambda x, t: Estimate(point, half))  # noqa: B023
+        states = [state.x for state in walk(denoiser, x, times, make(name, 1000), lambda t, draw=0: noise)]
+        assert torch.isfinite(torch.cat(states)).all()
+        assert torch.equal(states[-1], point)
+
+
 @every
 def test_one_step_is_the_estimate(name: str) -> None:
     """From t = 1 to the picture there is nothing to go by but the estimate."""
