@@ -12,6 +12,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Seeds
 from unnoise.samplers import (
+    SAMPLERS,
     State,
     Step,
     absolute,
@@ -28,6 +29,7 @@ from unnoise.samplers import (
 )
 from unnoise.samplers.times import even
 from unnoise.schedules import Cosine, LinearBeta, Schedule, SubVP, VarianceExploding, ZeroTerminalSNR
+from unnoise.settings import Request
 from worlds import Gaussian
 
 
@@ -78,6 +80,24 @@ def test_the_published_settings_are_shares() -> None:
     # score_sde's own words for both: 2 r^2, with r = 0.316 and 0.176
     assert pytest.approx(0.2, rel=0.01) == 2 * 0.316**2
     assert pytest.approx(0.062, rel=0.01) == 2 * 0.176**2
+
+
+@pytest.mark.parametrize(("name", "levels", "sigma_max"), [("ncsn", 10, 1.0), ("ncsn-v2", 232, 50.0)])
+def test_ncsn_by_name_for_pictures_in_our_range(name: str, levels: int, sigma_max: float) -> None:
+    """Pictures p in [0, 1] are ours in [-1, 1] as x = 2 p - 1, their noise is twice as strong, and the walks are one.
+
+    The shares of both stay, and both end without noise, in the estimate at the last level.
+    """
+    steps, seeds = SAMPLERS[name].make(Request(steps=levels)), Seeds((1, 2), (5,))
+    ends = []
+    for scale, world in ((1.0, Gaussian(0.6, 0.15)), (2.0, Gaussian(0.2, 0.3))):
+        schedule = VarianceExploding(levels, 0.01 * scale, sigma_max * scale)
+        x = scale * (0.5 + sigma_max * seeds.start().double()) - (scale - 1)
+        *_, before, end = walk(world.denoiser(schedule), x, even(schedule, levels), steps, seeds)
+        assert torch.equal(end.x, end.trail[-1].mean)
+        ends.append(end.x)
+    assert torch.allclose(2 * ends[0] - 1, ends[1], atol=1e-9)
+    assert before.t == pytest.approx(1 / levels)
 
 
 def test_denoising_is_one_more_look() -> None:

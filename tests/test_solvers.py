@@ -78,6 +78,7 @@ SOLVERS: dict[str, tuple[Step, int]] = {
     "plms-2": (plms(2), 2),
 }
 every = pytest.mark.parametrize("name", SAMPLERS)
+every_in_time = pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "ncsn"])  # 100 calls a step
 
 
 def silence(t: Tensor, draw: int = 0) -> Tensor:
@@ -342,7 +343,11 @@ def response(step: Step, world: Gaussian, schedule: Schedule, times: Tensor, sta
     return last(walk(world.denoiser(schedule), x, times, step, one)).square().sum().item()
 
 
-LINEAR = [name for name, sampler in SAMPLERS.items() if sampler.stochastic and name not in ("pc", "ddpm-learned")]
+LINEAR = [
+    name
+    for name, sampler in SAMPLERS.items()
+    if sampler.stochastic and name not in ("pc", "ddpm-learned", "ncsn", "ncsn-v2")  # NCSN: test_langevin.py
+]
 
 
 @pytest.mark.parametrize("schedule", [LinearBeta(), SubVP(), VarianceExploding()], ids=str)
@@ -355,7 +360,7 @@ def test_a_stochastic_walk_ends_in_the_world(name: str, schedule: Schedule) -> N
     assert math.sqrt(found) == pytest.approx(0.5, rel=0.06)
 
 
-@pytest.mark.parametrize("name", [name for name in LINEAR if name not in ("langevin", "heun-churn")])
+@pytest.mark.parametrize("name", [name for name in LINEAR if SAMPLERS[name].order])
 def test_the_order_of_the_variance(name: str) -> None:
     """Halve the steps of a stochastic walk, and the error of the variance at its end falls with the order."""
     schedule, world = VPSDE(), Gaussian(0.0, 1.5)
@@ -389,7 +394,7 @@ def test_no_walk_divides_by_zero(name: str, schedule: Schedule, dtype: torch.dty
 
 
 @pytest.mark.slow
-@every
+@every_in_time
 def test_a_thousand_steps(name: str) -> None:
     """On the table itself the picture is drawn from the world, and nothing overflows on the way."""
     schedule, seeds = LinearBeta(), Seeds((1, 2, 3, 4), (16,))
@@ -401,7 +406,7 @@ def test_a_thousand_steps(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", [ZeroTerminalSNR(LinearBeta()), Flow(), EDM(), Cosine()], ids=str)
-@every
+@every_in_time
 def test_a_thousand_steps_to_a_point(name: str, schedule: Schedule) -> None:
     """Where all pictures are one, the walk ends in it, to the bit, in bfloat16 too; no state on the way is infinite."""
     times, noise = GRIDS[SAMPLERS[name].grid](1000)(schedule, 1000), torch.tensor([[1.0, -1.0]])
