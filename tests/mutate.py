@@ -24,6 +24,8 @@ TESTS = [
     "test_inversion", "test_interpolation", "test_explore",
 ]  # fmt: skip
 FIRST = {  # where the tests of a folder are; those of the core come after them
+    "guidance/": ["test_guidance"],
+    "conditions.py": ["test_conditions", "test_guidance"],
     "samplers/": ["test_samplers", "test_solvers", "test_langevin", "test_sde"],
     "likelihood/": ["test_bound", "test_likelihood", "test_ode"],
     "editing/": ["test_inversion", "test_interpolation"],
@@ -101,8 +103,8 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("noise.py", "(seed, round(time * _TICKS), draw)", "(seed, round(time * _TICKS))"),
     ("noise.py", "int(part).to_bytes", "abs(int(part)).to_bytes"),
     ("noise.py", 'struct.pack("<q", len(part.encode()))', 'b""'),
-    ("guidance/classifier_free.py", "torch.lerp(without, told, scale)", "torch.lerp(told, without, scale)"),
-    ("guidance/classifier_free.py", "spread.chunk(2)[1]", "spread.chunk(2)[0]"),
+    ("guidance/classifier_free.py", "torch.lerp(poor, good, scale)", "torch.lerp(good, poor, scale)"),
+    ("guidance/classifier_free.py", "spread.chunk(len(conds))[-1]", "spread.chunk(len(conds))[0]"),
     ("guidance/clamp.py", "mean.clamp(-edge, edge) / edge", "mean.clamp(-edge, edge)"),
     ("likelihood/bound.py", "x + 1 / 255 - mean", "x + 1 / 127 - mean"),
     ("likelihood/bound.py", "(gap + torch.expm1(-gap)) / 2, error", "(gap - torch.expm1(-gap)) / 2, error"),
@@ -113,7 +115,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("likelihood/bound.py", "step < inner, turn", "step <= inner, turn"),
     ("likelihood/bound.py", "bits * weight, errors", "bits, errors"),
     ("likelihood/rate_distortion.py", "(found.asked > 0).sum(0)", "found.asked.sum(0)"),
-    ("conditions.py", "torch.cat([self.label, other.label])", "torch.cat([other.label, self.label])"),
+    ("conditions.py", "torch.cat([mine, others])", "torch.cat([others, mine])"),
     ("patch.py", "    finally:\n        restore(undo)", "    finally:\n        pass"),
     ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),
     ("generate.py", "math.hypot(level.alpha.item(), level.sigma.item())", "level.alpha.item()"),
