@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from test_evaluate import TOY
 from unnoise import data, nn, objectives, presets
@@ -49,6 +50,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     process = Process(schedule="cosine", predicts="x0")
     card = ModelCard(net=NET, process=process, size=(16, 16), channels=1, classes=classes, info={"data": "toy"})
     Model(make_diffusion(net.eval(), process).eval(), card).save(base / "model")
+    plain = replace(NET, classes=0)
+    Model(make_diffusion(nn.build(plain).eval(), process).eval(), replace(card, net=plain, classes=())).save(
+        base / "plain"
+    )
     known = Judge(
         judge.requires_grad_(False), classes, "toys", Accuracy(0.9, 200, "toy:test", dict.fromkeys(classes, 0.9))
     )
@@ -251,6 +256,45 @@ def test_the_six_trainings_differ_in_what_is_asked_and_minimised_alone() -> None
         assert objectives.make_objective(cell.config.process) == ("simple" if "unweighted" in cell.row else "bound")
 
 
+FEW = ["--count", "10", "--real", "60", "--features", "judge"]
+ASKS = [
+    ["sample", "plain", "--out", "new"],
+    ["evaluate", "plain", "--metrics", "frechet", *FEW],
+    ["compare", "plain", "--samplers", "ddim", *FEW, "--out", "new"],
+    ["table", "ddim", "plain", *FEW, "--out", "new"],
+    ["table", "guidance", "model", *FEW, "--out", "new"],
+    ["table", "inversion", "plain", "--count", "2", "--out", "new"],
+    ["invert", "plain", "picture.png", "--noise", "new"],
+    ["interpolate", "plain", "-n", "2", "--grid", "new"],
+    ["vary", "plain", "-n", "2", "--grid", "new"],
+]
+WRONG = [  # what only the model, or the machine, can refuse
+    (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps on a table of 1000"),
+    (["--guidance", "2"], "nothing to guide to"),
+    (["--device", "gpu"], "no device 'gpu'"),
+    (["--device", "cuda:99"], "use cpu or auto"),
+]
+HAVE_NOT = {
+    "compare": "--grid-spacing",
+    "ddim": "--grid-spacing",
+    "guidance": "--guidance",
+}  # options of their own instead
+
+
+@pytest.mark.parametrize("ask", ASKS, ids=lambda ask: "-".join(ask[:2]))
+def test_what_is_refused_before_the_first_step_was_asked_wrongly(
+    ask: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 from every command, and nothing is written, also where the model has to be read to know."""
+    Image.new("L", (16, 16)).save("picture.png")
+    for words, said in WRONG:
+        if any(HAVE_NOT.get(name) in words for name in ask[:2]):
+            continue
+        assert main([*ask, *words]) == 2, words
+        assert said in capsys.readouterr().err
+        assert not Path("new").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -258,6 +302,7 @@ def test_the_six_trainings_differ_in_what_is_asked_and_minimised_alone() -> None
         (["compare", "model", "--steps", "5,x"], "'x'"),
         (["table", "ddim", "model", "--etas", "2"], "'2'"),
         (["table", "ddim", "model", "--grids", "evn"], "even"),
+        (["table", "ddim", "model", "--steps", "2000", "--features", "judge"], "2000 steps on a table of 1000"),
         (["table", "inversion", "model", "--conventions", "exakt"], "exact"),
         (["table", "ddim", "model", "--etas", ","], "','"),
         (["table", "ddim", "model", "--steps", "2.5"], "2.5"),

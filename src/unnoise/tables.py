@@ -23,7 +23,7 @@ from unnoise.codec import to_bytes
 from unnoise.data import Dataset
 from unnoise.errors import UserError
 from unnoise.evaluate import Drawn, Progress, asked_of, captioned_rows, find_judges, measure, metric_names, plain
-from unnoise.generate import Frame, check, generate, times_of
+from unnoise.generate import Frame, check, generate
 from unnoise.metrics import contrastive
 from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
@@ -131,7 +131,6 @@ def compare(
     requests = [asked_of(model, ask, way.request, pictures) for way in ways]
     for request in requests:
         check(model, request)
-        times_of(model, request)
     names = metric_names(ask.metrics)
     aligned = [name for name in names if name in ALIGNMENT]
     ask = replace(ask, metrics=tuple(name for name in names if name not in ALIGNMENT))

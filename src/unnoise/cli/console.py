@@ -1,6 +1,6 @@
 """What the command line says, and where: data to stdout, messages to stderr, one exit code a kind of ending.
 
-0 done · 1 failed while working · 2 asked wrongly, nothing was started
+0 done · 1 failed while working · 2 asked wrongly: refused before the first step, nothing was started
 130 interrupted (Ctrl-C) · 143 terminated; a training has written a checkpoint before both
 """
 
@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unnoise.errors import UserError
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+T = TypeVar("T")
 
 
 class UsageError(UserError):
@@ -32,6 +36,15 @@ def asking() -> Iterator[None]:
         raise
     except UserError as error:
         raise UsageError(str(error)) from error
+
+
+def started(steps: Iterable[T]) -> Iterator[T]:
+    """The same steps; what is refused before the first of them was asked wrongly, for nothing has been started."""
+    later = iter(steps)
+    with asking():
+        first = list(islice(later, 1))
+    yield from first
+    yield from later
 
 
 def say(message: str = "") -> None:

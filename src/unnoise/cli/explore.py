@@ -67,7 +67,7 @@ def invert(
     from unnoise.codec import to_bytes
     from unnoise.explore import from_noise
     from unnoise.explore import invert as find_noise
-    from unnoise.generate import generate
+    from unnoise.generate import check, generate
 
     loaded = models.load(model)
     x = torch.cat([read(path, loaded) for path in pictures])
@@ -76,6 +76,7 @@ def invert(
         asked["precision"] = "float32"  # rounding cannot be undone
     how = Request(seeds=tuple(range(len(x))), labels=labels, sampler="ddim", clip=False, **asked)
     with asking():
+        check(loaded, how)
         cond = loaded.reader.read(labels) if labels else loaded.reader.nothing(len(x))
     say("finding the noise ...")
     found = find_noise(loaded, x, cond, how, convention=convention)
@@ -159,7 +160,8 @@ def interpolate(
         how = Request(seeds=(ends[0],) * across, sampler="ddpm", **asked)
     else:
         how = Request(seeds=tuple(range(across * lines)), sampler="ddim", **asked)
-        start = between(loaded, how, ends, across, lines)
+        with asking():
+            start = between(loaded, how, ends, across, lines)
     how = dataclasses.replace(how, labels=spread(names, across, lines) if names else whole(loaded, len(how.seeds)))
     keep(loaded, how, start, grid_file, across, [], json=json)
 

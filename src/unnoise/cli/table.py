@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, as_json, asking, emit, existing, say, show, table, writable
+from unnoise.cli.console import UsageError, as_json, asking, emit, existing, say, show, started, table, writable
 from unnoise.cli.evaluate import data_for, home
 from unnoise.cli.options import flag, keys_of, option, parse_names, parse_numbers, with_settings, within
 from unnoise.cli.progress import Progress
@@ -242,15 +242,20 @@ def inversion(
     loaded, real = opened(model, data)
     from unnoise import data as pictures
     from unnoise.explore import reconstruct
+    from unnoise.generate import check
 
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
     told = real.classes == loaded.classes and bool(loaded.classes)
     labels = [loaded.reader.name(int(row)) for row in some.label] if told and some.label is not None else []
     found: list[Survived] = []
+    base = Request(sampler="ddim", grid=spacing, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
+    requests = [dataclasses.replace(base, steps=number, guidance=scale) for _, number, scale in cells]
+    with asking():
+        for how in requests:
+            check(loaded, how)
     with Progress(len(cells), "there and back", unit="way") as bar:
-        for at, (way, number, scale) in enumerate(cells, start=1):
-            how = Request(steps=number, grid=spacing, guidance=scale, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
+        for at, ((way, number, _), how) in enumerate(zip(cells, requests, strict=True), start=1):
             found.append(reconstruct(loaded, some.x, labels, how, convention=way))
             bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
     head = ("convention", "guidance", *(f"S = {number}" for number in counts))
@@ -438,7 +443,7 @@ def run(model: Model, real: Dataset, ask: EvaluateConfig, ways: Sequence[Way], s
 
     results: list[Result] = []
     with Progress(len(ways) * ask.count, "drawing", unit="picture") as bar:
-        for at in compare(model, ask, ways, real, cache=home() / "features", show=shown):
+        for at in started(compare(model, ask, ways, real, cache=home() / "features", show=shown)):
             if isinstance(at, Result):
                 results.append(at)
                 note = f"{at.way.row}, {at.way.column}: {figure(at)}"

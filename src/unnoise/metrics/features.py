@@ -76,7 +76,7 @@ def find_features(name: str) -> Features:
         return classifier_features(load_classifier(name))
     valid = ", ".join(("inception", *shipped()))
     raise UserError(
-        f"no features {name!r}; valid: {valid}, a directory that `unnoise train classifier` made, a .pth file"
+        f"no features {name!r}; valid: {valid}, a run of `unnoise train classifier` or a contrastive judge, a .pth file"
     )
 
 
