@@ -537,8 +537,8 @@ def _own(pictures: Dataset, hears: str) -> str:
     if pictures.captions and not pictures.classes:
         raise UserError(
             f"no features to compare {path} in: train a judge of its pictures and captions (unnoise train "
-            f"emoji-contrastive --data {path} --set data.size={size}) and give its run as --judge, or give "
-            "Inception-v3's weight file as --features"
+            f"emoji-contrastive --data {path} --set data.size={size}) and give its run as --features, or as --judge "
+            "where captions are judged too; or give Inception-v3's weight file as --features"
         )
     raise UserError(
         f"no features to compare {path} in: train a classifier on it (unnoise train classifier --data {path}) and give "
