@@ -24,6 +24,8 @@ TESTS = [
     "test_ends", "test_coder", "test_inversion", "test_interpolation", "test_explore", "test_generate",
 ]  # fmt: skip
 FIRST = {  # where the tests of a folder, or a file, are; those of the core come after them
+    "guidance/": ["test_guidance"],
+    "conditions.py": ["test_conditions", "test_guidance"],
     "samplers/": ["test_samplers", "test_solvers", "test_langevin", "test_sde"],
     "likelihood/": ["test_bound", "test_likelihood", "test_ode", "test_ends", "test_coder"],
     "editing/": ["test_inversion", "test_interpolation"],

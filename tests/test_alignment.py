@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unnoise import alignment, data, nn
+from unnoise import alignment, data, nn, tables
 from unnoise.conditions import Cond
 from unnoise.data import Dataset
 from unnoise.data.shapes import caption_correct, mask_iou, read
@@ -18,7 +18,9 @@ from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.evaluate import evaluate, markdown, prompts_for
 from unnoise.generate import Frame
+from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Model
+from unnoise.nn.classifier import Classifier, Shape
 from unnoise.settings import (
     ControlConfig,
     DataConfig,
@@ -179,6 +181,58 @@ def test_what_nobody_would_be_told_is_refused(metric: str, how: dict, why: str, 
     model = model_of(pictures, controls=True)
     with pytest.raises(UserError, match=why):
         next(evaluate(model, EvaluateConfig(metrics=(metric,)), Request(**how), pictures, cache=None))
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A classifier with random weights, to compare pictures in."""
+    net = Classifier(Shape(24, 3, 2, 8, 16)).eval().requires_grad_(False)
+    folder = tmp_path_factory.mktemp("features")
+    save_classifier(folder / "random", Judge(net, ("a", "b"), "random", Accuracy(0.5, 10)))
+    return str(folder / "random")
+
+
+def test_a_table_tells_captions_and_has_them_read(pictures, features, monkeypatch) -> None:
+    """At every scale, to the same seeds. Real pictures in place of drawn ones are all right; mirrored, as often as the
+    reader says."""
+    asked = []
+
+    def generate(model: Model, request: Request, cond: object = None) -> Iterator[Frame]:
+        asked.append(request)
+        x = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist()).x
+        yield Frame(slice(0, COUNT), 1, 1, x if request.guidance == 1 else x.flip(-1))
+
+    monkeypatch.setattr(tables, "generate", generate)
+    ask = EvaluateConfig(count=COUNT, real=40, features=features, seed=5)
+    names = tables.guided_figures(model_of(pictures), ask, Request(), pictures)
+    assert names == ("frechet", "precision", "recall", "caption")
+    ways, ask = tables.guidance_ways(Request(), scales=(1, 3)), replace(ask, metrics=names)
+    found = [at for at in tables.compare(model_of(pictures), ask, ways, pictures, cache=None, show=2)
+             if isinstance(at, tables.Result)]  # fmt: skip
+    batch = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist())
+    assert {request.prompts for request in asked} == {batch.caption}
+    assert {request.seeds for request in asked} == {tuple(range(5, 5 + COUNT))}
+    mirrored = ((batch.x.flip(-1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    p = sum(caption_correct(text, image)["all"] for text, image in zip(batch.caption or (), mirrored)) / COUNT
+    assert [result.figure("caption") for result in found] == [1, pytest.approx(p)]
+    (entry,) = (e for e in found[1].report["metrics"] if e["id"] == "caption")
+    assert (entry["real"], entry["n"]) == (1, COUNT)
+    assert entry["error"] == pytest.approx((p * (1 - p) / (COUNT - 1)) ** 0.5)
+    assert found[0].captions == tuple((batch.caption or ())[i] for i in (COUNT // 4, 3 * COUNT // 4))
+
+
+def test_a_table_of_guidance_for_a_model_that_is_told_nothing_is_refused(pictures) -> None:
+    told, ask = model_of(pictures), EvaluateConfig()
+    plain = data.open(DataConfig(path="toy", size=16, channels=1))
+    with pytest.raises(UserError, match="neither classes nor captions"):
+        tables.guided_figures(replace(told, words=None), ask, Request(), pictures)
+    with pytest.raises(UserError, match="toy has no captions, so there is nothing to guide to"):
+        tables.guided_figures(told, ask, Request(), plain)
+    assert tables.guided_figures(told, ask, Request(prompts=("a red circle",)), plain) == (
+        "frechet", "precision", "recall",
+    )  # fmt: skip
+    classes = replace(told, words=None, card=replace(told.card, classes=("a", "b")))
+    assert tables.guided_figures(classes, ask, Request(), plain)[-1] == "accuracy"
 
 
 def test_what_cannot_be_judged_is_refused(pictures) -> None:

@@ -13,6 +13,7 @@ import resource
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from cyclopts import Parameter
@@ -164,6 +165,13 @@ def test_wrong_questions_are_answered_with_what_would_be_right(
     assert said in err
     assert err.startswith("unnoise: error: ")
     assert "Traceback" not in err
+
+
+def test_the_page_shows_what_is_said_of_an_unknown_sampler(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All names, as they are now."""
+    assert main(["sample", str(tmp_path), "--sampler", "dimm"]) == console.USAGE
+    page = (Path(__file__).parent.parent / "docs" / "command-line.md").read_text()
+    assert " ".join(capsys.readouterr().err.split()) in " ".join(page.split())
 
 
 def test_a_missing_path_names_its_neighbour(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:

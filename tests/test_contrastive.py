@@ -18,6 +18,7 @@ from torch import Tensor
 
 from unnoise import data, presets
 from unnoise.cli.main import main
+from unnoise.cli.pictures import with_words
 from unnoise.errors import UserError
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveJudge, beaten_by, retrieval
@@ -412,6 +413,39 @@ def test_evaluate_judges_drawn_pictures_beside_real_ones(
     assert "The judge tiny learned these real pictures" in said
     assert main(ask[:-2]) != 0
     assert "needs a judge" in capsys.readouterr().err
+
+
+def test_the_table_of_guidance_tells_captions_and_judges_them(
+    model: Path, run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At scale 1 its retrieval is that of `evaluate`, of the same seeds; further scales draw other pictures. They are
+    compared in the features of the judge, for the set has no classes."""
+    how = ["--count", "12", "--steps", "2", "--judge", str(run), "--json"]
+    assert main(["evaluate", str(model), "--metrics", "retrieval", *how]) == 0
+    (alone,) = json.loads(capsys.readouterr().out)["metrics"]
+    table = ["table", "guidance", str(model), "--scales", "1,3,8", *how, "--shown", "4", "--out", str(tmp_path / "out")]
+    assert main(table) == 0, capsys.readouterr().err
+    cells = [{m["id"]: m for m in cell["metrics"]} for cell in json.loads(capsys.readouterr().out)["cells"]]
+    assert [list(cell) for cell in cells] == [["frechet", "precision", "recall", "retrieval"]] * 3
+    told, first = cells[0]["retrieval"], alone["drawn_found"][0]["first"]
+    assert (told["value"], told["error"]) == pytest.approx((first["value"], first["error"]))
+    assert (told["n"], told["real"], cells[0]["frechet"]["features"]) == (12, 1.0, "contrastive tiny")
+    assert len({cell["frechet"]["value"] for cell in cells}) == 3
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert text.startswith("| guidance | scale | Frechet | precision | recall | caption retrieval | calls |")
+    assert "Of real pictures 100.0% find their own caption first" in text
+    assert main([*table[:-7], "--shown", "4", "--out", str(tmp_path / "none")]) != 0
+    assert "emoji-contrastive" in capsys.readouterr().err  # no features without the judge, and no classes to train one
+
+
+def test_words_stand_below_the_columns_of_a_sheet() -> None:
+    """Four words below four columns: ink under each of them, and the sheet above as it was."""
+    plain = Image.fromarray(np.full((20, 400, 3), 90, np.uint8))
+    worded = np.asarray(with_words(plain, SAID, 360))
+    assert np.array_equal(worded[:20], np.asarray(plain))
+    ink = (worded[20:] < 200).any(axis=(0, 2))
+    assert not ink[:40].any()
+    assert all(ink[40 + 90 * i : 40 + 90 * (i + 1)].any() for i in range(4))
 
 
 def test_sample_lays_the_nearest_beside_what_it_drew(

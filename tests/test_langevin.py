@@ -82,6 +82,24 @@ def test_the_published_settings_are_shares() -> None:
     assert pytest.approx(0.062, rel=0.01) == 2 * 0.176**2
 
 
+@pytest.mark.parametrize(("name", "levels", "sigma_max"), [("ncsn", 10, 1.0), ("ncsn-v2", 232, 50.0)])
+def test_ncsn_by_name_for_pictures_in_our_range(name: str, levels: int, sigma_max: float) -> None:
+    """Pictures p in [0, 1] are ours in [-1, 1] as x = 2 p - 1, their noise is twice as strong, and the walks are one.
+
+    The shares of both stay, and both end without noise, in the estimate at the last level.
+    """
+    steps, seeds = SAMPLERS[name].make(Request(steps=levels)), Seeds((1, 2), (5,))
+    ends = []
+    for scale, world in ((1.0, Gaussian(0.6, 0.15)), (2.0, Gaussian(0.2, 0.3))):
+        schedule = VarianceExploding(levels, 0.01 * scale, sigma_max * scale)
+        x = scale * (0.5 + sigma_max * seeds.start().double()) - (scale - 1)
+        *_, before, end = walk(world.denoiser(schedule), x, even(schedule, levels), steps, seeds)
+        assert torch.equal(end.x, end.trail[-1].mean)
+        ends.append(end.x)
+    assert torch.allclose(2 * ends[0] - 1, ends[1], atol=1e-9)
+    assert before.t == pytest.approx(1 / levels)
+
+
 def test_denoising_is_one_more_look() -> None:
     """NCSNv2 ends with x + sigma^2 score, the estimate; NCSN with the noise of its last level."""
     schedule, world, asked = VarianceExploding(4, 0.1, 1.0), Gaussian(), []

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from test_evaluate import TOY
 from unnoise import data, nn, objectives, presets
+from unnoise.cli.console import as_json
 from unnoise.cli.main import main
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
@@ -22,6 +25,7 @@ from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.nn.noisy_classifier import EncoderClassifier
 from unnoise.recipes import ablation
+from unnoise.samplers import SAMPLERS
 from unnoise.settings import EvaluateConfig, ModelCard, NoisyClassifierCard, Process, Request, UNetConfig
 from unnoise.tables import Result, Way, compare, ddim_ways, enough, for_budget, guidance_ways, sampler_ways
 
@@ -46,6 +50,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     process = Process(schedule="cosine", predicts="x0")
     card = ModelCard(net=NET, process=process, size=(16, 16), channels=1, classes=classes, info={"data": "toy"})
     Model(make_diffusion(net.eval(), process).eval(), card).save(base / "model")
+    plain = replace(NET, classes=0)
+    Model(make_diffusion(nn.build(plain).eval(), process).eval(), replace(card, net=plain, classes=())).save(
+        base / "plain"
+    )
     known = Judge(
         judge.requires_grad_(False), classes, "toys", Accuracy(0.9, 200, "toy:test", dict.fromkeys(classes, 0.9))
     )
@@ -184,6 +192,40 @@ def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[s
     assert len(json.loads(Path("e/table.json").read_text())["cells"]) == 6
 
 
+def test_what_is_named_twice_is_one_line_or_column(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--count", "12", "--real", "60", "--features", "judge", "--shown", "1", "--out", "twice", "--json"]
+    words = ["--steps", "2,2", "--etas", "1,0,1.0", "--grids", "even,even", "--no-sigma-hat"]
+    assert main(["table", "ddim", "model", *words, *few]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    assert [(cell["row"], cell["column"]) for cell in cells] == [("eta 1", "2"), ("eta 0", "2")]
+    assert "| Frechet distance | S = 2 |\n| --- | --- |\n" in Path("twice/table.md").read_text()
+
+
+def test_what_is_no_number_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """One picture has no spread; JSON has no NaN, and other programs do not read it."""
+
+    def none(name: str) -> float:
+        raise AssertionError(name)
+
+    words = ["table", "inversion", "model", "--steps", "2", "--conventions", "own", "--count", "1", "--out", "one"]
+    assert main([*words, "--json"]) == 0
+    for text in (capsys.readouterr().out, Path("one/table.json").read_text()):
+        (cell,) = json.loads(text, parse_constant=none)["cells"]
+        assert cell["spread"] is None
+        assert cell["error"] > 0
+    assert json.loads(as_json({"a": [torch.tensor(math.inf), (1, Path("b"))]})) == {"a": [None, [1, "b"]]}
+
+
+def test_all_samplers_are_all_that_the_model_can_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """This model learned no variance: the sampler that takes one is left out, and refused where it is named."""
+    few = ["--steps", "1", "--count", "10", "--real", "60", "--features", "judge", "--shown", "1", "--out", "all"]
+    assert main(["compare", "model", "--samplers", "all", *few, "--json"]) == 0
+    names = [cell["row"] for cell in json.loads(capsys.readouterr().out)["cells"]]
+    assert names == [name for name in SAMPLERS if name != "ddpm-learned"]
+    assert main(["compare", "model", "--samplers", "ddim,ddpm-learned", *few]) != 0
+    assert "did not learn its variance" in capsys.readouterr().err
+
+
 def test_the_six_trainings_are_trained_and_measured_and_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     small = ["images=16", "fit.batch=8", "net.channels=4,8", "net.groups=4", "process.steps=50", "grid_every=0"]
     words = ["table", "ddpm", "toy", *(word for text in small for word in ("--set", text)), "--features", "judge"]
@@ -214,6 +256,45 @@ def test_the_six_trainings_differ_in_what_is_asked_and_minimised_alone() -> None
         assert objectives.make_objective(cell.config.process) == ("simple" if "unweighted" in cell.row else "bound")
 
 
+FEW = ["--count", "10", "--real", "60", "--features", "judge"]
+ASKS = [
+    ["sample", "plain", "--out", "new"],
+    ["evaluate", "plain", "--metrics", "frechet", *FEW],
+    ["compare", "plain", "--samplers", "ddim", *FEW, "--out", "new"],
+    ["table", "ddim", "plain", *FEW, "--out", "new"],
+    ["table", "guidance", "model", *FEW, "--out", "new"],
+    ["table", "inversion", "plain", "--count", "2", "--out", "new"],
+    ["invert", "plain", "picture.png", "--noise", "new"],
+    ["interpolate", "plain", "-n", "2", "--grid", "new"],
+    ["vary", "plain", "-n", "2", "--grid", "new"],
+]
+WRONG = [  # what only the model, or the machine, can refuse
+    (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps on a table of 1000"),
+    (["--guidance", "2"], "nothing to guide to"),
+    (["--device", "gpu"], "no device 'gpu'"),
+    (["--device", "cuda:99"], "use cpu or auto"),
+]
+HAVE_NOT = {
+    "compare": "--grid-spacing",
+    "ddim": "--grid-spacing",
+    "guidance": "--guidance",
+}  # options of their own instead
+
+
+@pytest.mark.parametrize("ask", ASKS, ids=lambda ask: "-".join(ask[:2]))
+def test_what_is_refused_before_the_first_step_was_asked_wrongly(
+    ask: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 from every command, and nothing is written, also where the model has to be read to know."""
+    Image.new("L", (16, 16)).save("picture.png")
+    for words, said in WRONG:
+        if any(HAVE_NOT.get(name) in words for name in ask[:2]):
+            continue
+        assert main([*ask, *words]) == 2, words
+        assert said in capsys.readouterr().err
+        assert not Path("new").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -221,8 +302,17 @@ def test_the_six_trainings_differ_in_what_is_asked_and_minimised_alone() -> None
         (["compare", "model", "--steps", "5,x"], "'x'"),
         (["table", "ddim", "model", "--etas", "2"], "'2'"),
         (["table", "ddim", "model", "--grids", "evn"], "even"),
+        (["table", "ddim", "model", "--steps", "2000", "--features", "judge"], "2000 steps on a table of 1000"),
         (["table", "inversion", "model", "--conventions", "exakt"], "exact"),
-        (["table", "guidance", "model", "--scales", "1,x"], "'1,x'"),
+        (["table", "ddim", "model", "--etas", ","], "','"),
+        (["table", "ddim", "model", "--steps", "2.5"], "2.5"),
+        (["table", "guidance", "model", "--scales", "1,x"], "'x'"),
+        (["table", "guidance", "model", "--scales", "1,nan"], "'nan'"),
+        (["table", "inversion", "model", "--guidance", "1,x"], "'x'"),
+        (["table", "inversion", "model", "--guidance", ","], "','"),
+        (["table", "inversion", "model", "--grid-spacing", "even,karras"], "grid of times"),
+        (["vary", "model", "--shared", ","], "','"),
+        (["vary", "model", "--shared", "1,0"], "'0'"),
         (["table", "ddim", "modl"], "did you mean model"),
     ],
 )

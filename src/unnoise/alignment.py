@@ -12,7 +12,7 @@ are read too, and say how far the reader can be trusted.
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,12 +24,12 @@ from unnoise.code_length import told_of
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.conditions import Cond
 from unnoise.data import Batch, Dataset
-from unnoise.data.shapes import caption_accuracy, mask_iou, read
+from unnoise.data.shapes import caption_accuracy, caption_correct, mask_iou, parse, read
 from unnoise.errors import UserError
 from unnoise.generate import check as can_draw
 from unnoise.generate import generate
 from unnoise.metrics import contrastive
-from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, few_and_all
+from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, beaten_by, few_and_all, first_of
 from unnoise.model import Model
 from unnoise.nn.control import guessing
 from unnoise.settings import EvaluateConfig, Request
@@ -37,6 +37,8 @@ from unnoise.training.distributed import Processes
 
 ALIGNMENT = {"caption": "caption right", "mask": "mask IoU", "retrieval": "caption retrieval"}
 """Measures of pictures beside what was asked for, and their names for people."""
+Right = Callable[[Tensor, slice], Tensor]
+"""(pictures (B, C, H, W) in [-1, 1], which of those asked for) -> (B,): whether each is what was asked for."""
 
 
 class At(NamedTuple):
@@ -57,12 +59,17 @@ def check(names: Sequence[str], model: Model, ask: EvaluateConfig, pictures: Dat
     if not pictures.captions:
         raise UserError(f"{pictures.config.path} has no captions to draw; give --data shapes-one:test")
     judge = judge_of(ask, pictures) if "retrieval" in names else None
-    if set(names) != {"retrieval"} and not pictures.config.path.startswith("shapes"):
+    if set(names) != {"retrieval"} and not readable(pictures):
         raise UserError(
             f"captions of {pictures.config.path} cannot be judged: the exact reader reads the sets shapes, shapes-one "
             "and shapes-two; give --data shapes-one:test, or --metrics retrieval and a --judge"
         )
     return judge
+
+
+def readable(pictures: Dataset) -> bool:
+    """Whether the exact reader reads this set."""
+    return pictures.config.path.startswith("shapes")
 
 
 def judge_of(ask: EvaluateConfig, pictures: Dataset) -> ContrastiveJudge:
@@ -106,6 +113,32 @@ def measure(
         else:
             read_by = _captions if name == "caption" else _masks
             found.append(read_by(batch.caption, _images(drawn), _images(real), processes))
+    return found
+
+
+def judged(
+    names: Sequence[str], model: Model, ask: EvaluateConfig, pictures: Dataset, captions: Sequence[str]
+) -> dict[str, Right]:
+    """`caption` and `retrieval` picture by picture, of those drawn for these captions. Raises UserError as `check`."""
+    judge = check(names, model, ask, pictures) if names else None
+    found: dict[str, Right] = {}
+    if "caption" in names:
+        for text in captions:
+            parse(text)  # refused here where the reader does not understand it
+
+        def read_right(x: Tensor, rows: slice) -> Tensor:
+            pairs = zip(captions[rows], _images(to_bytes(x)), strict=True)
+            return torch.tensor([caption_correct(text, pixels)["all"] for text, pixels in pairs])
+
+        found["caption"] = read_right
+    if judge is not None:
+        vectors, own = judge.distinct(captions, [pictures.caption(row) for row in range(len(pictures))])
+
+        def found_first(x: Tensor, rows: slice) -> Tensor:
+            seen = judge.pictures(from_bytes(to_bytes(x)))
+            return first_of(beaten_by(seen @ vectors.T, own[rows]), len(vectors) - 1)
+
+        found["retrieval"] = found_first
     return found
 
 

@@ -30,6 +30,7 @@ from unnoise.data import Dataset
 from unnoise.errors import UserError, unknown
 from unnoise.generate import check, follow, generate
 from unnoise.metrics import cache as kept
+from unnoise.metrics import contrastive
 from unnoise.metrics.classifier import Judge, accuracy, check_pictures, load_classifier, shipped
 from unnoise.metrics.features import Features, classifier_features, find_features
 from unnoise.metrics.frechet import extrapolated, frechet, moments, too_few
@@ -183,8 +184,6 @@ def _figures(
     if any(name in ALIGNMENT for name in counted):
         alignment.check([name for name in counted if name in ALIGNMENT], model, ask, pictures)
     others = replace(ask, metrics=tuple(name for name in names if name not in APART))
-    if "retrieval" in counted:
-        others = replace(others, judge="auto")  # the one named judges captions
     report = None
     if others.metrics:
         for progress in _draw_and_measure(model, others, how, pictures, cache=cache, processes=processes):
@@ -204,25 +203,19 @@ def _draw_and_measure(
     cache: Path | None,
     processes: Processes,
 ) -> Iterator[Progress]:
-    labels = labels_for(model.card.classes, ask.count, how, pictures)
-    prompts = prompts_for(model, ask.count, how, pictures)
-    captioned = pictures.captions and model.words is not None and not how.prompts
-    if labels and not how.labels and (captioned or code_length.numbered(model, pictures)):
-        labels = labels_beside(model.card.classes, ask.count, pictures)
+    whole = asked_of(model, ask, how, pictures)
     judges = find_judges(ask, model.card.classes, pictures)
-    seeds = tuple(range(ask.seed, ask.seed + ask.count))
     request = replace(
-        how,
-        seeds=tuple(processes.share(seeds)),
-        labels=tuple(processes.share(labels)),
-        prompts=tuple(processes.share(prompts)),
+        whole,
+        seeds=tuple(processes.share(whole.seeds)),
+        labels=tuple(processes.share(whole.labels)),
+        prompts=tuple(processes.share(whole.prompts)),
     )
-    whole = replace(how, seeds=seeds, labels=labels, prompts=prompts)
     cond = with_numbers(model, whole, pictures)
     check(model, whole, cond)
     if cond is not None:
         cond = cond[torch.tensor(processes.share(range(ask.count)), dtype=torch.int64)]
-    asked = None if "none" in labels else model.reader.rows(request.labels)
+    asked = None if "none" in whole.labels else model.reader.rows(request.labels)
 
     def drawn() -> Iterator[Drawn]:
         for frame in generate(model, request, cond=cond) if request.seeds else ():
@@ -358,20 +351,24 @@ def metric_names(names: Iterable[str]) -> tuple[str, ...]:
 
 def find_judges(ask: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset) -> Judges:
     """What `ask` names, loaded and checked against the pictures; "auto" is the set's own shipped classifier, else
-    Inception-v3 if its weights are here. Raises UserError where there is none, or it takes other pictures."""
+    Inception-v3 if its weights are here, else the contrastive judge that is named. Raises UserError where there is
+    none, or it takes other pictures."""
     metric_names(ask.metrics)
     if ask.count < LEAST:
         raise UserError(f"{ask.count} pictures say nothing about a model; draw at least {LEAST}")
     if ask.real < 2 * LEAST or len(pictures) < 2 * LEAST:
         raise UserError(f"{min(ask.real, len(pictures))} real pictures are too few; give at least {2 * LEAST}")
-    name = ask.features if ask.features != "auto" else _own(pictures)
+    hears = ask.judge != "auto" and contrastive.is_judge(ask.judge)  # then it judges captions, and no classes
+    name = ask.features if ask.features != "auto" else _own(pictures, ask.judge if hears else "")
     judge = None
-    if name in shipped() or (Path(name).is_dir() and name != "inception"):
+    if name in shipped() or (Path(name).is_dir() and name != "inception" and not contrastive.is_judge(name)):
         judge = load_classifier(name)
         check_pictures(torch.empty(0, *pictures.shape), judge.net.shape, judge.name)
     features = classifier_features(judge) if judge is not None else find_features(name)
-    named = ask.judge if ask.judge != "auto" else pictures.config.path.partition(":")[0]
-    if ask.judge != "auto" or (judge is None and named in shipped()):
+    features(torch.empty(0, *pictures.shape))  # refused here where it takes others
+    own = "auto" if hears else ask.judge
+    named = own if own != "auto" else pictures.config.path.partition(":")[0]
+    if own != "auto" or (judge is None and named in shipped()):
         judge = load_classifier(named)
         check_pictures(torch.empty(0, *pictures.shape), judge.net.shape, judge.name)
         if "accuracy" in metric_names(ask.metrics) and not set(classes) <= set(judge.classes):
@@ -568,6 +565,16 @@ def markdown(report: Mapping[str, Any]) -> str:
 # --- what is asked ---
 
 
+def asked_of(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> Request:
+    """`how` for `ask.count` pictures: a seed, a label and a prompt each, as far as the model hears them."""
+    labels = labels_for(model.card.classes, ask.count, how, pictures)
+    prompts = prompts_for(model, ask.count, how, pictures)
+    captioned = pictures.captions and model.words is not None and not how.prompts
+    if labels and not how.labels and (captioned or code_length.numbered(model, pictures)):
+        labels = labels_beside(model.card.classes, ask.count, pictures)
+    return replace(how, seeds=tuple(range(ask.seed, ask.seed + ask.count)), labels=labels, prompts=prompts)
+
+
 def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
     """A label for each picture: the one that was named, else each class as often as it is among the real pictures."""
     if how.labels:
@@ -619,16 +626,25 @@ def by_lot(count: int, pictures: Dataset) -> list[int]:
     return [rows[i % len(rows)] for i in range(count)]
 
 
-def _own(pictures: Dataset) -> str:
-    """The features for these pictures, where nobody named any."""
+def _own(pictures: Dataset, hears: str) -> str:
+    """The features for these pictures, where nobody named any; `hears` is a contrastive judge, or nothing."""
     name = pictures.config.path.partition(":")[0]
     if name in shipped():
         return name
     if find_weights() is not None:
         return "inception"
+    if hears:
+        return hears
+    path, size = pictures.config.path, pictures.shape[1]
+    if pictures.captions and not pictures.classes:
+        raise UserError(
+            f"no features to compare {path} in: train a judge of its pictures and captions (unnoise train "
+            f"emoji-contrastive --data {path} --set data.size={size}) and give its run as --features, or as --judge "
+            "where captions are judged too; or give Inception-v3's weight file as --features"
+        )
     raise UserError(
-        f"no features to compare {pictures.config.path} in: train a classifier on it (unnoise train classifier --data "
-        f"{pictures.config.path}) and give its directory, or give Inception-v3's weight file"
+        f"no features to compare {path} in: train a classifier on it (unnoise train classifier --data {path}) and give "
+        "its directory as --features, or give Inception-v3's weight file"
     )
 
 

@@ -306,9 +306,9 @@ def _each(said: tuple[T, ...], count: int, what: str) -> tuple[T, ...]:
 
 
 def check(model: Model, request: Request, cond: Cond | None = None) -> Sampler:
-    """The sampler of a request that can be drawn, told `cond` in place of what it says.
+    """The sampler of a request that can be drawn here, told `cond` in place of what it says.
 
-    Raises UserError with what is wrong and what would be right.
+    Raises UserError with what is wrong and what would be right: all that `generate` would refuse.
     """
     return _ready(steered(model, request.classifier), request, cond)[0]
 
@@ -326,6 +326,8 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
         raise UserError(f"eta is DDIM's share of new noise, and {name!r} is not DDIM: take --sampler ddim, or --eta 0")
     if name == "ddpm-learned" and not model.diffusion.learned_variance:
         raise UserError("this model did not learn its variance: take the sampler ddpm or ddpm-large")
+    times_of(model, request)
+    best(request.device, request.precision)
     if request.negative_prompt and model.words is None:
         model.reader.nothing(1, request.negative_prompt)  # which says why
     if request.guidance != 1:

@@ -9,6 +9,7 @@ Nothing in these files can run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,15 @@ from unnoise.errors import UserError
 
 Net = TypeVar("Net", bound=nn.Module)
 WEIGHTS = "model.safetensors"
+
+
+def fingerprint(net: nn.Module) -> str:
+    """sha256 over the weights' names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} ".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def find(path: Path, card: str, result: str, *, missing: str, empty: str) -> Path:

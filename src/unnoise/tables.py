@@ -9,7 +9,7 @@ the samplers' doing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +17,24 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise import alignment
+from unnoise.alignment import ALIGNMENT, Right
 from unnoise.codec import to_bytes
 from unnoise.data import Dataset
-from unnoise.evaluate import Drawn, Progress, find_judges, labels_for, measure
-from unnoise.generate import Frame, check, generate, times_of
+from unnoise.errors import UserError
+from unnoise.evaluate import (
+    Drawn,
+    Progress,
+    asked_of,
+    by_lot,
+    find_judges,
+    measure,
+    metric_names,
+    plain,
+    with_numbers,
+)
+from unnoise.generate import Frame, check, generate
+from unnoise.metrics import contrastive
 from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
 
@@ -34,18 +48,16 @@ class Way:
     request: Request
 
 
-Right = Callable[[Tensor, slice], Tensor]
-"""(pictures (B, C, H, W) in [-1, 1], which of those asked for) -> (B,): whether each is what was asked for."""
-
-
 class Result(NamedTuple):
-    """What a way gave: its evaluation, the network calls and the seconds a picture, and some pictures as bytes."""
+    """What a way gave: its evaluation, the network calls and the seconds a picture, some pictures as bytes, and the
+    captions that these were told."""
 
     way: Way
     report: Mapping[str, Any]
     calls: int
     seconds: float
     pictures: Tensor
+    captions: tuple[str, ...] = ()
 
     def figure(self, name: str = "frechet") -> float | None:
         """A figure of the report; None where it was not measured."""
@@ -90,6 +102,26 @@ def guidance_ways(
     return ways + (by_classifier if classifier else [])
 
 
+def guided_figures(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> tuple[str, ...]:
+    """What a table of guidance measures: fidelity, variety, and where it can be read, whether pictures are as told.
+
+    Raises UserError for a model that is told nothing, which guidance leads nowhere.
+    """
+    words = model.words is not None and (pictures.captions or bool(how.prompts))
+    if not words and not model.card.classes:
+        if model.words is None:
+            raise UserError("this model is told neither classes nor captions, so there is nothing to guide to")
+        raise UserError(
+            f"{pictures.config.path} has no captions, so there is nothing to guide to: give --data of a set that has, "
+            "or --prompts"
+        )
+    told = ["accuracy"] if model.card.classes else []
+    if words and pictures.captions:
+        told += ["caption"] if alignment.readable(pictures) else []
+        told += ["retrieval"] if ask.judge != "auto" and contrastive.is_judge(ask.judge) else []
+    return "frechet", "precision", "recall", *told
+
+
 def compare(
     model: Model,
     ask: EvaluateConfig,
@@ -102,23 +134,28 @@ def compare(
 ) -> Iterator[Progress | Result]:
     """Draw and measure every way; the progress within each, and then its result. `ask.metrics` are the figures.
 
-    `right` are further judges by the name of their figure: the share of pictures that are what was asked for. Raises
-    UserError for a way that cannot be drawn, before the first one is.
+    Pictures are told classes, captions and numbers as `evaluate` tells them. `right` are further judges by the name of
+    their figure: the share of pictures that are what was asked for. Raises UserError for a way that cannot be drawn,
+    before the first one is.
     """
-    seeds = tuple(range(ask.seed, ask.seed + ask.count))
-    requests = []
-    for way in ways:
-        request = replace(way.request, seeds=seeds)
-        request = replace(request, labels=labels_for(model.card.classes, ask.count, request, pictures))
-        check(model, request)
-        times_of(model, request)
-        requests.append(request)
+    requests = [asked_of(model, ask, way.request, pictures) for way in ways]
+    conds = [with_numbers(model, request, pictures) for request in requests]
+    for request, cond in zip(requests, conds, strict=True):
+        check(model, request, cond)
+    names = metric_names(ask.metrics)
+    aligned = [name for name in names if name in ALIGNMENT]
+    ask = replace(ask, metrics=tuple(name for name in names if name not in ALIGNMENT))
     judges = find_judges(ask, model.card.classes, pictures)
-    for way, request in zip(ways, requests, strict=True):
+    hearing = {}
+    for prompts in {request.prompts for request in requests}:
+        judged = alignment.judged(aligned, model, ask, pictures, prompts)
+        hearing[prompts] = judged, _of_real(judged, pictures, prompts)
+    for way, request, cond in zip(ways, requests, conds, strict=True):
         asked = None if "none" in request.labels else model.reader.rows(request.labels)
-        seen = _Seen(min(show, ask.count), ask.count, right or {})
+        judged, real = hearing[request.prompts]
+        seen = _Seen(min(show, ask.count), request, judged | dict(right or {}), real)
         for at in measure(
-            seen.drawn(generate(model, request), asked),
+            seen.drawn(generate(model, request, cond=cond), asked),
             model.card.classes,
             ask,
             judges,
@@ -129,15 +166,33 @@ def compare(
             yield at if at.report is None else seen.result(way, at.report)
 
 
-class _Seen:
-    """What passes on its way to the measure: some pictures, evenly from all; the calls, the seconds; what is right."""
+def _of_real(judged: Mapping[str, Right], pictures: Dataset, prompts: Sequence[str]) -> dict[str, float]:
+    """What each judge makes of the real pictures whose captions are told; nothing where other words are."""
+    rows = by_lot(len(prompts), pictures)
+    if not judged or any(pictures.caption(row) != text for row, text in zip(rows, prompts, strict=True)):
+        return {}
+    found: dict[str, list[Tensor]] = {name: [] for name in judged}
+    for first in range(0, len(rows), 256):
+        x = plain(pictures).batch(rows[first : first + 256]).x
+        for name, judge in judged.items():
+            found[name].append(judge(x, slice(first, first + len(x))).double())
+    return {name: torch.cat(parts).mean().item() for name, parts in found.items()}
 
-    def __init__(self, show: int, count: int, right: Mapping[str, Right]) -> None:
-        self.wanted = {(2 * i + 1) * count // (2 * show) for i in range(show)}
+
+class _Seen:
+    """What passes on its way to the measure: some pictures, evenly from all; the calls, the seconds; what is right.
+
+    `real` is what judges make of real pictures.
+    """
+
+    def __init__(self, show: int, request: Request, right: Mapping[str, Right], real: Mapping[str, float]) -> None:
+        count = len(request.seeds)
+        self.wanted = sorted({(2 * i + 1) * count // (2 * show) for i in range(show)})
+        self.captions = tuple(request.prompts[i] for i in self.wanted) if request.prompts else ()
         self.shown: list[Tensor] = []
         self.calls, self.count = 0, 0
-        self.right = right
-        self.found = dict.fromkeys(right, 0)
+        self.right, self.real = right, real
+        self.found: dict[str, list[Tensor]] = {name: [] for name in right}
 
     def drawn(self, frames: Iterable[Frame], asked: Tensor | None) -> Iterator[Drawn]:
         for frame in frames:
@@ -147,17 +202,19 @@ class _Seen:
                 self.count += len(frame.pictures)
                 self.calls = frame.calls
                 for name, judge in self.right.items():
-                    self.found[name] += int(judge(frame.pictures, frame.rows).sum())
+                    self.found[name].append(judge(frame.pictures, frame.rows).double())
                 yield Drawn(frame.pictures, None if asked is None else asked[frame.rows])
 
     def result(self, way: Way, report: Mapping[str, Any]) -> Result:
         seconds = report["seconds"]["drawing"] / self.count
-        also = [
-            {"id": name, "name": name, "better": "up", "value": found / self.count, "n": self.count}
-            for name, found in self.found.items()
-        ]
+        also = []
+        for name, parts in self.found.items():
+            each = torch.cat(parts)
+            entry = {"id": name, "name": ALIGNMENT.get(name, name), "better": "up", "value": each.mean().item()}
+            entry |= {"error": each.std().item() / math.sqrt(len(each)), "n": len(each)}
+            also.append(entry | ({"real": self.real[name]} if name in self.real else {}))
         report = {**report, "metrics": [*report["metrics"], *also]}
-        return Result(way, report, self.calls, seconds, torch.cat(self.shown))
+        return Result(way, report, self.calls, seconds, torch.cat(self.shown), self.captions)
 
 
 def _about(request: Request) -> dict[str, Any]:

@@ -1,21 +1,26 @@
 """What the command line says, and where: data to stdout, messages to stderr, one exit code a kind of ending.
 
-0 done · 1 failed while working · 2 asked wrongly, nothing was started
+0 done · 1 failed while working · 2 asked wrongly: refused before the first step, nothing was started
 130 interrupted (Ctrl-C) · 143 terminated; a training has written a checkpoint before both
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from unnoise.errors import UserError
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+
+
+T = TypeVar("T")
 
 
 class UsageError(UserError):
@@ -33,6 +38,15 @@ def asking() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
+def started(steps: Iterable[T]) -> Iterator[T]:
+    """The same steps; what is refused before the first of them was asked wrongly, for nothing has been started."""
+    later = iter(steps)
+    with asking():
+        first = list(islice(later, 1))
+    yield from first
+    yield from later
+
+
 def say(message: str = "") -> None:
     """A message for the person who watches: stderr, never mixed into data."""
     print(message, file=sys.stderr, flush=True)
@@ -44,17 +58,27 @@ def show(text: str) -> None:
 
 
 def emit(document: Mapping[str, Any]) -> None:
-    """The answer as one JSON document on stdout. What is no number, or not finite, is null: JSON has neither."""
-    plain = json.loads(json.dumps(document, default=_plain), parse_constant=lambda name: None)
-    show(json.dumps(plain, indent=2, ensure_ascii=False))
+    """The answer as one JSON document on stdout."""
+    show(as_json(document))
 
 
-def _plain(value: object) -> object:
+def as_json(document: Mapping[str, Any]) -> str:
+    """The document as JSON, which has no word for what is no number: NaN and infinity are null."""
+    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # numpy and torch numbers
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} in a JSON document")
+        return _plain(value.tolist())
+    return value
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), indent: str = "", ragged: bool = False) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, table
+from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, started, table
 from unnoise.cli.data import present
 from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
 from unnoise.cli.plot import Curves, plottable
@@ -19,11 +19,11 @@ from unnoise.errors import unknown
 from unnoise.settings import DataConfig, EvaluateConfig, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from unnoise.data import Dataset
+    from unnoise.evaluate import Progress as Step
     from unnoise.model import Model
-    from unnoise.training.distributed import Processes
 
 PROMPTS = Parameter(
     alias="--prompt", help="one prompt for all pictures; otherwise the captions of real ones", group=WHICH
@@ -87,7 +87,9 @@ def evaluate(
         config = data_for(loaded, data)
     ask, how = settings(asked, names, label)
     with processes(os.environ, kind_of(how.device)) as together:
-        report = run(loaded, ask, how, pictures.open(config), cache or home() / "features", together)
+        kept = cache or home() / "features"
+        steps = evaluation.evaluate(loaded, ask, how, pictures.open(config), cache=kept, processes=together)
+        report = follow(started(steps), silent=not together.first)
     if not together.first:
         return
     report = {"model": str(model), **report}
@@ -165,19 +167,15 @@ def data_for(model: Model, path: str | None) -> DataConfig:
     return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control, values=values)
 
 
-def run(
-    model: Model,
-    ask: EvaluateConfig,
-    how: Request,
-    real: Dataset,
-    cache: Path,
-    together: Processes | None = None,
-) -> dict[str, Any]:
+def run(model: Model, ask: EvaluateConfig, how: Request, real: Dataset, cache: Path) -> dict[str, Any]:
     """Evaluate with a bar; the report."""
     from unnoise.evaluate import evaluate as measure
-    from unnoise.training.distributed import ALONE
 
-    together = together or ALONE
+    return follow(measure(model, ask, how, real, cache=cache))
+
+
+def follow(steps: Iterable[Step], *, silent: bool = False) -> dict[str, Any]:
+    """A bar along the steps of an evaluation; the report at its end."""
     names = {
         "real": "real pictures",
         "drawing": "drawing",
@@ -187,12 +185,12 @@ def run(
         "alignment": "drawing from captions",
     }
     bar, stage, report = None, "", None
-    for at in measure(model, ask, how, real, cache=cache, processes=together):
+    for at in steps:
         if at.stage != stage:
             if bar is not None:
                 bar.close()
             unit = {"measuring": "measure", "bits": "step"}.get(at.stage, "picture")
-            bar, stage = Progress(at.total, names[at.stage], unit=unit, silent=not together.first), at.stage
+            bar, stage = Progress(at.total, names[at.stage], unit=unit, silent=silent), at.stage
         if bar is not None:
             bar.step(at.done)
         report = at.report or report

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
-from unnoise.cli.options import flag, option, parse_names, parse_seeds, with_settings, within
+from unnoise.cli.options import flag, option, parse_names, parse_numbers, parse_seeds, with_settings, within
 from unnoise.cli.progress import Progress
 from unnoise.cli.sample import DRAWING, known_card, rows_for, save_tensor
 from unnoise.settings import Request
@@ -67,7 +67,7 @@ def invert(
     from unnoise.codec import to_bytes
     from unnoise.explore import from_noise
     from unnoise.explore import invert as find_noise
-    from unnoise.generate import generate
+    from unnoise.generate import check, generate
 
     loaded = models.load(model).of_pictures()
     x = torch.cat([read(path, loaded) for path in pictures])
@@ -76,6 +76,7 @@ def invert(
         asked["precision"] = "float32"  # rounding cannot be undone
     how = Request(seeds=tuple(range(len(x))), labels=labels, sampler="ddim", clip=False, **asked)
     with asking():
+        check(loaded, how)
         cond = loaded.reader.read(labels) if labels else loaded.reader.nothing(len(x))
     say("finding the noise ...")
     found = find_noise(loaded, x, cond, how, convention=convention)
@@ -161,7 +162,8 @@ def interpolate(
         how = Request(seeds=(ends[0],) * across, sampler="ddpm", **asked)
     else:
         how = Request(seeds=tuple(range(across * lines)), sampler="ddim", **asked)
-        start = between(loaded, how, ends, across, lines)
+        with asking():
+            start = between(loaded, how, ends, across, lines)
     how = dataclasses.replace(how, labels=spread(names, across, lines) if names else whole(loaded, len(how.seeds)))
     keep(loaded, how, start, grid_file, across, [], json=json)
 
@@ -188,7 +190,7 @@ def vary(
     existing(model, "model")
     writable(grid_file, "the grid")
     with asking():
-        times = [share(part) for part in parse_names(shared)]
+        times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")
         rows_for([(0, label)], (), known_card(model))
     say(f"loading {model} ...")
     import torch
@@ -230,16 +232,6 @@ def read(path: Path, model: Model) -> Tensor:
     except (OSError, Unreadable) as error:
         raise UserError(f"{path} is not a picture that can be read: {error}") from error
     return from_bytes(torch.tensor(pixels)[None])
-
-
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 < value <= 1:
-        raise UsageError(f"--shared: {text!r} is no time between 0 and 1. Write for example --shared 1,0.75,0.5,0.25")
-    return value
 
 
 def whole(model: Model, count: int) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import ast
 import dataclasses
 import inspect
 import io
+import math
 import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -159,6 +160,24 @@ def parse_seeds(text: str) -> list[tuple[int, str | None]]:
 def parse_names(text: str) -> tuple[str, ...]:
     """`sneaker, 3` as ("sneaker", "3")."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parse_numbers(text: str, what: str, low: float, high: float, example: str) -> list[float]:
+    """`0,0.5,1` as numbers between `low` and `high`, each once, in their order. Raises UsageError for any other."""
+    found: dict[float, None] = {}
+    for part in parse_names(text):
+        try:
+            number = float(part)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise UsageError(
+                f"{what}: {part!r} is no number from {low:g} to {high:g}. Write for example {what} {example}"
+            )
+        found[number] = None
+    if not found:
+        raise UsageError(f"{what}: {text!r} names nothing. Write for example {what} {example}")
+    return list(found)
 
 
 def pairs(seeds: list[tuple[int, str | None]], labels: tuple[str, ...]) -> list[tuple[int, str | None]]:

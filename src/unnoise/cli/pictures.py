@@ -74,6 +74,20 @@ def with_labels(sheet: Image.Image, names: Sequence[str]) -> Image.Image:
     return out
 
 
+def with_words(sheet: Image.Image, words: Sequence[str], across: int) -> Image.Image:
+    """A sheet with words below as many columns, of equal width, that fill its right `across` pixels."""
+    font, each = font_for(words, 11), across // len(words)
+    lines = [wrapped(text, each - 6, font) for text in words]
+    out = Image.new("RGB", (sheet.width, sheet.height + 14 * max(text.count("\n") + 1 for text in lines) + 8), PAPER)
+    out.paste(sheet, (0, 0))
+    draw = ImageDraw.Draw(out)
+    for i, text in enumerate(lines):
+        draw.multiline_text(
+            (sheet.width - across + i * each + 4, sheet.height + 2), text, fill=INK, font=font, spacing=2
+        )
+    return out
+
+
 def captioned(cells: Sequence[tuple[Sequence[Pixels], str]], *, columns: int, at_least: int = 96) -> Image.Image:
     """Pictures side by side, of one size, with words below them, `columns` such cells a line."""
     font, gap = font_for([text for _, text in cells], 11), 8

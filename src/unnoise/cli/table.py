@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
+from unnoise.cli.console import UsageError, as_json, asking, emit, existing, say, show, started, table, writable
 from unnoise.cli.evaluate import data_for, home
-from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
+from unnoise.cli.options import flag, keys_of, option, parse_names, parse_numbers, with_settings, within
 from unnoise.cli.progress import Progress
 from unnoise.cli.sample import DRAWING
 from unnoise.cli.train import preset_help
@@ -22,7 +22,9 @@ from unnoise.settings import EvaluateConfig, Request, TrainConfig
 if TYPE_CHECKING:
     from PIL import Image
 
+    from unnoise.data import Dataset
     from unnoise.explore import Survived
+    from unnoise.model import Model
     from unnoise.tables import Result, Way
 
 MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "judge": None}
@@ -34,11 +36,21 @@ EACH = Annotated[
     int, option("pictures drawn in each way", "--num", "-n", validator=within(10, 10_000_000, "fewer say nothing"))
 ]
 SHOW = Annotated[int, option("pictures shown of each way", validator=within(1, 64, "pictures in a cell"))]
-TITLES = {"frechet": "Frechet", "accuracy": "class accuracy"}
+TITLES = {
+    "frechet": "Frechet",
+    "accuracy": "class accuracy",
+    "caption": "caption right",
+    "retrieval": "caption retrieval",
+}
 AS_JSON = Annotated[bool, flag("one JSON document on stdout")]
 AS_MARKDOWN = Annotated[bool, flag("a Markdown table on stdout")]
 FIGURES = ("frechet", "kernel")
-GUIDED = ("frechet", "precision", "recall", "accuracy")
+JUDGED = {  # what a judge makes of real pictures
+    "accuracy": "The judge is right on {:.1%} of real pictures.",
+    "caption": "The reader finds {:.1%} of real pictures as their captions say.",
+    "retrieval": "Of real pictures {:.1%} find their own caption first, among 100 or all there are.",
+}
+GUIDED = ("frechet", "precision", "recall", *JUDGED)
 GUIDES = ("guidance", "classifier", "classifier_scale")
 HOW = {name: DRAWING[name] for name in ("sampler", "eta", "grid")}
 
@@ -49,7 +61,9 @@ def compare(
     model: MODEL,
     /,
     *,
-    samplers: Annotated[str, option("which, with commas between; 'all'")] = "ddim,heun,dpm++2m,unipc",
+    samplers: Annotated[
+        str, option("which, with commas between; 'all' that this model can use")
+    ] = "ddim,heun,dpm++2m,unipc",
     steps: Annotated[str, option("numbers of steps, with commas between")] = "5,10,20,50",
     data: DATA = None,
     out: OUT = Path("compared"),
@@ -71,7 +85,10 @@ def compare(
     from unnoise.tables import enough, for_budget, sampler_ways
 
     ask, how = settings({**asked, "count": count})
-    results = run(model, data, ask, sampler_ways(how, samplers=names, steps=counts), shown)
+    loaded, real = opened(model, data)
+    if samplers == "all" and not loaded.diffusion.learned_variance:
+        names = tuple(name for name in names if name != "ddpm-learned")
+    results = run(loaded, real, ask, sampler_ways(how, samplers=names, steps=counts), shown)
     head = ("sampler", "steps", "calls", "Frechet", "kernel", "ms a picture")
     rows = [
         (r.way.row, r.way.column, f"{r.calls}", figure(r, "frechet"), figure(r, "kernel"), f"{1e3 * r.seconds:.3g}")
@@ -113,14 +130,14 @@ def ddim(
     existing(model, "model")
     with asking():
         counts = numbers(steps, "--steps")
-        shares = [within_one(part) for part in parse_names(etas)]
+        shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
         spacings = chosen_from(grids, keys_of("samplers/times.py", "GRIDS"), "grid of times")
         writable(out, "the table")
     from unnoise.tables import ddim_ways
 
     ask, how = settings({**asked, "count": count})
     ways = ddim_ways(how, steps=counts, etas=shares, sigma_hat=sigma_hat, grids=spacings)
-    results = run(model, data, ask, ways, shown)
+    results = run(*opened(model, data), ask, ways, shown)
     names = list(dict.fromkeys(r.way.row for r in results))
     head = ("Frechet distance", *(f"S = {count}" for count in counts))
     rows = [(name, *(figure(r) for r in results if r.way.row == name)) for name in names]
@@ -137,7 +154,7 @@ def ddim(
 
 
 @with_settings(Request, **{**DRAWN, **HOW, **dict.fromkeys(GUIDES)})
-@with_settings(EvaluateConfig, **MEASURED)
+@with_settings(EvaluateConfig, **{name: how for name, how in MEASURED.items() if name != "judge"})
 def guidance(
     model: MODEL,
     /,
@@ -160,6 +177,9 @@ def guidance(
 ) -> None:
     """Fidelity against diversity: what guidance buys at each scale, and what it costs. The same seeds at every scale.
 
+    A model of captions is told those of real pictures. Whether it draws them is read where a set can be read (shapes),
+    and judged by --judge, a contrastive run, for others.
+
     Writes into --out: pictures.png (a line a scale), plot.png (with matplotlib), table.md and table.json.
     """
     existing(model, "model")
@@ -168,19 +188,22 @@ def guidance(
         if classifier is not None:
             existing(classifier, "classifier")
         writable(out, "the table")
-    from unnoise.tables import guidance_ways
+    from unnoise.tables import guidance_ways, guided_figures
 
-    ask, how = settings({**asked, "count": count, "steps": steps}, GUIDED)
+    ask, how = settings({**asked, "count": count, "steps": steps})
+    loaded, real = opened(model, data)
+    with asking():
+        ask = dataclasses.replace(ask, metrics=guided_figures(loaded, ask, how, real))
     ways = guidance_ways(
         how, scales=strengths, classifier=str(classifier or ""), classifier_scales=strengths_of_classifier
     )
-    results = run(model, data, ask, ways, shown)
+    results = run(loaded, real, ask, ways, shown)
     others = [entry["id"] for entry in results[0].report["metrics"] if entry["id"] not in GUIDED]
     names = [*(name for name in GUIDED if results[0].figure(name) is not None), *others]
     head = ("guidance", "scale", *(TITLES.get(name, name) for name in names), "calls")
     rows = [(r.way.row, r.way.column, *(figure(r, name) for name in names), f"{r.calls}") for r in results]
     words = [guided_words(results, ask)]
-    keep(out, results, head, rows, words, blocks=by_scale(results))
+    keep(out, results, head, rows, words, blocks=by_scale(results), below=results[0].captions)
     guided_curves(out / "plot.png", results)
     answer({"model": str(model), **as_document(results)}, out, head, rows, words, markdown=markdown, json=json)
 
@@ -211,27 +234,28 @@ def inversion(
     existing(model, "model")
     with asking():
         counts = numbers(steps, "--steps")
-        scales = [float(part) for part in parse_names(guidance)]
+        scales = scales_of(guidance, "--guidance")
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
-        (grid,) = chosen_from(spacing, keys_of("samplers/times.py", "GRIDS"), "grid of times")
+        if spacing not in (grids := keys_of("samplers/times.py", "GRIDS")):
+            raise unknown("grid of times", spacing, grids)
         writable(out, "the table")
-    say(f"loading {model} ...")
+    loaded, real = opened(model, data)
     from unnoise import data as pictures
-    from unnoise import model as models
     from unnoise.explore import reconstruct
+    from unnoise.generate import check
 
-    loaded = models.load(model).of_pictures()
-    with asking():
-        config = data_for(loaded, data)
-    real = pictures.open(config)
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
     told = real.classes == loaded.classes and bool(loaded.classes)
     labels = [loaded.reader.name(int(row)) for row in some.label] if told and some.label is not None else []
     found: list[Survived] = []
+    base = Request(sampler="ddim", grid=spacing, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
+    requests = [dataclasses.replace(base, steps=number, guidance=scale) for _, number, scale in cells]
+    with asking():
+        for how in requests:
+            check(loaded, how)
     with Progress(len(cells), "there and back", unit="way") as bar:
-        for at, (way, number, scale) in enumerate(cells, start=1):
-            how = Request(steps=number, grid=grid, guidance=scale, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
+        for at, ((way, number, _), how) in enumerate(zip(cells, requests, strict=True), start=1):
             found.append(reconstruct(loaded, some.x, labels, how, convention=way))
             bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
     head = ("convention", "guidance", *(f"S = {number}" for number in counts))
@@ -365,39 +389,20 @@ def ddpm(
 
 def numbers(text: str, what: str) -> list[int]:
     """`5,10,20` as numbers of steps."""
-    found = []
-    for part in parse_names(text):
-        if not part.isascii() or not part.isdigit() or not 1 <= int(part) <= 100_000:
-            raise UsageError(f"{what}: {part!r} is no number of steps. Write for example {what} 5,10,20,50")
-        found.append(int(part))
-    if not found:
-        raise UsageError(f"{what} is empty. Write for example {what} 5,10,20,50")
-    return found
+    found = parse_numbers(text, what, 1, 100_000, "5,10,20,50")
+    for number in found:
+        if number != int(number):
+            raise UsageError(f"{what}: {number:g} is no number of steps. Write for example {what} 5,10,20,50")
+    return [int(number) for number in found]
 
 
 def scales_of(text: str, what: str = "--scales") -> list[float]:
     """`1,1.5,2` as strengths of guidance, rising."""
-    try:
-        found = [float(part) for part in parse_names(text)]
-    except ValueError:
-        found = []
-    if not found or not all(0 <= scale <= 1000 for scale in found):
-        raise UsageError(f"{what}: {text!r} are no strengths of guidance. Write for example {what} 1,1.5,2,3,5")
-    return sorted(set(found))
-
-
-def within_one(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share <= 1:
-        raise UsageError(f"--etas: {text!r} is not between 0 (no new noise) and 1. Write for example --etas 0,0.5,1")
-    return share
+    return sorted(parse_numbers(text, what, 0, 1000, "1,1.5,2,3,5"))
 
 
 def chosen_from(text: str, valid: Sequence[str], what: str) -> tuple[str, ...]:
-    names = parse_names(text)
+    names = tuple(dict.fromkeys(parse_names(text)))
     for name in names:
         if name not in valid:
             raise unknown(what, name, valid)
@@ -420,19 +425,25 @@ def settings(asked: Mapping[str, Any], figures: tuple[str, ...] = FIGURES) -> tu
 # ---------------------------------------------------------------------------------------------------- the work
 
 
-def run(path: Path, data: str | None, ask: EvaluateConfig, ways: Sequence[Way], shown: int) -> list[Result]:
-    """Every way, with a bar over all of them."""
+def opened(path: Path, data: str | None) -> tuple[Model, Dataset]:
+    """The model, and the real pictures that it is compared with."""
     say(f"loading {path} ...")
     from unnoise import data as pictures
     from unnoise import model as models
-    from unnoise.tables import Result, compare
 
     loaded = models.load(path).of_pictures()
     with asking():
         config = data_for(loaded, data)
+    return loaded, pictures.open(config)
+
+
+def run(model: Model, real: Dataset, ask: EvaluateConfig, ways: Sequence[Way], shown: int) -> list[Result]:
+    """Every way, with a bar over all of them."""
+    from unnoise.tables import Result, compare
+
     results: list[Result] = []
     with Progress(len(ways) * ask.count, "drawing", unit="picture") as bar:
-        for at in compare(loaded, ask, ways, pictures.open(config), cache=home() / "features", show=shown):
+        for at in started(compare(model, ask, ways, real, cache=home() / "features", show=shown)):
             if isinstance(at, Result):
                 results.append(at)
                 note = f"{at.way.row}, {at.way.column}: {figure(at)}"
@@ -477,14 +488,15 @@ def keep(
     words: Sequence[str],
     also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
     blocks: Mapping[tuple[str, str], Any] | None = None,
+    below: Sequence[str] = (),
 ) -> None:
     """pictures.png, table.md and table.json. `blocks` are the cells of the sheet, each in one line, where it is not to
-    have the table's rows and columns."""
+    have the table's rows and columns; `below` what each picture of such a line was told."""
     from unnoise.cli.pictures import write_png
 
     out.mkdir(parents=True, exist_ok=True)
     cells = {(r.way.row, r.way.column): r.pictures for r in results}
-    page = sheet(cells) if blocks is None else sheet(blocks, across=max(map(len, blocks.values())))
+    page = sheet(cells) if blocks is None else sheet(blocks, across=max(map(len, blocks.values())), below=below)
     write_png(out / "pictures.png", page, None)
     write_tables(out, as_document(results), head, rows, words, also)
 
@@ -497,13 +509,11 @@ def write_tables(
     words: Sequence[str],
     also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
 ) -> None:
-    import json
-
     from unnoise.atomic import publish
 
     parts = [as_markdown(head, rows), *([as_markdown(*also)] if also else []), *words]
     publish(out / "table.md", lambda file: file.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8"))
-    publish(out / "table.json", lambda file: file.write_text(json.dumps(document, indent=1) + "\n", "utf-8"))
+    publish(out / "table.json", lambda file: file.write_text(as_json(document) + "\n", "utf-8"))
 
 
 def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -518,12 +528,12 @@ def by_scale(results: Sequence[Result]) -> dict[tuple[str, str], Any]:
 
 
 def guided_words(results: Sequence[Result], ask: EvaluateConfig) -> str:
-    """What was compared; the best scale; how often real pictures are taken for what they are."""
+    """What was compared; the best scale; what the judges make of real pictures."""
     best = min(results, key=value)
     said = f"{ask.count:,} pictures each, seeds {ask.seed} to {ask.seed + ask.count - 1}. "
     said += f"The least Frechet distance: {best.way.row}, scale {best.way.column}."
-    real = next((e["real"] for e in best.report["metrics"] if e["id"] == "accuracy"), None)
-    return said if real is None else f"{said} The judge is right on {real:.1%} of real pictures."
+    real = {e["id"]: e["real"] for e in best.report["metrics"] if "real" in e}
+    return " ".join([said, *(words.format(real[name]) for name, words in JUDGED.items() if name in real)])
 
 
 def guided_curves(file: Path, results: Sequence[Result]) -> None:
@@ -547,7 +557,7 @@ def guided_curves(file: Path, results: Sequence[Result]) -> None:
     panels = [
         Curves(lines("scale", "frechet"), "scale", "Frechet distance", log_x=True),
         Curves(lines("scale", "precision", "recall"), "scale", "share of pictures", log_x=True),
-        Curves(lines("accuracy", "frechet"), "class accuracy", "Frechet distance"),
+        *(Curves(lines(name, "frechet"), TITLES[name], "Frechet distance") for name in JUDGED),
     ]
     plot(file, [panel for panel in panels if any(panel.lines.values())])
 
@@ -576,11 +586,12 @@ def curves(out: Path, results: Sequence[Result], up: str) -> None:
     plot(out / "plot.png", [Curves(lines, "network calls a picture", up, log_x=True, log_y=True)])
 
 
-def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2) -> Image.Image:
-    """One picture: a line a row, a column a column, in each cell some pictures (B, C, H, W), `across` a line."""
+def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2, below: Sequence[str] = ()) -> Image.Image:
+    """One picture: a line a row, a column a column, in each cell some pictures (B, C, H, W), `across` a line; words
+    `below` each picture of a line."""
     from PIL import Image, ImageDraw, ImageFont
 
-    from unnoise.cli.pictures import INK, PAPER, grid, with_labels
+    from unnoise.cli.pictures import INK, PAPER, grid, with_labels, with_words
 
     rows = list(dict.fromkeys(row for row, _ in blocks))
     columns = list(dict.fromkeys(column for _, column in blocks))
@@ -594,6 +605,8 @@ def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2) -> Image.Image
     for (row, column), cell in cells.items():
         body.paste(cell, (columns.index(column) * width + 3, rows.index(row) * height + 3))
     body = with_labels(body, rows)
+    if below:
+        body = with_words(body, [*below] * len(columns), width * len(columns))
     if not any(columns):
         return body
     font = ImageFont.load_default(16)

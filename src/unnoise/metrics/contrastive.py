@@ -102,11 +102,16 @@ class ContrastiveJudge:
 
     def better(self, seen: Tensor, said: Sequence[str], candidates: Sequence[str]) -> tuple[Tensor, int]:
         """How many other captions are as near as its own to each picture, or nearer: (n,); and how many others are."""
+        vectors, own = self.distinct(said, candidates)
+        return beaten_by(seen @ vectors.T, own), len(vectors) - 1
+
+    @torch.no_grad()
+    def distinct(self, said: Sequence[str], candidates: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Unit vectors (N, D) of all these captions, those that read alike once; the places (n,) of what is `said`."""
         every = _tokens(self.tokenizer, [*said, *candidates])
-        distinct, place = torch.unique(every, dim=0, return_inverse=True)
-        with torch.no_grad():
-            vectors = torch.cat([self.net.captions(part) for part in torch.split(distinct, 512)])
-        return beaten_by(seen @ vectors.T, place[: len(said)]), len(distinct) - 1
+        found, place = torch.unique(every, dim=0, return_inverse=True)
+        vectors = torch.cat([self.net.captions(part) for part in torch.split(found, 512)])
+        return vectors, place[: len(said)]
 
 
 def beaten_by(similarity: Tensor, own: Tensor) -> Tensor:
@@ -127,6 +132,11 @@ def retrieval(better: Tensor, others: int, *, among: int) -> Retrieval:
     drawn = min(among - 1, others)
     first, fifth = (_share(_within(k, better, others, drawn)) for k in (1, 5))
     return Retrieval(first, fifth, drawn + 1, len(better))
+
+
+def first_of(better: Tensor, others: int, *, among: int = AMONG) -> Tensor:
+    """How likely each picture's own caption is the nearest of `among`, or of all where they are fewer: (n,)."""
+    return _within(1, better, others, min(among - 1, others))
 
 
 def few_and_all(better: Tensor, others: int) -> list[Retrieval]:
@@ -194,6 +204,15 @@ def find(path: Path) -> Path:
         missing="give a contrastive judge, as `unnoise train emoji-contrastive` leaves one",
         empty=f"no contrastive judge: it has no {CARD}; `unnoise train emoji-contrastive` leaves one",
     )
+
+
+def is_judge(path: str | Path) -> bool:
+    """Whether `load` finds a judge there."""
+    try:
+        find(Path(path))
+    except UserError:
+        return False
+    return True
 
 
 def read_card(folder: Path) -> ContrastiveCard:

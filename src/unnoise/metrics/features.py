@@ -14,8 +14,11 @@ from torch import Tensor
 
 from unnoise.codec import to_bytes
 from unnoise.errors import UserError
+from unnoise.metrics import contrastive
 from unnoise.metrics.classifier import Judge, load_classifier, shipped
+from unnoise.metrics.contrastive import ContrastiveJudge
 from unnoise.metrics.inception import HASH, WIDTH, Network, load_inception
+from unnoise.results import fingerprint
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ def classifier_features(judge: Judge) -> Features:
     return Features(f"classifier {judge.name}", dim, judge.fingerprint, False, lambda x: judge(x)[1])
 
 
+def contrastive_features(judge: ContrastiveJudge) -> Features:
+    """The places of pictures on the sphere where a contrastive judge lets them meet their captions."""
+    dim = judge.card.net.embedding
+    return Features(f"contrastive {judge.name}", dim, fingerprint(judge.net), False, judge.pictures)
+
+
 def inception_features(path: Path | None = None, *, batch: int = 32) -> Features:
     """Inception-v3's, from a weight file or from where torch-fidelity keeps it. Grey pictures become three channels.
 
@@ -56,16 +65,18 @@ def inception_features(path: Path | None = None, *, batch: int = 32) -> Features
 
 
 def find_features(name: str) -> Features:
-    """By name: `inception`, a `.pth` file of its weights, a shipped classifier, or a directory of one's own."""
+    """By name: `inception`, a `.pth` file of its weights, a shipped classifier, or one's own judge in a directory."""
     if name == "inception":
         return inception_features()
     if Path(name).suffix in {".pth", ".pt"}:
         return inception_features(Path(name))
+    if contrastive.is_judge(name):
+        return contrastive_features(contrastive.load(name))
     if name in shipped() or Path(name).is_dir():
         return classifier_features(load_classifier(name))
     valid = ", ".join(("inception", *shipped()))
     raise UserError(
-        f"no features {name!r}; valid: {valid}, a directory that `unnoise train classifier` made, a .pth file"
+        f"no features {name!r}; valid: {valid}, a run of `unnoise train classifier` or a contrastive judge, a .pth file"
     )
 
 

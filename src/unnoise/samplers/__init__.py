@@ -120,6 +120,10 @@ SAMPLERS: dict[str, Sampler] = {
         order=0,
         stochastic=True,
     ),
+    "ncsn": Sampler(
+        lambda request: ncsn(denoise=True), grid="even-log-snr", calls=100, last_calls=101, order=0, stochastic=True
+    ),
+    "ncsn-v2": Sampler(lambda request: ncsn_v2(), grid="even-log-snr", calls=5, last_calls=6, order=0, stochastic=True),
     "pc": Sampler(
         lambda request: predictor_corrector(reverse_diffusion(), snr(0.16)),
         calls=2,
