@@ -16,11 +16,12 @@ from unnoise.data import Dataset
 from unnoise.data.shapes import caption_correct, mask_iou, read
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate, markdown, prompts_for
+from unnoise.evaluate import evaluate
 from unnoise.generate import Frame
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
+from unnoise.report import markdown
 from unnoise.settings import (
     ControlConfig,
     DataConfig,
@@ -31,6 +32,7 @@ from unnoise.settings import (
     TextConfig,
     UNetConfig,
 )  # fmt: skip
+from unnoise.told import prompts_for
 from unnoise.training.distributed import ALONE
 from unnoise.words import Tokenizer
 

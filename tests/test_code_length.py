@@ -25,10 +25,11 @@ from unnoise.cli.plot import plot
 from unnoise.code_length import rows
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate, markdown
+from unnoise.evaluate import evaluate
 from unnoise.likelihood.bound import VARIANCES, last, noise_of, table, whole_bound
 from unnoise.likelihood.ode import bits as flow_bits
 from unnoise.model import Model
+from unnoise.report import markdown
 from unnoise.settings import EvaluateConfig
 from unnoise.training.distributed import ALONE, Processes
 

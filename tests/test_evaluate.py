@@ -18,8 +18,10 @@ from tiny_training import launch
 from unnoise import data
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.errors import UserError
-from unnoise.evaluate import Clock, Drawn, Judges, evaluate, find_judges, markdown, measure, metric_names, plain
+from unnoise.evaluate import Clock, Drawn, evaluate, measure, plain
+from unnoise.figures import metric_names
 from unnoise.generate import draw
+from unnoise.judges import Judges, find_judges
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import frechet, moments
@@ -27,6 +29,7 @@ from unnoise.metrics.kernel import kernel, kernel_of_subsets
 from unnoise.metrics.precision_recall import density_coverage, precision_recall
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
+from unnoise.report import markdown
 from unnoise.settings import DataConfig, EvaluateConfig, Request
 from unnoise.training.distributed import ALONE, Processes
 

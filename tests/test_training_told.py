@@ -17,11 +17,12 @@ from unnoise.conditions import Cond
 from unnoise.configuration import check
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate, said
+from unnoise.evaluate import evaluate
 from unnoise.generate import conditions, generate, without
 from unnoise.model import Model, Reader
 from unnoise.presets import PRESETS
 from unnoise.recipes.diffusion import based_on, dropped, newborn, objective, told, train
+from unnoise.report import said
 from unnoise.settings import (
     ControlConfig,
     DataConfig,

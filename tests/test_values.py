@@ -24,7 +24,7 @@ from unnoise.configuration import check, dumps
 from unnoise.data.source import numbers
 from unnoise.data.sources import find
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate, said
+from unnoise.evaluate import evaluate
 from unnoise.generate import conditions, without
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Reader
@@ -32,6 +32,7 @@ from unnoise.nn.classifier import Classifier, Shape
 from unnoise.recipes.cost import cost
 from unnoise.recipes.diffusion import describe, dropped, train
 from unnoise.recipes.diffusion import told as told_of
+from unnoise.report import said
 from unnoise.settings import (
     DataConfig,
     DiTConfig,

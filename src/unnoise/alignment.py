@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from unnoise import data
-from unnoise.code_length import told_of
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.conditions import Cond
 from unnoise.data import Batch, Dataset
@@ -33,6 +32,7 @@ from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, beaten_by, 
 from unnoise.model import Model
 from unnoise.nn.control import guessing
 from unnoise.settings import EvaluateConfig, Request
+from unnoise.told import told_of
 from unnoise.training.distributed import Processes
 
 ALIGNMENT = {"caption": "caption right", "mask": "mask IoU", "retrieval": "caption retrieval"}

@@ -21,7 +21,7 @@ from torch import Tensor
 from unnoise import data
 from unnoise.acceleration.placement import best, place
 from unnoise.conditions import Cond
-from unnoise.data import Batch, Dataset
+from unnoise.data import Dataset
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.errors import UserError, unknown
 from unnoise.likelihood.bound import (
@@ -42,6 +42,7 @@ from unnoise.model import Model
 from unnoise.samplers.times import trailing
 from unnoise.schedules import is_table
 from unnoise.settings import EvaluateConfig, Request
+from unnoise.told import numbered, told_of
 from unnoise.training.distributed import Processes
 
 BITS = {"bits": "bits/dim, bound", "ode-bits": "bits/dim, flow"}
@@ -116,21 +117,6 @@ def _told(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, pr
             batch.x, model.reader.told(label, captions, batch.value if numbered(model, pictures) else None), first
         )
     return Told(batch.x, told_of(model, pictures, batch), first)
-
-
-def told_of(model: Model, pictures: Dataset, batch: Batch) -> Cond:
-    """What a model is told of real pictures: their captions; their classes and numbers, or none where those are not the
-    model's."""
-    label = batch.label if pictures.classes == model.card.classes else None
-    if label is None and model.card.classes:
-        label = model.reader.rows(("none",) * len(batch.x))
-    captions = batch.caption if pictures.captions else ("",) * len(batch.x)
-    return model.reader.told(label, captions, batch.value if numbered(model, pictures) else None)
-
-
-def numbered(model: Model, pictures: Dataset) -> bool:
-    """Whether a model is told numbers, and the pictures have them."""
-    return bool(model.card.values) and pictures.config.values == tuple(known.name for known in model.card.values)
 
 
 def _bound(

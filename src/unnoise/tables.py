@@ -22,21 +22,14 @@ from unnoise.alignment import ALIGNMENT, Right
 from unnoise.codec import to_bytes
 from unnoise.data import Dataset
 from unnoise.errors import UserError
-from unnoise.evaluate import (
-    Drawn,
-    Progress,
-    asked_of,
-    by_lot,
-    find_judges,
-    measure,
-    metric_names,
-    plain,
-    with_numbers,
-)
+from unnoise.evaluate import Drawn, Progress, measure, plain
+from unnoise.figures import metric_names
 from unnoise.generate import Frame, check, generate
+from unnoise.judges import find_judges
 from unnoise.metrics import contrastive
 from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
+from unnoise.told import asked_of, by_lot, with_numbers
 
 
 @dataclass(frozen=True)

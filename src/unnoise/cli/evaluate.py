@@ -80,6 +80,7 @@ def evaluate(
     from unnoise import data as pictures
     from unnoise import evaluate as evaluation
     from unnoise import model as models
+    from unnoise.report import markdown as as_markdown
     from unnoise.training.distributed import processes
 
     loaded = models.load(model).of_pictures()
@@ -100,12 +101,12 @@ def evaluate(
     if json:
         emit(report)
     else:
-        show(evaluation.markdown(report) if markdown else as_text(report))
+        show(as_markdown(report) if markdown else as_text(report))
 
 
 def metric_names(text: str) -> tuple[str, ...]:
     """The metrics in a list, checked before torch is loaded."""
-    valid = (*EvaluateConfig().metrics, *keys_of("evaluate.py", "ALIASES"), *keys_of("code_length.py", "BITS"))
+    valid = (*EvaluateConfig().metrics, *keys_of("figures.py", "ALIASES"), *keys_of("code_length.py", "BITS"))
     valid += keys_of("alignment.py", "ALIGNMENT")
     names = parse_names(text)
     for name in names:
@@ -218,7 +219,8 @@ def as_text(report: Mapping[str, Any]) -> str:
     """The figures as a table, and what must be said beside them."""
     from unnoise.code_length import BITS, ROWS
     from unnoise.code_length import rows as rows_of
-    from unnoise.evaluate import APART, said, within
+    from unnoise.figures import APART
+    from unnoise.report import said, within
 
     rows = []
     for entry in report["metrics"]:
