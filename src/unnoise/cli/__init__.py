@@ -2,6 +2,7 @@
 
 main.py      the app, its errors and exit codes      options.py   options made from the fields of settings
 train.py  sample.py  evaluate.py  inspect.py  export.py  demo.py     the commands
+tables/      `compare` and the papers' tables
 console.py   what is said, and where                 progress.py  one bar, or plain lines
 pictures.py  grids, metadata, GIF and MP4            report.py    the page that `unnoise demo` writes
 """

@@ -91,8 +91,8 @@ def invert(
             noise, "noise", found.noise, {"model": str(model), "label": label, "convention": convention, **asked}
         )
     if sheet is not None:
+        from unnoise.cli.pictures import sheet as draw_sheet
         from unnoise.cli.pictures import write_png
-        from unnoise.cli.table import sheet as draw_sheet
 
         wrong = (8 * (back - x)).clamp(-1, 1)
         lines = {"picture": x, "noise / 2": found.noise / 2, "drawn again": back, "error x 8": wrong}

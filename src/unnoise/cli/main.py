@@ -23,7 +23,7 @@ COMMANDS = {  # name: (where, what it does)
     "train": ("train:train", "Train a diffusion model, or a classifier, on your pictures."),
     "sample": ("sample:sample", "Draw pictures from a model."),
     "evaluate": ("evaluate:evaluate", "Measure how good a model's pictures are."),
-    "compare": ("table:compare", "Draw with several samplers from the same noise, and say which one to take."),
+    "compare": ("tables.compare:compare", "Draw with several samplers from the same noise, and say which one to take."),
     "table": ("", "The papers' tables, over a model of your own."),
     "invert": ("explore:invert", "Find the noise from which a picture is drawn."),
     "interpolate": ("explore:interpolate", "Go from one picture to another: strips and planes."),
@@ -38,11 +38,11 @@ COMMANDS = {  # name: (where, what it does)
     "completion": ("inspect:completion", "Print the script that teaches a shell to complete unnoise's commands."),
 }
 
-TABLES = {
-    "ddim": ("table:ddim", "Steps by eta: how good few steps are, with fresh noise and without."),
-    "ddpm": ("table:ddpm", "Six trainings: what to ask the network for, and what to minimise."),
-    "guidance": ("table:guidance", "Fidelity against diversity: what guidance buys at each scale, and what it costs."),
-    "inversion": ("table:inversion", "Pictures to noise and back: what is left of them."),
+TABLES = {  # each a file of tables/, and the function in it
+    "ddim": "Steps by eta: how good few steps are, with fresh noise and without.",
+    "ddpm": "Six trainings: what to ask the network for, and what to minimise.",
+    "guidance": "Fidelity against diversity: what guidance buys at each scale, and what it costs.",
+    "inversion": "Pictures to noise and back: what is left of them.",
 }
 
 EPILOGUE = """\
@@ -89,8 +89,8 @@ for _name, (_where, _about) in COMMANDS.items():
         app.command(f"unnoise.cli.{_where}", name=_name, help=_about, help_epilogue=_more, sort_key=_key)
     else:
         _group = App(name=_name, help=_about, help_format="plaintext", help_epilogue="", sort_key=_key)
-        for _table, (_place, _what) in TABLES.items():
-            _group.command(f"unnoise.cli.{_place}", name=_table, help=_what)
+        for _table, _what in TABLES.items():
+            _group.command(f"unnoise.cli.tables.{_table}:{_table}", name=_table, help=_what)
         app.command(_group)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, PngImagePlugin
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from unnoise.atomic import publish
 from unnoise.cli.fonts import Font, font_for
@@ -85,6 +85,34 @@ def with_words(sheet: Image.Image, words: Sequence[str], across: int) -> Image.I
         draw.multiline_text(
             (sheet.width - across + i * each + 4, sheet.height + 2), text, fill=INK, font=font, spacing=2
         )
+    return out
+
+
+def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2, below: Sequence[str] = ()) -> Image.Image:
+    """One picture: a line a row, a column a column, in each cell some pictures (B, C, H, W), `across` a line; words
+    `below` each picture of a line."""
+    rows = list(dict.fromkeys(row for row, _ in blocks))
+    columns = list(dict.fromkeys(column for _, column in blocks))
+    cells = {
+        where: grid(list(pixels.permute(0, 2, 3, 1).numpy()), columns=min(across, len(pixels)), gap=1)
+        for where, pixels in blocks.items()
+    }
+    width = max(cell.width for cell in cells.values()) + 6
+    height = max(cell.height for cell in cells.values()) + 6
+    body = Image.new("RGB", (width * len(columns), height * len(rows)), PAPER)
+    for (row, column), cell in cells.items():
+        body.paste(cell, (columns.index(column) * width + 3, rows.index(row) * height + 3))
+    body = with_labels(body, rows)
+    if below:
+        body = with_words(body, [*below] * len(columns), width * len(columns))
+    if not any(columns):
+        return body
+    font = ImageFont.load_default(16)
+    out = Image.new("RGB", (body.width, body.height + 24), PAPER)
+    out.paste(body, (0, 24))
+    draw, margin = ImageDraw.Draw(out), body.width - width * len(columns)
+    for at, column in enumerate(columns):
+        draw.text((margin + (at + 0.5) * width, 12), column, fill=INK, font=font, anchor="mm")
     return out
 
 

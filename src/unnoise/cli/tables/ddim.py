@@ -1,0 +1,75 @@
+"""`unnoise table ddim`: steps by eta, as in table 1 of Song et al. 2020."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from unnoise.cli.console import asking, existing, table, writable
+from unnoise.cli.options import keys_of, option, parse_numbers, with_settings
+from unnoise.cli.tables.asked import (
+    AS_JSON,
+    AS_MARKDOWN,
+    DATA,
+    DRAWN,
+    EACH,
+    MEASURED,
+    MODEL,
+    OUT,
+    SHOW,
+    chosen_from,
+    numbers,
+    opened,
+    settings,
+)
+from unnoise.cli.tables.kept import answer, curves, keep
+from unnoise.cli.tables.ways import as_document, figure, run
+from unnoise.settings import EvaluateConfig, Request
+
+
+@with_settings(Request, **DRAWN)
+@with_settings(EvaluateConfig, **MEASURED)
+def ddim(
+    model: MODEL,
+    /,
+    *,
+    steps: Annotated[str, option("numbers of steps, with commas between")] = "10,20,50,100",
+    etas: Annotated[str, option("shares of new noise, with commas between")] = "0,0.2,0.5,1",
+    sigma_hat: Annotated[bool, option("DDPM's larger variance too")] = True,
+    grids: Annotated[str, option("how the steps lie in time, with commas between")] = "ddim-uniform,ddim-quadratic",
+    data: DATA = None,
+    out: OUT = Path("table-ddim"),
+    count: EACH = 1000,
+    shown: SHOW = 4,
+    markdown: AS_MARKDOWN = False,
+    json: AS_JSON = False,
+    **asked: Any,
+) -> None:
+    """Steps by eta, as in table 1 of Song et al. 2020: the Frechet distance of the same seeds.
+
+    Estimates are clipped unless --no-clip; the authors clip in the row sigma-hat alone.
+    """
+    existing(model, "model")
+    with asking():
+        counts = numbers(steps, "--steps")
+        shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
+        spacings = chosen_from(grids, keys_of("samplers/times.py", "GRIDS"), "grid of times")
+        writable(out, "the table")
+    from unnoise.tables import ddim_ways
+
+    ask, how = settings({**asked, "count": count})
+    ways = ddim_ways(how, steps=counts, etas=shares, sigma_hat=sigma_hat, grids=spacings)
+    results = run(*opened(model, data), ask, ways, shown)
+    names = list(dict.fromkeys(r.way.row for r in results))
+    head = ("Frechet distance", *(f"S = {count}" for count in counts))
+    rows = [(name, *(figure(r) for r in results if r.way.row == name)) for name in names]
+    kernel = [(name, *(figure(r, "kernel") for r in results if r.way.row == name)) for name in names]
+    note = (
+        f"{ask.count:,} pictures each, seeds {ask.seed} to {ask.seed + ask.count - 1}; guidance {how.guidance:g}, "
+        f"{'clipped' if how.clip else 'not clipped'}."
+    )
+    second = ("kernel distance", *head[1:])
+    keep(out, results, head, rows, [note], also=(second, kernel))
+    curves(out, results, "Frechet distance")
+    document = {"model": str(model), **as_document(results)}
+    answer(document, out, head, rows, [table(kernel, head=second, ragged=True), note], markdown=markdown, json=json)
