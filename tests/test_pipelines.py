@@ -103,9 +103,20 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
 
 def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline(tmp_path / "sd")
-    assert main(["sample", str(tmp_path / "sd"), "--prompt", "a red cat", "--out", str(tmp_path / "out")]) != 0
-    assert "this model draws latents" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    new, picture = str(tmp_path / "out"), str(tmp_path / "picture.png")
+    Image.new("RGB", (8, 8)).save(picture)
+    for ask in (
+        ["sample", "MODEL", "--prompt", "a red cat", "--out", new],
+        ["evaluate", "MODEL", "--data", "toy"],
+        ["compare", "MODEL", "--data", "toy", "--out", new],
+        ["invert", "MODEL", picture],
+        ["interpolate", "MODEL", "--seeds", "1,2", "-o", new],
+        ["vary", "MODEL", "-o", new],
+        ["compress", picture, "--model", "MODEL", "-o", new],
+    ):
+        assert main([str(tmp_path / "sd") if word == "MODEL" else word for word in ask]) == 2, ask
+        assert "this model draws latents" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
     drawn = load(tmp_path / "sd").sample(prompts="a red cat", steps=1, seeds=(4, 5))
     ask = ["sample", str(tmp_path / "sd"), "--prompt", "a red cat", "--steps", "1", "--seeds", "4-5"]
     file = tmp_path / "latents.safetensors"

@@ -22,7 +22,7 @@ def export(
 ) -> None:
     """Write a model as a diffusers folder (unet/, scheduler/, what reads captions), which diffusers draws from."""
     existing(model, "model")
-    writable(folder, "the diffusers folder")
+    writable(folder, "the diffusers folder", folder=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already and not empty: name a new folder")
     say(f"loading {model} ...")

@@ -17,7 +17,7 @@ from cyclopts import Group, Parameter
 
 from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, writable
 from unnoise.cli.data import present
-from unnoise.cli.nearest import beside
+from unnoise.cli.nearest import among, beside
 from unnoise.cli.options import (
     MOST_PICTURES,
     flag,
@@ -223,7 +223,7 @@ def sample(
         (latents, "the latents"),
     ):  # fmt: skip
         if path is not None:
-            writable(path, what)
+            writable(path, what, folder=path is out)
     if nearest is not None:
         writable(nearest_grid, "the nearest pictures")
     if nearest_judge is not None:
@@ -261,7 +261,8 @@ def sample(
     folder = models.find(model)
     loaded = models.load(folder)
     if latents is None:
-        loaded.of_pictures()
+        with asking():
+            loaded.of_pictures()
     elif not loaded.card.latents:
         raise UsageError("this model draws pictures and no latents: leave --latents out")
     with asking():
@@ -271,6 +272,7 @@ def sample(
     request = request_for(loaded, rows, asked, worded=bool(said))
     with asking():
         check(loaded, request)
+        those = None if nearest is None else among(loaded, nearest, nearest_count, nearest_judge)
     if not said:
         rows = [(seed, label) for seed, label in zip(request.seeds, named(loaded, request), strict=True)]
     for text in dict.fromkeys((*said, request.negative_prompt)):
@@ -320,8 +322,8 @@ def sample(
         pictures.write_png(strip, pictures.grid(flat, columns=len(lines[0]), rows=names, scale=scale), None)
     if animation is not None and animate is not None:
         animate(animation, frames(kept, columns, names_of_lines(rows, columns), scale), 4.0)
-    if nearest is not None:
-        near = beside(kept, loaded, nearest, count=nearest_count, judge=nearest_judge, scale=scale)
+    if nearest is not None and those is not None:
+        near = beside(kept, those, nearest, judge=nearest_judge, scale=scale)
         pictures.write_png(nearest_grid, near.sheet, None)
         recipe |= {"nearest": near.about | {"path": str(nearest_grid)}}
         say(near.said)

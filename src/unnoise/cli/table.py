@@ -81,7 +81,7 @@ def compare(
     with asking():
         names = samplers_named(samplers)
         counts = numbers(steps, "--steps")
-        writable(out, "the comparison")
+        writable(out, "the comparison", folder=True)
     from unnoise.tables import enough, for_budget, sampler_ways
 
     ask, how = settings({**asked, "count": count})
@@ -132,7 +132,7 @@ def ddim(
         counts = numbers(steps, "--steps")
         shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
         spacings = chosen_from(grids, keys_of("samplers/times.py", "GRIDS"), "grid of times")
-        writable(out, "the table")
+        writable(out, "the table", folder=True)
     from unnoise.tables import ddim_ways
 
     ask, how = settings({**asked, "count": count})
@@ -187,7 +187,7 @@ def guidance(
         strengths, strengths_of_classifier = scales_of(scales), scales_of(classifier_scales, "--classifier-scales")
         if classifier is not None:
             existing(classifier, "classifier")
-        writable(out, "the table")
+        writable(out, "the table", folder=True)
     from unnoise.tables import guidance_ways, guided_figures
 
     ask, how = settings({**asked, "count": count, "steps": steps})
@@ -238,7 +238,7 @@ def inversion(
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
         if spacing not in (grids := keys_of("samplers/times.py", "GRIDS")):
             raise unknown("grid of times", spacing, grids)
-        writable(out, "the table")
+        writable(out, "the table", folder=True)
     loaded, real = opened(model, data)
     from unnoise import data as pictures
     from unnoise.explore import reconstruct
@@ -329,7 +329,7 @@ def ddpm(
         if held is not None:
             present(held)
     for path, kind in ((runs, "runs"), (out, "the table")):
-        writable(path, kind)
+        writable(path, kind, folder=True)
     from unnoise import data as pictures
     from unnoise import model as models
     from unnoise.cli.evaluate import run as measured
@@ -431,8 +431,9 @@ def opened(path: Path, data: str | None) -> tuple[Model, Dataset]:
     from unnoise import data as pictures
     from unnoise import model as models
 
-    loaded = models.load(path).of_pictures()
+    loaded = models.load(path)
     with asking():
+        loaded.of_pictures()
         config = data_for(loaded, data)
     return loaded, pictures.open(config)
 

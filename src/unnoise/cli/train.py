@@ -205,7 +205,7 @@ def train(
         own_pictures(what, asked)
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
-    writable(out, "runs")
+    writable(out, "runs", folder=True)
     from unnoise.data.sources import find
 
     asked = fitting(asked, len(find(asked.config.data.path).classes))
