@@ -127,9 +127,24 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
     assert recipe["model"]["weights"].endswith("unet/diffusion_pytorch_model.safetensors")
     assert (recipe["together"], recipe["prompts"]) == ("4-5:0", ["a red cat"])
     assert main([*ask, "--latents", str(file), "--grid", str(tmp_path / "grid.png")]) == 2
+    assert main([*ask, "--latents", str(file), "--previews", "2"]) == 2
+    assert main([*ask, "--latents", str(tmp_path / "latents.png")]) == 2
+    assert "name a .safetensors file" in capsys.readouterr().err
     for show in (drawn.array, drawn.grid, lambda: list(drawn)):
         with pytest.raises(UserError, match="latents are no pictures"):
             show()
+
+
+def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network alone hears nothing, and a schedule that nobody said is not taken for another."""
+    pipeline(tmp_path / "sd")
+    ask = ["sample", str(tmp_path / "sd" / "unet"), "--steps", "1", "--latents", str(tmp_path / "x.safetensors")]
+    for words in ([], ["--prompt", "a red cat"]):
+        assert main([*ask, *words]) == 2
+        assert "what reads them for it is not beside it" in capsys.readouterr().err
+    (tmp_path / "sd" / "scheduler" / "scheduler_config.json").unlink()
+    with pytest.raises(UserError, match=r"scheduler_config.json is missing: copy the whole folder"):
+        load(tmp_path / "sd")
 
 
 # --- what we save and export ---

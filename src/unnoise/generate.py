@@ -328,6 +328,11 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
         raise UserError("this model did not learn its variance: take the sampler ddpm or ddpm-large")
     times_of(model, request)
     best(request.device, request.precision)
+    if model.hears and model.words is None and (cond is None or (cond.words is None and cond.tokens is None)):
+        raise UserError(
+            "this network reads captions, and what reads them for it is not beside it: load the folder of its whole "
+            "pipeline, or hand that to the model, words=..."
+        )
     if request.negative_prompt and model.words is None:
         model.reader.nothing(1, request.negative_prompt)  # which says why
     if request.guidance != 1:

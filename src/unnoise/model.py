@@ -256,6 +256,11 @@ class Model:
         return self.card.classes
 
     @property
+    def hears(self) -> bool:
+        """Whether its network reads captions, with or without what reads them for it."""
+        return self.card.net.context > 0 or self.card.net.text is not None
+
+    @property
     def controls(self) -> tuple[ControlConfig, ...]:
         """The drawings that it takes."""
         return self.card.net.controls if isinstance(self.card.net, UNetConfig) else ()

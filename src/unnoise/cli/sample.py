@@ -214,8 +214,10 @@ def sample(
 
     existing(model, "model")
     shown = [each for each in (out, grid_file, animation, strip, nearest) if each is not None]
-    if latents is not None and shown:
+    if latents is not None and (shown or asked.get("previews")):
         raise UsageError("--latents writes no pictures: leave the other outputs out")
+    if latents is not None and latents.suffix != ".safetensors":
+        raise UsageError(f"--latents {latents}: numbers are written, not a picture: name a .safetensors file")
     if latents is None and not shown:
         out = Path("samples")
     for path, what in (
@@ -663,4 +665,5 @@ def report(
     for path in files.values():
         if path is not None:
             show(str(path))
-    say(f"{count} pictures in {duration(seconds)}, {count / seconds:.3g} a second")
+    many = "1 picture" if count == 1 else f"{count} pictures"
+    say(f"{many} in {duration(seconds)}, {count / seconds:.3g} a second")
