@@ -142,6 +142,9 @@ def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.Capt
     for words in ([], ["--prompt", "a red cat"]):
         assert main([*ask, *words]) == 2
         assert "what reads them for it is not beside it" in capsys.readouterr().err
+    small_tower(tmp_path / "sd" / "text_encoder", hidden_size=16)
+    with pytest.raises(UserError, match="has 16 numbers, and its unet reads 12: the folder was put together"):
+        load(tmp_path / "sd")
     (tmp_path / "sd" / "scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(UserError, match=r"scheduler_config.json is missing: copy the whole folder"):
         load(tmp_path / "sd")

@@ -491,4 +491,4 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
     card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)
-    return Model.of(card, state, str(folder), diffusers.read_words(folder))
+    return Model.of(card, state, str(folder), diffusers.read_words(folder, net))
