@@ -19,6 +19,7 @@ from torch import Tensor
 
 from unnoise import alignment
 from unnoise.alignment import ALIGNMENT, Right
+from unnoise.code_length import numbered
 from unnoise.codec import to_bytes
 from unnoise.data import Dataset
 from unnoise.errors import UserError
@@ -108,12 +109,13 @@ def guided_figures(model: Model, ask: EvaluateConfig, how: Request, pictures: Da
     Raises UserError for a model that is told nothing, which guidance leads nowhere.
     """
     words = model.words is not None and (pictures.captions or bool(how.prompts))
-    if not words and not model.card.classes:
-        if model.words is None:
-            raise UserError("this model is told neither classes nor captions, so there is nothing to guide to")
+    if not words and not model.card.classes and not numbered(model, pictures):
+        if model.words is None and not model.card.values:
+            raise UserError("this model is told no classes, captions or numbers, so there is nothing to guide to")
+        what = "captions" if model.words is not None else ", ".join(known.name for known in model.card.values)
         raise UserError(
-            f"{pictures.config.path} has no captions, so there is nothing to guide to: give --data of a set that has, "
-            "or --prompts"
+            f"{pictures.config.path} has no {what}, so there is nothing to guide to: give --data of a set that has"
+            f"{', or --prompts' if model.words is not None else ''}"
         )
     told = ["accuracy"] if model.card.classes else []
     if words and pictures.captions:
