@@ -183,6 +183,8 @@ def test_a_packed_network_says_that_it_has_no_gradient():
     x, _, cond = asked()
     with pytest.raises(RuntimeError, match="no gradient"):
         net(x.requires_grad_(), torch.tensor([3.0, 700.0]), cond)
+    with pytest.raises(RuntimeError, match="no gradient"):
+        torch.func.jvp(net.conv_in, (x.detach(),), (x.detach(),))
 
 
 def test_what_cannot_be_packed_is_left_alone():
