@@ -130,6 +130,7 @@ def _check_told(model: Model, names: Sequence[str], how: Request) -> None:
         raise UserError(
             f"{len(how.prompts)} prompts to evaluate; give one for all pictures, or none for the captions of real ones"
         )
+    _one_label(how)
     if how.prompts and model.words is None:
         raise UserError(f"this model hears no words and takes no prompt: leave --prompts out; {model.reader.takes}")
     asked = {"--label": how.labels, "--prompts": how.prompts, "--controls": how.controls}
@@ -578,8 +579,7 @@ def asked_of(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset)
 def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
     """A label for each picture: the one that was named, else each class as often as it is among the real pictures."""
     if how.labels:
-        if len(how.labels) != 1:
-            raise UserError(f"{len(how.labels)} labels to evaluate; name one for all pictures, or none for all classes")
+        _one_label(how)
         return how.labels * count
     if not classes:
         return ()
@@ -590,6 +590,12 @@ def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dat
     edges = share.cumsum(0) / share.sum()
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     return tuple(classes[row] for row in torch.bucketize(places, edges, right=True).tolist())
+
+
+def _one_label(how: Request) -> None:
+    """Raises UserError for labels of which nobody says which picture is told which."""
+    if len(how.labels) > 1:
+        raise UserError(f"{len(how.labels)} labels to evaluate; name one for all pictures, or none for all classes")
 
 
 def prompts_for(model: Model, count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
