@@ -226,7 +226,7 @@ def test_a_table_tells_captions_and_has_them_read(pictures, features, monkeypatc
 def test_a_table_of_guidance_for_a_model_that_is_told_nothing_is_refused(pictures) -> None:
     told, ask = model_of(pictures), EvaluateConfig()
     plain = data.open(DataConfig(path="toy", size=16, channels=1))
-    with pytest.raises(UserError, match="neither classes nor captions"):
+    with pytest.raises(UserError, match="no classes, captions or numbers"):
         tables.guided_figures(replace(told, words=None), ask, Request(), pictures)
     with pytest.raises(UserError, match="toy has no captions, so there is nothing to guide to"):
         tables.guided_figures(told, ask, Request(), plain)

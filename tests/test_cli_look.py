@@ -150,6 +150,9 @@ def test_export_writes_a_folder_that_is_the_same_model(
     assert main(["info", str(folder)]) == 0
     assert main(["export", str(clothes), str(folder)]) == 2
     assert "name a new folder" in capsys.readouterr().err
+    assert main(["export", str(clothes), str(tmp_path / "more"), "--sampler", "heun"]) == 2
+    assert "'heun' is none of them" in capsys.readouterr().err
+    assert not (tmp_path / "more").exists()
 
 
 def test_info_describes_a_model(clothes: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,6 +172,9 @@ def test_changed_weights_are_told(tmp_path: Path, folder: Path, capsys: pytest.C
         (["toy", "--seeds", "0-3", "--animation", "walk.avi"], "a .gif or an .mp4"),
         (["toy", "--sampler", "heun", "--eta", "0.5"], "eta"),
         (["toy", "--grid", "toy/model.json/grid.png"], "is a file, not a folder"),
+        (["toy", "--grid", "bare"], "cannot write the grid to bare: it is a folder"),
+        (["toy", "--out", "toy/model.json"], "cannot write pictures to toy/model.json: it is a file"),
+        (["toy", "--latents", "out.safetensors"], "draws pictures and no latents"),
         (["toy", "--seeds", "0-999999", "--labels", "0,1"], "more than 1,000,000"),
     ],
 )

@@ -149,6 +149,12 @@ def test_what_cannot_be_counted_is_refused_at_once() -> None:
         report(replace(ASK, bits_variance="smal"))
 
 
+def test_more_than_one_label_is_refused() -> None:
+    """Which picture would be told which, nobody says: they were told in turn."""
+    with pytest.raises(UserError, match="2 labels to evaluate"):
+        report(labels=("bag", "coat"))
+
+
 def test_no_pictures_are_refused_for_what_they_are() -> None:
     for wrong in (0, -3):
         for name in ("bits", "ode-bits"):

@@ -477,3 +477,17 @@ def test_sample_lays_the_nearest_beside_what_it_drew(
     judge = contrastive.load(run)
     expected_rows = nearest(x, real, 2, features=judge.pictures).row
     assert judged["pictures"][2]["nearest"][0]["name"] == real.name(int(expected_rows[2, 0]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--nearest-judge", "model"], "holds no contrastive judge"), (["--nearest-count", "99"], "fewer than")],
+)
+def test_nearest_pictures_that_cannot_be_found_are_refused_before_any_is_drawn(
+    words: list[str], said: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(model) if word == "model" else word for word in words]
+    ask = ["sample", str(model), "--prompt", SAID[0], "--steps", "1", "--out", str(tmp_path / "out")]
+    assert main([*ask, "--nearest", str(pictures), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -189,8 +189,10 @@ def test_invert_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
         (["2.png"], "no picture at 2.png"),
         ([], "no picture to invert"),
     ):
-        assert main(["invert", "model", *words]) in (1, 2)
+        assert main(["invert", "model", *words]) == 2
         assert said in capsys.readouterr().err
+    assert main(["interpolate", "model", "0.png", "broken.png", "-o", "never.png"]) == 2
+    assert "broken.png is not a picture" in capsys.readouterr().err
 
 
 def test_interpolate_and_vary_write_grids(capsys: pytest.CaptureFixture[str]) -> None:

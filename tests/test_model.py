@@ -134,6 +134,10 @@ def test_labels_are_read() -> None:
         ({"guidance": math.nan}, "guidance is nan: give a finite number"),
         ({"control_scale": (1.0, math.inf)}, r"control_scale is \(1.0, inf\): give a finite number"),
         ({"control_scale": (math.nan,)}, "control_scale is nan: give a finite number"),
+        ({"eta": -3.0}, "eta is -3: it is a share"),
+        ({"guidance_rescale": 5.0}, "guidance_rescale is 5: it is a share"),
+        ({"threshold": math.nan}, "threshold is nan: it is a share"),
+        ({"threshold": 99.5}, "threshold is 99.5: it is a share"),
         ({"grid": "leading", "steps": 101}, "table of 100"),
     ],
 )

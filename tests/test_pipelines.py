@@ -103,9 +103,20 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
 
 def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline(tmp_path / "sd")
-    assert main(["sample", str(tmp_path / "sd"), "--prompt", "a red cat", "--out", str(tmp_path / "out")]) != 0
-    assert "this model draws latents" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    new, picture = str(tmp_path / "out"), str(tmp_path / "picture.png")
+    Image.new("RGB", (8, 8)).save(picture)
+    for ask in (
+        ["sample", "MODEL", "--prompt", "a red cat", "--out", new],
+        ["evaluate", "MODEL", "--data", "toy"],
+        ["compare", "MODEL", "--data", "toy", "--out", new],
+        ["invert", "MODEL", picture],
+        ["interpolate", "MODEL", "--seeds", "1,2", "-o", new],
+        ["vary", "MODEL", "-o", new],
+        ["compress", picture, "--model", "MODEL", "-o", new],
+    ):
+        assert main([str(tmp_path / "sd") if word == "MODEL" else word for word in ask]) == 2, ask
+        assert "this model draws latents" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
     drawn = load(tmp_path / "sd").sample(prompts="a red cat", steps=1, seeds=(4, 5))
     ask = ["sample", str(tmp_path / "sd"), "--prompt", "a red cat", "--steps", "1", "--seeds", "4-5"]
     file = tmp_path / "latents.safetensors"
@@ -116,9 +127,27 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
     assert recipe["model"]["weights"].endswith("unet/diffusion_pytorch_model.safetensors")
     assert (recipe["together"], recipe["prompts"]) == ("4-5:0", ["a red cat"])
     assert main([*ask, "--latents", str(file), "--grid", str(tmp_path / "grid.png")]) == 2
+    assert main([*ask, "--latents", str(file), "--previews", "2"]) == 2
+    assert main([*ask, "--latents", str(tmp_path / "latents.png")]) == 2
+    assert "name a .safetensors file" in capsys.readouterr().err
     for show in (drawn.array, drawn.grid, lambda: list(drawn)):
         with pytest.raises(UserError, match="latents are no pictures"):
             show()
+
+
+def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network alone hears nothing, and a schedule that nobody said is not taken for another."""
+    pipeline(tmp_path / "sd")
+    ask = ["sample", str(tmp_path / "sd" / "unet"), "--steps", "1", "--latents", str(tmp_path / "x.safetensors")]
+    for words in ([], ["--prompt", "a red cat"]):
+        assert main([*ask, *words]) == 2
+        assert "what reads them for it is not beside it" in capsys.readouterr().err
+    small_tower(tmp_path / "sd" / "text_encoder", hidden_size=16)
+    with pytest.raises(UserError, match="has 16 numbers, and its unet reads 12: the folder was put together"):
+        load(tmp_path / "sd")
+    (tmp_path / "sd" / "scheduler" / "scheduler_config.json").unlink()
+    with pytest.raises(UserError, match=r"scheduler_config.json is missing: copy the whole folder"):
+        load(tmp_path / "sd")
 
 
 # --- what we save and export ---

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from unnoise.acceleration.packed import PackedConv, PackedLinear, PackedUp, _works, pack, packed
+from unnoise.acceleration.packed import PackedConv, PackedLinear, PackedUp, _layout, _works, pack, packed
 from unnoise.acceleration.placement import Placement, best, fast_bfloat16, find, place, prepare
 from unnoise.conditions import Cond
 from unnoise.denoiser import make_diffusion
@@ -133,7 +133,6 @@ def test_a_convolution_is_laid_out_for_each_size_that_it_meets(dtype):
     """A layout that is not the kernel's own is rearranged at every call. Sizes of one layout share one tensor."""
     _needs(PackedConv, dtype)
     conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype)
-    layout = torch.ops.mkldnn._get_mkldnn_serialized_md
     sizes = [(7, 7), (14, 14), (28, 28), (16, 16), (14, 14), (12, 20)]
     with torch.no_grad():
         swift = PackedConv(conv)
@@ -141,9 +140,12 @@ def test_a_convolution_is_laid_out_for_each_size_that_it_meets(dtype):
             swift(torch.randn(1, 64, *size).to(dtype))
             assert torch.equal(swift._met[size].to_dense(), conv.weight)
             own = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *swift._how, (1, 64, *size))
-            assert torch.equal(layout(swift._met[size]), layout(own))
-    held = {id(each): layout(each) for each in (swift.weight, *swift._met.values())}
+            assert torch.equal(_layout(swift._met[size]), _layout(own))
+    held = {id(each): _layout(each) for each in (swift.weight, *swift._met.values())}
     assert len(held) == len({bytes(each.numpy()) for each in held.values()}), "a layout is held once, a guess not kept"
+    for size in range(1, 41):
+        swift._meet(torch.Size((size, size)))
+    assert len({id(each) for each in swift._met.values()}) < 8, "forty sizes are not forty copies of a weight"
 
 
 def _needs(kind, dtype):
@@ -181,6 +183,8 @@ def test_a_packed_network_says_that_it_has_no_gradient():
     x, _, cond = asked()
     with pytest.raises(RuntimeError, match="no gradient"):
         net(x.requires_grad_(), torch.tensor([3.0, 700.0]), cond)
+    with pytest.raises(RuntimeError, match="no gradient"):
+        torch.func.jvp(net.conv_in, (x.detach(),), (x.detach(),))
 
 
 def test_what_cannot_be_packed_is_left_alone():

@@ -442,6 +442,21 @@ def test_rows_may_be_at_different_times(name: str) -> None:
         assert torch.allclose(together[i], alone[0], atol=1e-9)
 
 
+@pytest.mark.parametrize("name", ["ddim", "plms", "dpm++3m", "unipc-3"])
+def test_a_walk_may_be_mapped_over_what_is_estimated(name: str) -> None:
+    """torch.vmap over estimates, from one x: as walked one by one."""
+    x = torch.randn(2, 5, dtype=torch.float64)
+    means = torch.randn(3, 2, 5, dtype=torch.float64)
+    times = even_log_snr()(LinearBeta(), 6)
+
+    def walked(mean: Tensor) -> Tensor:
+        return last(
+            walk(Denoiser(LinearBeta(), lambda x_t, t: Estimate(mean)), x, times, make(name), lambda t, draw=0: x)
+        )
+
+    torch.testing.assert_close(torch.vmap(walked)(means), torch.stack([walked(mean) for mean in means]))
+
+
 @every
 def test_a_row_that_arrives_keeps_no_other_waiting(name: str) -> None:
     schedule, world = LinearBeta(), Gaussian()

@@ -156,6 +156,17 @@ def test_attention_in_bfloat16_is_close_in_pieces_of_any_size(monkeypatch: Any, 
     assert (got - right).norm() < 0.02 * right.norm()
 
 
+@pytest.mark.parametrize("piece", [7, 4 * 9 * LENGTH, 1 << 21])
+def test_attention_in_pieces_does_not_depend_on_the_batch(monkeypatch: Any, piece: int) -> None:
+    """Bit for bit, where a piece holds heads of two samples too."""
+    monkeypatch.setattr(attention, "PIECE", piece)
+    q, k, v = (normal((3, 3, length, 8), name).bfloat16() for length, name in ((9, "q"), (LENGTH, "k"), (LENGTH, "v")))
+    bias = score_bias(MASK, torch.bfloat16)
+    assert bias is not None
+    alone = [read(q[i : i + 1], k[i : i + 1], v[i : i + 1], bias[i : i + 1]) for i in range(3)]
+    assert torch.equal(read(q, k, v, bias), torch.cat(alone))
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("short", [0, 1024], ids=["fused", "written"])
 def test_attention_in_bfloat16_has_its_gradient_both_ways(monkeypatch: Any, short: int, masked: bool) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unnoise import data, generate, model
+from unnoise import data, generate, model, tables
 from unnoise.cli.evaluate import data_for
 from unnoise.cli.main import main
 from unnoise.cli.train import ask
@@ -45,6 +45,7 @@ from unnoise.settings import (
     ValueRange,
     Watch,
 )
+from unnoise.told import by_lot
 from unnoise.training.distributed import Processes
 from unnoise.training.loop import Rows
 
@@ -387,6 +388,29 @@ def report(loaded: model.Model, real: data.Dataset, how: Request, **asked: objec
     found = list(evaluate(loaded, EvaluateConfig(**asked), how, real, cache=None))[-1].report
     assert found is not None
     return found
+
+
+def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: str) -> None:
+    """Pictures are as bright as they are told where they are guided, and are not where nothing is told."""
+    loaded = model.load(trained)
+    real = data.open(data_for(loaded, str(lights)))
+    ask = EvaluateConfig(count=40, features=judge, real=40)
+    ask = replace(ask, metrics=tables.guided_figures(loaded, ask, Request(), real))
+    assert ask.metrics == ("frechet", "precision", "recall")
+    ways = tables.guidance_ways(Request(steps=4, precision="float32"), scales=(0.0, 1.0, 1.5))
+    results = [
+        at for at in tables.compare(loaded, ask, ways, real, cache=None, show=40) if isinstance(at, tables.Result)
+    ]
+    said = torch.from_numpy(real.values()[by_lot(40, real)])[:, 0]
+    told = ~said.isnan()
+    follow = [
+        torch.corrcoef(torch.stack([said[told], each.pictures.double().mean((1, 2, 3))[told]]))[0, 1]
+        for each in results
+    ]
+    assert follow[0] < 0.6
+    assert min(follow[1:]) > 0.9
+    with pytest.raises(UserError, match="toy has no light, so there is nothing to guide to"):
+        tables.guided_figures(loaded, ask, Request(), data.open(DataConfig(path="toy", size=4, channels=1)))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

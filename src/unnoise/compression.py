@@ -174,9 +174,9 @@ def _condition(model: Model, label: str) -> Cond:
 def pixels(model: Model, picture: Tensor | Image.Image | bytes) -> Tensor:
     """(C, H, W) uint8, as this model takes it, of bytes in that shape, an image, or an encoded picture.
 
-    Raises UserError where the size is another, or colours would be lost.
+    Raises UserError where the size is another, or colours would be lost, and for a model of latents.
     """
-    channels, height, width = model.shape
+    channels, height, width = model.of_pictures().shape
     if not isinstance(picture, Tensor):
         config = DataConfig(size=min(height, width), channels=3)
         try:

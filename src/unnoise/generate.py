@@ -328,6 +328,11 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
         raise UserError("this model did not learn its variance: take the sampler ddpm or ddpm-large")
     times_of(model, request)
     best(request.device, request.precision)
+    if model.hears and model.words is None and (cond is None or (cond.words is None and cond.tokens is None)):
+        raise UserError(
+            "this network reads captions, and what reads them for it is not beside it: load the folder of its whole "
+            "pipeline, or hand that to the model, words=..."
+        )
     if request.negative_prompt and model.words is None:
         model.reader.nothing(1, request.negative_prompt)  # which says why
     if request.guidance != 1:
@@ -349,12 +354,17 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
 
 
 def _check_numbers(request: Request) -> None:
-    """Raises UserError for a scale that is no finite number: every picture of it would be nothing."""
+    """Raises UserError for a scale that is no finite number, of which every picture would be nothing, and for a share
+    that is none."""
     scales: dict[str, tuple[float, ...]] = {"eta": (request.eta,), "guidance": (request.guidance,)}
     scales |= {"guidance_rescale": (request.guidance_rescale,), "classifier_scale": (request.classifier_scale,)}
     for what, many in (scales | {"control_scale": request.control_scale}).items():
         if not all(map(math.isfinite, many)):
             raise UserError(f"{what} is {many[0] if len(many) == 1 else many}: give a finite number")
+    shares = {"eta": request.eta, "guidance_rescale": request.guidance_rescale, "threshold": request.threshold}
+    for what, share in shares.items():
+        if share is not None and not 0 <= share <= 1:
+            raise UserError(f"{what} is {share:g}: it is a share, give one from 0 to 1")
 
 
 def _check_guides(model: Model, cond: Cond, request: Request) -> None:

@@ -256,6 +256,11 @@ class Model:
         return self.card.classes
 
     @property
+    def hears(self) -> bool:
+        """Whether its network reads captions, with or without what reads them for it."""
+        return self.card.net.context > 0 or self.card.net.text is not None
+
+    @property
     def controls(self) -> tuple[ControlConfig, ...]:
         """The drawings that it takes."""
         return self.card.net.controls if isinstance(self.card.net, UNetConfig) else ()
@@ -486,4 +491,4 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
     card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)
-    return Model.of(card, state, str(folder), diffusers.read_words(folder))
+    return Model.of(card, state, str(folder), diffusers.read_words(folder, net))

@@ -20,7 +20,7 @@ from unnoise.errors import UserError
 from unnoise.figures import metric_names
 from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
-from unnoise.told import numbered
+from unnoise.told import numbered, one_label
 from unnoise.words import cut
 
 
@@ -58,6 +58,7 @@ def _check_request(model: Model, names: Sequence[str], how: Request) -> None:
         raise UserError(
             f"{len(how.prompts)} prompts to evaluate; give one for all pictures, or none for the captions of real ones"
         )
+    one_label(how)
     if how.prompts and model.words is None:
         raise UserError(f"this model hears no words and takes no prompt: leave --prompts out; {model.reader.takes}")
     asked = {"--label": how.labels, "--prompts": how.prompts, "--controls": how.controls}

@@ -29,7 +29,7 @@ from unnoise.judges import find_judges
 from unnoise.metrics import contrastive
 from unnoise.model import Model
 from unnoise.settings import EvaluateConfig, Request
-from unnoise.told import asked_of, by_lot, with_numbers
+from unnoise.told import asked_of, by_lot, numbered, with_numbers
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,13 @@ def guided_figures(model: Model, ask: EvaluateConfig, how: Request, pictures: Da
     Raises UserError for a model that is told nothing, which guidance leads nowhere.
     """
     words = model.words is not None and (pictures.captions or bool(how.prompts))
-    if not words and not model.card.classes:
-        if model.words is None:
-            raise UserError("this model is told neither classes nor captions, so there is nothing to guide to")
+    if not words and not model.card.classes and not numbered(model, pictures):
+        if model.words is None and not model.card.values:
+            raise UserError("this model is told no classes, captions or numbers, so there is nothing to guide to")
+        what = "captions" if model.words is not None else ", ".join(known.name for known in model.card.values)
         raise UserError(
-            f"{pictures.config.path} has no captions, so there is nothing to guide to: give --data of a set that has, "
-            "or --prompts"
+            f"{pictures.config.path} has no {what}, so there is nothing to guide to: give --data of a set that has"
+            f"{', or --prompts' if model.words is not None else ''}"
         )
     told = ["accuracy"] if model.card.classes else []
     if words and pictures.captions:

@@ -36,8 +36,7 @@ def asked_of(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset)
 def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
     """A label for each picture: the one that was named, else each class as often as it is among the real pictures."""
     if how.labels:
-        if len(how.labels) != 1:
-            raise UserError(f"{len(how.labels)} labels to evaluate; name one for all pictures, or none for all classes")
+        one_label(how)
         return how.labels * count
     if not classes:
         return ()
@@ -48,6 +47,12 @@ def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dat
     edges = share.cumsum(0) / share.sum()
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     return tuple(classes[row] for row in torch.bucketize(places, edges, right=True).tolist())
+
+
+def one_label(how: Request) -> None:
+    """Raises UserError for labels of which nobody says which picture is told which."""
+    if len(how.labels) > 1:
+        raise UserError(f"{len(how.labels)} labels to evaluate; name one for all pictures, or none for all classes")
 
 
 def prompts_for(model: Model, count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:

@@ -186,8 +186,6 @@ def decompress(
 
 def _new(path: Path, what: str, overwrite: bool) -> None:
     writable(path, what)
-    if path.is_dir():
-        raise UsageError(f"cannot write {what} to {path}: it is a folder. Name a file")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already: name a new file, or say --overwrite")
 

@@ -122,9 +122,13 @@ def existing(path: Path, what: str) -> Path:
     raise UsageError(f"no {what} at {path}; the folder {folder} has: {there}{' ...' if len(names) > 8 else ''}")
 
 
-def writable(path: Path, what: str) -> Path:
-    """`path`, where something is to be written: checked before the work, not after it."""
+def writable(path: Path, what: str, *, folder: bool = False) -> Path:
+    """`path`, where a file, or a `folder` of them, is to be written: checked before the work, not after it."""
     import os
+
+    if path.exists() and path.is_dir() != folder:
+        there, name = ("a file", "a folder") if folder else ("a folder", "a file in it, or another")
+        raise UsageError(f"cannot write {what} to {path}: it is {there}. Name {name}")
 
     ancestor = path
     while not ancestor.exists() and ancestor != ancestor.parent:

@@ -83,8 +83,9 @@ def evaluate(
     from unnoise.report import markdown as as_markdown
     from unnoise.training.distributed import processes
 
-    loaded = models.load(model).of_pictures()
+    loaded = models.load(model)
     with asking():
+        loaded.of_pictures()
         config = data_for(loaded, data)
     ask, how = settings(asked, names, label)
     with processes(os.environ, kind_of(how.device)) as together:

@@ -69,8 +69,10 @@ def invert(
     from unnoise.explore import invert as find_noise
     from unnoise.generate import check, generate
 
-    loaded = models.load(model).of_pictures()
-    x = torch.cat([read(path, loaded) for path in pictures])
+    loaded = models.load(model)
+    with asking():
+        loaded.of_pictures()
+        x = torch.cat([read(path, loaded) for path in pictures])
     labels = (label or "none",) * len(x) if loaded.classes else ()
     if asked.get("precision", "auto") == "auto":
         asked["precision"] = "float32"  # rounding cannot be undone
@@ -153,11 +155,14 @@ def interpolate(
     from unnoise import model as models
     from unnoise.explore import between, between_pictures
 
-    loaded = models.load(model).of_pictures()
+    loaded = models.load(model)
+    with asking():
+        loaded.of_pictures()
     start: Start
     lines = down if len(ends) == 4 and not pictures else 1
     if pictures:
-        a, b = (read(path, loaded)[0] for path in pictures)
+        with asking():
+            a, b = (read(path, loaded)[0] for path in pictures)
         start = between_pictures(loaded, a, b, across, t=strength, seed=ends[0], keep_variance=not linear)
         how = Request(seeds=(ends[0],) * across, sampler="ddpm", **asked)
     else:
@@ -199,7 +204,9 @@ def vary(
     from unnoise import model as models
     from unnoise.generate import check
 
-    loaded = models.load(model).of_pictures()
+    loaded = models.load(model)
+    with asking():
+        loaded.of_pictures()
     if asked.get("sampler", "auto") == "auto":
         asked["sampler"] = "ddpm"
     named = (label,) * count if label else whole(loaded, count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from unnoise.cli.console import UsageError, emit, existing, say, show, writable
+from unnoise.cli.console import UsageError, asking, emit, existing, say, show, writable
 from unnoise.cli.options import flag, option
 from unnoise.settings import ModelCard, UNetConfig
 
@@ -22,28 +22,28 @@ def export(
 ) -> None:
     """Write a model as a diffusers folder (unet/, scheduler/, what reads captions), which diffusers draws from."""
     existing(model, "model")
-    writable(folder, "the diffusers folder")
+    writable(folder, "the diffusers folder", folder=True)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there already and not empty: name a new folder")
     say(f"loading {model} ...")
     from unnoise import model as models
     from unnoise.encoders import Encoder
-    from unnoise.errors import UserError
     from unnoise.formats import diffusers, schedulers
     from unnoise.formats.clip_words import ClipWords, PairedWords
 
     loaded = models.load(model)
     card = loaded.card
     if not isinstance(card.net, UNetConfig):
-        raise UserError(f"{model} is a {card.net.kind}; diffusers folders are written of U-Nets only, so far")
+        raise UsageError(f"{model} is a {card.net.kind}; diffusers folders are written of U-Nets only, so far")
     chosen = sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
     words = loaded.words if isinstance(loaded.words, ClipWords | PairedWords) else None
     if loaded.words is not None and words is None and not isinstance(loaded.words, Encoder):
-        raise UserError(f"what reads this model's captions, a {type(loaded.words).__name__}, diffusers does not know")
-    diffusers.write(
-        folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen, clip=card.clip,
-        latents=card.latents, words=words,
-    )  # fmt: skip
+        raise UsageError(f"what reads this model's captions, a {type(loaded.words).__name__}, diffusers does not know")
+    with asking():  # all that cannot be said there is refused before anything is written
+        diffusers.write(
+            folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
+            clip=card.clip, latents=card.latents, words=words,
+        )  # fmt: skip
     if json:
         emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})
         return

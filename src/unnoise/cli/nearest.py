@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from unnoise.cli.console import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from unnoise.cli.sample import Drawn
+    from unnoise.data import Dataset
+    from unnoise.metrics.contrastive import ContrastiveJudge
     from unnoise.model import Model
 
 REFERENCE = 256  # real pictures whose own nearest others say what near is
@@ -23,23 +28,45 @@ class Beside(NamedTuple):
     said: str
 
 
-def beside(
-    drawn: Sequence[Drawn], model: Model, path: str, *, count: int, judge: Path | None, scale: int | None
-) -> Beside:
-    """Each drawn picture and the `count` nearest of the set at `path`: by pixels, or as a judge sees them."""
-    import numpy as np
+@dataclass(frozen=True)
+class Among:
+    """The set whose nearest pictures are looked for, `count` each, and what sees them: a judge, or their pixels."""
+
+    real: Dataset
+    count: int
+    judge: ContrastiveJudge | None
+
+
+def among(model: Model, path: str, count: int, judge: Path | None) -> Among:
+    """The set at `path`, in the model's size. Raises UserError where there are fewer, or the judge takes others."""
     import torch
 
     from unnoise import data
     from unnoise.cli.evaluate import data_for
+    from unnoise.metrics import contrastive
+
+    real = data.open(data_for(model, path))
+    if len(real) < count:
+        raise UsageError(f"{len(real)} pictures in {path}, fewer than --nearest-count {count}: ask for fewer")
+    loaded = contrastive.load(judge) if judge is not None else None
+    if loaded is not None:
+        loaded.pictures(torch.empty(0, *real.shape))
+    return Among(real, count, loaded)
+
+
+def beside(drawn: Sequence[Drawn], those: Among, path: str, *, judge: Path | None, scale: int | None) -> Beside:
+    """Each drawn picture and the nearest of the set at `path`: by pixels, or as a judge sees them."""
+    import numpy as np
+    import torch
+
+    from unnoise import data
     from unnoise.cli.pictures import grid
     from unnoise.cli.sample import as_bytes
     from unnoise.codec import from_bytes
-    from unnoise.metrics import contrastive
     from unnoise.metrics.nearest import nearest
 
-    real = data.open(data_for(model, path))
-    features = contrastive.load(judge).pictures if judge is not None else None
+    real, count = those.real, those.count
+    features = those.judge.pictures if those.judge is not None else None
     x = from_bytes(torch.from_numpy(np.stack([each.pixels for each in drawn])).permute(0, 3, 1, 2))
     found = nearest(x, real, count, features=features)
     some = data.order(0, 0, len(real))[:REFERENCE].tolist()

@@ -17,7 +17,7 @@ from cyclopts import Group, Parameter
 
 from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, writable
 from unnoise.cli.data import present
-from unnoise.cli.nearest import beside
+from unnoise.cli.nearest import among, beside
 from unnoise.cli.options import (
     MOST_PICTURES,
     flag,
@@ -214,8 +214,10 @@ def sample(
 
     existing(model, "model")
     shown = [each for each in (out, grid_file, animation, strip, nearest) if each is not None]
-    if latents is not None and shown:
+    if latents is not None and (shown or asked.get("previews")):
         raise UsageError("--latents writes no pictures: leave the other outputs out")
+    if latents is not None and latents.suffix != ".safetensors":
+        raise UsageError(f"--latents {latents}: numbers are written, not a picture: name a .safetensors file")
     if latents is None and not shown:
         out = Path("samples")
     for path, what in (
@@ -223,7 +225,7 @@ def sample(
         (latents, "the latents"),
     ):  # fmt: skip
         if path is not None:
-            writable(path, what)
+            writable(path, what, folder=path is out)
     if nearest is not None:
         writable(nearest_grid, "the nearest pictures")
     if nearest_judge is not None:
@@ -261,7 +263,8 @@ def sample(
     folder = models.find(model)
     loaded = models.load(folder)
     if latents is None:
-        loaded.of_pictures()
+        with asking():
+            loaded.of_pictures()
     elif not loaded.card.latents:
         raise UsageError("this model draws pictures and no latents: leave --latents out")
     with asking():
@@ -271,6 +274,7 @@ def sample(
     request = request_for(loaded, rows, asked, worded=bool(said))
     with asking():
         check(loaded, request)
+        those = None if nearest is None else among(loaded, nearest, nearest_count, nearest_judge)
     if not said:
         rows = [(seed, label) for seed, label in zip(request.seeds, named(loaded, request), strict=True)]
     for text in dict.fromkeys((*said, request.negative_prompt)):
@@ -320,8 +324,8 @@ def sample(
         pictures.write_png(strip, pictures.grid(flat, columns=len(lines[0]), rows=names, scale=scale), None)
     if animation is not None and animate is not None:
         animate(animation, frames(kept, columns, names_of_lines(rows, columns), scale), 4.0)
-    if nearest is not None:
-        near = beside(kept, loaded, nearest, count=nearest_count, judge=nearest_judge, scale=scale)
+    if nearest is not None and those is not None:
+        near = beside(kept, those, nearest, judge=nearest_judge, scale=scale)
         pictures.write_png(nearest_grid, near.sheet, None)
         recipe |= {"nearest": near.about | {"path": str(nearest_grid)}}
         say(near.said)
@@ -661,4 +665,5 @@ def report(
     for path in files.values():
         if path is not None:
             show(str(path))
-    say(f"{count} pictures in {duration(seconds)}, {count / seconds:.3g} a second")
+    many = "1 picture" if count == 1 else f"{count} pictures"
+    say(f"{many} in {duration(seconds)}, {count / seconds:.3g} a second")

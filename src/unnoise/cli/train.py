@@ -11,13 +11,26 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise import configuration
-from unnoise.cli.console import DONE, UsageError, asking, duration, emit, existing, human, say, show, table, writable
+from unnoise.cli.console import (
+    DONE,
+    UsageError,
+    asking,
+    duration,
+    emit,
+    existing,
+    human,
+    say,
+    show,
+    started,
+    table,
+    writable,
+)
 from unnoise.cli.data import present
 from unnoise.cli.options import flag, keys_of, option
 from unnoise.cli.progress import Progress
@@ -205,7 +218,7 @@ def train(
         own_pictures(what, asked)
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
-    writable(out, "runs")
+    writable(out, "runs", folder=True)
     from unnoise.data.sources import find
 
     asked = fitting(asked, len(find(asked.config.data.path).classes))
@@ -265,7 +278,10 @@ def place(out: Path, config: Config, resume: str, what: Path) -> Path:
 
 
 def follow(config: Config, path: Path, together: Processes, *, silent: bool = False) -> int:
-    """Train in `path` to the end, or to a signal, with a bar; the exit code."""
+    """Train in `path` to the end, or to a signal, with a bar; the exit code.
+
+    Raises UsageError where it cannot start, and then leaves no empty directory that would count as a run.
+    """
     from unnoise.training import run as runs
     from unnoise.training.loop import steps
     from unnoise.training.stop import Stopped
@@ -275,12 +291,16 @@ def follow(config: Config, path: Path, together: Processes, *, silent: bool = Fa
     loss = rate = 0.0
     with bar:
         try:
-            for tick in ticks(config, path, together):
+            for tick in started(ticks(config, path, together)):
                 keep = min(0.98, 1 - 1 / (tick.step - start + 1))
                 loss, rate = keep * loss + (1 - keep) * tick.loss, keep * rate + (1 - keep) * tick.rate
                 bar.step(tick.step, f"{human(tick.images)} pictures, loss {loss:.4f}, {rate:.0f} pictures/s")
                 if "not saved" in tick.event or "skipped" in tick.event:
                     bar.say(f"step {tick.step}: {tick.event}")
+        except UsageError:
+            with suppress(OSError):  # it holds something
+                path.rmdir()
+            raise
         except Stopped as stopped:
             bar.say(f"{signal.Signals(stopped.number).name}: stopped after a checkpoint")
             return 128 + stopped.number

@@ -36,6 +36,11 @@ class ClipWords:
     def __init__(self, tokenizer: ClipTokenizer, tower: ClipText, *, skip: int = 0) -> None:
         self.tokenizer, self.tower, self.skip = tokenizer, tower, skip
 
+    @property
+    def width(self) -> int:
+        """Of its words."""
+        return self.tower.config.width
+
     @torch.no_grad()
     def read(self, captions: Sequence[str]) -> Cond:
         """Words, a row a caption; all of them count, the padding too, as the networks were trained."""
@@ -52,6 +57,11 @@ class PairedWords:
 
     def __init__(self, parts: Sequence[ClipWords], *, zeros: bool) -> None:
         self.parts, self.zeros = tuple(parts), zeros
+
+    @property
+    def width(self) -> int:
+        """Of its words."""
+        return sum(each.width for each in self.parts)
 
     @torch.no_grad()
     def read(self, captions: Sequence[str]) -> Cond:

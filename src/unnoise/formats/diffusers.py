@@ -71,7 +71,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     unet = parts["unet"]
     config = _config(unet / part.CONFIG, REFINER_IDS if index.get(REFINES) is True else unet2d_condition.TIME_IDS)
     file = parts["scheduler"] / SCHEDULER
-    said = read_json(file) if file.is_file() else {}
+    said = read_json(file) if file.is_file() or is_part(index.get("scheduler")) else {}
     process, sampler, grid, clip = schedulers.from_config(said, str(file))
     outputs = config.in_channels * (2 if process.learned_variance else 1)
     if config.out_channels != outputs:
@@ -104,9 +104,16 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     return config, state, process, hints
 
 
-def read_words(folder: Path) -> ClipWords | PairedWords | None:
-    """What reads captions for the network of a pipeline; None where the folder has no such part."""
-    return clip_words.read(folder) if (folder / INDEX).is_file() else None
+def read_words(folder: Path, config: UNetConfig) -> ClipWords | PairedWords | None:
+    """What reads captions for the network of a pipeline; None where the folder has no such part. Raises UserError where
+    the network reads others."""
+    words = clip_words.read(folder) if (folder / INDEX).is_file() else None
+    if words is not None and words.width != context(config):
+        raise UserError(
+            f"{folder}: what its text encoders make of a word has {words.width} numbers, and its unet reads "
+            f"{context(config)}: the folder was put together from two models"
+        )
+    return words
 
 
 def _config(file: Path, time_ids: int) -> UNetConfig:

@@ -130,8 +130,9 @@ def combine(weights: Iterable[Weight], pictures: Iterable[Tensor]) -> Tensor:
     both = zip(weights, pictures, strict=True)
     weight, picture = next(both)
     total = weight * picture
+    add = Tensor.add if torch._C._are_functorch_transforms_active() else Tensor.add_  # vmap: into a batch of them
     for weight, picture in both:
-        total = total.add_(picture, alpha=weight) if isinstance(weight, float) else total + weight * picture
+        total = add(total, picture, alpha=weight) if isinstance(weight, float) else total + weight * picture
     return total
 
 

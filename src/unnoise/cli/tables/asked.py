@@ -69,7 +69,8 @@ def opened(path: Path, data: str | None) -> tuple[Model, Dataset]:
     from unnoise import data as pictures
     from unnoise import model as models
 
-    loaded = models.load(path).of_pictures()
+    loaded = models.load(path)
     with asking():
+        loaded.of_pictures()
         config = data_for(loaded, data)
     return loaded, pictures.open(config)

@@ -53,7 +53,7 @@ def compare(
     with asking():
         names = samplers_named(samplers)
         counts = numbers(steps, "--steps")
-        writable(out, "the comparison")
+        writable(out, "the comparison", folder=True)
     from unnoise.tables import enough, for_budget, sampler_ways
 
     ask, how = settings({**asked, "count": count})

@@ -54,7 +54,7 @@ def ddim(
         counts = numbers(steps, "--steps")
         shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
         spacings = chosen_from(grids, keys_of("samplers/times.py", "GRIDS"), "grid of times")
-        writable(out, "the table")
+        writable(out, "the table", folder=True)
     from unnoise.tables import ddim_ways
 
     ask, how = settings({**asked, "count": count})

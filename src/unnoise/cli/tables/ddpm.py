@@ -55,7 +55,7 @@ def ddpm(
         if held is not None:
             present(held)
     for path, kind in ((runs, "runs"), (out, "the table")):
-        writable(path, kind)
+        writable(path, kind, folder=True)
     from unnoise import data as pictures
     from unnoise import model as models
     from unnoise.cli.evaluate import run as measured

@@ -81,7 +81,7 @@ def guidance(
         strengths, strengths_of_classifier = scales_of(scales), scales_of(classifier_scales, "--classifier-scales")
         if classifier is not None:
             existing(classifier, "classifier")
-        writable(out, "the table")
+        writable(out, "the table", folder=True)
     from unnoise.tables import guidance_ways, guided_figures
 
     ask, how = settings({**asked, "count": count, "steps": steps})

@@ -50,7 +50,7 @@ def inversion(
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
         if spacing not in (grids := keys_of("samplers/times.py", "GRIDS")):
             raise unknown("grid of times", spacing, grids)
-        writable(out, "the table")
+        writable(out, "the table", folder=True)
     loaded, real = opened(model, data)
     from unnoise import data as pictures
     from unnoise.explore import reconstruct
