@@ -13,10 +13,12 @@ from torch import Tensor
 from test_model import small
 from unnoise import data
 from unnoise.conditions import Cond
-from unnoise.generate import drawing, follow, generate
+from unnoise.denoiser import make_diffusion
+from unnoise.generate import begins_in_a_picture, drawing, follow, generate
 from unnoise.model import Model
+from unnoise.nn import UNet
 from unnoise.nn.control import guessing
-from unnoise.settings import ControlConfig, DataConfig, ModelCard, Request, UNetConfig
+from unnoise.settings import ControlConfig, DataConfig, ModelCard, Process, Request, UNetConfig
 
 
 class Raw:
@@ -91,3 +93,21 @@ def test_a_file_is_followed_as_strongly_as_is_asked_and_deeper_parts_more_in_a_g
     assert guessed is not None
     assert torch.equal(guessed, guessing(plain, model.residuals))
     assert (guessed.diff(dim=-1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "grid", "share"),
+    [
+        ("cosine", "ddim-quadratic", 0.31),
+        ("cosine", "even", None),
+        ("linear", "ddim-quadratic", None),
+        ("flow", "even", None),
+    ],
+)
+def test_a_walk_that_begins_in_noise_where_the_picture_is_still_seen_is_told(schedule, grid, share) -> None:
+    """The quadratic grid begins at t = 0.8, where alpha is cos(0.4 pi) = 0.31 on the cosine, and 0.04 on DDPM's betas."""
+    net = UNetConfig(size=8, channels=(8,), blocks=1, attention=(False,), groups=2)
+    process = Process(schedule=schedule, predicts="v")
+    model = Model(make_diffusion(UNet(net), process), ModelCard(net=net, process=process))
+    said = begins_in_a_picture(model, Request(grid=grid, steps=20))
+    assert (f"t = 0.80, where x_t is {share:.0%} picture" in said) if share else said == ""

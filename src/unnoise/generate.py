@@ -115,6 +115,25 @@ def times_of(model: Model, request: Request) -> Tensor:
     return grid(model.diffusion.schedule, request.steps)
 
 
+VISIBLE = 0.2  # of x_t's deviation: more of the picture than this at the first time, and it shows in what is drawn
+
+
+def begins_in_a_picture(model: Model, request: Request) -> str:
+    """In words, that a walk begins in noise at a time where the picture is still seen; empty where it does not.
+
+    The DDIM authors' quadratic grid begins at t = 0.8, which is noise on their linear betas and is not on a cosine.
+    """
+    first = times_of(model, request)[0]
+    level = model.diffusion.schedule(first)
+    share = level.alpha.item() / deviation(level)
+    if share <= VISIBLE:
+        return ""
+    return (
+        f"this grid begins at t = {first.item():.2f}, where x_t is {share:.0%} picture on this model's schedule, and "
+        "the walk begins in noise alone: take a grid that begins at 1, such as even"
+    )
+
+
 def deviation(level: Level) -> float:
     """The standard deviation of the noise that walks from this level begin in."""
     return math.hypot(level.alpha.item(), level.sigma.item())

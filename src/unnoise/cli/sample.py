@@ -258,7 +258,7 @@ def sample(
 
     say(f"loading {model} ...")
     from unnoise import model as models
-    from unnoise.generate import check, steered
+    from unnoise.generate import begins_in_a_picture, check, steered
 
     folder = models.find(model)
     loaded = models.load(folder)
@@ -281,8 +281,9 @@ def sample(
         if loaded.words is not None and (surplus := loaded.words.surplus(text)):
             say(f"note: the model hears only the beginning of {text!r}: not {surplus!r}")
 
-    for note in loaded.reader.outside(request.values):
-        say(f"note: {note}")
+    for note in (*loaded.reader.outside(request.values), begins_in_a_picture(loaded, request)):
+        if note:
+            say(f"note: {note}")
 
     recipe = recipe_of(folder, loaded, request)
     if control_model:

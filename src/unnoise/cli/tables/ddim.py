@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,11 +56,16 @@ def ddim(
         shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
         spacings = chosen_from(grids, keys_of("samplers/times.py", "GRIDS"), "grid of times")
         writable(out, "the table", folder=True)
+    from unnoise.generate import begins_in_a_picture
     from unnoise.tables import ddim_ways
 
     ask, how = settings({**asked, "count": count})
     ways = ddim_ways(how, steps=counts, etas=shares, sigma_hat=sigma_hat, grids=spacings)
-    results = run(*opened(model, data), ask, ways, shown)
+    loaded, real = opened(model, data)
+    results = run(loaded, real, ask, ways, shown)
+    early = {
+        spacing: begins_in_a_picture(loaded, replace(how, steps=max(counts), grid=spacing)) for spacing in spacings
+    }
     names = list(dict.fromkeys(r.way.row for r in results))
     head = ("Frechet distance", *(f"S = {count}" for count in counts))
     rows = [(name, *(figure(r) for r in results if r.way.row == name)) for name in names]
@@ -69,7 +75,8 @@ def ddim(
         f"{'clipped' if how.clip else 'not clipped'}."
     )
     second = ("kernel distance", *head[1:])
-    keep(out, results, head, rows, [note], also=(second, kernel))
+    notes = [note, *(f"{spacing}: {said}." for spacing, said in early.items() if said)]
+    keep(out, results, head, rows, notes, also=(second, kernel))
     curves(out, results, "Frechet distance")
     document = {"model": str(model), **as_document(results)}
-    answer(document, out, head, rows, [table(kernel, head=second, ragged=True), note], markdown=markdown, json=json)
+    answer(document, out, head, rows, [table(kernel, head=second, ragged=True), *notes], markdown=markdown, json=json)
