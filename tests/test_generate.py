@@ -105,7 +105,7 @@ def test_a_file_is_followed_as_strongly_as_is_asked_and_deeper_parts_more_in_a_g
     ],
 )
 def test_a_walk_that_begins_in_noise_where_the_picture_is_still_seen_is_told(schedule, grid, share) -> None:
-    """The quadratic grid begins at t = 0.8, where alpha is cos(0.4 pi) = 0.31 on the cosine, and 0.04 on DDPM's betas."""
+    """The quadratic grid begins at t = 0.8, where alpha is 0.31 on the cosine, and 0.04 on DDPM's betas."""
     net = UNetConfig(size=8, channels=(8,), blocks=1, attention=(False,), groups=2)
     process = Process(schedule=schedule, predicts="v")
     model = Model(make_diffusion(UNet(net), process), ModelCard(net=net, process=process))
