@@ -28,7 +28,11 @@ from unnoise.nn import UNet
 from unnoise.schedules import ScaledLinear
 
 ROOT = Path(__file__).parent.parent
-SETTINGS = {"sample_size": 64, "cross_attention_dim": 768}  # the rest are the class's defaults: 859,520,964 parameters
+SETTINGS = {  # as Stable Diffusion 1's file has them; the rest are the class's defaults: 859,520,964 parameters
+    "sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8, "act_fn": "silu",
+    "center_input_sample": False, "downsample_padding": 1, "flip_sin_to_cos": True, "freq_shift": 0,
+    "mid_block_scale_factor": 1, "norm_eps": 1e-5, "norm_num_groups": 32,
+}  # fmt: skip
 WAYS = ("unnoise", "diffusers", "diffusers tuned")
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 

@@ -137,13 +137,19 @@ class Tabled(VariancePreserving):
         """log(alpha^2) at k/T, k = 0..T."""
         return torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-self.betas()).cumsum(0)])
 
+    @cached_property
+    def _pairs(self) -> Tensor:
+        """Each entry of the table and the next one, (T, 2)."""
+        return torch.stack([self.table[:-1], self.table[1:]], 1)
+
     def log_alpha2(self, t: Tensor) -> Tensor:
         steps = len(self.table) - 1
         place = t.clamp(0, 1) * steps
         nearest = place.round()
         place = torch.where((place - nearest).abs() < 1e-9, nearest, place)  # k / T * T need not be k
         low = place.floor().long().clamp(0, steps - 1)
-        return torch.lerp(self.table[low], self.table[low + 1], place - low)
+        before, after = self._pairs[low].unbind(-1)
+        return torch.lerp(before, after, place - low)
 
     def time_of(self, log_alpha2: Tensor) -> Tensor:
         steps = len(self.table) - 1

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.differences import ddim_weights
 from unnoise.samplers.walk import Seen, State, Step
-from unnoise.samplers.weights import combine, pick, weights
+from unnoise.samplers.weights import OneStep, combine, pick, weights
 from unnoise.schedules import Level, posterior
 
 
@@ -29,9 +28,11 @@ def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
     if not 0 <= eta <= 1:
         raise ValueError(f"eta is between 0 (no new noise) and 1 (the posterior's), not {eta}")
 
+    how = (formula, eta, sigma_hat) if eta or sigma_hat else (kept,)
+
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
         seen = Seen(state.x, state.t, denoiser(state.x, state.t))
-        keep, on_mean, *added = weights(formula, denoiser.schedule, state.x, (s, state.t), eta, sigma_hat)
+        keep, on_mean, *added = weights(how[0], denoiser.schedule, state.x, (s, state.t), *how[1:])
         x = combine((keep, on_mean), (state.x, seen.mean))
         if added and bool((s > 0).any()):
             x = x + added[0] * noise(s, 0).to(x)
@@ -40,11 +41,17 @@ def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
     return step
 
 
+@OneStep
+def kept(levels: Sequence[tuple[float, float]]) -> Sequence[float]:
+    """(alpha, sigma) at (s, t) -> what multiplies x and the estimate where nothing is renewed."""
+    (alpha_s, sigma_s), (alpha, sigma) = levels
+    keep = sigma_s / sigma if sigma > 0 else 1.0
+    return keep, alpha_s - keep * alpha
+
+
 def formula(levels: Level, eta: float, sigma_hat: bool) -> Sequence[Tensor]:
-    """`levels` at (s, t) -> what multiplies x, the estimate, and the new noise where there is any."""
+    """`levels` at (s, t) -> what multiplies x, the estimate, and the new noise."""
     at, to = pick(levels, 1), pick(levels, 0)
-    if eta == 0 and not sigma_hat:
-        return ddim_weights(at, to)
     kernel = posterior(at, to)
     renewed = kernel.small if sigma_hat else eta**2 * kernel.small
     keep = (to.sigma.square() - renewed).clamp(min=0).sqrt() / at.sigma

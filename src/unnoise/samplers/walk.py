@@ -54,8 +54,9 @@ def walk(denoiser: Denoiser, x: Tensor, times: Tensor, step: Step, noise: Noise)
     """
     denoiser = Denoiser(along(denoiser.schedule, times), denoiser.estimate)
     state = State(x, times[0])
+    unrecorded = torch.no_grad()  # one for all steps: it is left before each state is handed out
     for s in times[1:]:
-        with torch.no_grad():
+        with unrecorded:
             state = step(denoiser, state, s, noise)
         yield state
 
