@@ -73,6 +73,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("samplers/ddpm.py", "spread * over(kernel.large.log(), spread)", "spread * over(kernel.small.log(), spread)"),
     ("samplers/ddim.py", "eta**2 * kernel.small", "eta * kernel.small"),
     ("samplers/ddim.py", "to.alpha - keep * at.alpha", "to.alpha - keep * to.alpha"),
+    ("samplers/ddim.py", "alpha_s - keep * alpha", "alpha_s - keep * alpha_s"),
     ("samplers/ddim.py", "kernel.large if sigma_hat else renewed", "kernel.small if sigma_hat else renewed"),
     ("samplers/heun.py", "counts / (2 * place)", "counts / (3 * place)"),
     ("samplers/heun.py", "denoiser(x, u))]", "denoiser(x, state.t))]"),
