@@ -274,10 +274,14 @@ def pictures(n: int, kind: str = "") -> str:
     return f"{n:,} {kind}picture{'' if n == 1 else 's'}"
 
 
+def give_or_take(entry: Mapping[str, Any]) -> str:
+    """± the standard error of a figure, where there is one: of a single picture there is none."""
+    return f" ± {entry['error']:.1g}" if math.isfinite(entry.get("error", math.nan)) else ""
+
+
 def _of_times(entry: dict[str, Any]) -> str:
     return f", each asked at {entry['times']:g} of the steps: an estimate of the mean" if entry["estimate"] else ""
 
 
 def _pair(part: dict[str, float]) -> str:
-    error = f" ± {part['error']:.1g}" if math.isfinite(part["error"]) else ""
-    return f"{part['value']:.4g}{error}"
+    return f"{part['value']:.4g}{give_or_take(part)}"

@@ -8,7 +8,6 @@ A report holds the figures, how many pictures they are of, how these were drawn,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,16 +83,11 @@ def said(entry: dict[str, Any]) -> str:
     return code_length.said(entry) if entry["id"] in BITS else alignment.said(entry)
 
 
-def within(entry: Mapping[str, Any]) -> str:
-    """± the standard error of a figure, where there is one: of a single picture there is none."""
-    return f" ± {entry['error']:.1g}" if math.isfinite(entry.get("error", math.nan)) else ""
-
-
 def markdown(report: Mapping[str, Any]) -> str:
     """A report as a table for a person, Markdown."""
     lines = [report["quality_note"], "", "| measure | drawn | real | pictures | features |", "|---|---|---|---|---|"]
     for entry in report["metrics"]:
-        value = f"{entry['value']:.4g}" + within(entry)
+        value = f"{entry['value']:.4g}" + code_length.give_or_take(entry)
         if "unbiased" in entry:
             value += f" (unbiased {entry['unbiased']:.4g})"
         real = f"{entry['real']:.4g} (n = {entry.get('n_floor', entry['n']):,})" if "real" in entry else ""

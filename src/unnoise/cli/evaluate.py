@@ -218,14 +218,14 @@ def home() -> Path:
 
 def as_text(report: Mapping[str, Any]) -> str:
     """The figures as a table, and what must be said beside them."""
-    from unnoise.code_length import BITS, ROWS
+    from unnoise.code_length import BITS, ROWS, give_or_take
     from unnoise.code_length import rows as rows_of
     from unnoise.figures import APART
-    from unnoise.report import said, within
+    from unnoise.report import said
 
     rows = []
     for entry in report["metrics"]:
-        value = f"{entry['value']:.4g}" + within(entry)
+        value = f"{entry['value']:.4g}{give_or_take(entry)}"
         better = {"down": "lower", "up": "higher"}[entry["better"]]
         drawn, real, n_real = f"{entry['n']:,}", "", f"{entry['n']:,}"
         if entry["id"] in BITS:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from unnoise.samplers.ddim import kept
 from unnoise.samplers.differences import NO_PICTURE, NOISE, multistep
 from unnoise.samplers.walk import Step
 from unnoise.samplers.weights import OneStep
@@ -27,8 +28,7 @@ def weights(levels: Sequence[tuple[float, float]]) -> list[float]:
     (alpha_s, sigma_s), *looks = levels
     alpha, sigma = looks[0]
     if sigma_s == 0 or alpha <= NO_PICTURE * sigma:  # DDIM's step alone
-        keep = sigma_s / sigma if sigma > 0 else 1.0
-        return [keep, alpha_s - keep * alpha, *[0.0] * (2 * len(looks) - 2)]
+        return [*kept.step(levels[:2]), *[0.0] * (2 * len(looks) - 2)]
     ratio = alpha_s / alpha
     counts = sigma_s - ratio * sigma
     own, *others = [counts * share / look[1] for share, look in zip(ADAMS_BASHFORTH[len(looks) - 1], looks)]

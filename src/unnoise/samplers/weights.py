@@ -3,8 +3,8 @@
 A sampler says them as a formula, levels -> numbers, in float64. Where all rows are at one time they are plain floats.
 A walk tells its step the times that it visits (`along`): the first step that asks a formula has it worked out for
 every place of the grid, and all of it is remembered by value, so that any later batch or walk pays for a look-up. A
-formula that is another one at every step is said in plain numbers (`OneStep`). Where rows are at times of their own the
-numbers are tensors, ready to multiply x.
+short formula, or one that changes from step to step, is said in plain numbers (`OneStep`). Where rows are at times of
+their own the numbers are tensors, ready to multiply x.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ Weight = float | Tensor
 class OneStep:
     """A formula said in plain numbers, of one row: [(alpha, sigma), ...] at the times of the step -> numbers.
 
-    For steps that differ along the walk, as a method's first ones: each is worked out when it is taken.
+    For formulas that are another one at every step, as a method's first ones, or so short that a grid of tensors costs
+    more: each step is worked out when it is taken.
     """
 
     step: Callable[..., Sequence[float]]

@@ -39,9 +39,11 @@ def value(result: Result) -> float:
 
 def figure(result: Result, name: str = "frechet") -> str:
     """A figure with its error, as people write it."""
+    from unnoise.code_length import give_or_take
+
     for entry in result.report["metrics"]:
         if entry["id"] == name:
-            return f"{entry['value']:.3g}" + (f" ± {entry['error']:.1g}" if "error" in entry else "")
+            return f"{entry['value']:.3g}{give_or_take(entry)}"
     return ""
 
 
