@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from randomised import randomised
 from unnoise import alignment, data, nn, tables
+from unnoise.cli.main import main
 from unnoise.conditions import Cond
 from unnoise.data import Dataset
 from unnoise.data.shapes import caption_correct, mask_iou, read
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.evaluate import evaluate
+from unnoise.explore import reconstruct
 from unnoise.generate import Frame
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Model
@@ -32,7 +37,7 @@ from unnoise.settings import (
     TextConfig,
     UNetConfig,
 )  # fmt: skip
-from unnoise.told import prompts_for
+from unnoise.told import all_told_of, prompts_for
 from unnoise.training.distributed import ALONE
 from unnoise.words import Tokenizer
 
@@ -244,3 +249,28 @@ def test_what_cannot_be_judged_is_refused(pictures) -> None:
         alignment.check(("caption",), model, EvaluateConfig(), emoji)
     with pytest.raises(UserError, match="hears no words"):
         alignment.check(("caption",), replace(model, words=None), EvaluateConfig(), pictures)
+
+
+def test_the_table_of_inversion_tells_each_picture_its_caption_and_drawing(
+    pictures, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = model_of(pictures, controls=True)
+    info = {"data": "shapes-two:test", "control": "edges"}
+    net = randomised(nn.build(plain.card.net))
+    model = replace(
+        plain, diffusion=make_diffusion(net, plain.card.process).eval(), card=replace(plain.card, info=info)
+    )
+    monkeypatch.chdir(tmp_path)
+    model.save(Path("model"))
+    words = "table inversion model --conventions own --steps 2 --count 3 --json"
+    assert main(words.split()) == 0, capsys.readouterr().err
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    batch = pictures.batch(data.order(0, 0, len(pictures))[:3].tolist())
+    how = Request(steps=2, grid="even", precision="float32")
+    told = all_told_of(model, pictures, batch, how)
+    assert len(told.hints) == 1
+    errors = [
+        reconstruct(model, batch.x, cond, how, convention="own").error for cond in (told, replace(told, hints=()))
+    ]
+    assert cell["error"] == pytest.approx(errors[0], rel=1e-4)
+    assert errors[1] != pytest.approx(errors[0], rel=1e-3)

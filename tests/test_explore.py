@@ -12,17 +12,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from randomised import randomised
 from test_model import small
+from unnoise import nn
 from unnoise.cli.explore import spread
 from unnoise.cli.main import main
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.explore import between, between_pictures, invert, reconstruct, shared
-from unnoise.generate import Start, draw, generate
+from unnoise.explore import between, between_pictures, from_noise, invert, reconstruct, shared
+from unnoise.generate import Start, all_told, draw, generate
 from unnoise.model import Model
 from unnoise.noise import Seeds
-from unnoise.settings import Request
+from unnoise.settings import ControlConfig, ModelCard, Process, Request, TextConfig, UNetConfig, ValueRange
+from unnoise.words import Tokenizer
 
 HOW = Request(steps=6, precision="float32", sampler="ddim", clip=False, grid="leading")
 
@@ -42,7 +45,8 @@ def drawn(model: Model, count: int = 3) -> torch.Tensor:
 
 def test_exact_inversion_draws_the_picture_again(model: Model) -> None:
     x = drawn(model)
-    survived = {name: reconstruct(model, x, ["cat"] * 3, HOW, convention=name) for name in ("own", "target", "exact")}
+    cat = model.reader.read(["cat"] * 3)
+    survived = {name: reconstruct(model, x, cat, HOW, convention=name) for name in ("own", "target", "exact")}
     assert survived["exact"].error < 1e-8
     assert survived["exact"].residual < 1e-4
     assert min(survived["own"].error, survived["target"].error) > 100 * survived["exact"].error
@@ -55,7 +59,7 @@ def test_a_flow_is_inverted_to_noise_and_back(model: Model) -> None:
     flow = Model(make_diffusion(model.diffusion.net, card.process).eval(), card)
     x, how = drawn(flow), replace(HOW, grid="even")
     assert invert(flow, x, flow.reader.read(["cat"] * 3), how).deviation > 0.1
-    assert reconstruct(flow, x, ["cat"] * 3, how).error < 1e-8
+    assert reconstruct(flow, x, flow.reader.read(["cat"] * 3), how).error < 1e-8
 
 
 def test_a_batch_is_inverted_as_each_alone(model: Model) -> None:
@@ -67,21 +71,84 @@ def test_a_batch_is_inverted_as_each_alone(model: Model) -> None:
     assert many.residual.shape == (3,)
 
 
-def test_without_labels_pictures_are_told_nothing(model: Model) -> None:
-    x = drawn(model, 2)
-    none = reconstruct(model, x, [], HOW, convention="own")
-    named = reconstruct(model, x, ["none"] * 2, HOW, convention="own")
-    assert torch.equal(none.pictures, named.pictures)
-    assert none.error == named.error
-
-
 def test_guidance_is_part_of_the_way(model: Model) -> None:
     x = drawn(model, 2)
-    how = Request(**{**HOW.__dict__, "guidance": 1.5})
-    assert reconstruct(model, x, ["cat"] * 2, how).error < 1e-6
-    plain = reconstruct(model, x, ["cat"] * 2, HOW, convention="target").error
-    guided = reconstruct(model, x, ["cat"] * 2, how, convention="target").error
+    how, cat = Request(**{**HOW.__dict__, "guidance": 1.5}), model.reader.read(["cat"] * 2)
+    assert reconstruct(model, x, cat, how).error < 1e-6
+    plain = reconstruct(model, x, cat, HOW, convention="target").error
+    guided = reconstruct(model, x, cat, how, convention="target").error
     assert guided != plain
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model that hears words and a number, and follows a drawing; beside it in its folder, two drawings."""
+    pytest.importorskip("tokenizers")
+    text = TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2)
+    net = UNetConfig(
+        size=8, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, True), groups=4,
+        values=1, text=text, controls=(ControlConfig(channels=1, hint=(4,), scale=1),),
+    )  # fmt: skip
+    card = ModelCard(
+        net, Process(schedule="cosine", predicts="v"), size=(8, 8), channels=1, values=(ValueRange("age", 0, 90),)
+    )
+    words = Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=8)
+    made = Model(make_diffusion(randomised(nn.build(net)), card.process).eval(), card, words=words)
+    base = tmp_path_factory.mktemp("listener")
+    made.save(base / "listener")
+    for name, rows in (("left", np.s_[:, :4]), ("top", np.s_[:4])):
+        drawing = np.zeros((8, 8), np.uint8)
+        drawing[rows] = 255
+        Image.fromarray(drawing).save(base / f"{name}.png")
+    return replace(made, card=replace(card, info={"folder": str(base)}))
+
+
+SAID = [("a dog", 3.0, "left"), ("a cat", 3.0, "left"), ("a dog", 80.0, "left"), ("a dog", 3.0, "top")]
+
+
+def saying(model: Model, words: str, age: float, drawing: str) -> dict[str, object]:
+    file = f"{model.card.info['folder']}/{drawing}.png"
+    return {"prompts": (words,), "values": {"age": (age,)}, "controls": (file,)}
+
+
+@pytest.mark.parametrize("other", SAID[1:])
+def test_words_numbers_and_drawings_are_part_of_the_way(listener: Model, other: tuple[str, float, str]) -> None:
+    """Told the same both ways a picture comes back, told another on the way back it does not."""
+    how = replace(HOW, seeds=(0, 1), **saying(listener, *SAID[0]))
+    x = draw_floats(listener, how)
+    same, changed = all_told(listener, how), all_told(listener, replace(how, **saying(listener, *other)))
+    assert reconstruct(listener, x, same, how).error < 1e-8
+    noise = invert(listener, x, changed, how).noise
+    back = draw_floats(listener, how, from_noise(listener, noise, how))
+    assert (back - x).square().mean() > 1e-6
+
+
+def draw_floats(model: Model, how: Request, start: Start | None = None) -> torch.Tensor:
+    return torch.cat([frame.pictures for frame in generate(model, how, start) if frame.pictures is not None])
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_is_shared_was_told_all_that_is_told(listener: Model, said: tuple[str, float, str]) -> None:
+    """The first picture, whose way is shared, is that of its seed."""
+    how = Request(seeds=(3, 4), steps=8, sampler="ddpm", precision="float32", **saying(listener, *said))
+    alone = draw(listener, how).pixels[:1].int()
+    shared_way = draw(listener, how, shared(listener, how, 0.25)).pixels[:1].int()
+    assert (alone - shared_way).abs().max() <= 1
+    each = replace(how, prompts=(said[0], "a horse"))
+    assert torch.equal(shared(listener, each, 0.25).x, shared(listener, how, 0.25).x)
+
+
+def test_the_command_inverts_what_it_draws(
+    listener: Model, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(str(listener.card.info["folder"]))
+    told = ["--prompts", "a dog", "--value", "age=3", "--controls", "left.png"]
+    assert main(["invert", "listener", "top.png", *told, "--steps", "6", "--json"]) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out)["squared_error"][0] < 1e-6
+    for words in (["interpolate", "listener", "-n", "3"], ["vary", "listener", "-n", "2", "--shared", "0.5"]):
+        assert main([*words, *told, "--steps", "2"]) == 0, capsys.readouterr().err
+        assert main([*words, "--value", "size=3"]) == 2
+        assert "size" in capsys.readouterr().err
 
 
 def test_what_cannot_be_inverted_is_refused(model: Model) -> None:

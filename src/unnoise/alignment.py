@@ -21,8 +21,7 @@ from torch import Tensor
 
 from unnoise import data
 from unnoise.codec import from_bytes, to_bytes
-from unnoise.conditions import Cond
-from unnoise.data import Batch, Dataset
+from unnoise.data import Dataset
 from unnoise.data.shapes import caption_accuracy, caption_correct, mask_iou, parse, read
 from unnoise.errors import UserError
 from unnoise.generate import check as can_draw
@@ -30,9 +29,8 @@ from unnoise.generate import generate
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, beaten_by, few_and_all, first_of
 from unnoise.model import Model
-from unnoise.nn.control import guessing
 from unnoise.settings import EvaluateConfig, Request
-from unnoise.told import told_of
+from unnoise.told import all_told_of
 from unnoise.training.distributed import Processes
 
 ALIGNMENT = {"caption": "caption right", "mask": "mask IoU", "retrieval": "caption retrieval"}
@@ -97,7 +95,7 @@ def measure(
     batch = pictures.batch(mine)
     assert batch.caption is not None
     request = replace(how, seeds=tuple(range(first, first + len(mine))), labels=(), prompts=batch.caption)
-    cond = told(model, pictures, batch, how)
+    cond = all_told_of(model, pictures, batch, how)
     can_draw(model, request, cond)
     parts = []
     for frame in generate(model, request, cond=cond):
@@ -140,21 +138,6 @@ def judged(
 
         found["retrieval"] = found_first
     return found
-
-
-def told(model: Model, pictures: Dataset, batch: Batch, how: Request) -> Cond:
-    """What a model is told of real pictures: class, caption and, where it follows drawings, theirs."""
-    cond = told_of(model, pictures, batch)
-    if not model.controls or batch.control is None:
-        return cond
-    if len(model.controls) > 1:
-        raise UserError(
-            f"this model takes {len(model.controls)} drawings, and the pictures have one: measure each alone"
-        )
-    strength = torch.tensor(how.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
-    if how.guess:
-        strength = guessing(strength, model.residuals)
-    return replace(cond, hints=(batch.control,), strength=strength)
 
 
 def _images(pixels: Tensor) -> list[Any]:

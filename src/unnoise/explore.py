@@ -22,7 +22,7 @@ from unnoise.conditions import Cond
 from unnoise.editing import exact, linear, own_level, plane, preserving, residual, strip, target_level
 from unnoise.editing.inversion import silence
 from unnoise.errors import UserError, unknown
-from unnoise.generate import Start, conditions, deviation, generate, guide_of, steered, times_of, told
+from unnoise.generate import Start, all_told, deviation, generate, guide_of, steered, times_of, told
 from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.samplers import State, Step, find, walk
@@ -48,6 +48,7 @@ def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str
         raise unknown("convention of inversion", convention, CONVENTIONS)
     if not len(x):
         raise UserError("no pictures to invert: give at least one")
+    model = steered(model, how.classifier)
     if how.guidance != 1:
         model.reader.nothing(1)  # refused here where there is nothing to guide away from
     up = CONVENTIONS[convention]()
@@ -90,14 +91,11 @@ class Survived(NamedTuple):
     pictures: Tensor  # (B, C, H, W) bytes: those that came back
 
 
-def reconstruct(model: Model, x: Tensor, labels: Sequence[str], how: Request, *, convention: str = "exact") -> Survived:
-    """Invert the pictures `x` (B, C, H, W) in [-1, 1] and draw them again. `labels`: one a picture, or none."""
-    how = replace(how, labels=tuple(labels), seeds=tuple(range(len(x))), sampler="ddim", eta=0.0, clip=False)
-    cond = model.reader.read(how.labels) if how.labels else model.reader.nothing(len(x))
-    if not how.labels and model.classes:
-        how = replace(how, labels=("none",) * len(x))
+def reconstruct(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str = "exact") -> Survived:
+    """Invert the pictures `x` (B, C, H, W) in [-1, 1] and draw them again, both told `cond`, a row a picture."""
+    how = replace(how, seeds=tuple(range(len(x))), sampler="ddim", eta=0.0, clip=False)
     found = invert(model, x, cond, how, convention=convention)
-    frames = generate(model, how, from_noise(model, found.noise, how))
+    frames = generate(model, how, from_noise(model, found.noise, how), cond)
     back = torch.cat([frame.pictures for frame in frames if frame.done and frame.pictures is not None])
     errors = ((back - x).double() / 2).square().flatten(1).mean(1)
     spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
@@ -146,16 +144,16 @@ def shared(model: Model, request: Request, t: float) -> Start:
     Draw with a sampler that adds noise: ddpm, or ddim with eta. Fig. 7 and App. D of Ho et al. 2020.
     """
     model = steered(model, request.classifier)
-    one = replace(request, seeds=request.seeds[:1], labels=request.labels[:1])
+    request = replace(request, clip=request.clip and model.card.clip)
     whole = times_of(model, request)
     placement = best(request.device, request.precision)
-    noise = Seeds(one.seeds, model.shape, placement.device)
+    noise = Seeds(request.seeds[:1], model.shape, placement.device)
     begin, scale = _begin(model, request)
     t, x = min(t, begin), noise.start() * scale
     if t < begin:
         diffusion = place(model.diffusion, placement)
-        cond, guide = conditions(model.reader, one), guide_of(one, placement)
-        denoiser = told(diffusion, model.reader, cond, 1, one, placement, guide)
+        cond, guide = all_told(model, request)[:1], guide_of(request, placement)
+        denoiser = told(diffusion, model.reader, cond, 1, request, placement, guide)
         times = torch.cat([whole[whole > t + 1e-9], torch.tensor([t], dtype=torch.float64)])
         step = find(model.card.sampler if request.sampler == "auto" else request.sampler).make(request)
         for state in walk(denoiser, x, times, step, noise):

@@ -212,6 +212,13 @@ def conditions(reader: Reader, request: Request) -> Cond:
     return reader.read(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"), values)
 
 
+def all_told(model: Model, request: Request) -> Cond:
+    """`conditions`, and the joined picture and the drawings of a request: all that `generate` tells, a row per seed.
+    Raises UserError for what the model does not take, and for what is missing."""
+    cond = replace(conditions(model.reader, request), image=joined_picture(model, request))
+    return follow(model, cond, request)
+
+
 def without(reader: Reader, request: Request, cond: Cond, count: int) -> Cond:
     """The rows of `cond` told nothing, or the negative prompt: what guidance leads away from. The joined picture
     and the drawings stay, unless the model is to guess: then only what is told follows them."""
@@ -364,8 +371,7 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
     elif request.negative_prompt:
         raise UserError("guidance 1 leads away from nothing, so a negative prompt is not heard: take --guidance 4")
     if cond is None:
-        cond = replace(conditions(model.reader, request), image=joined_picture(model, request))
-        cond = follow(model, cond, request)
+        cond = all_told(model, request)
     else:
         follow(model, cond, request)  # only to be checked
     _check_guides(model, cond, request)

@@ -2,7 +2,7 @@
 
     asked_of        a label and a prompt for each picture that is to be drawn
     with_numbers    the same with the real pictures' numbers, for a model that is told numbers
-    told_of         all that is told of some real pictures themselves
+    told_of         class, caption and numbers of some real pictures themselves; all_told_of: and their drawings
 
 Real pictures are taken by lot. A law: the class, the caption and the numbers that one drawn picture is told are those
 of one real picture, where none is named for all.
@@ -20,6 +20,7 @@ from unnoise.data import Batch, Dataset
 from unnoise.errors import UserError
 from unnoise.generate import follow
 from unnoise.model import Model
+from unnoise.nn.control import guessing
 from unnoise.settings import EvaluateConfig, Request
 
 
@@ -97,6 +98,21 @@ def told_of(model: Model, pictures: Dataset, batch: Batch) -> Cond:
         label = model.reader.rows(("none",) * len(batch.x))
     captions = batch.caption if pictures.captions else ("",) * len(batch.x)
     return model.reader.told(label, captions, batch.value if numbered(model, pictures) else None)
+
+
+def all_told_of(model: Model, pictures: Dataset, batch: Batch, how: Request) -> Cond:
+    """`told_of`, and the pictures' own drawings where the model follows them."""
+    cond = told_of(model, pictures, batch)
+    if not model.controls or batch.control is None:
+        return cond
+    if len(model.controls) > 1:
+        raise UserError(
+            f"this model takes {len(model.controls)} drawings, and the pictures have one: measure each alone"
+        )
+    strength = torch.tensor(how.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
+    if how.guess:
+        strength = guessing(strength, model.residuals)
+    return replace(cond, hints=(batch.control,), strength=strength)
 
 
 def numbered(model: Model, pictures: Dataset) -> bool:

@@ -14,7 +14,7 @@ from unnoise.cli.options import flag, keys_of, option, parse_names, with_setting
 from unnoise.cli.plot import Curves, plottable
 from unnoise.cli.plot import plot as draw_plot
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import ALL, WHICH, known_card, rows_for
+from unnoise.cli.sample import ALL, TOLD, WHICH, known_card, rows_for
 from unnoise.errors import unknown
 from unnoise.settings import DataConfig, EvaluateConfig, Request
 
@@ -25,20 +25,13 @@ if TYPE_CHECKING:
     from unnoise.evaluate import Progress as Step
     from unnoise.model import Model
 
-PROMPTS = Parameter(
-    alias="--prompt", help="one prompt for all pictures; otherwise the captions of real ones", group=WHICH
-)
-CONTROLS = Parameter(
-    alias="--control", help="drawings that all pictures follow, one a control network of the model", group=WHICH
-)
 COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer say nothing about a model"))
 
 
 ASKED: dict[str, Parameter | None] = {
     **ALL,
+    **TOLD,
     **dict.fromkeys(("seeds", "labels", "previews")),
-    "prompts": PROMPTS,
-    "controls": CONTROLS,
 }
 
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
 from unnoise.cli.options import flag, option, parse_names, parse_numbers, parse_seeds, with_settings, within
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import DRAWING, known_card, rows_for, save_tensor
+from unnoise.cli.sample import ALL, TOLD, VALUE, WHICH, known_card, numbers_of, rows_for, save_tensor
 from unnoise.settings import Request
 
 if TYPE_CHECKING:
@@ -24,16 +24,20 @@ if TYPE_CHECKING:
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
 AS_JSON = Annotated[bool, flag("one JSON document on stdout")]
 LABEL = Annotated[str | None, option("the class that all pictures are told; 'none': no class")]
-MIXED = {**DRAWING, **dict.fromkeys(("seeds", "labels", "previews"))}
+PROMPTS = Parameter(
+    alias="--prompt", help="words, for a model that hears them: for all pictures, or for each", group=WHICH
+)
+MIXED = {**ALL, **TOLD, "prompts": PROMPTS, **dict.fromkeys(("seeds", "labels", "previews"))}
 PLAIN = {**MIXED, **dict.fromkeys(("eta", "sampler", "threshold"))}
 
 
-@with_settings(Request, **PLAIN, clip=None)
+@with_settings(Request, **PLAIN | {"clip": None})
 def invert(
     model: MODEL,
     /,
     *pictures: Annotated[Path, option("picture files")],
     label: LABEL = None,
+    value: VALUE = (),
     convention: Annotated[
         str, Parameter(choices=("own", "target", "exact"), help="where the noise is looked up")
     ] = "exact",
@@ -60,6 +64,7 @@ def invert(
             writable(file, what)
     with asking():
         rows_for([(0, label)], (), known_card(model))
+        values = numbers_of(value)
     say(f"loading {model} ...")
     import torch
 
@@ -67,19 +72,20 @@ def invert(
     from unnoise.codec import to_bytes
     from unnoise.explore import from_noise
     from unnoise.explore import invert as find_noise
-    from unnoise.generate import check, generate
+    from unnoise.generate import all_told, check, generate, steered
 
     loaded = models.load(model)
     with asking():
         loaded.of_pictures()
+        loaded = steered(loaded, asked.get("classifier", ""))
         x = torch.cat([read(path, loaded) for path in pictures])
     labels = (label or "none",) * len(x) if loaded.classes else ()
     if asked.get("precision", "auto") == "auto":
         asked["precision"] = "float32"  # rounding cannot be undone
-    how = Request(seeds=tuple(range(len(x))), labels=labels, sampler="ddim", clip=False, **asked)
+    how = Request(seeds=tuple(range(len(x))), labels=labels, values=values, sampler="ddim", clip=False, **asked)
     with asking():
         check(loaded, how)
-        cond = loaded.reader.read(labels) if labels else loaded.reader.nothing(len(x))
+        cond = all_told(loaded, how)
     say("finding the noise ...")
     found = find_noise(loaded, x, cond, how, convention=convention)
     back = finished(generate(loaded, how, from_noise(loaded, found.noise, how)), len(x), "drawing it again")
@@ -89,9 +95,8 @@ def invert(
         for path, error, miss, one in zip(pictures, errors, found.residual.tolist(), found.noise, strict=True)
     ]
     if noise is not None:
-        save_tensor(
-            noise, "noise", found.noise, {"model": str(model), "label": label, "convention": convention, **asked}
-        )
+        found_with = {"model": str(model), "label": label, "values": values, "convention": convention, **asked}
+        save_tensor(noise, "noise", found.noise, found_with)
     if sheet is not None:
         from unnoise.cli.pictures import sheet as draw_sheet
         from unnoise.cli.pictures import write_png
@@ -116,6 +121,7 @@ def interpolate(
     *pictures: Annotated[Path, option("two picture files to go between, instead of seeds")],
     seeds: Annotated[str, option("two seeds for a strip, four for the corners of a plane", "--seed")] = "0,1",
     labels: Annotated[str, option("a class for all, or one for each end", "--label")] = "",
+    value: VALUE = (),
     across: Annotated[
         int, option("pictures from one end to the other", "--count", "-n", validator=within(2, 1000, "both ends"))
     ] = 9,
@@ -144,6 +150,7 @@ def interpolate(
     with asking():
         ends = [seed for seed, _ in parse_seeds(seeds)]
         names = parse_names(labels)
+        asked["values"] = numbers_of(value)
         rows_for([(0, name) for name in names], (), known_card(model))
         if len(pictures) not in (0, 2):
             raise UsageError(f"{len(pictures)} pictures to go between: give two, or none and --seeds")
@@ -180,6 +187,7 @@ def vary(
     *,
     seed: Annotated[int, option("of the picture whose way is shared")] = 0,
     label: LABEL = None,
+    value: VALUE = (),
     shared: Annotated[
         str, option("up to which times, from 1 (nothing is shared) to 0, with commas between")
     ] = "1,0.75,0.5,0.25",
@@ -197,6 +205,7 @@ def vary(
     with asking():
         times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")
         rows_for([(0, label)], (), known_card(model))
+        asked["values"] = numbers_of(value)
     say(f"loading {model} ...")
     import torch
 

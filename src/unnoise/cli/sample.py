@@ -92,6 +92,18 @@ ALL: dict[str, Parameter | None] = {  # and those that go by their own names
     **{name: Parameter(group=WHICH) for name in ("negative_prompt", "guess")},
     **{name: Parameter(group=HOW) for name in ("guidance_interval", "classifier", "clip")},
 }
+TOLD = {  # what all pictures are told, in commands that draw many
+    "prompts": Parameter(
+        alias="--prompt", help="one prompt for all pictures; otherwise the captions of real ones", group=WHICH
+    ),
+    "controls": Parameter(
+        alias="--control", help="drawings that all pictures follow, one a control network of the model", group=WHICH
+    ),
+}
+VALUE = Annotated[
+    tuple[str, ...],
+    option("name=number, as age=30, for a model that is told numbers; again for its next", group=WHICH),
+]
 
 
 @dataclass(frozen=True)
@@ -136,10 +148,7 @@ def sample(
         ),
     ] = (),
     prompts: Annotated[Path | None, option("a text file with a prompt a line", "--prompts-file", group=WHICH)] = None,
-    value: Annotated[
-        tuple[str, ...],
-        option("name=number, as age=30, for a model that is told numbers; again for its next", group=WHICH),
-    ] = (),
+    value: VALUE = (),
     image: Annotated[
         Path | None,
         option(

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.evaluate import data_for
 from unnoise.cli.options import flag, option, parse_names, parse_numbers, within
-from unnoise.cli.sample import DRAWING
+from unnoise.cli.sample import ALL, TOLD
 from unnoise.errors import unknown
 from unnoise.settings import EvaluateConfig, Request
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from unnoise.model import Model
 
 MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "judge": None}
-DRAWN = {**DRAWING, **dict.fromkeys(("seeds", "labels", "previews", "steps", "sampler", "eta", "grid"))}
+DRAWN = {**ALL, **TOLD, **dict.fromkeys(("seeds", "labels", "previews", "steps", "sampler", "eta", "grid"))}
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
 DATA = Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")]
 OUT = Annotated[Path, option("a folder for the table, the pictures and the plot")]

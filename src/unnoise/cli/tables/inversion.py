@@ -41,7 +41,8 @@ def inversion(
 ) -> None:
     """Real pictures to noise and back, as in table 2 of Song et al. 2020: the squared error that is left.
 
-    With guidance the error grows, for the way to noise no longer undoes the way back: ask for --guidance 1,2,3.
+    Both ways each picture is told its own class, caption and numbers, as far as the model hears them. With guidance the
+    error grows, for the way to noise no longer undoes the way back: ask for --guidance 1,2,3.
     """
     existing(model, "model")
     with asking():
@@ -55,20 +56,20 @@ def inversion(
     from unnoise import data as pictures
     from unnoise.explore import reconstruct
     from unnoise.generate import check
+    from unnoise.told import all_told_of
 
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
-    told = real.classes == loaded.classes and bool(loaded.classes)
-    labels = [loaded.reader.name(int(row)) for row in some.label] if told and some.label is not None else []
     found: list[Survived] = []
     base = Request(sampler="ddim", grid=spacing, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
     requests = [dataclasses.replace(base, steps=number, guidance=scale) for _, number, scale in cells]
     with asking():
+        cond = all_told_of(loaded, real, some, base)
         for how in requests:
-            check(loaded, how)
+            check(loaded, how, cond)
     with Progress(len(cells), "there and back", unit="way") as bar:
         for at, ((way, number, _), how) in enumerate(zip(cells, requests, strict=True), start=1):
-            found.append(reconstruct(loaded, some.x, labels, how, convention=way))
+            found.append(reconstruct(loaded, some.x, cond, how, convention=way))
             bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
     head = ("convention", "guidance", *(f"S = {number}" for number in counts))
     rows = [
