@@ -24,7 +24,8 @@ from unnoise.model import Model
 from unnoise.nn import build
 from unnoise.noise import normal
 from unnoise.schedules import EDM, Cosine, CosineContinuous, Flow, LinearBeta, Schedule, VarianceExploding
-from unnoise.settings import ModelCard, Process, UNetConfig
+from unnoise.settings import ModelCard, Process, TextConfig, UNetConfig, ValueRange
+from unnoise.words import Tokenizer
 from worlds import Gaussian, Mixture
 
 pytest.importorskip("constriction")
@@ -241,7 +242,7 @@ def test_every_changed_byte_of_a_file_is_found_and_every_cut_is_seen() -> None:
 # --- with a network: the whole way ---
 
 
-def tiny(seed: int, classes: int = 0, channels: int = 1) -> Model:
+def tiny(seed: int, classes: int = 0, channels: int = 1, **more: object) -> Model:
     net = UNetConfig(
         size=8,
         in_channels=channels,
@@ -251,6 +252,7 @@ def tiny(seed: int, classes: int = 0, channels: int = 1) -> Model:
         attention=(False, True),
         groups=4,
         classes=classes,
+        **more,  # type: ignore[arg-type]
     )
     process = Process(schedule="cosine", predicts="v", steps=100)
     with torch.random.fork_rng():
@@ -294,6 +296,25 @@ def test_a_class_is_told_to_both_sides() -> None:
     without = compression.send(model, BYTES, bits=0.6, search=10)
     assert not torch.equal(without.way[0].mean, sent.way[0].mean)
     assert unnoise.decompress(model, without.data).labels == ("none",)
+
+
+def test_a_model_of_words_and_numbers_is_told_that_there_are_none_on_both_sides() -> None:
+    pytest.importorskip("tokenizers")
+    model = tiny(2, text=TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2), values=1)
+    words = [Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=length) for length in (8, 6)]
+    model = replace(model, words=words[0], card=replace(model.card, values=(ValueRange("age", 0, 90),)))
+    sent = compression.send(model, BYTES, bits=0.6, search=10)
+    assert len(sent.way) > 1
+    assert torch.equal(unnoise.decompress(model, sent.data).pixels[0], sent.picture)
+    with pytest.raises(UserError, match="written with the model"):
+        unnoise.decompress(replace(model, words=words[1]), sent.data)
+
+
+def test_a_model_that_is_shown_a_picture_compresses_none() -> None:
+    model = tiny(2, joined=1)
+    model = replace(model, card=replace(model.card, process=replace(model.card.process, joined="masked")))
+    with pytest.raises(UserError, match="compresses nothing"):
+        compression.send(model, BYTES)
 
 
 def test_a_cut_file_is_coarser_and_never_a_crash(model: Model) -> None:

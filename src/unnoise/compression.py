@@ -22,7 +22,7 @@ from torch import Tensor
 
 from unnoise.acceleration.placement import best, place
 from unnoise.codec import Pixels, from_bytes, to_bytes
-from unnoise.conditions import NOTHING, Cond
+from unnoise.conditions import Cond
 from unnoise.configuration import to_dict
 from unnoise.data.decode import decode
 from unnoise.data.source import Unreadable
@@ -119,7 +119,7 @@ def receive(
     if header.label is not None and header.label > (model.reader.null or len(model.classes) - 1):
         raise UserError(f"{where}: told class {header.label}, which this model does not have: the file is damaged")
     coder.coding()
-    cond = NOTHING if header.label is None else Cond(torch.tensor([header.label]))
+    cond = _condition(model, "none" if header.label is None else model.reader.name(header.label))
     plan = coder.Plan(header.seed, header.bits, "draw" if header.draws else "nearest", _last(model))
     denoiser, placed = _denoiser(model, cond, device)
     return coder.receive(denoiser, model.shape, plan, file.payload, header.pieces, whole=file.whole, device=placed)
@@ -141,12 +141,14 @@ def rmse(picture: Tensor, mean: Tensor) -> float:
 
 
 def fingerprint(model: Model) -> bytes:
-    """Four bytes that tell this network, its weights and its process from others."""
+    """Four bytes that tell this network, its weights, its process and its way with no words from others."""
     card = to_dict(model.card)
     digest = hashlib.sha256(json.dumps([card["net"], card["process"], card["clip"]], sort_keys=True).encode())
     for name, value in sorted(model.diffusion.net.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    if (tokens := model.reader.nothing(1).tokens if model.words is not None else None) is not None:
+        digest.update(tokens.numpy().tobytes())
     return digest.digest()[:4]
 
 
@@ -166,6 +168,9 @@ def _last(model: Model) -> float:
 
 
 def _condition(model: Model, label: str) -> Cond:
+    """What both sides tell the model: the label, and of words and numbers that there are none."""
+    if model.card.process.joined:
+        raise UserError("this model is shown a picture beside the noise, and a file has none: it compresses nothing")
     if label == "none" and model.classes and model.reader.null is None:
         raise UserError(f"this model must be told a class: give a label, one of {', '.join(model.classes)}")
     return model.reader.read([label])
