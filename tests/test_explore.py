@@ -151,6 +151,21 @@ def test_the_command_inverts_what_it_draws(
         assert "size" in capsys.readouterr().err
 
 
+def test_a_picture_beside_the_noise_is_shown_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = UNetConfig(
+        size=8, in_channels=1, out_channels=1, channels=(8, 16), attention=(False, True), groups=4, joined=1
+    )
+    process = Process(schedule="cosine", predicts="v", joined="small")
+    card = ModelCard(net, process, size=(8, 8), channels=1)
+    Model(make_diffusion(randomised(nn.build(net)), process).eval(), card).save(tmp_path / "larger")
+    Image.fromarray(np.array([[0, 200], [90, 255]], np.uint8)).save(tmp_path / "small.png")
+    told = [str(tmp_path / "larger"), "--image", str(tmp_path / "small.png"), "--steps", "4"]
+    assert main(["invert", *told, "0.png", "--json"]) == 0, capsys.readouterr().err
+    assert json.loads(capsys.readouterr().out)["squared_error"][0] < 1e-6
+    for command in (["interpolate", "-n", "3"], ["vary", "-n", "2", "--shared", "0.5"]):
+        assert main([*command, *told, "-o", str(tmp_path / "grid.png")]) == 0, capsys.readouterr().err
+
+
 def test_what_cannot_be_inverted_is_refused(model: Model) -> None:
     x = drawn(model, 1)
     with pytest.raises(UserError, match="exact"):

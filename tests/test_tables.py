@@ -192,6 +192,20 @@ def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[s
     assert len(json.loads(Path("e/table.json").read_text())["cells"]) == 6
 
 
+@pytest.mark.parametrize("words", ["compare shown --steps 2", "table ddim shown --steps 2", "table inversion shown"])
+def test_a_model_that_is_shown_a_picture_has_no_table(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing says which picture goes beside a real one: said at once, and with no option that is not there."""
+    net = replace(NET, joined=1)
+    process = Process(schedule="cosine", joined="small")
+    card = ModelCard(net, process, size=(16, 16), channels=1, classes=data.open(TOY).classes, info={"data": "toy"})
+    if not Path("shown").exists():
+        Model(make_diffusion(nn.build(net).eval(), process).eval(), card).save(Path("shown"))
+    assert main([*words.split(), "--count", "10", "--out", "shown-table"]) == 2
+    said = capsys.readouterr().err
+    assert "shown a picture beside the noise, and none goes with those" in said
+    assert not Path("shown-table").exists()
+
+
 def test_what_is_named_twice_is_one_line_or_column(capsys: pytest.CaptureFixture[str]) -> None:
     few = ["--count", "12", "--real", "60", "--features", "judge", "--shown", "1", "--out", "twice", "--json"]
     words = ["--steps", "2,2", "--etas", "1,0,1.0", "--grids", "even,even", "--no-sigma-hat"]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise import alignment
+from unnoise import alignment, question
 from unnoise.alignment import ALIGNMENT, Right
 from unnoise.codec import to_bytes
 from unnoise.data import Dataset
@@ -132,6 +132,8 @@ def compare(
     their figure: the share of pictures that are what was asked for. Raises UserError for a way that cannot be drawn,
     before the first one is.
     """
+    for way in ways:
+        question.check(model, ask, way.request, pictures)
     requests = [asked_of(model, ask, way.request, pictures) for way in ways]
     conds = [with_numbers(model, request, pictures) for request in requests]
     for request, cond in zip(requests, conds, strict=True):

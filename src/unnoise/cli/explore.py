@@ -27,7 +27,8 @@ LABEL = Annotated[str | None, option("the class that all pictures are told; 'non
 PROMPTS = Parameter(
     alias="--prompt", help="words, for a model that hears them: for all pictures, or for each", group=WHICH
 )
-MIXED = {**ALL, **TOLD, "prompts": PROMPTS, **dict.fromkeys(("seeds", "labels", "previews"))}
+SHOWN = {"prompts": PROMPTS, **{name: Parameter(group=WHICH) for name in ("image", "mask")}}
+MIXED = {**ALL, **TOLD, **SHOWN, **dict.fromkeys(("seeds", "labels", "previews"))}
 PLAIN = {**MIXED, **dict.fromkeys(("eta", "sampler", "threshold"))}
 
 

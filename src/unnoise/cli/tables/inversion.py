@@ -14,7 +14,7 @@ from unnoise.cli.progress import Progress
 from unnoise.cli.tables.asked import AS_JSON, AS_MARKDOWN, DATA, MODEL, OUT, chosen_from, numbers, opened, scales_of
 from unnoise.cli.tables.kept import answer, write_tables
 from unnoise.errors import unknown
-from unnoise.settings import Request
+from unnoise.settings import EvaluateConfig, Request
 
 if TYPE_CHECKING:
     from unnoise.explore import Survived
@@ -54,6 +54,7 @@ def inversion(
         writable(out, "the table", folder=True)
     loaded, real = opened(model, data)
     from unnoise import data as pictures
+    from unnoise import question
     from unnoise.explore import reconstruct
     from unnoise.generate import check
     from unnoise.told import all_told_of
@@ -64,6 +65,7 @@ def inversion(
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
     requests = [dataclasses.replace(base, steps=number, guidance=scale) for _, number, scale in cells]
     with asking():
+        question.check(loaded, EvaluateConfig(metrics=()), base, real)
         cond = all_told_of(loaded, real, some, base)
         for how in requests:
             check(loaded, how, cond)
