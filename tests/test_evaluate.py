@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from unnoise.metrics.kernel import kernel, kernel_of_subsets
 from unnoise.metrics.precision_recall import density_coverage, precision_recall
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
-from unnoise.report import markdown
+from unnoise.report import how_drawn, markdown
 from unnoise.settings import DataConfig, EvaluateConfig, Request
 from unnoise.training.distributed import ALONE, Processes
 
@@ -210,7 +210,7 @@ def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path)
     assert found["n"] == 30
     assert found["drawn"] == {
         "sampler": toy_model().card.sampler, "steps": 2, "grid": "auto", "eta": 0.0, "guidance": 1.0,
-        "precision": "float32",
+        "clip": True, "precision": "float32",
     }  # fmt: skip
     assert set(found["class_accuracy_each"]) == set(real.classes)
     assert found["pictures_per_second"] > 0
@@ -227,6 +227,19 @@ def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path)
     one = list(evaluate(toy_model(), ask, replace(HOW, labels=("ring",)), real, cache=tmp_path))[-1].report
     assert one is not None
     assert list(one["class_accuracy_each"]) == ["ring"]
+
+
+def test_a_report_says_all_that_changes_its_pictures() -> None:
+    """Every field of a request that is not of one picture or of one machine, where it is set."""
+    changed = {
+        "labels": ("a",), "prompts": ("words",), "negative_prompt": "others", "image": "a.png", "mask": "b.png",
+        "controls": ("c.png",), "control_scale": (2.0,), "guess": True, "sampler": "ddpm", "steps": 7, "grid": "karras",
+        "eta": 0.5, "guidance": 3.0, "guidance_rescale": 0.7, "guidance_interval": (0.1, 2.0), "classifier": "guide",
+        "classifier_scale": 8.0, "clip": False, "threshold": 0.99, "precision": "float32",
+    }  # fmt: skip
+    apart = {"seeds": (1,), "values": {"age": (3.0,)}, "batch": 3, "device": "cpu", "previews": 2}
+    assert set(changed) | set(apart) == {field.name for field in fields(Request)}
+    assert how_drawn(toy_model(), Request(**changed, **apart)) == changed  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ A report holds the figures, how many pictures they are of, how these were drawn,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from unnoise import alignment, code_length
@@ -66,16 +67,19 @@ def report_apart(
     }
 
 
+ALWAYS = ("steps", "grid", "eta", "guidance", "clip")  # said whatever they are
+NEVER = ("seeds", "values", "batch", "device", "previews")  # which pictures and where, not how
+
+
 def how_drawn(model: Model, how: Request) -> dict[str, Any]:
-    sampler = model.card.sampler if how.sampler == "auto" else how.sampler
-    return {
-        "sampler": sampler,
-        "steps": how.steps,
-        "grid": how.grid,
-        "eta": how.eta,
-        "guidance": how.guidance,
-        "precision": best(how.device, how.precision).precision,
+    """All of a request that makes pictures others than they would be, and its sampler and precision by name."""
+    used = {
+        field.name: getattr(how, field.name)
+        for field in fields(how)
+        if field.name in ALWAYS or (field.name not in NEVER and getattr(how, field.name) != field.default)
     }
+    sampler = model.card.sampler if how.sampler == "auto" else how.sampler
+    return {**used, "sampler": sampler, "precision": best(how.device, how.precision).precision}
 
 
 def said(entry: dict[str, Any]) -> str:

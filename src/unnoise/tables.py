@@ -28,6 +28,7 @@ from unnoise.generate import Frame, check, generate
 from unnoise.judges import find_judges
 from unnoise.metrics import contrastive
 from unnoise.model import Model
+from unnoise.report import how_drawn
 from unnoise.settings import EvaluateConfig, Request
 from unnoise.told import asked_of, by_lot, numbered, with_numbers
 
@@ -157,7 +158,7 @@ def compare(
             judges,
             pictures,
             cache=cache,
-            about=_about(way.request),
+            about=how_drawn(model, way.request),
         ):
             yield at if at.report is None else seen.result(way, at.report)
 
@@ -211,11 +212,6 @@ class _Seen:
             also.append(entry | ({"real": self.real[name]} if name in self.real else {}))
         report = {**report, "metrics": [*report["metrics"], *also]}
         return Result(way, report, self.calls, seconds, torch.cat(self.shown), self.captions)
-
-
-def _about(request: Request) -> dict[str, Any]:
-    names = ("sampler", "steps", "grid", "eta", "guidance", "classifier", "classifier_scale", "clip", "precision")
-    return {name: getattr(request, name) for name in names}
 
 
 def for_budget(results: Iterable[Result]) -> list[Result]:
