@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont, ImageSequence
 
-from unnoise.cli import fonts, inspect, pictures
+from unnoise.cli import fonts, inspect, pictures, plot
 from unnoise.cli.main import main
 from unnoise.errors import UserError
 
@@ -200,3 +200,16 @@ def test_info_describes_weights_without_loading_them(tmp_path, capsys) -> None:
     assert main(["info", str(tmp_path / "m.safetensors"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["kind"], found["tensors"], found["parameters"], found["metadata"]) == ("weights", 2, 17, {"k": "v"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ([5, 9, 10, 19, 20, 39], [5, 9, 10, 20, 39]),
+        ([7], [7]),
+        ([1, 10, 100], [1, 10, 100]),
+        ([98, 99, 100, 1000], [100, 1000]),
+    ],
+)
+def test_no_number_of_an_axis_is_written_over_another(asked: list[float], shown: list[float]) -> None:
+    assert plot.readable(asked) == shown

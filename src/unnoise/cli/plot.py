@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,17 @@ def plottable(path: Path) -> Path:
     return writable(path, "the plot")
 
 
+def readable(at: Sequence[float], share: float = 0.05) -> list[float]:
+    """Of rising numbers on a logarithmic axis those that are that share of it apart, so that none is written over
+    another; of two too near the larger one."""
+    least = share * math.log(at[-1] / at[0])
+    shown = [at[-1]]
+    for x in reversed(at[:-1]):
+        if math.log(shown[0] / x) >= least:
+            shown.insert(0, x)
+    return shown
+
+
 def plot(path: Path, panels: Sequence[Curves]) -> None:
     """Write the panels side by side."""
     from matplotlib.figure import Figure
@@ -49,8 +61,9 @@ def plot(path: Path, panels: Sequence[Curves]) -> None:
         if panel.log_x:
             axes.set_xscale("log")
             at = sorted({x for points in panel.lines.values() for x, _ in points})
-            if len(at) <= 12:  # each number that was asked for, as it is
-                axes.set_xticks(at, [f"{x:g}" for x in at], fontsize=8)
+            if 0 < len(at) <= 12:  # each number that was asked for, as it is
+                shown = readable(at)
+                axes.set_xticks(shown, [f"{x:g}" for x in shown], fontsize=8)
                 axes.minorticks_off()
         if panel.log_y:
             axes.set_yscale("log")
