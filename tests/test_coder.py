@@ -310,6 +310,16 @@ def test_a_model_of_words_and_numbers_is_told_that_there_are_none_on_both_sides(
         unnoise.decompress(replace(model, words=words[1]), sent.data)
 
 
+def test_a_model_of_words_that_must_be_told_a_class_is_told_it() -> None:
+    pytest.importorskip("tokenizers")
+    model = tiny(2, classes=3, null_class=False, text=TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2))
+    model = replace(model, words=Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=8))
+    sent = compression.send(model, BYTES, bits=0.6, search=10, label="class-1")
+    back = unnoise.decompress(model, sent.data)
+    assert torch.equal(back.pixels[0], sent.picture)
+    assert back.labels == ("class-1",)
+
+
 def test_a_model_that_is_shown_a_picture_compresses_none() -> None:
     model = tiny(2, joined=1)
     model = replace(model, card=replace(model.card, process=replace(model.card.process, joined="masked")))

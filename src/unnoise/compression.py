@@ -147,8 +147,9 @@ def fingerprint(model: Model) -> bytes:
     for name, value in sorted(model.diffusion.net.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    if (tokens := model.reader.nothing(1).tokens if model.words is not None else None) is not None:
-        digest.update(tokens.numpy().tobytes())
+    silence = None if model.words is None else model.words.read([""]).tokens
+    if silence is not None:
+        digest.update(silence.numpy().tobytes())
     return digest.digest()[:4]
 
 

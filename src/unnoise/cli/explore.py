@@ -89,7 +89,7 @@ def invert(
         cond = all_told(loaded, how)
     say("finding the noise ...")
     found = find_noise(loaded, x, cond, how, convention=convention)
-    back = finished(generate(loaded, how, from_noise(loaded, found.noise, how)), len(x), "drawing it again")
+    back = finished(generate(loaded, how, from_noise(loaded, found.noise, how), cond), len(x), "drawing it again")
     errors = ((back - x) / 2).square().flatten(1).mean(1).tolist()
     rows = [
         (path.name, f"{error:.2g}", f"{miss:.2g}", f"{one.std().item():.3f}")
