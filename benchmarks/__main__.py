@@ -21,7 +21,7 @@ import torch
 
 from benchmarks import bits, coder, draw, guidance, memory, solvers, stable_diffusion, train_step
 from benchmarks.timing import CLOCKS
-from unnoise.nn import group_norm
+from unnoise.nn import norm
 
 RESULTS = Path(__file__).parent / "results"
 PARTS = {
@@ -51,7 +51,7 @@ def processor() -> str:
 def about(clock: str) -> dict[str, Any]:
     """The machine and the versions."""
     names = ("unnoise", "torch", "diffusers", "denoising-diffusion-pytorch")
-    there, why = group_norm.compiled()
+    there, why = norm.compiled()
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),

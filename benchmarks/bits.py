@@ -24,9 +24,10 @@ from torch import Tensor
 from benchmarks import peers
 from benchmarks.memory import own_peak
 from benchmarks.timing import in_turn
-from unnoise import presets
 from unnoise.acceleration.placement import best, place
 from unnoise.conditions import Cond
+from unnoise.config import presets
+from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import Denoiser, Diffusion, make_diffusion
 from unnoise.likelihood.bound import (
     Bound,
@@ -39,7 +40,6 @@ from unnoise.likelihood.bound import (
     whole_bound,
 )
 from unnoise.noise import Seeds
-from unnoise.settings import UNetConfig
 
 BATCH = 64
 SHAPE = (1, 28, 28)

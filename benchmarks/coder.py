@@ -23,17 +23,18 @@ from PIL import Image, features
 from torch import Tensor
 
 import unnoise
-from unnoise import compression, data
+from unnoise import data
 from unnoise.codec import from_bytes, to_bytes
+from unnoise.compression.compress import compress
 from unnoise.conditions import Cond
+from unnoise.config.data import DataConfig
 from unnoise.guidance import clip
 from unnoise.likelihood.bound import chain, noise_of, whole_bound
 from unnoise.likelihood.bound import last as bound_of
 from unnoise.likelihood.rate_distortion import curve
 from unnoise.metrics.features import find_features
 from unnoise.metrics.frechet import frechet, moments
-from unnoise.samplers.times import even_log_snr
-from unnoise.settings import DataConfig
+from unnoise.samplers.timesteps import even_log_snr
 
 ROOT = Path(__file__).parent.parent
 RATES = (0.1, 0.2, 0.5, math.inf)
@@ -85,9 +86,9 @@ def rmse(a: Tensor, b: Tensor) -> float:
 def ours(model: unnoise.Model, x: Tensor, bits: float) -> tuple[dict[str, Any], Tensor]:
     """All pictures sent and received at one rate."""
     start = time.perf_counter()
-    sent = [compression.send(model, picture, bits=bits) for picture in x]
+    sent = [compress.send(model, picture, bits=bits) for picture in x]
     middle = time.perf_counter()
-    ends = [list(compression.receive(model, each.data))[-1] for each in sent]
+    ends = [list(compress.receive(model, each.data))[-1] for each in sent]
     end = time.perf_counter()
     seen = torch.stack([to_bytes(each.mean)[0] for each in ends])
     numbers = x[0].numel()

@@ -20,7 +20,7 @@ from unnoise.conditions import NOTHING
 from unnoise.denoiser import Diffusion
 from unnoise.noise import Seeds
 from unnoise.samplers import ddim, last, walk
-from unnoise.samplers.times import leading
+from unnoise.samplers.timesteps import leading
 from unnoise.schedules import LinearBeta
 
 STEPS = 2

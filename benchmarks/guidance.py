@@ -15,17 +15,17 @@ from torch import Tensor
 
 from benchmarks.bits import network
 from benchmarks.timing import in_turn, milliseconds
-from unnoise import presets
 from unnoise.acceleration.placement import best, place, prepare
 from unnoise.conditions import Cond
+from unnoise.config import presets
+from unnoise.config.cards import NoisyClassifierCard
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.guidance import classifier, classifier_free, within
-from unnoise.guidance.noisy import NoisyClassifier
+from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.noise import Seeds
 from unnoise.recipes.noisy_classifier import new_born
 from unnoise.samplers import ddim, last, walk
-from unnoise.samplers.times import even
-from unnoise.settings import NoisyClassifierCard
+from unnoise.samplers.timesteps import even
 
 STEPS, SHAPE = 8, (1, 28, 28)
 

@@ -75,9 +75,10 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
 
 def first_picture(*, rounds: int) -> dict[str, float]:
     """Seconds from `unnoise sample` to a picture on the disk, 10 steps, beside a process that draws with diffusers."""
+    from unnoise.config.cards import ModelCard
+    from unnoise.config.diffusion import Process
     from unnoise.denoiser import make_diffusion
     from unnoise.model import Model
-    from unnoise.settings import ModelCard, Process
 
     net = peers.our_network(peers.CONFIG)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,8 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import nn as networks
 from unnoise.conditions import NOTHING
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import UNetConfig
 from unnoise.formats import diffusers as format_
-from unnoise.settings import Process, UNetConfig
 
 CONFIG = UNetConfig()  # the defaults are DDPM's for CIFAR-10
 

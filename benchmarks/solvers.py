@@ -19,12 +19,12 @@ from benchmarks import peers
 from benchmarks.timing import CLOCKS, in_turn
 from unnoise.acceleration.placement import best, place
 from unnoise.conditions import NOTHING
+from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.samplers import SAMPLERS, Step, last, walk
-from unnoise.samplers.times import from_entries
+from unnoise.samplers.timesteps import from_entries
 from unnoise.samplers.weights import forget
 from unnoise.schedules import LinearBeta
-from unnoise.settings import Request
 
 STEPS = 20
 MOST_OF_A_STEP, MOST_OF_DIFFUSERS = 0.03, 0.5

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from benchmarks.memory import own_peak
 from benchmarks.timing import in_turn, milliseconds
-from unnoise.acceleration.packed import pack
 from unnoise.acceleration.placement import Placement, best, place, prepare
+from unnoise.acceleration.prepack import pack
 from unnoise.conditions import Cond
 from unnoise.denoiser import Diffusion
 from unnoise.formats import names, unet2d_condition

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from benchmarks import peers
 from benchmarks.timing import in_turn, milliseconds
 from unnoise.acceleration.placement import best, prepare
+from unnoise.config.networks import UNetConfig
+from unnoise.config.training import Fit
 from unnoise.denoiser import Diffusion
-from unnoise.objectives import simple
+from unnoise.losses import simple
 from unnoise.schedules import LinearBeta
-from unnoise.settings import Fit, UNetConfig
-from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, fit
+from unnoise.training.train_state import Learner
 
 BATCH = 32
 HOW = Fit(images=10**9, batch=BATCH, warmup=0, lr=1e-4)

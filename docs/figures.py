@@ -23,8 +23,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
-from unnoise import data, noise, objectives
+from unnoise import data, noise
+from unnoise import losses as loss_weights
 from unnoise.conditions import Cond
+from unnoise.config.data import DataConfig
+from unnoise.config.training import Fit
 from unnoise.data import shapes as shapes_world
 from unnoise.denoiser import SAMPLE, SCORE, Diffusion
 from unnoise.guidance import classifier_free
@@ -33,7 +36,7 @@ from unnoise.noise import generator
 from unnoise.samplers import GRIDS, State, Step, ddim, ddpm, heun, known, large, last, small, walk
 from unnoise.samplers.langevin import fraction, langevin, predictor_corrector
 from unnoise.samplers.sde import reverse_diffusion
-from unnoise.samplers.times import even, even_log_snr
+from unnoise.samplers.timesteps import even, even_log_snr
 from unnoise.schedules import (
     EDM,
     Cosine,
@@ -46,9 +49,8 @@ from unnoise.schedules import (
     VarianceExploding,
     over,
 )
-from unnoise.settings import DataConfig, Fit
-from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, fit
+from unnoise.training.train_state import Learner
 from worlds import Gaussian, Mixture
 
 HERE = Path(__file__).resolve().parent
@@ -281,7 +283,7 @@ def variance() -> Figure:
     return figure
 
 
-# --- predictions-and-losses.md ---
+# --- predictions-and-loss_weights.md ---
 
 
 def losses() -> Figure:
@@ -290,24 +292,24 @@ def losses() -> Figure:
     log_snr = torch.linspace(-9, 9, 400, dtype=torch.float64)
     level = schedule(schedule.time(log_snr / 2))
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4))
-    left.semilogy(log_snr, objectives.simple(level), color=BLUE, linewidth=6, alpha=0.25, label="simple (SNR)")
+    left.semilogy(log_snr, loss_weights.simple(level), color=BLUE, linewidth=6, alpha=0.25, label="simple (SNR)")
     for name, weight, colour, line in (
-        ("snr-plus-one", objectives.snr_plus_one, GREEN, "-"),
-        ("x0", objectives.constant, GREY, "-"),
-        ("truncated-snr", objectives.truncated_snr, GREEN, (0, (3, 2.5))),
-        ("min-snr, gamma 5", objectives.min_snr(5), ORANGE, "-"),
-        ("p2, gamma 1", objectives.p2(), RED, "-"),
-        ("edm, spread 0.5", objectives.edm_weight(), VIOLET, "-"),
+        ("snr-plus-one", loss_weights.snr_plus_one, GREEN, "-"),
+        ("x0", loss_weights.constant, GREY, "-"),
+        ("truncated-snr", loss_weights.truncated_snr, GREEN, (0, (3, 2.5))),
+        ("min-snr, gamma 5", loss_weights.min_snr(5), ORANGE, "-"),
+        ("p2, gamma 1", loss_weights.p2(), RED, "-"),
+        ("edm, spread 0.5", loss_weights.edm_weight(), VIOLET, "-"),
     ):
         left.semilogy(log_snr, weight(level), color=colour, linestyle=line, label=name)
     left.set(title="weight of the squared error of the picture", xlabel="log SNR", ylim=(1e-4, 1e4))
     left.legend(fontsize=8, loc="upper left", labelspacing=0.3)
     u = (torch.arange(200_000, dtype=torch.float64) + 0.5) / 200_000
     for name, t, on, colour in (
-        ("uniform, linear betas", objectives.any_time(u, schedule), schedule, BLUE),
-        ("uniform, cosine", objectives.any_time(u, Cosine()), Cosine(), ORANGE),
-        ("logit-normal, flow", objectives.logit_normal()(u, Flow()), Flow(), RED),
-        ("edm's log-normal", objectives.log_normal()(u, EDM()), EDM(), VIOLET),
+        ("uniform, linear betas", loss_weights.any_time(u, schedule), schedule, BLUE),
+        ("uniform, cosine", loss_weights.any_time(u, Cosine()), Cosine(), ORANGE),
+        ("logit-normal, flow", loss_weights.logit_normal()(u, Flow()), Flow(), RED),
+        ("edm's log-normal", loss_weights.log_normal()(u, EDM()), EDM(), VIOLET),
     ):
         ratios = 2 * on(t).log_ratio
         share, edges = torch.histogram(ratios, bins=90, range=(-14.0, 14.0))
@@ -442,8 +444,8 @@ def score_model(world: Mixture, schedule: Schedule) -> Diffusion:
             step += 1
 
     def loss(batch: Points, rows: Rows) -> Tensor:
-        t = objectives.table_steps(1000)(rows.uniform("time"), schedule)
-        return diffusion.loss(batch.x, t, noise=rows.normal((2,), "noise"), weight=objectives.simple)
+        t = loss_weights.table_steps(1000)(rows.uniform("time"), schedule)
+        return diffusion.loss(batch.x, t, noise=rows.normal((2,), "noise"), weight=loss_weights.simple)
 
     with torch.random.fork_rng():
         torch.manual_seed(0)

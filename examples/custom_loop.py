@@ -4,11 +4,12 @@ import torch
 
 from unnoise import Model, data, nn
 from unnoise.conditions import Cond
+from unnoise.config.cards import ModelCard
+from unnoise.config.diffusion import Process
+from unnoise.config.presets import toy
 from unnoise.denoiser import make_diffusion
+from unnoise.losses import make_draw, make_weight
 from unnoise.noise import normal, uniform
-from unnoise.objectives import make_draw, make_weight
-from unnoise.presets import toy
-from unnoise.settings import ModelCard, Process
 
 shapes = data.open(toy().data)  # discs, squares, crosses, rings
 net = nn.build(toy().net)

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 import unnoise
+from unnoise.config.networks import UNetConfig
 from unnoise.formats import diffusers
-from unnoise.settings import UNetConfig
 
 model, folder = unnoise.load(sys.argv[1]), Path(sys.argv[2])
 card = model.card

@@ -3,7 +3,7 @@
 import sys
 
 import unnoise
-from unnoise.generate import generate
+from unnoise.generate.frames import generate
 
 model = unnoise.load(sys.argv[1])  # a run, a model directory, or a diffusers folder
 names = model.card.classes

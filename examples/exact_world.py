@@ -6,7 +6,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Seeds
 from unnoise.samplers import ddim, heun, last, walk
-from unnoise.samplers.times import karras
+from unnoise.samplers.timesteps import karras
 from unnoise.schedules import LinearBeta
 
 MEAN, STD = 0.2, 0.5  # every number of our "pictures" is N(0.2, 0.5^2)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import unnoise
-from unnoise.presets import toy
+from unnoise.config.presets import toy
 from unnoise.recipes.diffusion import train
 from unnoise.training.run import choose
 

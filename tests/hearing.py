@@ -10,9 +10,9 @@ from torch import Tensor
 
 from randomised import randomised
 from unnoise.conditions import Cond
+from unnoise.config.networks import ControlConfig, DiTConfig, TextConfig, UNetConfig
 from unnoise.nn import build
 from unnoise.noise import normal
-from unnoise.settings import ControlConfig, DiTConfig, TextConfig, UNetConfig
 
 TEXT = TextConfig(vocabulary=20, length=8, width=12, depth=1, heads=2)
 PLAIN = UNetConfig(size=8, channels=(8, 16), blocks=1, attention=(False, True), groups=4)

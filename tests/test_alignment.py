@@ -13,33 +13,30 @@ import torch
 from torch import Tensor
 
 from randomised import randomised
-from unnoise import alignment, data, nn, tables
+from unnoise import data, nn
 from unnoise.cli.main import main
 from unnoise.conditions import Cond
+from unnoise.config.cards import ModelCard
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.networks import ControlConfig, TextConfig, UNetConfig
+from unnoise.config.request import Request  # fmt: skip
 from unnoise.data import Dataset
 from unnoise.data.shapes import caption_correct, mask_iou, read
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate
-from unnoise.explore import reconstruct
-from unnoise.generate import Frame
+from unnoise.evaluation import alignment, sweep
+from unnoise.evaluation.conditions import all_told_of, prompts_for
+from unnoise.evaluation.evaluate import evaluate
+from unnoise.evaluation.report import markdown
+from unnoise.generate.frames import Frame
+from unnoise.generate.inversion import reconstruct
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
-from unnoise.report import markdown
-from unnoise.settings import (
-    ControlConfig,
-    DataConfig,
-    EvaluateConfig,
-    ModelCard,
-    Process,
-    Request,
-    TextConfig,
-    UNetConfig,
-)  # fmt: skip
-from unnoise.told import all_told_of, prompts_for
+from unnoise.text.tokenizer import Tokenizer
 from unnoise.training.distributed import ALONE
-from unnoise.words import Tokenizer
 
 pytest.importorskip("tokenizers")
 COUNT = 24
@@ -209,13 +206,13 @@ def test_a_table_tells_captions_and_has_them_read(pictures, features, monkeypatc
         x = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist()).x
         yield Frame(slice(0, COUNT), 1, 1, x if request.guidance == 1 else x.flip(-1))
 
-    monkeypatch.setattr(tables, "generate", generate)
+    monkeypatch.setattr(sweep, "generate", generate)
     ask = EvaluateConfig(count=COUNT, real=40, features=features, seed=5)
-    names = tables.guided_figures(model_of(pictures), ask, Request(), pictures)
+    names = sweep.guided_figures(model_of(pictures), ask, Request(), pictures)
     assert names == ("frechet", "precision", "recall", "caption")
-    ways, ask = tables.guidance_ways(Request(), scales=(1, 3)), replace(ask, metrics=names)
-    found = [at for at in tables.compare(model_of(pictures), ask, ways, pictures, cache=None, show=2)
-             if isinstance(at, tables.Result)]  # fmt: skip
+    ways, ask = sweep.guidance_ways(Request(), scales=(1, 3)), replace(ask, metrics=names)
+    found = [at for at in sweep.compare(model_of(pictures), ask, ways, pictures, cache=None, show=2)
+             if isinstance(at, sweep.Result)]  # fmt: skip
     batch = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist())
     assert {request.prompts for request in asked} == {batch.caption}
     assert {request.seeds for request in asked} == {tuple(range(5, 5 + COUNT))}
@@ -232,14 +229,14 @@ def test_a_table_of_guidance_for_a_model_that_is_told_nothing_is_refused(picture
     told, ask = model_of(pictures), EvaluateConfig()
     plain = data.open(DataConfig(path="toy", size=16, channels=1))
     with pytest.raises(UserError, match="no classes, captions or numbers"):
-        tables.guided_figures(replace(told, words=None), ask, Request(), pictures)
+        sweep.guided_figures(replace(told, words=None), ask, Request(), pictures)
     with pytest.raises(UserError, match="toy has no captions, so there is nothing to guide to"):
-        tables.guided_figures(told, ask, Request(), plain)
-    assert tables.guided_figures(told, ask, Request(prompts=("a red circle",)), plain) == (
+        sweep.guided_figures(told, ask, Request(), plain)
+    assert sweep.guided_figures(told, ask, Request(prompts=("a red circle",)), plain) == (
         "frechet", "precision", "recall",
     )  # fmt: skip
     classes = replace(told, words=None, card=replace(told.card, classes=("a", "b")))
-    assert tables.guided_figures(classes, ask, Request(), plain)[-1] == "accuracy"
+    assert sweep.guided_figures(classes, ask, Request(), plain)[-1] == "accuracy"
 
 
 def test_what_cannot_be_judged_is_refused(pictures) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unnoise.likelihood import channel
+from unnoise.compression import channel
 from unnoise.noise import normal
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from unnoise import checkpoint
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 
 TENSORS = {"a": torch.arange(600.0), "b": torch.ones(3, 4)}
 

@@ -19,12 +19,13 @@ import pytest
 from cyclopts import Parameter
 
 from unnoise.cli import console, options
-from unnoise.cli.console import UsageError, duration, human, table
+from unnoise.cli.console import UsageError, table
 from unnoise.cli.main import COMMANDS, main
 from unnoise.cli.options import comments, compress, flags, keys_of, pairs, parse_names, parse_seeds, seeds_text
 from unnoise.cli.progress import Progress
+from unnoise.config.request import Request
 from unnoise.errors import UserError
-from unnoise.settings import Request
+from unnoise.io.units import duration, human
 
 
 def unnoise(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -110,7 +111,7 @@ def test_names_offered_without_torch_are_the_names_there_are() -> None:
     from unnoise.samplers import GRIDS, SAMPLERS
 
     assert keys_of("samplers/__init__.py", "SAMPLERS") == tuple(SAMPLERS)
-    assert keys_of("samplers/times.py", "GRIDS") == tuple(GRIDS)
+    assert keys_of("samplers/timesteps.py", "GRIDS") == tuple(GRIDS)
 
 
 # ----------------------------------------------------------------------------------------------- how it ends

@@ -13,9 +13,10 @@ from PIL import Image
 from unnoise import nn
 from unnoise.cli import doctor
 from unnoise.cli.main import main
+from unnoise.config.cards import ModelCard
+from unnoise.config.networks import UNetConfig
 from unnoise.data.fashion import CLASSES
 from unnoise.model import load, write_model
-from unnoise.settings import ModelCard, UNetConfig
 
 # --------------------------------------------------------------------------------------------------------- data
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont, ImageSequence
 
-from unnoise.cli import fonts, inspect, pictures, plot
+from unnoise.cli import inspect, plot
 from unnoise.cli.main import main
 from unnoise.errors import UserError
+from unnoise.io import animation, fonts, images, png
 
 RECIPE = {
     "model": {"path": "runs/00001-fashion", "weights": "", "sha256": "ab" * 32},
@@ -31,15 +32,15 @@ def noise(*shape: int) -> np.ndarray:
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (16, 24, 3)])
 def test_pixels_and_recipe_come_back(tmp_path, shape: tuple[int, ...]) -> None:
     pixels = noise(*shape)
-    pictures.write_png(tmp_path / "a" / "b.png", pictures.image(pixels), RECIPE)
+    png.write_png(tmp_path / "a" / "b.png", images.image(pixels), RECIPE)
     with Image.open(tmp_path / "a" / "b.png") as back:
         assert np.array_equal(np.asarray(back), pixels.squeeze(-1) if shape[-1] == 1 else pixels)
-    assert pictures.read_recipe(tmp_path / "a" / "b.png") == RECIPE
+    assert png.read_recipe(tmp_path / "a" / "b.png") == RECIPE
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.png"]  # nothing left beside it
 
 
 def test_the_line_that_other_programs_know(tmp_path) -> None:
-    pictures.write_png(tmp_path / "a.png", pictures.image(noise(4, 4)), RECIPE)
+    png.write_png(tmp_path / "a.png", images.image(noise(4, 4)), RECIPE)
     with Image.open(tmp_path / "a.png") as back:
         label, line = back.info["parameters"].split("\n")
     assert label == "Ankle boot"
@@ -52,13 +53,13 @@ def test_the_line_that_other_programs_know(tmp_path) -> None:
 
 
 def test_metadata_can_be_left_out(tmp_path) -> None:
-    pictures.write_png(tmp_path / "a.png", pictures.image(noise(4, 4)), None)
-    assert pictures.read_recipe(tmp_path / "a.png") is None
+    png.write_png(tmp_path / "a.png", images.image(noise(4, 4)), None)
+    assert png.read_recipe(tmp_path / "a.png") is None
 
 
 def test_a_grid_shows_every_pixel_of_every_picture_in_reading_order() -> None:
     drawn = [noise(28, 28) ^ np.uint8(i) for i in range(6)]
-    sheet = np.asarray(pictures.grid(drawn, columns=3, scale=2, gap=3).convert("L"))
+    sheet = np.asarray(images.grid(drawn, columns=3, scale=2, gap=3).convert("L"))
     assert sheet.shape == (2 * (56 + 3) + 3, 3 * (56 + 3) + 3)
     for i, pixels in enumerate(drawn):
         y, x = 3 + i // 3 * 59, 3 + i % 3 * 59
@@ -67,8 +68,8 @@ def test_a_grid_shows_every_pixel_of_every_picture_in_reading_order() -> None:
 
 def test_labels_stand_left_of_the_grid() -> None:
     drawn = [noise(28, 28) for _ in range(4)]
-    bare = pictures.grid(drawn, columns=2)
-    named = pictures.grid(drawn, columns=2, rows=["Trouser", "Bag"])
+    bare = images.grid(drawn, columns=2)
+    named = images.grid(drawn, columns=2, rows=["Trouser", "Bag"])
     margin = named.width - bare.width
     assert named.height == bare.height
     assert np.array_equal(np.asarray(named)[:, margin:], np.asarray(bare))
@@ -78,7 +79,7 @@ def test_labels_stand_left_of_the_grid() -> None:
 
 
 def words_below(text: str) -> bytes:
-    return pictures.captioned([([np.zeros((8, 8, 3), np.uint8)], text)], columns=1).tobytes()
+    return images.captioned([([np.zeros((8, 8, 3), np.uint8)], text)], columns=1).tobytes()
 
 
 def test_letters_that_pillows_own_font_has_not_are_written_in_a_font_that_has_them() -> None:
@@ -88,7 +89,7 @@ def test_letters_that_pillows_own_font_has_not_are_written_in_a_font_that_has_th
     except OSError:
         pytest.skip("DejaVu Sans, which has Cyrillic letters, is not installed")
     assert words_below("жж") != words_below("щщ")
-    with_names = [pictures.with_labels(Image.new("RGB", (40, 40)), [name, "plain"]).tobytes() for name in ("жж", "щщ")]
+    with_names = [images.with_labels(Image.new("RGB", (40, 40)), [name, "plain"]).tobytes() for name in ("жж", "щщ")]
     assert with_names[0] != with_names[1]
 
 
@@ -110,7 +111,7 @@ def test_latin_words_are_written_as_ever_whatever_the_system_has(monkeypatch: py
 
 def test_a_gif_holds_every_frame_and_its_end(tmp_path) -> None:
     frames = [Image.new("RGB", (20, 10), (k * 20, 0, 0)) for k in range(10)]
-    pictures.animation_writer(tmp_path / "walk.gif")(tmp_path / "walk.gif", frames, 2.0)
+    animation.animation_writer(tmp_path / "walk.gif")(tmp_path / "walk.gif", frames, 2.0)
     with Image.open(tmp_path / "walk.gif") as back:
         times = [frame.info["duration"] for frame in ImageSequence.Iterator(back)]
         colours = [frame.convert("RGB").getpixel((3, 3))[0] for frame in ImageSequence.Iterator(back)]
@@ -122,16 +123,16 @@ def test_a_gif_holds_every_frame_and_its_end(tmp_path) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("imageio_ffmpeg") is None, reason="imageio-ffmpeg is not installed")
 def test_an_mp4_is_written(tmp_path) -> None:
     frames = [Image.new("RGB", (21, 11), (k * 20, 0, 0)) for k in range(10)]
-    pictures.animation_writer(tmp_path / "walk.mp4")(tmp_path / "walk.mp4", frames, 1.0)
+    animation.animation_writer(tmp_path / "walk.mp4")(tmp_path / "walk.mp4", frames, 1.0)
     assert (tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
 
 
 def test_mp4_without_its_package_says_what_to_install(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'unnoise\[video\]', or ask for a .gif"):
-        pictures.animation_writer(tmp_path / "walk.mp4")
+        animation.animation_writer(tmp_path / "walk.mp4")
     with pytest.raises(UserError, match=r"a \.gif or an \.mp4"):
-        pictures.animation_writer(tmp_path / "walk.avi")
+        animation.animation_writer(tmp_path / "walk.avi")
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path) -> None:
@@ -142,7 +143,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        pictures.publish(tmp_path / "a.png", fail)
+        images.publish(tmp_path / "a.png", fail)
     assert (tmp_path / "a.png").read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -151,7 +152,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path) -> None:
 
 
 def test_info_prints_the_command(tmp_path, capsys) -> None:
-    pictures.write_png(tmp_path / "a.png", pictures.image(noise(28, 28)), RECIPE)
+    png.write_png(tmp_path / "a.png", images.image(noise(28, 28)), RECIPE)
     assert main(["info", str(tmp_path / "a.png"), "--command"]) == 0
     out, err = capsys.readouterr()
     assert out.strip() == (

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from unnoise.cli.report import Gallery, curve, log_ticks, page, smooth, ticks
+from unnoise.evaluation.page import Gallery, curve, log_ticks, page, smooth, ticks
 
 REPORT = {
     "title": "Fashion & <noise>",

@@ -15,13 +15,15 @@ import torch
 from PIL import Image
 
 from unnoise import nn
-from unnoise.cli.fonts import boxes
 from unnoise.cli.inspect import doubts
 from unnoise.cli.main import main
-from unnoise.cli.pictures import read_recipe
 from unnoise.cli.sample import columns_for, file_name, names_of_lines, rows_for
+from unnoise.config.cards import ModelCard, ValueRange
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import ControlConfig, UNetConfig
+from unnoise.io.fonts import boxes
+from unnoise.io.png import read_recipe
 from unnoise.model import write_model
-from unnoise.settings import ControlConfig, ModelCard, Process, UNetConfig, ValueRange
 
 CLASSES = ("T-shirt/top", "Sneaker", "Ankle boot")
 
@@ -326,8 +328,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 def worded(folder: Path) -> Path:
     """A model with random weights that hears words."""
     pytest.importorskip("tokenizers")
-    from unnoise.settings import TextConfig
-    from unnoise.words import Tokenizer
+    from unnoise.config.networks import TextConfig
+    from unnoise.text.tokenizer import Tokenizer
 
     torch.manual_seed(1)
     config = dataclasses.replace(small(0), text=TextConfig(vocabulary=280, length=8, width=16, depth=1, heads=2))
@@ -423,8 +425,8 @@ def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Calla
 def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any]) -> None:
     """Two of one at half strength are one, and the picture says which models made it."""
     from unnoise import model as models
-    from unnoise.nn.control import copy_base
-    from unnoise.settings import ControlConfig
+    from unnoise.config.networks import ControlConfig
+    from unnoise.nn.controlnet import copy_base
 
     base = models.load(worded)
     config = dataclasses.replace(base.card.net, controls=(ControlConfig(hint=(4,), scale=1),))

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from unnoise import configuration
 from unnoise.cli import demo as demos
 from unnoise.cli import train as trains
 from unnoise.cli.console import UsageError
 from unnoise.cli.main import main
 from unnoise.cli.train import ask
-from unnoise.presets import PRESETS
-from unnoise.settings import ClassifierConfig, TrainConfig
+from unnoise.config import convert
+from unnoise.config.presets import PRESETS
+from unnoise.config.training import ClassifierConfig, TrainConfig
 
 TINY = [
     *("--set", "fit.images=24"),
@@ -48,7 +48,7 @@ def test_a_file_beats_a_default_and_a_flag_beats_a_file(tmp_path: Path) -> None:
     assert asked.origins["fit.eps"] == "default"
     assert asked.origins["net.size"] == "as data.size"
     assert asked.config.net.size == asked.config.data.size
-    assert set(asked.origins) == set(configuration.flat(asked.config))
+    assert set(asked.origins) == set(convert.flat(asked.config))
 
 
 def test_a_preset_says_which_values_are_its_own() -> None:
@@ -61,7 +61,7 @@ def test_a_preset_says_which_values_are_its_own() -> None:
 def test_another_kind_of_network_brings_its_own_settings() -> None:
     asked = ask("toy", sets=["net.kind=dit", "net.width=32", "net.depth=2", "net.heads=2"])
     assert asked.config.net.kind == "dit"  # type: ignore[union-attr]
-    assert set(asked.origins) == set(configuration.flat(asked.config))
+    assert set(asked.origins) == set(convert.flat(asked.config))
 
 
 def test_a_configuration_written_out_is_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,7 +243,7 @@ def test_two_processes_train_one_run_and_one_of_them_speaks(tmp_path: Path) -> N
 def test_the_demo_ends_in_a_report_and_finds_what_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = configuration.override(
+    small = convert.override(
         PRESETS["fashion"](),
         {
             "net.channels": "8,8,8",

@@ -22,15 +22,15 @@ from unnoise.acceleration.placement import best, place
 from unnoise.cli.console import UsageError, emit
 from unnoise.cli.evaluate import as_text, check_plot, curves, metric_names
 from unnoise.cli.plot import plot
-from unnoise.code_length import rows
 from unnoise.conditions import Cond
+from unnoise.config.evaluation import EvaluateConfig
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate
+from unnoise.evaluation.bits_per_dim import rows
+from unnoise.evaluation.evaluate import evaluate
+from unnoise.evaluation.report import markdown
 from unnoise.likelihood.bound import VARIANCES, last, noise_of, table, whole_bound
 from unnoise.likelihood.ode import bits as flow_bits
 from unnoise.model import Model
-from unnoise.report import markdown
-from unnoise.settings import EvaluateConfig
 from unnoise.training.distributed import ALONE, Processes
 
 HELD = replace(TOY, path="toy:test")

@@ -13,19 +13,19 @@ from PIL import Image
 from torch import Tensor
 
 import unnoise
-from unnoise import compression
 from unnoise.cli import main as cli
+from unnoise.compression import coder, compress, format
+from unnoise.compression.coder import Message, Plan, Received
+from unnoise.config.cards import ModelCard, ValueRange
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import TextConfig, UNetConfig
 from unnoise.denoiser import Denoiser, Estimate, make_diffusion
 from unnoise.errors import UserError
-from unnoise.formats import compressed
-from unnoise.likelihood import coder
-from unnoise.likelihood.coder import Message, Plan, Received
 from unnoise.model import Model
 from unnoise.nn import build
 from unnoise.noise import normal
 from unnoise.schedules import EDM, Cosine, CosineContinuous, Flow, LinearBeta, Schedule, VarianceExploding
-from unnoise.settings import ModelCard, Process, TextConfig, UNetConfig, ValueRange
-from unnoise.words import Tokenizer
+from unnoise.text.tokenizer import Tokenizer
 from worlds import Gaussian, Mixture
 
 pytest.importorskip("constriction")
@@ -114,8 +114,8 @@ SYMBOLS = [
 
 def test_files_of_version_1_are_read_and_written_as_ever() -> None:
     """Symbols, their laws and the range coder, both ways: nothing that the arithmetic of a machine decides."""
-    file = compressed.read(GOLDEN, "golden")
-    header = compressed.Header(bytes.fromhex("01234567"), 7, 12, False, 2, (1, 4, 4), len(SYMBOLS))
+    file = format.read(GOLDEN, "golden")
+    header = format.Header(bytes.fromhex("01234567"), 7, 12, False, 2, (1, 4, 4), len(SYMBOLS))
     assert file.header == header
     plan = Plan(seed=header.seed, bits=header.bits, last=0.004)
     reader, writer = coder._Reader(plan, file.payload, whole=True), coder._Writer(plan)
@@ -123,7 +123,7 @@ def test_files_of_version_1_are_read_and_written_as_ever() -> None:
     for level, index in SYMBOLS:
         assert writer.level(level) == level
         writer.index(index)
-    assert compressed.write(header, writer.finish()) == GOLDEN
+    assert format.write(header, writer.finish()) == GOLDEN
     seen = list(coder.receive(Gaussian(0.0, 0.5).denoiser(Flow()), header.shape, plan, file.payload, header.pieces))
     assert [step.pieces for step in seen] == list(range(len(SYMBOLS) + 1))
     assert seen[-1].bits == pytest.approx(118.88045640716463, abs=1e-9)
@@ -146,7 +146,7 @@ def test_the_file_keeps_its_promise_on_a_world_known_exactly(rate: float) -> Non
         x = world.std * normal((1, *shape), "promise", k)
         sent = coder.send(denoiser, x, replace(plan, seed=k), rate * 256)
         accounted = sent.way[-1].nats / math.log(2) / 8
-        size = len(compressed.write(HEADER, sent.payload))
+        size = len(format.write(HEADER, sent.payload))
         assert size <= 1.1 * accounted + 64
         errors.append((sent.way[-1].mean - x).square().mean().item())
         bits.append(8 * len(sent.payload) / 256)
@@ -202,41 +202,41 @@ def test_a_payload_cut_anywhere_gives_the_steps_that_are_certain() -> None:
         assert counts[-1] == len(sent.way)
 
 
-HEADER = compressed.Header(b"abcd", 7, 16, False, 3, (1, 8, 8), 300)
+HEADER = format.Header(b"abcd", 7, 16, False, 3, (1, 8, 8), 300)
 
 
 def test_a_file_says_what_was_written() -> None:
     for header in (HEADER, replace(HEADER, seed=2**63 - 1, draws=True, label=None, bits=24, shape=(3, 512, 130))):
-        file = compressed.read(compressed.write(header, b"payload"), "a.un")
-        assert file == compressed.File(header, b"payload", 7)
+        file = format.read(format.write(header, b"payload"), "a.un")
+        assert file == format.File(header, b"payload", 7)
         assert file.whole
-    assert len(compressed.write(replace(HEADER, seed=0), b"")) <= 22
+    assert len(format.write(replace(HEADER, seed=0), b"")) <= 22
 
 
 def test_every_changed_byte_of_a_file_is_found_and_every_cut_is_seen() -> None:
-    data = compressed.write(HEADER, bytes(range(40)))
+    data = format.write(HEADER, bytes(range(40)))
     for place in range(len(data)):
         for change in (0x01, 0x80, 0xFF):
             spoilt = bytearray(data)
             spoilt[place] ^= change
             with pytest.raises(UserError, match=r"a\.un"):
-                compressed.read(bytes(spoilt), "a.un")
+                format.read(bytes(spoilt), "a.un")
     head = len(data) - 40 - 2
     for length in range(len(data)):
         if length < head:
             with pytest.raises(UserError, match=r"a\.un: (cut off|not a picture)"):
-                compressed.read(data[:length], "a.un")
+                format.read(data[:length], "a.un")
         else:
-            file = compressed.read(data[:length], "a.un")
+            file = format.read(data[:length], "a.un")
             assert file.header == HEADER
             assert file.payload == bytes(range(min(40, length - head)))
             assert file.whole == (length >= head + 40)
     with pytest.raises(UserError, match="3 bytes longer"):
-        compressed.read(data + b"abc", "a.un")
+        format.read(data + b"abc", "a.un")
     with pytest.raises(UserError, match="not a picture compressed by unnoise"):
-        compressed.read(b"\x89PNG\r\n\x1a\n", "a.un")
+        format.read(b"\x89PNG\r\n\x1a\n", "a.un")
     with pytest.raises(UserError, match="version 9"):
-        compressed.read(compressed.MAGIC + b"\x09" + data[4:], "a.un")
+        format.read(format.MAGIC + b"\x09" + data[4:], "a.un")
 
 
 # --- with a network: the whole way ---
@@ -276,7 +276,7 @@ BYTES = (normal((1, 8, 8), "bytes") * 60 + 128).clamp(0, 255).to(torch.uint8)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_network_decodes_what_its_sender_meant(model: Model, threads: int) -> None:
     before = torch.get_num_threads()
-    sent = compression.send(model, BYTES, bits=0.8, search=10)
+    sent = compress.send(model, BYTES, bits=0.8, search=10)
     torch.set_num_threads(threads)
     try:
         back = unnoise.decompress(model, sent.data)
@@ -289,11 +289,11 @@ def test_a_network_decodes_what_its_sender_meant(model: Model, threads: int) -> 
 
 def test_a_class_is_told_to_both_sides() -> None:
     model = tiny(1, classes=3)
-    sent = compression.send(model, BYTES, bits=0.6, search=10, label="class-2")
+    sent = compress.send(model, BYTES, bits=0.6, search=10, label="class-2")
     back = unnoise.decompress(model, sent.data)
     assert back.labels == ("class-2",)
     assert torch.equal(back.pixels[0], sent.picture)
-    without = compression.send(model, BYTES, bits=0.6, search=10)
+    without = compress.send(model, BYTES, bits=0.6, search=10)
     assert not torch.equal(without.way[0].mean, sent.way[0].mean)
     assert unnoise.decompress(model, without.data).labels == ("none",)
 
@@ -303,7 +303,7 @@ def test_a_model_of_words_and_numbers_is_told_that_there_are_none_on_both_sides(
     model = tiny(2, text=TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2), values=1)
     words = [Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=length) for length in (8, 6)]
     model = replace(model, words=words[0], card=replace(model.card, values=(ValueRange("age", 0, 90),)))
-    sent = compression.send(model, BYTES, bits=0.6, search=10)
+    sent = compress.send(model, BYTES, bits=0.6, search=10)
     assert len(sent.way) > 1
     assert torch.equal(unnoise.decompress(model, sent.data).pixels[0], sent.picture)
     with pytest.raises(UserError, match="written with the model"):
@@ -314,7 +314,7 @@ def test_a_model_of_words_that_must_be_told_a_class_is_told_it() -> None:
     pytest.importorskip("tokenizers")
     model = tiny(2, classes=3, null_class=False, text=TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2))
     model = replace(model, words=Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=8))
-    sent = compression.send(model, BYTES, bits=0.6, search=10, label="class-1")
+    sent = compress.send(model, BYTES, bits=0.6, search=10, label="class-1")
     back = unnoise.decompress(model, sent.data)
     assert torch.equal(back.pixels[0], sent.picture)
     assert back.labels == ("class-1",)
@@ -324,15 +324,15 @@ def test_a_model_that_is_shown_a_picture_compresses_none() -> None:
     model = tiny(2, joined=1)
     model = replace(model, card=replace(model.card, process=replace(model.card.process, joined="masked")))
     with pytest.raises(UserError, match="compresses nothing"):
-        compression.send(model, BYTES)
+        compress.send(model, BYTES)
 
 
 def test_a_cut_file_is_coarser_and_never_a_crash(model: Model) -> None:
-    sent = compression.send(model, BYTES, bits=0.55, search=10)
+    sent = compress.send(model, BYTES, bits=0.55, search=10)
     steps = []
     for length in range(len(sent.data)):
         try:
-            steps.append(len(list(compression.receive(model, sent.data[:length]))))
+            steps.append(len(list(compress.receive(model, sent.data[:length]))))
         except UserError:
             steps.append(0)
     assert steps == sorted(steps)
@@ -346,8 +346,8 @@ def test_what_cannot_be_is_refused_with_its_reason(model: Model) -> None:
     other = tiny(5)
     with pytest.raises(UserError) as wrong:
         unnoise.decompress(other, data)
-    assert compression.fingerprint(model).hex() in str(wrong.value)
-    assert compression.fingerprint(other).hex() in str(wrong.value)
+    assert compress.fingerprint(model).hex() in str(wrong.value)
+    assert compress.fingerprint(other).hex() in str(wrong.value)
     with pytest.raises(UserError, match=r"9x8.* this model's are 8x8 grey"):
         unnoise.compress(model, Image.new("L", (9, 8)))
     with pytest.raises(UserError, match="in colour"):
@@ -358,11 +358,11 @@ def test_what_cannot_be_is_refused_with_its_reason(model: Model) -> None:
         unnoise.compress(model, BYTES.float())
     for wrong_way in ({"bits": 0.0}, {"bits": math.nan}, {"search": 30}, {"seed": -1}, {"pick": "best"}):
         with pytest.raises(UserError):
-            compression.send(model, BYTES, **wrong_way)  # type: ignore[arg-type]
+            compress.send(model, BYTES, **wrong_way)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="without classes"):
         unnoise.compress(model, BYTES, label="shirt")
-    file = compressed.read(data, "it")
-    forged = compressed.write(replace(file.header, label=3), file.payload)
+    file = format.read(data, "it")
+    forged = format.write(replace(file.header, label=3), file.payload)
     with pytest.raises(UserError, match="told class 3"):
         unnoise.decompress(model, forged)
 
@@ -370,7 +370,7 @@ def test_what_cannot_be_is_refused_with_its_reason(model: Model) -> None:
 def test_grey_in_a_colour_file_and_an_image_are_the_same_picture(model: Model) -> None:
     image = Image.fromarray(BYTES[0].numpy())
     for same_picture in (image, image.convert("RGB")):
-        assert torch.equal(compression.pixels(model, same_picture), BYTES)
+        assert torch.equal(compress.pixels(model, same_picture), BYTES)
 
 
 def test_the_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
@@ -394,7 +394,7 @@ def test_the_commands_write_and_read_files(tmp_path: Path, model: Model, capsys:
     assert "--overwrite" in capsys.readouterr().err
     assert cli.main(["decompress", file, *how, "-o", out, "--strip", strip]) == 0
     shown = torch.from_numpy(__import__("numpy").array(Image.open(out)))
-    assert torch.equal(shown, compression.send(model, BYTES, bits=0.6, search=10).picture[0])
+    assert torch.equal(shown, compress.send(model, BYTES, bits=0.6, search=10).picture[0])
     assert Image.open(strip).width > Image.open(strip).height
     capsys.readouterr()
     Path(file).write_bytes(Path(file).read_bytes()[:-3])

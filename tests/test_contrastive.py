@@ -16,10 +16,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from unnoise import data, presets
+from unnoise import data
 from unnoise.cli.main import main
-from unnoise.cli.pictures import with_words
+from unnoise.config import presets
+from unnoise.config.cards import ContrastiveCard, ModelCard
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import ContrastiveNet, TextConfig, UNetConfig
+from unnoise.config.training import ContrastiveConfig, Fit, Watch
 from unnoise.errors import UserError
+from unnoise.io.images import with_words
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveJudge, beaten_by, retrieval
 from unnoise.metrics.nearest import nearest
@@ -27,21 +33,9 @@ from unnoise.model import write_model
 from unnoise.nn import build
 from unnoise.nn.contrastive import Contrastive, equal, info_nce
 from unnoise.recipes import contrastive as recipe
-from unnoise.settings import (
-    ContrastiveCard,
-    ContrastiveConfig,
-    ContrastiveNet,
-    DataConfig,
-    Fit,
-    ModelCard,
-    Process,
-    TextConfig,
-    UNetConfig,
-    Watch,
-)
+from unnoise.text.tokenizer import Tokenizer
 from unnoise.training.distributed import Processes
 from unnoise.training.run import hold
-from unnoise.words import Tokenizer
 
 pytest.importorskip("tokenizers")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220), "grey": (128, 128, 128)}

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from hearing import PLAIN, ROWS, TIMES, alive, pictures
 from unnoise.conditions import NOTHING, Cond
+from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn import UNet
-from unnoise.nn.control import Control, Hint, copy_base, guessing
+from unnoise.nn.controlnet import Control, Hint, copy_base, guessing
 from unnoise.noise import normal
-from unnoise.settings import ControlConfig, UNetConfig
 
 HOW = ControlConfig(channels=2, hint=(4, 6), scale=2)
 CONFIG = replace(PLAIN, context=12, classes=3, blocks=2, controls=(HOW,))

@@ -12,13 +12,15 @@ import torch
 from PIL import Image
 
 from unnoise import data
-from unnoise.data.controls import edges
+from unnoise.config.cards import ModelCard
+from unnoise.config.data import DataConfig
+from unnoise.config.networks import ControlConfig, UNetConfig
+from unnoise.data.control_images import edges
 from unnoise.data.shapes import edges as outlines
 from unnoise.data.shapes import scenes, segmentation
 from unnoise.errors import UserError
-from unnoise.generate import drawing
+from unnoise.generate.conditions import drawing
 from unnoise.model import Model
-from unnoise.settings import ControlConfig, DataConfig, ModelCard, UNetConfig
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 from unnoise import data
-from unnoise.data import chance
+from unnoise.config.data import DataConfig
+from unnoise.data import random
 from unnoise.data.dataset import Dataset
 from unnoise.data.source import Source
 from unnoise.errors import UserError
-from unnoise.settings import DataConfig
 
 N = 23
 
@@ -59,14 +59,14 @@ def first(stream: Iterator[data.Batch], count: int) -> list[data.Batch]:
 def test_splitmix64_is_the_published_one() -> None:
     state, outputs = 1234567, []
     for _ in range(3):  # https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64
-        outputs.append(int(chance.mix(np.array([state], np.uint64))[0]))
+        outputs.append(int(random.mix(np.array([state], np.uint64))[0]))
         state = (state + 0x9E3779B97F4A7C15) % 2**64
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
 def test_chance_is_even_and_its_keys_independent() -> None:
     n = 20_000
-    draws = [chance.uniform(purpose, seed, np.arange(n)) for purpose in range(3) for seed in (0, 1, -1, 2**70)]
+    draws = [random.uniform(purpose, seed, np.arange(n)) for purpose in range(3) for seed in (0, 1, -1, 2**70)]
     for i, one in enumerate(draws):
         assert abs(one.mean() - 0.5) < 5 * (1 / 12 / n) ** 0.5
         assert abs(np.histogram(one, 16)[0] - n / 16).max() < 6 * (n / 16) ** 0.5

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from unnoise import data
+from unnoise.config.data import DataConfig
 from unnoise.errors import UserError
-from unnoise.settings import DataConfig
 
 GOOD = 100
 
@@ -204,7 +204,7 @@ PROBE = """
 import resource, sys, time
 from unnoise.data.decode import decode
 from unnoise.data.source import Unreadable
-from unnoise.settings import DataConfig
+from unnoise.config.settings import DataConfig
 config = DataConfig(size=8, channels=1, max_pixels=int(sys.argv[2]))
 payload = open(sys.argv[1], "rb").read()
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
@@ -236,6 +236,6 @@ def test_a_bomb_is_refused_at_once_and_unopened(tmp_path: Path, side: int, max_p
 
 
 def test_knowing_the_sources_does_not_load_torch() -> None:
-    code = "import sys, unnoise.data, unnoise.data.sources; print({'torch', 'pyarrow'} & set(sys.modules))"
+    code = "import sys, unnoise.data, unnoise.data.registry; print({'torch', 'pyarrow'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "set()"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unnoise.config.data import DataConfig
 from unnoise.data.decode import cover, decode
 from unnoise.data.source import Unreadable
-from unnoise.settings import DataConfig
 
 BACKGROUND = (200, 100, 50)
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from unnoise import data
+from unnoise.config.data import DataConfig
 from unnoise.errors import UserError
-from unnoise.settings import DataConfig
 
 SHARED = Path(os.environ.get("UNNOISE_SHARED", Path(__file__).resolve().parents[2] / "shared")) / "data"
 

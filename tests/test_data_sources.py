@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unnoise.data.sources import find
-from unnoise.data.tree import natural
+from unnoise.data.layout import natural
+from unnoise.data.registry import find
 from unnoise.errors import UserError
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.conditions import Cond
+from unnoise.config.diffusion import Process
 from unnoise.denoiser import (
     EPSILON,
     FLOW,
@@ -24,7 +25,7 @@ from unnoise.denoiser import (
     posterior_mean,
 )
 from unnoise.errors import UserError
-from unnoise.objectives import (
+from unnoise.losses import (
     DRAWS,
     WEIGHTS,
     bound_weight,
@@ -55,7 +56,6 @@ from unnoise.schedules import (
     ZeroTerminalSNR,
     posterior,
 )
-from unnoise.settings import Process
 from worlds import Gaussian, Oracle
 
 SCHEDULES: list[Schedule] = [LinearBeta(), Cosine(), CosineContinuous(), Flow(), EDM(), VarianceExploding()]

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from randomised import randomised
 from unnoise.conditions import Cond
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import diffusers as ours
 from unnoise.formats import schedulers, unet2d
@@ -26,7 +28,6 @@ from unnoise.formats.files import Tensors
 from unnoise.nn import UNet
 from unnoise.noise import normal
 from unnoise.schedules import make_schedule
-from unnoise.settings import Process, UNetConfig
 
 theirs = pytest.importorskip("diffusers")
 
@@ -611,12 +612,12 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
     """The pictures that the folder's own network and process make of x, on diffusers' grid."""
+    from unnoise.config.request import Request
     from unnoise.denoiser import make_diffusion
     from unnoise.guidance import clip
     from unnoise.noise import Seeds
     from unnoise.samplers import SAMPLERS, last, walk
-    from unnoise.samplers.times import leading
-    from unnoise.settings import Request
+    from unnoise.samplers.timesteps import leading
 
     config, state, process, hints = ours.read(folder)
     net = UNet(config).eval()

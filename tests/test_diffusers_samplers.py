@@ -13,12 +13,12 @@ from torch import Tensor
 
 from unnoise import nn as networks
 from unnoise.conditions import NOTHING
+from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import Denoiser, Diffusion, edm
 from unnoise.noise import Seeds
 from unnoise.samplers import Step, ddim, ddpm, heun, large, last, small, walk
-from unnoise.samplers.times import Grid, even, from_entries, karras, leading, linspace, trailing
+from unnoise.samplers.timesteps import Grid, even, from_entries, karras, leading, linspace, trailing
 from unnoise.schedules import EDM, Cosine, LinearBeta, ScaledLinear, Schedule
-from unnoise.settings import UNetConfig
 from worlds import Gaussian
 
 diffusers = pytest.importorskip("diffusers")

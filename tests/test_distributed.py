@@ -20,8 +20,8 @@ from PIL import Image
 
 from test_training_recipe import SMALL
 from tiny_training import Child, TinyConfig, batches, changed, contents, launch, same, ticks, train
-from unnoise import checkpoint
-from unnoise.configuration import override
+from unnoise.config.convert import override
+from unnoise.io import checkpoint
 from unnoise.recipes import diffusion
 from unnoise.training import run
 from unnoise.training.distributed import Processes

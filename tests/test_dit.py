@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.conditions import NOTHING, Cond
+from unnoise.config.networks import DiTConfig
 from unnoise.errors import UserError
 from unnoise.nn import DiT, build
 from unnoise.nn.dit import dit_config
 from unnoise.nn.embeddings import grid_waves
 from unnoise.noise import normal
-from unnoise.settings import DiTConfig
 
 SMALL = DiTConfig(size=8, out_channels=6, width=16, depth=2, heads=2, classes=3)
 TIMES = torch.tensor([0.0, 999.0, 137.0, 500.0])

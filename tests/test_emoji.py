@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unnoise import data
-from unnoise.settings import DataConfig
+from unnoise.config.data import DataConfig
 
 
 def test_names_are_held_out_in_both_styles() -> None:

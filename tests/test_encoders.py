@@ -9,10 +9,13 @@ import torch
 
 from tiny_training import contents, same
 from unnoise import model
-from unnoise.encoders import Encoder
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import EncoderConfig, UNetConfig
+from unnoise.config.training import Fit, TrainConfig, Watch
 from unnoise.errors import UserError
 from unnoise.recipes.diffusion import train
-from unnoise.settings import DataConfig, EncoderConfig, Fit, Process, TrainConfig, UNetConfig, Watch
+from unnoise.text.pretrained import Encoder
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

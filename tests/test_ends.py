@@ -11,15 +11,20 @@ import torch
 from torch import Tensor
 
 import unnoise
-from unnoise import code_length, compression
 from unnoise.codec import to_bytes
+from unnoise.compression import compress
+from unnoise.config.cards import ModelCard
+from unnoise.config.diffusion import Process
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.networks import UNetConfig
+from unnoise.config.request import Request
 from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, make_diffusion, make_prediction, schedule_of
+from unnoise.evaluation import bits_per_dim
 from unnoise.likelihood import discretized_log_likelihood
-from unnoise.likelihood.ends import LEAST, even_chain, last_time
+from unnoise.likelihood.endpoints import LEAST, even_chain, last_time
 from unnoise.model import Model
 from unnoise.schedules import EDM, Cosine, Level, LinearBeta, Shifted, ZeroTerminalSNR
-from unnoise.settings import EvaluateConfig, ModelCard, Process, Request, UNetConfig
 from unnoise.training.distributed import ALONE
 from worlds import Gaussian, Mixture, Oracle
 
@@ -81,7 +86,7 @@ def greys(std: float, count: int = 6) -> tuple[Tensor, float]:
 def figure(name: str, model: Model, x: Tensor, **ask: Any) -> dict[str, Any]:
     config = EvaluateConfig(metrics=(name,), bits_count=len(x), **ask)
     how = Request(clip=False, precision="float32", batch=512)
-    walk = code_length.measure(name, model, config, how, cast(Dataset, Grey(x)), ALONE)
+    walk = bits_per_dim.measure(name, model, config, how, cast(Dataset, Grey(x)), ALONE)
     while True:
         try:
             next(walk)
@@ -111,11 +116,11 @@ def test_the_coder_ends_at_the_last_noise_that_matters(process: Process) -> None
     pytest.importorskip("constriction")
     model = asked(process, Gaussian(0.0, 0.1))
     x = greys(0.1, 1)[0]
-    sent = compression.send(model, to_bytes(x)[0], bits=math.inf, search=10)
+    sent = compress.send(model, to_bytes(x)[0], bits=math.inf, search=10)
     rmse = (sent.way[-1].mean - x).square().mean().sqrt().item()
     least = 0.01 if process.schedule == "variance-exploding" else LEAST
     assert rmse == pytest.approx(least, rel=0.25)
-    back = list(compression.receive(model, sent.data))
+    back = list(compress.receive(model, sent.data))
     assert [seen.t for seen in back] == [seen.t for seen in sent.way]
     assert torch.equal(unnoise.decompress(model, sent.data).pixels[0], sent.picture)
 

@@ -17,11 +17,15 @@ from test_model import NET, small
 from tiny_training import launch
 from unnoise import data
 from unnoise.codec import from_bytes, to_bytes
+from unnoise.config.data import DataConfig
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.request import Request
 from unnoise.errors import UserError
-from unnoise.evaluate import Clock, Drawn, evaluate, measure, plain
-from unnoise.figures import metric_names
-from unnoise.generate import draw
-from unnoise.judges import Judges, find_judges
+from unnoise.evaluation.evaluate import Clock, Drawn, evaluate, measure, plain
+from unnoise.evaluation.evaluators import Judges, find_judges
+from unnoise.evaluation.report import how_drawn, markdown
+from unnoise.evaluation.sample_metrics import metric_names
+from unnoise.generate.frames import draw
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import frechet, moments
@@ -29,8 +33,6 @@ from unnoise.metrics.kernel import kernel, kernel_of_subsets
 from unnoise.metrics.precision_recall import density_coverage, precision_recall
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
-from unnoise.report import how_drawn, markdown
-from unnoise.settings import DataConfig, EvaluateConfig, Request
 from unnoise.training.distributed import ALONE, Processes
 
 TOY = DataConfig(path="toy", size=16, channels=1)

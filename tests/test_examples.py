@@ -15,9 +15,11 @@ import torch
 
 from unnoise import nn
 from unnoise.cli.main import COMMANDS, app
+from unnoise.config.cards import ModelCard
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.model import Model
-from unnoise.settings import ModelCard, Process, UNetConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -18,14 +18,19 @@ from unnoise import nn
 from unnoise.cli.explore import spread
 from unnoise.cli.main import main
 from unnoise.codec import from_bytes, to_bytes
+from unnoise.config.cards import ModelCard, ValueRange
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import ControlConfig, TextConfig, UNetConfig
+from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.explore import between, between_pictures, from_noise, invert, reconstruct, shared
-from unnoise.generate import Start, all_told, draw, generate
+from unnoise.generate.conditions import all_told
+from unnoise.generate.frames import Start, draw, generate
+from unnoise.generate.interpolation import between, between_pictures, shared
+from unnoise.generate.inversion import from_noise, invert, reconstruct
 from unnoise.model import Model
 from unnoise.noise import Seeds
-from unnoise.settings import ControlConfig, ModelCard, Process, Request, TextConfig, UNetConfig, ValueRange
-from unnoise.words import Tokenizer
+from unnoise.text.tokenizer import Tokenizer
 
 HOW = Request(steps=6, precision="float32", sampler="ddim", clip=False, grid="leading")
 

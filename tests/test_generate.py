@@ -13,12 +13,17 @@ from torch import Tensor
 from test_model import small
 from unnoise import data
 from unnoise.conditions import Cond
+from unnoise.config.cards import ModelCard
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import ControlConfig, UNetConfig
+from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
-from unnoise.generate import begins_in_a_picture, drawing, follow, generate
+from unnoise.generate.conditions import drawing, follow
+from unnoise.generate.frames import begins_in_a_picture, generate
 from unnoise.model import Model
 from unnoise.nn import UNet
-from unnoise.nn.control import guessing
-from unnoise.settings import ControlConfig, DataConfig, ModelCard, Process, Request, UNetConfig
+from unnoise.nn.controlnet import guessing
 
 
 class Raw:

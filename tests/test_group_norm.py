@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.nn import compiled as build
-from unnoise.nn import group_norm as module
-from unnoise.nn.group_norm import compiled, group_norm
+from unnoise.nn import norm as module
+from unnoise.nn.norm import compiled, group_norm
 
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 OPTIONS = {

@@ -10,11 +10,11 @@ from torch import nn
 
 from randomised import randomised
 from unnoise.conditions import Cond
+from unnoise.config.networks import TextConfig, UNetConfig
+from unnoise.config.presets import PRESETS
 from unnoise.errors import UserError
 from unnoise.nn.grow import grow, inner, levels_around
 from unnoise.nn.unet import UNet
-from unnoise.presets import PRESETS
-from unnoise.settings import TextConfig, UNetConfig
 
 OUTER = UNetConfig(
     size=16, channels=(8, 8, 8, 16), blocks=2, attention=(False, False, True, True), groups=4, head_width=4,

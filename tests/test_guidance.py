@@ -8,6 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.conditions import NOTHING, Cond
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import UNetConfig
+from unnoise.config.training import TrainConfig
 from unnoise.data import Batch
 from unnoise.denoiser import EPSILON, SAMPLE, VELOCITY, Denoiser, Diffusion, Estimate, Prediction, edm
 from unnoise.guidance import (
@@ -25,9 +28,8 @@ from unnoise.guidance import (
 from unnoise.noise import normal
 from unnoise.recipes.diffusion import no_pictures_yet, objective
 from unnoise.samplers import State, ddim, ddpm, heun, large, last, learned, small, walk
-from unnoise.samplers.times import even, karras
+from unnoise.samplers.timesteps import even, karras
 from unnoise.schedules import EDM, Cosine, Flow, LinearBeta, Schedule, posterior
-from unnoise.settings import Process, TrainConfig, UNetConfig
 from unnoise.training.loop import Rows
 from worlds import Gaussian, Mixture
 

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from hearing import ALL, NETWORKS, PLAIN, ROWS, TEXT, TIMES, alive, pictures, said
-from unnoise.acceleration.packed import packed
 from unnoise.acceleration.placement import Placement, place
+from unnoise.acceleration.prepack import packed
 from unnoise.conditions import NOTHING, Cond
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import DiTConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.nn.embeddings import sinusoid
 from unnoise.noise import normal
-from unnoise.settings import DiTConfig, Process
 
 each_network = pytest.mark.parametrize("config", NETWORKS.values(), ids=NETWORKS)
 

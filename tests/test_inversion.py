@@ -10,7 +10,7 @@ from unnoise.denoiser import Denoiser, Estimate
 from unnoise.editing import exact, own_level, residual, target_level
 from unnoise.editing.inversion import silence
 from unnoise.samplers import State, Step, ddim, last, walk
-from unnoise.samplers.times import even, leading
+from unnoise.samplers.timesteps import even, leading
 from unnoise.schedules import (
     EDM,
     CosineContinuous,

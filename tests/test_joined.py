@@ -18,25 +18,22 @@ from unnoise import data, model
 from unnoise.cli.main import main
 from unnoise.cli.train import ask
 from unnoise.conditions import Cond
-from unnoise.configuration import check, dumps
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.networks import NetConfig, UNetConfig
+from unnoise.config.request import Request
+from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.validate import check
+from unnoise.config.yaml import dumps
+from unnoise.data.degrade import DRAWS, boxes, larger, masked, paste, smaller
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate
-from unnoise.generate import generate, joined_picture, without
-from unnoise.joined import DRAWS, boxes, larger, masked, paste, smaller
-from unnoise.model import Reader
+from unnoise.evaluation.evaluate import evaluate
+from unnoise.generate.conditions import joined_picture, without
+from unnoise.generate.frames import generate
 from unnoise.recipes.cost import cost
 from unnoise.recipes.diffusion import based_on, beside, dropped, train
-from unnoise.settings import (
-    DataConfig,
-    EvaluateConfig,
-    Fit,
-    NetConfig,
-    Process,
-    Request,
-    TrainConfig,
-    UNetConfig,
-    Watch,
-)
+from unnoise.text.conditioner import Reader
 from unnoise.training.loop import Rows
 
 

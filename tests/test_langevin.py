@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Seeds
 from unnoise.samplers import (
@@ -27,9 +28,8 @@ from unnoise.samplers import (
     snr,
     walk,
 )
-from unnoise.samplers.times import even
+from unnoise.samplers.timesteps import even
 from unnoise.schedules import Cosine, LinearBeta, Schedule, SubVP, VarianceExploding, ZeroTerminalSNR
-from unnoise.settings import Request
 from worlds import Gaussian
 
 

@@ -31,7 +31,7 @@ from unnoise.likelihood.bound import (
     small,
     tanh_log_likelihood,
 )
-from unnoise.samplers.times import trailing
+from unnoise.samplers.timesteps import trailing
 from unnoise.schedules import Cosine, CosineContinuous, Flow, LinearBeta, Schedule, VarianceExploding, over
 from worlds import Gaussian
 

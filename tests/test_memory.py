@@ -44,8 +44,8 @@ def test_preparing_a_network_for_the_cpu_keeps_memory():
 
 
 def test_elsewhere_nothing_is_done(monkeypatch):
-    from unnoise.acceleration import memory
+    from unnoise.acceleration import allocator
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert not memory.keep()
-    assert not memory.hand_back()
+    assert not allocator.keep()
+    assert not allocator.hand_back()

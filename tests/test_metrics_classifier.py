@@ -14,12 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from unnoise import data
+from unnoise.config.data import DataConfig
+from unnoise.config.training import ClassifierConfig, Fit, Watch
 from unnoise.errors import UserError
 from unnoise.metrics.classifier import Accuracy, Judge, accuracy, load_classifier, save_classifier, shipped
 from unnoise.metrics.features import classifier_features, find_features
 from unnoise.nn.classifier import Classifier, Shape, shifted
 from unnoise.recipes import classifier as recipe
-from unnoise.settings import ClassifierConfig, DataConfig, Fit, Watch
 from unnoise.training.loop import Tick
 from unnoise.training.run import hold
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from unnoise import data
 from unnoise.codec import from_bytes, to_bytes
+from unnoise.config.data import DataConfig
 from unnoise.data import Batch
 from unnoise.metrics.classifier import load_classifier
 from unnoise.metrics.features import find_features
 from unnoise.metrics.frechet import frechet, moments
 from unnoise.metrics.kernel import kernel
 from unnoise.metrics.precision_recall import density_coverage, precision_recall
-from unnoise.settings import DataConfig
 
 FASHION = DataConfig(path="fashion:test")
 

@@ -12,11 +12,15 @@ import torch
 
 from unnoise import nn as networks
 from unnoise.codec import from_bytes, to_bytes
+from unnoise.config.cards import ModelCard
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import DiTConfig, NetConfig, UNetConfig
+from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.generate import draw, generate
-from unnoise.model import CARD, WEIGHTS, Model, Reader, load
-from unnoise.settings import DiTConfig, ModelCard, NetConfig, Process, Request, UNetConfig
+from unnoise.generate.frames import draw, generate
+from unnoise.model import CARD, WEIGHTS, Model, load
+from unnoise.text.conditioner import Reader
 
 NET = UNetConfig(
     size=8, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, True), groups=4, classes=3

@@ -11,29 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise import configuration, data, presets
+from unnoise import data
 from unnoise.cli.main import main
 from unnoise.conditions import Cond
+from unnoise.config import presets, validate
+from unnoise.config.cards import ModelCard, NoisyClassifierCard
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import UNetConfig
+from unnoise.config.request import Request
+from unnoise.config.training import Fit, NoisyClassifierConfig, Watch
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.generate import draw
-from unnoise.guidance import classifier, noisy
-from unnoise.guidance.noisy import NoisyClassifier
+from unnoise.generate.frames import draw
+from unnoise.guidance import classifier, noisy_classifier
+from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.model import Model
 from unnoise.nn import build
 from unnoise.nn.noisy_classifier import AttentionPool, EncoderClassifier
 from unnoise.recipes import noisy_classifier as recipe
-from unnoise.settings import (
-    DataConfig,
-    Fit,
-    ModelCard,
-    NoisyClassifierCard,
-    NoisyClassifierConfig,
-    Process,
-    Request,
-    UNetConfig,
-    Watch,
-)
 from unnoise.training.loop import Rows
 from unnoise.training.run import hold
 
@@ -118,8 +114,8 @@ def test_the_logarithm_of_the_probability_of_each_rows_class() -> None:
 
 def test_saved_and_loaded_it_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     net = net_of(NET)
-    noisy.write(tmp_path, net.state_dict(), card())
-    found = noisy.load(tmp_path)
+    noisy_classifier.write(tmp_path, net.state_dict(), card())
+    found = noisy_classifier.load(tmp_path)
     x, t = torch.randn(2, 1, 16, 16), torch.tensor(0.3, dtype=torch.float64)
     assert found.card == card()
     assert torch.equal(found(x, t), NoisyClassifier(net, card())(x, t))
@@ -128,18 +124,18 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no directory"):
-        noisy.load(tmp_path / "gone")
+        noisy_classifier.load(tmp_path / "gone")
     with pytest.raises(UserError, match="holds no classifier"):
-        noisy.load(tmp_path)
+        noisy_classifier.load(tmp_path)
     (tmp_path / "classifier.json").write_text('{"format": "unnoise-classifier-1"}')
     with pytest.raises(UserError, match="clean pictures"):
-        noisy.load(tmp_path)
-    noisy.write(tmp_path, net_of(NET).state_dict(), card(net=replace(NET, channels=(8, 24))))
+        noisy_classifier.load(tmp_path)
+    noisy_classifier.write(tmp_path, net_of(NET).state_dict(), card(net=replace(NET, channels=(8, 24))))
     with pytest.raises(UserError, match="not the weights that"):
-        noisy.load(tmp_path)
+        noisy_classifier.load(tmp_path)
     (tmp_path / "classifier.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
-        noisy.load(tmp_path)
+        noisy_classifier.load(tmp_path)
     with pytest.raises(UserError, match="two at least"):
         EncoderClassifier(replace(NET, classes=1))
 
@@ -152,12 +148,15 @@ def test_a_training_learns_resumes_and_says_how_often_it_is_right(tmp_path: Path
     with hold(tmp_path / "run", CONFIG) as run:
         ticks = list(recipe.train(CONFIG, run))
     assert len(ticks) == 8
-    found = noisy.load(tmp_path / "run")
+    found = noisy_classifier.load(tmp_path / "run")
     right = found.card.info["accuracy"]
     assert list(right) == ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1"]
     assert all(0 <= value <= 1 for value in right.values())
     assert found.card.classes == data.open(TOY).classes
-    assert noisy.load(noisy.find(tmp_path / "run").parent / "checkpoints" / "step-00000008").card.net == NET
+    assert (
+        noisy_classifier.load(noisy_classifier.find(tmp_path / "run").parent / "checkpoints" / "step-00000008").card.net
+        == NET
+    )
     with hold(tmp_path / "run", CONFIG) as run:
         assert list(recipe.train(CONFIG, run)) == []  # it is done
 
@@ -182,7 +181,7 @@ def test_trainings_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="goes by a diffusion's losses"):
         recipe.objective(guide, replace(CONFIG, process=replace(COSINE, draw="importance")))
     with pytest.raises(UserError, match="3 should be"):
-        configuration.check(replace(CONFIG, net=replace(NET, in_channels=3)))
+        validate.check(replace(CONFIG, net=replace(NET, in_channels=3)))
 
 
 def test_the_presets_come_back_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,7 +211,7 @@ def model() -> Model:
 
 @pytest.fixture
 def guide(tmp_path: Path) -> Path:
-    noisy.write(tmp_path, net_of(NET).state_dict(), card())
+    noisy_classifier.write(tmp_path, net_of(NET).state_dict(), card())
     return tmp_path
 
 
@@ -221,10 +220,10 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
     from unnoise.guidance import clip
     from unnoise.noise import Seeds
     from unnoise.samplers import ddim, last, walk
-    from unnoise.samplers.times import even
+    from unnoise.samplers.timesteps import even
 
     label, seeds = torch.tensor([1, 2]), (3, 4)
-    found = noisy.load(guide)
+    found = noisy_classifier.load(guide)
     times = even(model.diffusion.schedule, 3)
     noise = Seeds(seeds, model.shape)
     for guidance, told in ((1.0, Cond(label)), (0.0, Cond(torch.tensor([4, 4])))):
@@ -243,11 +242,11 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
 
 def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
     """By hand and by request: the same picture. The labels are the classifier's, and the network is told none."""
-    from unnoise.generate import generate, steered
+    from unnoise.generate.frames import generate, steered
     from unnoise.guidance import clip
     from unnoise.noise import Seeds
     from unnoise.samplers import ddim, last, walk
-    from unnoise.samplers.times import even
+    from unnoise.samplers.timesteps import even
 
     net = replace(NET, classes=0)
     with torch.random.fork_rng():
@@ -257,7 +256,7 @@ def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
             torch.nn.init.normal_(p, std=0.1)
     kind = ModelCard(net=net, process=COSINE, size=(16, 16), channels=1)
     model = Model(make_diffusion(built.eval().requires_grad_(False), COSINE).eval(), kind)
-    found = noisy.load(guide)
+    found = noisy_classifier.load(guide)
     names, seeds = found.card.classes, (3, 4, 5)
     request = Request(
         seeds=seeds, labels=(names[1], names[2], names[1]), steps=3, classifier=str(guide), classifier_scale=2.0,
@@ -293,7 +292,7 @@ def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
     }
     for why, other in wrong.items():
         folder = tmp_path_factory.mktemp("wrong")
-        noisy.write(folder, net_of(other.net).state_dict(), other)
+        noisy_classifier.write(folder, net_of(other.net).state_dict(), other)
         with pytest.raises(UserError, match=why):
             draw(model, Request(labels=("0",), classifier=str(folder)))
 

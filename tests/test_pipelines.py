@@ -23,13 +23,14 @@ from test_clip import END, small_tokenizer, small_tower
 from test_stable_diffusion_format import SD1, XL
 from unnoise.cli.main import main
 from unnoise.conditions import Cond
+from unnoise.config.request import Request
 from unnoise.errors import UserError
-from unnoise.formats.clip_words import ClipWords, PairedWords
 from unnoise.formats.diffusers import write
-from unnoise.generate import draw, without
+from unnoise.formats.text_encoders import ClipWords, PairedWords
+from unnoise.generate.conditions import without
+from unnoise.generate.frames import draw
 from unnoise.model import Model, load
 from unnoise.noise import Seeds, normal
-from unnoise.settings import Request
 
 theirs = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")

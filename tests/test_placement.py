@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from unnoise.acceleration.packed import PackedConv, PackedLinear, PackedUp, _layout, _works, pack, packed
 from unnoise.acceleration.placement import Placement, best, fast_bfloat16, find, place, prepare
+from unnoise.acceleration.prepack import PackedConv, PackedLinear, PackedUp, _layout, _works, pack, packed
 from unnoise.conditions import Cond
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.nn import group_norm
+from unnoise.nn import norm
 from unnoise.nn.unet import UNet, Up
-from unnoise.settings import Process, UNetConfig
 
 SMALL = UNetConfig(size=16, channels=(16, 32), blocks=1, attention=(False, True), groups=8, classes=3)
 PLACES = [Placement("cpu", dtype, last) for dtype in (torch.float32, torch.bfloat16) for last in (True, False)]
@@ -23,9 +24,9 @@ PLACES = [Placement("cpu", dtype, last) for dtype in (torch.float32, torch.bfloa
 
 @pytest.fixture(autouse=True)
 def as_before():
-    before = group_norm._enabled
+    before = norm._enabled
     yield
-    group_norm._enabled = before
+    norm._enabled = before
 
 
 def diffusion(seed: int = 0):

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.errors import UserError
 from unnoise.guidance import clip
 from unnoise.noise import Seeds
 from unnoise.samplers import GRIDS, SAMPLERS, State, Step, ddim, ddpm, heun, known, large, last, learned, small, walk
 from unnoise.samplers.ddpm import Variance
-from unnoise.samplers.times import (
+from unnoise.samplers.timesteps import (
     ddim_quadratic,
     ddim_uniform,
     even,
@@ -39,7 +40,6 @@ from unnoise.schedules import (
     ZeroTerminalSNR,
     posterior,
 )
-from unnoise.settings import Request
 from worlds import Finite, Gaussian, Mixture
 
 SCHEDULES: list[Schedule] = [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.samplers import State, Step, ddpm, euler_maruyama, large, probability_flow, reverse_diffusion
-from unnoise.samplers.times import even
+from unnoise.samplers.timesteps import even
 from unnoise.schedules import VPSDE, Flow, LinearBeta, Schedule, SubVP, VarianceExploding, ZeroTerminalSNR
 from worlds import Gaussian
 

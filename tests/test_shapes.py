@@ -16,6 +16,8 @@ from PIL import Image
 from scipy import ndimage
 
 from unnoise import data
+from unnoise.config.data import DataConfig
+from unnoise.data.registry import SETS
 from unnoise.data.shapes import (
     BACKGROUNDS,
     COLOURS,
@@ -44,9 +46,7 @@ from unnoise.data.shapes import (
 from unnoise.data.shapes.reader import AREAS, LOW, components
 from unnoise.data.shapes.scene import KIND_COLOURS, LARGE, RELATIONS
 from unnoise.data.shapes.source import GAP, MARGIN
-from unnoise.data.sources import SETS
 from unnoise.errors import UserError
-from unnoise.settings import DataConfig
 
 NAMES = ("shapes", "shapes-one", "shapes-two")
 MANY = scenes("shapes", "train", range(150)) + scenes("shapes", "test", range(50))

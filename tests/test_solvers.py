@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from unnoise.config.request import Request
 from unnoise.denoiser import PREDICTIONS, Denoiser, Diffusion, Estimate
 from unnoise.noise import Seeds
 from unnoise.samplers import (
@@ -35,7 +36,7 @@ from unnoise.samplers import (
     walk,
 )
 from unnoise.samplers.dpm_solver import MIDPOINT, Rule
-from unnoise.samplers.times import even, even_log_snr, from_entries, karras
+from unnoise.samplers.timesteps import even, even_log_snr, from_entries, karras
 from unnoise.schedules import (
     EDM,
     VPSDE,
@@ -50,7 +51,6 @@ from unnoise.schedules import (
     VarianceExploding,
     ZeroTerminalSNR,
 )
-from unnoise.settings import Request
 from worlds import Finite, Gaussian, Mixture, Oracle
 
 SCHEDULES: list[Schedule] = [

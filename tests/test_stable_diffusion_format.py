@@ -18,13 +18,14 @@ from torch import Tensor
 
 from randomised import randomised
 from unnoise.conditions import Cond
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, unet2d_condition
 from unnoise.formats import diffusers as ours
 from unnoise.nn import UNet
-from unnoise.nn.control import Control, guessing
+from unnoise.nn.controlnet import Control, guessing
 from unnoise.noise import normal
-from unnoise.settings import Process, UNetConfig
 
 theirs = pytest.importorskip("diffusers")
 

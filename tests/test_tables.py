@@ -13,21 +13,26 @@ import torch
 from PIL import Image
 
 from test_evaluate import TOY
-from unnoise import data, nn, objectives, presets
+from unnoise import data, losses, nn
 from unnoise.cli.console import as_json
 from unnoise.cli.main import main
+from unnoise.config import presets
+from unnoise.config.cards import ModelCard, NoisyClassifierCard
+from unnoise.config.diffusion import Process
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.networks import UNetConfig
+from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate
-from unnoise.guidance import noisy
+from unnoise.evaluation.evaluate import evaluate
+from unnoise.evaluation.sweep import Result, Way, compare, ddim_ways, enough, for_budget, guidance_ways, sampler_ways
+from unnoise.guidance import noisy_classifier
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.nn.noisy_classifier import EncoderClassifier
 from unnoise.recipes import ablation
 from unnoise.samplers import SAMPLERS
-from unnoise.settings import EvaluateConfig, ModelCard, NoisyClassifierCard, Process, Request, UNetConfig
-from unnoise.tables import Result, Way, compare, ddim_ways, enough, for_budget, guidance_ways, sampler_ways
 
 NET = UNetConfig(
     size=16, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, False), groups=4, classes=4
@@ -160,7 +165,7 @@ def test_further_judges_see_every_picture_and_where_it_stands(folder: Path) -> N
 def test_the_table_of_guidance_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "guide").mkdir()
     card = NoisyClassifierCard(NET, Process(schedule="cosine"), data.open(TOY).classes)
-    noisy.write(folder / "guide", EncoderClassifier(NET).state_dict(), card)
+    noisy_classifier.write(folder / "guide", EncoderClassifier(NET).state_dict(), card)
     words = "table guidance model --scales 3,1 --classifier guide --classifier-scales 9,1 --steps 2 --count 20"
     words += " --features judge --real 60 --json"
     assert main([*words.split(), "--out", "guided", "--shown", "4"]) == 0
@@ -267,7 +272,7 @@ def test_the_six_trainings_differ_in_what_is_asked_and_minimised_alone() -> None
         assert same == base
         assert cell.config.process.schedule == "linear"
         assert cell.config.net.out_channels == (2 if "learned" in cell.row else 1)
-        assert objectives.make_objective(cell.config.process) == ("simple" if "unweighted" in cell.row else "bound")
+        assert losses.make_objective(cell.config.process) == ("simple" if "unweighted" in cell.row else "bound")
 
 
 FEW = ["--count", "10", "--real", "60", "--features", "judge"]

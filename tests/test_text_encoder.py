@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from randomised import randomised
+from unnoise.config.networks import DiTConfig, TextConfig, UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn import DiT, UNet, build
 from unnoise.nn.text import PAD, TextBlock, TextEncoder, pooled, token_mask
 from unnoise.noise import normal
-from unnoise.settings import DiTConfig, TextConfig, UNetConfig
 
 CONFIG = TextConfig(vocabulary=30, length=9, width=16, depth=2, heads=4)
 TOKENS = torch.tensor([[1, 5, 7, 2, 0, 0], [1, 2, 0, 0, 0, 0], [1, 9, 5, 7, 11, 2]])

@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
-from unnoise import configuration
+from unnoise.config import convert, validate, yaml
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import DiTConfig, UNetConfig
+from unnoise.config.request import Request
+from unnoise.config.training import Fit, TrainConfig
 from unnoise.errors import UserError
-from unnoise.settings import DiTConfig, Fit, Process, Request, TrainConfig, UNetConfig
 
 CONFIGS = [
     TrainConfig(),
@@ -22,15 +25,15 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_configuration_comes_back_from_a_file(config, tmp_path):
     path = tmp_path / "config.yaml"
-    path.write_text(configuration.dumps(config))
-    assert configuration.load(path, type(config)) == config
+    path.write_text(yaml.dumps(config))
+    assert yaml.load(path, type(config)) == config
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_value_comes_back_from_text(config):
     """What a person types is text; the types in the dataclass say what it means."""
-    texts = {name: _typed(value) for name, value in configuration.flat(config).items()}
-    assert configuration.override(config, texts) == config
+    texts = {name: _typed(value) for name, value in convert.flat(config).items()}
+    assert convert.override(config, texts) == config
 
 
 def _typed(value):
@@ -40,21 +43,19 @@ def _typed(value):
 
 
 def test_the_end_of_a_name_is_enough_where_it_is_unique():
-    config = configuration.override(TrainConfig(), {"lr": "1e-4", "ema": "10,20", "clip": "none", "fit.images": "1e6"})
+    config = convert.override(TrainConfig(), {"lr": "1e-4", "ema": "10,20", "clip": "none", "fit.images": "1e6"})
     assert config.fit == Fit(lr=1e-4, ema=(10, 20), clip=None, images=1_000_000)
-    config = configuration.override(TrainConfig(), {"depth": "3", "net.kind": "dit", "net.size": "64"})
+    config = convert.override(TrainConfig(), {"depth": "3", "net.kind": "dit", "net.size": "64"})
     assert config.net == DiTConfig(depth=3, size=64)
-    config = configuration.override(
-        TrainConfig(), {"schedule_options.steps": "50", "schedule_options.values": "0.1,0.2"}
-    )
+    config = convert.override(TrainConfig(), {"schedule_options.steps": "50", "schedule_options.values": "0.1,0.2"})
     assert config.process.schedule_options == {"steps": 50, "values": (0.1, 0.2)}
-    config = configuration.override(TrainConfig(), {"schedule_options.s": "0.01"})
+    config = convert.override(TrainConfig(), {"schedule_options.s": "0.01"})
     assert config.process.schedule_options == {"s": 0.01}
 
 
 def test_missing_fields_come_from_the_base():
     base = TrainConfig(fit=Fit(lr=1.0, batch=7))
-    assert configuration.from_dict(TrainConfig, {"fit": {"lr": 2}}, base=base).fit == Fit(lr=2.0, batch=7)
+    assert convert.from_dict(TrainConfig, {"fit": {"lr": 2}}, base=base).fit == Fit(lr=2.0, batch=7)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_what_is_wrong_is_named(text, message, tmp_path):
     path = tmp_path / "file.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        configuration.load(path, TrainConfig)
+        yaml.load(path, TrainConfig)
     assert message in str(caught.value).replace(f"{tmp_path}/", "")
 
 
@@ -98,7 +99,7 @@ def test_what_is_wrong_is_named(text, message, tmp_path):
 )
 def test_a_wrong_override_is_named(values, message):
     with pytest.raises(UserError) as caught:
-        configuration.override(TrainConfig(), values, "--set")
+        convert.override(TrainConfig(), values, "--set")
     assert message in str(caught.value)
     assert str(caught.value).startswith("--set: ")
 
@@ -106,11 +107,11 @@ def test_a_wrong_override_is_named(values, message):
 def test_numbers_out_of_range_are_listed_all_at_once():
     fit = Fit(lr=-1.0, batch=3, accumulate=2, betas=(0.9, 1.0), ema=())
     with pytest.raises(UserError) as caught:
-        configuration.check(TrainConfig(fit=fit))
+        validate.check(TrainConfig(fit=fit))
     for name in ("fit.lr", "fit.batch", "fit.betas", "fit.ema", "net.in_channels", "net.size"):
         assert name in str(caught.value)
 
 
 def test_torch_is_not_needed():
-    code = "import sys, unnoise.configuration; sys.exit('torch' in sys.modules)"
+    code = "import sys, unnoise.config.validate, unnoise.config.yaml; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from tiny_training import TinyConfig, changed, contents, launch, same, ticks, train
-from unnoise import checkpoint
-from unnoise.checkpoint import CannotSave
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
+from unnoise.io.checkpoint import CannotSave
 from unnoise.training import run
 from unnoise.training.loop import NonFinite
 

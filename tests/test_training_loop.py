@@ -12,10 +12,10 @@ from torch import nn
 
 from tiny_training import FIT, TinyConfig, batches, changed, make_net, objective
 from unnoise import noise
+from unnoise.config.training import Fit
 from unnoise.errors import UserError
-from unnoise.settings import Fit
-from unnoise.training.learner import Learner
 from unnoise.training.loop import NonFinite, Rows, fit, rate, steps
+from unnoise.training.train_state import Learner
 
 
 def trained(

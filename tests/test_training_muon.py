@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from unnoise.config.presets import PRESETS
+from unnoise.config.training import Fit
 from unnoise.errors import UserError
 from unnoise.nn import build
-from unnoise.presets import PRESETS
-from unnoise.settings import Fit
-from unnoise.training.learner import Learner, optimizers
 from unnoise.training.muon import MOMENTUM, QUINTIC, TIMES, Muon, deal, matrices, orthogonal
+from unnoise.training.train_state import Learner, optimizers
 
 
 def quintic(s: torch.Tensor) -> torch.Tensor:

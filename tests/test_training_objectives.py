@@ -10,17 +10,18 @@ import torch
 
 from test_training_recipe import SMALL, Perfect, rows_of
 from tiny_training import contents, launch, same
-from unnoise import checkpoint, data
+from unnoise import data
 from unnoise.conditions import Cond
-from unnoise.configuration import override
+from unnoise.config.convert import override
+from unnoise.config.diffusion import Process
 from unnoise.denoiser import Denoiser, make_diffusion
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.likelihood import table, whole_bound
 from unnoise.likelihood.bound import learned, small
-from unnoise.objectives import Importance, make_objective, table_steps
+from unnoise.losses import Importance, make_objective, table_steps
 from unnoise.recipes.diffusion import no_pictures_yet, objective, train
 from unnoise.schedules import LinearBeta, over, posterior
-from unnoise.settings import Process
 from unnoise.training.distributed import Processes
 
 STEPS = 8

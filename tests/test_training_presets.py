@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from unnoise import configuration, data, presets
+from unnoise import data
+from unnoise.config import convert, presets, validate
+from unnoise.config.training import TrainConfig
 from unnoise.recipes.diffusion import describe
-from unnoise.settings import TrainConfig
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_a_preset_is_in_range_and_cites_its_source(name):
     config = presets.PRESETS[name]()
-    configuration.check(config)
+    validate.check(config)
     assert config.name == name
     assert len(config.about) > 20
-    assert configuration.from_dict(TrainConfig, configuration.to_dict(config)) == config
+    assert convert.from_dict(TrainConfig, convert.to_dict(config)) == config
 
 
 def test_half_lives_are_the_papers_decay():

@@ -11,15 +11,17 @@ from PIL import Image
 
 from tiny_training import contents, same
 from unnoise import data, model, nn
-from unnoise.configuration import load, override
+from unnoise.config.convert import override
+from unnoise.config.networks import UNetConfig
+from unnoise.config.presets import PRESETS, toy
+from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.yaml import load
 from unnoise.denoiser import Estimate, make_diffusion
 from unnoise.errors import UserError
 from unnoise.likelihood.bound import bound_term
-from unnoise.presets import PRESETS, toy
 from unnoise.recipes.cost import _count, cost
 from unnoise.recipes.diffusion import newborn, no_pictures_yet, objective, train
 from unnoise.schedules import make_schedule
-from unnoise.settings import Fit, TrainConfig, UNetConfig, Watch
 from unnoise.training import run
 from unnoise.training.loop import Rows
 

@@ -14,29 +14,25 @@ from PIL import Image
 from tiny_training import contents, same
 from unnoise import data, model
 from unnoise.conditions import Cond
-from unnoise.configuration import check
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.networks import ControlConfig, TextConfig, UNetConfig
+from unnoise.config.presets import PRESETS
+from unnoise.config.request import Request
+from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.validate import check
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate
-from unnoise.generate import conditions, generate, without
-from unnoise.model import Model, Reader
-from unnoise.presets import PRESETS
+from unnoise.evaluation.evaluate import evaluate
+from unnoise.evaluation.report import said
+from unnoise.generate.conditions import conditions, without
+from unnoise.generate.frames import generate
+from unnoise.model import Model
 from unnoise.recipes.diffusion import based_on, dropped, newborn, objective, told, train
-from unnoise.report import said
-from unnoise.settings import (
-    ControlConfig,
-    DataConfig,
-    EvaluateConfig,
-    Fit,
-    Process,
-    Request,
-    TextConfig,
-    TrainConfig,
-    UNetConfig,
-    Watch,
-)
+from unnoise.text.conditioner import Reader
+from unnoise.text.tokenizer import Tokenizer
 from unnoise.training.loop import Rows
-from unnoise.words import Tokenizer
 
 pytest.importorskip("tokenizers")
 

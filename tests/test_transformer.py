@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from randomised import randomised
+from unnoise.config.networks import DiTConfig
 from unnoise.nn import attention
 from unnoise.nn.attention import CrossAttention, Words, read, score_bias
 from unnoise.nn.dit import DiTBlock
 from unnoise.nn.transformer import Transformer
 from unnoise.noise import normal
-from unnoise.settings import DiTConfig
 
 WIDTH, CONTEXT, LENGTH = 16, 12, 7
 
@@ -85,8 +85,8 @@ def test_diffusers_computes_the_same(depth: int, heads: int, linear: bool, maske
 
 
 def test_a_newborn_changes_nothing() -> None:
+    from unnoise.config.networks import UNetConfig
     from unnoise.nn import UNet
-    from unnoise.settings import UNetConfig
 
     net = UNet(UNetConfig(size=8, channels=(8, 8), attention=(False, True), groups=4, context=CONTEXT, transformers=2))
     found = [module for module in net.modules() if isinstance(module, Transformer)]

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from randomised import randomised
 from unnoise.conditions import NOTHING, Cond
+from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn import UNet, build
 from unnoise.nn.attention import SHORT, Attention, attend
 from unnoise.nn.embeddings import sinusoid
 from unnoise.nn.unet import Block, Down, Residual, heads
 from unnoise.noise import normal
-from unnoise.settings import UNetConfig
 
 SMALL = UNetConfig(size=16, channels=(8, 16, 16), blocks=1, attention=(False, True, False), groups=4)
 IMPROVED = replace(

@@ -15,37 +15,35 @@ import pytest
 import torch
 from PIL import Image
 
-from unnoise import data, generate, model, tables
+from unnoise import data, model
 from unnoise.cli.evaluate import data_for
 from unnoise.cli.main import main
 from unnoise.cli.train import ask
 from unnoise.conditions import Cond
-from unnoise.configuration import check, dumps
+from unnoise.config.cards import ValueRange
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.networks import DiTConfig, UNetConfig
+from unnoise.config.request import Request
+from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.validate import check
+from unnoise.config.yaml import dumps
+from unnoise.data.registry import find
 from unnoise.data.source import numbers
-from unnoise.data.sources import find
 from unnoise.errors import UserError
-from unnoise.evaluate import evaluate
-from unnoise.generate import conditions, without
+from unnoise.evaluation import sweep
+from unnoise.evaluation.conditions import by_lot
+from unnoise.evaluation.evaluate import evaluate
+from unnoise.evaluation.report import said
+from unnoise.generate import frames
+from unnoise.generate.conditions import conditions, without
 from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
-from unnoise.model import Reader
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.recipes.cost import cost
 from unnoise.recipes.diffusion import describe, dropped, train
 from unnoise.recipes.diffusion import told as told_of
-from unnoise.report import said
-from unnoise.settings import (
-    DataConfig,
-    DiTConfig,
-    EvaluateConfig,
-    Fit,
-    Process,
-    Request,
-    TrainConfig,
-    UNetConfig,
-    ValueRange,
-    Watch,
-)
-from unnoise.told import by_lot
+from unnoise.text.conditioner import Reader
 from unnoise.training.distributed import Processes
 from unnoise.training.loop import Rows
 
@@ -395,12 +393,10 @@ def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: s
     loaded = model.load(trained)
     real = data.open(data_for(loaded, str(lights)))
     ask = EvaluateConfig(count=40, features=judge, real=40)
-    ask = replace(ask, metrics=tables.guided_figures(loaded, ask, Request(), real))
+    ask = replace(ask, metrics=sweep.guided_figures(loaded, ask, Request(), real))
     assert ask.metrics == ("frechet", "precision", "recall")
-    ways = tables.guidance_ways(Request(steps=4, precision="float32"), scales=(0.0, 1.0, 1.5))
-    results = [
-        at for at in tables.compare(loaded, ask, ways, real, cache=None, show=40) if isinstance(at, tables.Result)
-    ]
+    ways = sweep.guidance_ways(Request(steps=4, precision="float32"), scales=(0.0, 1.0, 1.5))
+    results = [at for at in sweep.compare(loaded, ask, ways, real, cache=None, show=40) if isinstance(at, sweep.Result)]
     said = torch.from_numpy(real.values()[by_lot(40, real)])[:, 0]
     told = ~said.isnan()
     follow = [
@@ -410,7 +406,7 @@ def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: s
     assert follow[0] < 0.6
     assert min(follow[1:]) > 0.9
     with pytest.raises(UserError, match="toy has no light, so there is nothing to guide to"):
-        tables.guided_figures(loaded, ask, Request(), data.open(DataConfig(path="toy", size=4, channels=1)))
+        sweep.guided_figures(loaded, ask, Request(), data.open(DataConfig(path="toy", size=4, channels=1)))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -420,13 +416,13 @@ def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
     loaded, found = model.load(trained), []
     real = data.open(data_for(loaded, str(lights)))
     rows = [data.order(0, 0, len(real)).tolist()[i % 32] for i in range(40)]
-    whole = generate.told
+    whole = frames.told
 
     def listening(diffusion: Any, reader: Reader, cond: Cond, *rest: Any) -> Any:
         found.append(cond.value)
         return whole(diffusion, reader, cond, *rest)
 
-    monkeypatch.setattr(generate, "told", listening)
+    monkeypatch.setattr(frames, "told", listening)
     how = Request(steps=2, batch=16, guidance=guidance)
     about = report(loaded, real, how, metrics=("kernel",), count=40, features=judge)
     truth = loaded.reader.scaled(torch.from_numpy(real.values()[rows]))
@@ -440,9 +436,9 @@ def test_processes_share_the_numbers_with_the_pictures(
 ) -> None:
     """What several processes are told, one after the other, is what one alone is; one may have nothing to do."""
     loaded, found = model.load(trained), []
-    whole = generate.told
-    monkeypatch.setattr(generate, "told", lambda *told: found.append(told[2].value) or whole(*told))
-    module = importlib.import_module("unnoise.evaluate")
+    whole = frames.told
+    monkeypatch.setattr(frames, "told", lambda *told: found.append(told[2].value) or whole(*told))
+    module = importlib.import_module("unnoise.evaluation.evaluate")
     monkeypatch.setattr(module, "measure", lambda drawn, *rest, **named: filter(None, [list(drawn).clear()]))
     ask = EvaluateConfig(metrics=("kernel",), count=40, features=judge)
     real, parts = data.open(data_for(loaded, str(lights))), []
@@ -492,9 +488,9 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
         seen.append(asked[2])
         return whole(*asked)
 
-    whole = generate.told
+    whole = frames.told
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generate, "told", told)
+        patch.setattr(frames, "told", told)
         report(loaded, real, Request(steps=1, batch=30), metrics=("kernel",), count=30, features=judge)
     light = (seen[0].value[:, 0] / 1000 * 23).round().int()
     assert len(light) == 30

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unnoise.errors import UserError
-from unnoise.words import BEGIN, END, PAD, Tokenizer, cut
+from unnoise.text.tokenizer import BEGIN, END, PAD, Tokenizer, cut
 
 pytest.importorskip("tokenizers")
 COLOURS, KINDS = ("red", "green", "blue"), ("circle", "square")

@@ -20,13 +20,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from unnoise import checkpoint, configuration, noise
-from unnoise.settings import DataConfig, Fit, Watch
-from unnoise.training.course import Plan, follow
+from unnoise import noise
+from unnoise.config import convert
+from unnoise.config.data import DataConfig
+from unnoise.config.training import Fit, Watch
+from unnoise.io import checkpoint
 from unnoise.training.distributed import ALONE, Processes, processes
-from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import hold
+from unnoise.training.train_state import Learner
+from unnoise.training.trainer import Plan, follow
 
 COUNT, CLASSES = 20, 3
 FACTS = {"fingerprint": "tiny", "count": COUNT}
@@ -188,7 +191,7 @@ def changed(config: TinyConfig = TinyConfig(), **values: object) -> TinyConfig:
 
 def train(who: Processes, path: str, values: dict[str, str]) -> None:
     """Train in `path`, and say every step."""
-    for tick in ticks(configuration.override(TinyConfig(), values), Path(path), who):
+    for tick in ticks(convert.override(TinyConfig(), values), Path(path), who):
         if who.first:
             print(tick.step, tick.loss, tick.event, flush=True)
 

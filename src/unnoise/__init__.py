@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from unnoise.compression import compress as compress
-    from unnoise.compression import decompress as decompress
+    from unnoise.compression.compress import compress as compress
+    from unnoise.compression.compress import decompress as decompress
+    from unnoise.config.request import Request as Request
     from unnoise.denoiser import Diffusion as Diffusion
     from unnoise.model import Model as Model
     from unnoise.model import load as load
-    from unnoise.settings import Request as Request
 
 _HOMES = {
     "Diffusion": "unnoise.denoiser",
     "Model": "unnoise.model",
-    "Request": "unnoise.settings",
-    "compress": "unnoise.compression",
-    "decompress": "unnoise.compression",
+    "Request": "unnoise.config.request",
+    "compress": "unnoise.compression.compress",
+    "decompress": "unnoise.compression.compress",
     "load": "unnoise.model",
 }
 

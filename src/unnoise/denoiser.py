@@ -18,14 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.conditions import NOTHING, Cond
+from unnoise.config.diffusion import Process
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import Level, Schedule, make_schedule, over, posterior
-from unnoise.settings import Process
 
 Clock = Callable[[Tensor, Level], Tensor]
 """(t, its level) -> what the network is told about the time, (B,)."""
 Weight = Callable[[Level], Tensor]
-"""The weight of the squared error of the picture, ||x - mean||^2, in the shape of the level (objectives.py)."""
+"""The weight of the squared error of the picture, ||x - mean||^2, in the shape of the level (losses.py)."""
 
 
 def discrete(steps: int) -> Clock:

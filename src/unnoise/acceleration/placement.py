@@ -1,7 +1,7 @@
 """Where a network computes, in which dtype and memory format: what is fast on the machine at hand.
 
 bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32;
-channels_last, which is how those kernels want pictures; on a CPU also the compiled norm (nn/group_norm.py), memory
+channels_last, which is how those kernels want pictures; on a CPU also the compiled norm (nn/norm.py), memory
 that is kept (memory.py), and for inference packed weights (packed.py). Two bfloat16 forwards of a U-Net differ from
 float32 by about 1 %.
 """
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from unnoise.acceleration import memory
-from unnoise.acceleration.packed import pack
+from unnoise.acceleration import allocator
+from unnoise.acceleration.prepack import pack
 from unnoise.denoiser import Diffusion
 from unnoise.errors import UserError, unknown
-from unnoise.nn import group_norm
+from unnoise.nn import norm
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -87,13 +87,13 @@ def place(diffusion: Diffusion, placement: Placement) -> Diffusion:
 def prepare(net: nn.Module, placement: Placement) -> nn.Module:
     """`net` itself, on its device and in its memory format, to be trained: its weights keep their dtype.
 
-    What computes in `placement.dtype` is made of them by training/learner.py. On a CPU the first call on a machine may
-    take a minute: it builds the compiled norm; and this process keeps the memory that it frees.
+    What computes in `placement.dtype` is made of them by training/train_state.py. On a CPU the first call on a
+    machine may take a minute: it builds the compiled norm; and this process keeps the memory that it frees.
     """
     net.to(placement.device)
     if placement.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if placement.device == "cpu":
-        group_norm.enable()
-        memory.keep()
+        norm.enable()
+        allocator.keep()
     return net

@@ -6,11 +6,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, table, writable
+from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
 from unnoise.cli.options import flag, option, within
+from unnoise.io.units import duration
 
 if TYPE_CHECKING:
-    from unnoise.cli.pictures import Pixels
+    from unnoise.io.images import Pixels
 
 ModelOption = Annotated[
     Path, option("a run, a model directory, a checkpoint, or a diffusers folder; the same one on both sides", "-m")
@@ -64,21 +65,19 @@ def compress(
         _needs_coder()
         found = _open(picture)
     say(f"loading {model} ...")
-    from unnoise import compression
     from unnoise import model as models
-    from unnoise.atomic import publish
+    from unnoise.compression import compress
+    from unnoise.io.atomic import publish
 
     loaded = models.load(model)
     start = time.perf_counter()
     with asking():
-        pixels = compression.pixels(loaded, found)
-        sent = compression.send(
-            loaded, pixels, bits=bits, seed=seed, label=label, search=search, pick=pick, device=device
-        )
+        pixels = compress.pixels(loaded, found)
+        sent = compress.send(loaded, pixels, bits=bits, seed=seed, label=label, search=search, pick=pick, device=device)
     seconds = time.perf_counter() - start
     publish(out, lambda beside: beside.write_bytes(sent.data))
     numbers = pixels.numel()
-    way = [(seen.bits / numbers, compression.rmse(pixels, seen.mean)) for seen in sent.way]
+    way = [(seen.bits / numbers, compress.rmse(pixels, seen.mean)) for seen in sent.way]
     if json:
         emit(
             {
@@ -90,7 +89,7 @@ def compress(
                 "way": [{"bits": rate, "rmse": error} for rate, error in way],
                 "seed": seed,
                 "label": label,
-                "model": compression.fingerprint(loaded).hex(),
+                "model": compress.fingerprint(loaded).hex(),
                 "seconds": round(seconds, 3),
             }
         )
@@ -135,22 +134,23 @@ def decompress(
         if not file.is_file() or file.stat().st_size > FILE_BYTES:
             raise UsageError(f"{file} is not a picture compressed by unnoise")
         data = file.read_bytes()
-        from unnoise.formats import compressed
+        from unnoise.compression import format
 
-        read = compressed.read(data, str(file))
+        read = format.read(data, str(file))
     if not read.whole:
         say(f"{file} is cut off: {len(read.payload):,} of {read.size:,} bytes of the picture are there")
     say(f"loading {model} ...")
-    from unnoise import compression
     from unnoise import model as models
-    from unnoise.cli.pictures import grid, image, write_png
     from unnoise.codec import to_bytes
+    from unnoise.compression import compress
+    from unnoise.io.images import grid, image
+    from unnoise.io.png import write_png
 
     loaded = models.load(model)
     start = time.perf_counter()
     seen: list[tuple[float, Pixels]] = []
     with asking():
-        for received in compression.receive(loaded, data, device=device, where=str(file)):
+        for received in compress.receive(loaded, data, device=device, where=str(file)):
             if seen and received.bits > bits * received.mean.numel():
                 break
             seen.append((received.bits, to_bytes(received.mean)[0].permute(1, 2, 0).cpu().numpy()))

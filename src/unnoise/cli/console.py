@@ -143,24 +143,3 @@ def writable(path: Path, what: str, *, folder: bool = False) -> Path:
 def plain(word: str) -> str:
     """Without control characters: what a file says is shown on a terminal, and may not steer it."""
     return "".join(c for c in word if c.isprintable())
-
-
-def human(number: float, unit: str = "") -> str:
-    """`35.7M`, `1.2k`: three figures and a letter."""
-    for letter, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(number) >= size:
-            return f"{number / size:.3g}{letter}{unit}"
-    return f"{number:.3g}{unit}"
-
-
-def duration(seconds: float) -> str:
-    """`3 s`, `4 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    return f"{hours // 24} d {hours % 24} h"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unnoise.cli.console import UsageError, asking, emit, existing, plain, say, show, table, writable
 from unnoise.cli.options import flag, keys_of, option, with_settings, within
-from unnoise.settings import DataConfig
+from unnoise.config.data import DataConfig
 
 if TYPE_CHECKING:
     from unnoise.data import Dataset
@@ -50,7 +50,7 @@ def data(
         present(path)
     say(f"reading {path} ...")
     from unnoise import data as pictures
-    from unnoise.data.describe import describe
+    from unnoise.data.summary import describe
 
     shape = stored(path)
     config = DataConfig(
@@ -74,9 +74,9 @@ def data(
 def present(path: str) -> None:
     """A path that is nowhere is told before torch is loaded."""
     name, _, _ = path.partition(":")
-    if name in keys_of("data/sources.py", "SETS") or Path(path).exists() or Path(name).exists():
+    if name in keys_of("data/registry.py", "SETS") or Path(path).exists() or Path(name).exists():
         return
-    near = difflib.get_close_matches(name, keys_of("data/sources.py", "SETS"), n=1)
+    near = difflib.get_close_matches(name, keys_of("data/registry.py", "SETS"), n=1)
     if near:
         raise UsageError(f"no pictures at {path}; did you mean {near[0]!r}, which comes with the package?")
     existing(Path(path), "pictures")
@@ -84,7 +84,7 @@ def present(path: str) -> None:
 
 def stored(path: str) -> tuple[int, int]:
     """Size and channels of a set that is one array; 64 and colour for files."""
-    from unnoise.data.sources import find
+    from unnoise.data.registry import find
 
     array = find(path).array
     if array is None:
@@ -94,10 +94,11 @@ def stored(path: str) -> tuple[int, int]:
 
 def write_sheet(found: Dataset, path: Path) -> None:
     """Ten pictures of each class, its name beside them; or some with captions and drawings; or a hundred of all."""
-    from unnoise.cli.fonts import boxes
-    from unnoise.cli.pictures import captioned, enlarged, with_labels, write_png
     from unnoise.data import contact_sheet
-    from unnoise.data.describe import shown
+    from unnoise.data.summary import shown
+    from unnoise.io.fonts import boxes
+    from unnoise.io.images import captioned, enlarged, with_labels
+    from unnoise.io.png import write_png
 
     names = found.classes[:LINES] if found.labels() is not None else ()
     if found.config.control or (found.captions and not names):

@@ -16,17 +16,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from unnoise import configuration
-from unnoise.cli.console import DONE, emit, human, say, show, writable
+from unnoise.cli.console import DONE, emit, say, show, writable
 from unnoise.cli.options import flag, option, within
-from unnoise.presets import PRESETS
-from unnoise.settings import DataConfig, EvaluateConfig, Request, TrainConfig
+from unnoise.config import convert, yaml
+from unnoise.config.data import DataConfig
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.presets import PRESETS
+from unnoise.config.request import Request
+from unnoise.config.training import TrainConfig
+from unnoise.io.units import human
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from unnoise.cli.report import Gallery
     from unnoise.cli.sample import Drawn
+    from unnoise.evaluation.page import Gallery
     from unnoise.model import Model
 
 PRESET = "fashion"
@@ -83,7 +87,7 @@ def plan(run: Path, preset: str, minutes: float) -> TrainConfig:
 
     if (run / "config.yaml").is_file():
         say(f"goes on in {run}")
-        return configuration.load(run / "config.yaml", TrainConfig)
+        return yaml.load(run / "config.yaml", TrainConfig)
     config = PRESETS[preset]()
     say("looking at how fast this machine is ...")
     expected = cost(config, timed=6).as_dict()
@@ -104,8 +108,8 @@ def finish(out: Path, run: Path, config: TrainConfig, count: int) -> dict[str, A
     import json
 
     from unnoise import model as models
-    from unnoise.atomic import publish
-    from unnoise.cli.report import page
+    from unnoise.evaluation.page import page
+    from unnoise.io.atomic import publish
 
     folder = models.find(run)
     model = models.load(folder)
@@ -141,7 +145,8 @@ def draw(model: Model) -> tuple[list[Drawn], Request]:
 def keep_grid(path: Path, drawn: Sequence[Drawn], folder: Path, model: Model, request: Request) -> None:
     from unnoise.cli import sample
     from unnoise.cli.options import seeds_text
-    from unnoise.cli.pictures import grid, write_png
+    from unnoise.io.images import grid
+    from unnoise.io.png import write_png
 
     rows = [d.row for d in drawn]
     columns = sample.columns_for(rows)
@@ -156,9 +161,9 @@ def measured(path: Path, model: Model, folder: Path, config: TrainConfig, count:
     import json
 
     from unnoise import data
-    from unnoise.atomic import publish
     from unnoise.cli import evaluate
     from unnoise.cli.inspect import sha256
+    from unnoise.io.atomic import publish
 
     key = {
         "sha256": sha256(folder / "model.safetensors"),
@@ -235,7 +240,7 @@ def numbers(
         ),
         "commands": go_on(run),
         "details": {
-            "Training": {name: value for name, value in configuration.flat(config).items() if value not in ("", None)},
+            "Training": {name: value for name, value in convert.flat(config).items() if value not in ("", None)},
             "Machine": {
                 "processor": machine["processor"],
                 "cores": machine["cores"],
@@ -272,8 +277,8 @@ def go_on(run: Path) -> list[tuple[str, str]]:
 
 
 def gallery(run: Path, config: TrainConfig, model: Model, drawn: Sequence[Drawn]) -> Gallery:
-    from unnoise.cli.pictures import image
-    from unnoise.cli.report import Gallery, row
+    from unnoise.evaluation.page import Gallery, row
+    from unnoise.io.images import image
 
     classes = model.card.classes
     made = {name: [image(d.pixels) for d in drawn if d.row[1] == name] for name in classes}
@@ -291,8 +296,8 @@ def held_out(config: TrainConfig, classes: Sequence[str]) -> dict[str, list[Imag
     import numpy as np
 
     from unnoise import data
-    from unnoise.cli.pictures import image
     from unnoise.cli.sample import as_bytes
+    from unnoise.io.images import image
 
     real = data.open(DataConfig(path=f"{config.data.path}:test", size=config.data.size, channels=config.data.channels))
     labels = real.labels()

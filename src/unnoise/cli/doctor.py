@@ -12,8 +12,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-from unnoise.cli.console import emit, human, say, show, table
+from unnoise.cli.console import emit, say, show, table
 from unnoise.cli.options import flag, option
+from unnoise.io.units import human
 
 OPTIONAL = {  # package: (what it is for, the extra that brings it)
     "imageio-ffmpeg": ("MP4 animations", "video"),
@@ -129,7 +130,7 @@ def gpus() -> list[dict[str, Any]]:
 def compiled_operation() -> dict[str, Any]:
     """Whether the fused normalisation is there, and if not, why."""
     try:
-        from unnoise.nn.group_norm import compiled
+        from unnoise.nn.norm import compiled
     except ImportError:
         return {"present": False, "why": "this build of unnoise has none"}
     present, why = compiled()

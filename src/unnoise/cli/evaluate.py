@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, started, table
+from unnoise.cli.console import UsageError, asking, emit, existing, say, show, started, table
 from unnoise.cli.data import present
 from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
 from unnoise.cli.plot import Curves, plottable
 from unnoise.cli.plot import plot as draw_plot
 from unnoise.cli.progress import Progress
 from unnoise.cli.sample import ALL, TOLD, WHICH, known_card, rows_for
+from unnoise.config.data import DataConfig
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.request import Request
 from unnoise.errors import unknown
-from unnoise.settings import DataConfig, EvaluateConfig, Request
+from unnoise.io.units import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from unnoise.data import Dataset
-    from unnoise.evaluate import Progress as Step
+    from unnoise.evaluation.evaluate import Progress as Step
     from unnoise.model import Model
 
 COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer say nothing about a model"))
@@ -71,9 +74,9 @@ def evaluate(
             present(data)
     say(f"loading {model} ...")
     from unnoise import data as pictures
-    from unnoise import evaluate as evaluation
     from unnoise import model as models
-    from unnoise.report import markdown as as_markdown
+    from unnoise.evaluation import evaluate as evaluation
+    from unnoise.evaluation.report import markdown as as_markdown
     from unnoise.training.distributed import processes
 
     loaded = models.load(model)
@@ -100,8 +103,12 @@ def evaluate(
 
 def metric_names(text: str) -> tuple[str, ...]:
     """The metrics in a list, checked before torch is loaded."""
-    valid = (*EvaluateConfig().metrics, *keys_of("figures.py", "ALIASES"), *keys_of("code_length.py", "BITS"))
-    valid += keys_of("alignment.py", "ALIGNMENT")
+    valid = (
+        *EvaluateConfig().metrics,
+        *keys_of("evaluation/sample_metrics.py", "ALIASES"),
+        *keys_of("evaluation/bits_per_dim.py", "BITS"),
+    )
+    valid += keys_of("evaluation/alignment.py", "ALIGNMENT")
     names = parse_names(text)
     for name in names:
         if name not in valid:
@@ -156,7 +163,7 @@ def data_for(model: Model, path: str | None) -> DataConfig:
     control = str(model.card.info.get("control", "")) if model.controls else ""
     values = tuple(known.name for known in model.card.values)
     if values:
-        from unnoise.data.sources import find
+        from unnoise.data.registry import find
 
         values = values if set(values) <= set(find(str(path), height).values) else ()
     return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control, values=values)
@@ -164,7 +171,7 @@ def data_for(model: Model, path: str | None) -> DataConfig:
 
 def run(model: Model, ask: EvaluateConfig, how: Request, real: Dataset, cache: Path) -> dict[str, Any]:
     """Evaluate with a bar; the report."""
-    from unnoise.evaluate import evaluate as measure
+    from unnoise.evaluation.evaluate import evaluate as measure
 
     return follow(measure(model, ask, how, real, cache=cache))
 
@@ -211,10 +218,10 @@ def home() -> Path:
 
 def as_text(report: Mapping[str, Any]) -> str:
     """The figures as a table, and what must be said beside them."""
-    from unnoise.code_length import BITS, ROWS, give_or_take
-    from unnoise.code_length import rows as rows_of
-    from unnoise.figures import APART
-    from unnoise.report import said
+    from unnoise.evaluation.bits_per_dim import BITS, ROWS, give_or_take
+    from unnoise.evaluation.bits_per_dim import rows as rows_of
+    from unnoise.evaluation.report import said
+    from unnoise.evaluation.sample_metrics import APART
 
     rows = []
     for entry in report["metrics"]:

@@ -13,12 +13,12 @@ from unnoise.cli.console import UsageError, asking, emit, existing, say, show, t
 from unnoise.cli.options import flag, option, parse_names, parse_numbers, parse_seeds, with_settings, within
 from unnoise.cli.progress import Progress
 from unnoise.cli.sample import ALL, TOLD, VALUE, WHICH, known_card, numbers_of, rows_for, save_tensor
-from unnoise.settings import Request
+from unnoise.config.request import Request
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unnoise.generate import Start
+    from unnoise.generate.frames import Start
     from unnoise.model import Model
 
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
@@ -71,9 +71,10 @@ def invert(
 
     from unnoise import model as models
     from unnoise.codec import to_bytes
-    from unnoise.explore import from_noise
-    from unnoise.explore import invert as find_noise
-    from unnoise.generate import all_told, check, generate, steered
+    from unnoise.generate.conditions import all_told
+    from unnoise.generate.frames import check, generate, steered
+    from unnoise.generate.inversion import from_noise
+    from unnoise.generate.inversion import invert as find_noise
 
     loaded = models.load(model)
     with asking():
@@ -99,8 +100,8 @@ def invert(
         found_with = {"model": str(model), "label": label, "values": values, "convention": convention, **asked}
         save_tensor(noise, "noise", found.noise, found_with)
     if sheet is not None:
-        from unnoise.cli.pictures import sheet as draw_sheet
-        from unnoise.cli.pictures import write_png
+        from unnoise.io.images import sheet as draw_sheet
+        from unnoise.io.png import write_png
 
         wrong = (8 * (back - x)).clamp(-1, 1)
         lines = {"picture": x, "noise / 2": found.noise / 2, "drawn again": back, "error x 8": wrong}
@@ -161,7 +162,7 @@ def interpolate(
             raise UsageError(f"--labels: {len(names)} classes; give one for all, or one for each end")
     say(f"loading {model} ...")
     from unnoise import model as models
-    from unnoise.explore import between, between_pictures
+    from unnoise.generate.interpolation import between, between_pictures
 
     loaded = models.load(model)
     with asking():
@@ -210,9 +211,9 @@ def vary(
     say(f"loading {model} ...")
     import torch
 
-    from unnoise import explore
     from unnoise import model as models
-    from unnoise.generate import check
+    from unnoise.generate import interpolation
+    from unnoise.generate.frames import check
 
     loaded = models.load(model)
     with asking():
@@ -225,7 +226,7 @@ def vary(
         check(loaded, how)
     parts = []
     for t in times:
-        frames = finished_frames(loaded, how, explore.shared(loaded, how, t), f"shared up to t = {t:g}")
+        frames = finished_frames(loaded, how, interpolation.shared(loaded, how, t), f"shared up to t = {t:g}")
         parts.append(frames)
     names = [f"from t = {t:g}" for t in times]
     write_grid(grid_file, torch.cat(parts), count, names)
@@ -269,7 +270,7 @@ def spread(names: Sequence[str], across: int, down: int) -> tuple[str, ...]:
 
 
 def finished_frames(model: Model, how: Request, start: Start, what: str) -> Tensor:
-    from unnoise.generate import generate
+    from unnoise.generate.frames import generate
 
     return finished(generate(model, how, start), len(how.seeds), what)
 
@@ -288,7 +289,7 @@ def finished(frames: Any, count: int, what: str) -> Tensor:
 
 
 def keep(model: Model, how: Request, start: Start, path: Path, columns: int, names: list[str], *, json: bool) -> None:
-    from unnoise.generate import check
+    from unnoise.generate.frames import check
 
     with asking():
         check(model, how)
@@ -297,8 +298,9 @@ def keep(model: Model, how: Request, start: Start, path: Path, columns: int, nam
 
 
 def write_grid(path: Path, pictures: Tensor, columns: int, names: list[str]) -> None:
-    from unnoise.cli.pictures import grid, write_png
     from unnoise.cli.sample import as_bytes
+    from unnoise.io.images import grid
+    from unnoise.io.png import write_png
 
     write_png(path, grid(list(as_bytes(pictures)), columns=columns, rows=names), None)
 

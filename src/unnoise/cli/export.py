@@ -7,7 +7,8 @@ from typing import Annotated
 
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, writable
 from unnoise.cli.options import flag, option
-from unnoise.settings import ModelCard, UNetConfig
+from unnoise.config.cards import ModelCard
+from unnoise.config.networks import UNetConfig
 
 
 def export(
@@ -27,9 +28,9 @@ def export(
         raise UsageError(f"{folder} is there already and not empty: name a new folder")
     say(f"loading {model} ...")
     from unnoise import model as models
-    from unnoise.encoders import Encoder
     from unnoise.formats import diffusers, schedulers
-    from unnoise.formats.clip_words import ClipWords, PairedWords
+    from unnoise.formats.text_encoders import ClipWords, PairedWords
+    from unnoise.text.pretrained import Encoder
 
     loaded = models.load(model)
     card = loaded.card

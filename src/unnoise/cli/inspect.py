@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from unnoise.cli.console import emit, existing, human, plain, say, show, table
+from unnoise.cli.console import emit, existing, plain, say, show, table
 from unnoise.cli.options import flag, flags, option
 from unnoise.cli.sample import known_card
+from unnoise.config.request import Request
+from unnoise.config.usage import takes_of
 from unnoise.errors import UserError
-from unnoise.settings import Request
-from unnoise.takes import takes_of
+from unnoise.io.units import human
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 NOT_SAID = (
@@ -77,7 +78,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def describe_picture(path: Path) -> dict[str, Any]:
-    from unnoise.cli.pictures import read_recipe
+    from unnoise.io.png import read_recipe
 
     recipe = read_recipe(path)
     if recipe is None:
@@ -214,10 +215,10 @@ def describe_folder(path: Path) -> dict[str, Any]:
 
 
 def describe_run(path: Path) -> dict[str, Any]:
-    from unnoise import configuration
-    from unnoise.settings import TrainConfig
+    from unnoise.config import convert, yaml
+    from unnoise.config.training import TrainConfig
 
-    values, _ = configuration.read(path / "config.yaml")
+    values, _ = yaml.read(path / "config.yaml")
     found: dict[str, Any] = {"kind": "run", "path": str(path), "name": values.get("name"), "config": values}
     last = last_metrics(path / "metrics.jsonl")
     found["last"] = last
@@ -233,7 +234,7 @@ def describe_run(path: Path) -> dict[str, Any]:
     else:
         warnings.append("no checkpoint yet: nothing to draw from")
     try:
-        configuration.from_dict(TrainConfig, values, str(path / "config.yaml"))
+        convert.from_dict(TrainConfig, values, str(path / "config.yaml"))
     except UserError as error:
         if "net" in values:
             warnings.append(f"its configuration is not one that this version reads: {error}")

@@ -60,9 +60,9 @@ def beside(drawn: Sequence[Drawn], those: Among, path: str, *, judge: Path | Non
     import torch
 
     from unnoise import data
-    from unnoise.cli.pictures import grid
     from unnoise.cli.sample import as_bytes
     from unnoise.codec import from_bytes
+    from unnoise.io.images import grid
     from unnoise.metrics.nearest import nearest
 
     real, count = those.real, those.count

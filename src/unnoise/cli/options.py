@@ -1,6 +1,6 @@
 """Command line options made from the fields of a settings dataclass: its names, types, defaults and comments.
 
-A setting is written once, in settings.py; the comment at the end of its line is its help text.
+A setting is written once, in config/settings.py; the comment at the end of its line is its help text.
 
     @with_settings(Request, steps=Parameter(alias=("--num-inference-steps",)))
     def sample(model: Path, *, out: Path, **asked: Any) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unnoise.atomic import publish
 from unnoise.cli.console import UsageError, writable
+from unnoise.io.atomic import publish
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TextIO
 
-from unnoise.cli.console import duration
+from unnoise.io.units import duration
 
 
 class Progress:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from unnoise.cli.console import UsageError, asking, duration, emit, existing, say, show, writable
+from unnoise.cli.console import UsageError, asking, emit, existing, say, show, writable
 from unnoise.cli.data import present
 from unnoise.cli.nearest import among, beside
 from unnoise.cli.options import (
@@ -31,10 +31,12 @@ from unnoise.cli.options import (
     within,
 )
 from unnoise.cli.progress import Progress
-from unnoise.configuration import from_dict
+from unnoise.config.cards import ModelCard
+from unnoise.config.convert import from_dict
+from unnoise.config.request import Request
+from unnoise.config.usage import takes_of
 from unnoise.errors import unknown
-from unnoise.settings import ModelCard, Request
-from unnoise.takes import takes_of
+from unnoise.io.units import duration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +44,9 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from unnoise.cli.pictures import Pixels
-    from unnoise.model import Model, Reader
+    from unnoise.io.images import Pixels
+    from unnoise.model import Model
+    from unnoise.text.conditioner import Reader
 
 Row = tuple[int, str | None]  # a picture asked for: its seed, and its class by name or its prompt; None: neither
 
@@ -67,7 +70,7 @@ DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are cal
         group=HOW,
         name="--grid-spacing",
         help="how the steps lie in time; auto: what the sampler likes",
-        choices=("auto", *keys_of("samplers/times.py", "GRIDS")),
+        choices=("auto", *keys_of("samplers/timesteps.py", "GRIDS")),
     ),
     "eta": Parameter(group=HOW, validator=within(0, 1, "0 is deterministic, 1 draws fresh noise at every step")),
     "guidance": Parameter(
@@ -218,8 +221,9 @@ def sample(
 
     A picture depends on its seed, what is said of it and the settings alone, not on how many are drawn beside it.
     """
-    from unnoise.cli import pictures
-    from unnoise.cli.fonts import boxes
+    from unnoise.io import animation as animations
+    from unnoise.io import images, png
+    from unnoise.io.fonts import boxes
 
     existing(model, "model")
     shown = [each for each in (out, grid_file, animation, strip, nearest) if each is not None]
@@ -242,7 +246,7 @@ def sample(
     with asking():
         if nearest is not None:
             present(nearest)
-        animate = pictures.animation_writer(animation) if animation else None
+        animate = animations.animation_writer(animation) if animation else None
         said = prompts_of(prompt, prompts)
         for path in control:
             existing(path, "drawing")
@@ -267,7 +271,7 @@ def sample(
 
     say(f"loading {model} ...")
     from unnoise import model as models
-    from unnoise.generate import begins_in_a_picture, check, steered
+    from unnoise.generate.frames import begins_in_a_picture, check, steered
 
     folder = models.find(model)
     loaded = models.load(folder)
@@ -323,20 +327,20 @@ def sample(
             sheet = prompted(kept, columns, scale)
         else:
             names = names_of_lines(rows, columns)
-            sheet = pictures.grid([d.pixels for d in kept], columns=columns, rows=names, scale=scale)
+            sheet = images.grid([d.pixels for d in kept], columns=columns, rows=names, scale=scale)
         about = recipe | {"together": together(rows, said), "columns": columns, "size": list(loaded.card.size[::-1])}
         about |= {"prompts": list(said)} if said else {}
-        pictures.write_png(grid_file, sheet, about if metadata else None)
+        png.write_png(grid_file, sheet, about if metadata else None)
     if strip is not None:
         lines = [thoughts(d) for d in kept]
         names = [f"{seed}" if label is None else f"{seed} {label}" for seed, label in rows]
         flat = [pixels for line in lines for pixels in line]
-        pictures.write_png(strip, pictures.grid(flat, columns=len(lines[0]), rows=names, scale=scale), None)
+        png.write_png(strip, images.grid(flat, columns=len(lines[0]), rows=names, scale=scale), None)
     if animation is not None and animate is not None:
         animate(animation, frames(kept, columns, names_of_lines(rows, columns), scale), 4.0)
     if nearest is not None and those is not None:
         near = beside(kept, those, nearest, judge=nearest_judge, scale=scale)
-        pictures.write_png(nearest_grid, near.sheet, None)
+        png.write_png(nearest_grid, near.sheet, None)
         recipe |= {"nearest": near.about | {"path": str(nearest_grid)}}
         say(near.said)
     files = {"grid": grid_file, "animation": animation, "strip": strip}
@@ -453,7 +457,7 @@ def by_seed(reader: Reader, seed: int) -> str:
 
 def named(model: Model, request: Request) -> list[str | None]:
     """Each picture's class by name; None where the model knows no classes."""
-    from unnoise.generate import conditions
+    from unnoise.generate.conditions import conditions
 
     label = conditions(model.reader, request).label
     if label is None:
@@ -466,7 +470,7 @@ def named(model: Model, request: Request) -> list[str | None]:
 
 def draw(model: Model, request: Request, rows: Sequence[Row], *, walk: bool, silent: bool = False) -> Iterator[Drawn]:
     """Draw, with a bar, and yield the pictures batch by batch. `walk` keeps the estimates of up to a hundred steps."""
-    from unnoise.generate import generate
+    from unnoise.generate.frames import generate
 
     if walk:
         request = dataclasses.replace(request, previews=max(request.previews, min(request.steps - 1, 100)))
@@ -496,7 +500,7 @@ def draw_latents(model: Model, request: Request) -> Tensor:
     """Draw, with a bar: all that is drawn, (B, C, H, W) float32."""
     import torch
 
-    from unnoise.generate import generate
+    from unnoise.generate.frames import generate
 
     batches, parts = -(-len(request.seeds) // request.batch), []
     with Progress(request.steps * batches, "drawing") as progress:
@@ -566,7 +570,8 @@ def write(
     out: Path, drawn: Drawn, recipe: dict[str, Any], prompts: Mapping[str, str], *, metadata: bool, previews: int
 ) -> list[dict[str, Any]]:
     """One picture into its file, and its previews beside it; what was written. `prompts`: what each is in a name."""
-    from unnoise.cli.pictures import image, write_png
+    from unnoise.io.images import image
+    from unnoise.io.png import write_png
 
     seed, label = drawn.row
     name = f"seed-{seed:06d}"
@@ -590,7 +595,7 @@ def save_tensor(path: Path, name: str, tensor: Tensor, about: dict[str, Any]) ->
     """A tensor as safetensors, with what it was found or drawn with in its header."""
     from safetensors.torch import save_file
 
-    from unnoise.atomic import publish
+    from unnoise.io.atomic import publish
 
     said = {"unnoise": json_format.dumps(about, default=str)}
     publish(path, lambda beside: save_file({name: tensor.contiguous()}, beside, metadata=said))
@@ -633,7 +638,7 @@ def names_of_lines(rows: Sequence[Row], columns: int) -> list[str]:
 
 def prompted(drawn: Sequence[Drawn], columns: int, scale: int | None) -> Image.Image:
     """A grid with its prompts below: below each line where a line is of one prompt, else below each picture."""
-    from unnoise.cli.pictures import captioned
+    from unnoise.io.images import captioned
 
     lines = [drawn[i : i + columns] for i in range(0, len(drawn), columns)]
     least = 96 if scale is None else scale * min(drawn[0].pixels.shape[:2])
@@ -645,7 +650,7 @@ def prompted(drawn: Sequence[Drawn], columns: int, scale: int | None) -> Image.I
 
 def frames(drawn: Sequence[Drawn], columns: int, names: Sequence[str], scale: int | None) -> list[Image.Image]:
     """The walk of all pictures as one grid a step, from noise to the pictures."""
-    from unnoise.cli.pictures import grid
+    from unnoise.io.images import grid
 
     walks = [[pixels for _, pixels in d.previews] + [d.pixels] for d in drawn]
     return [

@@ -16,27 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from unnoise import configuration
-from unnoise.cli.console import (
-    DONE,
-    UsageError,
-    asking,
-    duration,
-    emit,
-    existing,
-    human,
-    say,
-    show,
-    started,
-    table,
-    writable,
-)
+from unnoise.cli.console import DONE, UsageError, asking, emit, existing, say, show, started, table, writable
 from unnoise.cli.data import present
 from unnoise.cli.options import flag, keys_of, option
 from unnoise.cli.progress import Progress
+from unnoise.config import convert, validate, yaml
+from unnoise.config.networks import UNetConfig
+from unnoise.config.presets import CLASSIFIERS, PRESETS
+from unnoise.config.training import ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
 from unnoise.errors import unknown
-from unnoise.presets import CLASSIFIERS, PRESETS
-from unnoise.settings import ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig, UNetConfig
+from unnoise.io.units import duration, human
 
 if TYPE_CHECKING:
     from unnoise.training.distributed import Processes
@@ -61,10 +50,10 @@ class Asked:
 
     def having(self, values: Mapping[str, Any], origin: str) -> Asked:
         """With some values replaced, which come from `origin`."""
-        new = configuration.override(self.config, values, origin)
-        changed = configuration.differences(self.config, new)
-        kept = {name: where for name, where in self.origins.items() if name in configuration.flat(new)}
-        return Asked(new, kept | dict.fromkeys(changed.keys() & configuration.flat(new).keys(), origin))
+        new = convert.override(self.config, values, origin)
+        changed = convert.differences(self.config, new)
+        kept = {name: where for name, where in self.origins.items() if name in convert.flat(new)}
+        return Asked(new, kept | dict.fromkeys(changed.keys() & convert.flat(new).keys(), origin))
 
 
 def ask(
@@ -84,7 +73,7 @@ def ask(
         if not isinstance(asked.config, ClassifierConfig):
             asked = sized(asked, asked.config)
         if isinstance(asked.config, TrainConfig | NoisyClassifierConfig):
-            configuration.check(asked.config)
+            validate.check(asked.config)
     return asked
 
 
@@ -94,12 +83,12 @@ def sized(asked: Asked, config: TrainConfig | NoisyClassifierConfig | Contrastiv
     implied = {"net.size": ("data.size", data.size), "net.in_channels": ("data.channels", data.channels)}
     if isinstance(config, TrainConfig) and isinstance(config.net, UNetConfig):
         implied["net.values"] = ("many as data.values", len(data.values))
-        joined = configuration.joined_channels(config.process, data.channels)
+        joined = validate.joined_channels(config.process, data.channels)
         implied["net.joined"] = ("process.joined", joined)
     if not isinstance(config, ContrastiveConfig):
         outputs = data.channels * (2 if config.process.learned_variance else 1)
         implied["net.out_channels"] = ("data.channels", outputs)
-    flat = configuration.flat(config)
+    flat = convert.flat(config)
     for name, (source, value) in implied.items():
         if not asked.said(name) and flat[name] != value:
             asked = asked.having({name: value}, f"as {source}")
@@ -131,21 +120,21 @@ def begin(what: str) -> Asked:
 
 
 def from_file(path: Path) -> Asked:
-    data, lines = configuration.read(path)
+    data, lines = yaml.read(path)
     kinds: tuple[type[Config], ...] = (TrainConfig, ClassifierConfig, NoisyClassifierConfig, ContrastiveConfig)
     kind = max(kinds, key=lambda kind: len(data.keys() & {field.name for field in dataclasses.fields(kind)}))
-    config = configuration.from_dict(kind, data, str(path), lines=lines)
-    where = dict.fromkeys(configuration.flat(config), "default")
+    config = convert.from_dict(kind, data, str(path), lines=lines)
+    where = dict.fromkeys(convert.flat(config), "default")
     where |= {name: f"{path}:{line}" for key, line in lines.items() if (name := ".".join(key)) in where}
     return Asked(config, where)
 
 
 def origins(config: Config, where: str) -> dict[str, str]:
     """`where` for every value that is not the dataclass's own default."""
-    plain = configuration.flat(type(config)())
+    plain = convert.flat(type(config)())
     return {
         name: "default" if name in plain and plain[name] == value else where
-        for name, value in configuration.flat(config).items()
+        for name, value in convert.flat(config).items()
     }
 
 
@@ -180,9 +169,9 @@ def presets(
         raise UsageError(str(unknown("preset", name, ALL)))
     config = begin(name).config
     if json:
-        emit(configuration.to_dict(config))
+        emit(convert.to_dict(config))
     else:
-        show(configuration.dumps(config).rstrip())
+        show(yaml.dumps(config).rstrip())
 
 
 def preset_help() -> str:
@@ -219,16 +208,16 @@ def train(
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
     writable(out, "runs", folder=True)
-    from unnoise.data.sources import find
+    from unnoise.data.registry import find
 
     asked = fitting(asked, len(find(asked.config.data.path).classes))
     if isinstance(asked.config, TrainConfig):
-        from unnoise import objectives
+        from unnoise import losses
 
         with asking():
-            objectives.check(asked.config.process)
+            losses.check(asked.config.process)
             if not dry_run:
-                configuration.check_base(asked.config)
+                validate.check_base(asked.config)
     if dry_run:
         plan = planned(asked)
         emit(plan) if json else show(plan_text(plan))
@@ -254,7 +243,7 @@ def train(
 def own_pictures(what: str, asked: Asked) -> None:
     """Raises UsageError where the pictures are not there; of a preset for pictures of one's own, with what to type."""
     path = asked.config.data.path
-    if asked.origins.get("data.path") != f"preset {what}" or path in keys_of("data/sources.py", "SETS"):
+    if asked.origins.get("data.path") != f"preset {what}" or path in keys_of("data/registry.py", "SETS"):
         present(path)
     elif not Path(path).exists():
         captions = isinstance(asked.config, TrainConfig) and (asked.config.net.text or asked.config.encoder)
@@ -284,7 +273,7 @@ def follow(config: Config, path: Path, together: Processes, *, silent: bool = Fa
     """
     from unnoise.training import run as runs
     from unnoise.training.loop import steps
-    from unnoise.training.stop import Stopped
+    from unnoise.training.signals import Stopped
 
     total, start = steps(config.fit), runs.status(path)["step"] if (path / "config.yaml").is_file() else 0
     bar = Progress(total, "training", start=start, every=config.watch.log_every, silent=silent or not together.first)
@@ -367,11 +356,11 @@ def cost_text(cost: Mapping[str, Any], processes: int = 1) -> str:
 def planned(asked: Asked) -> dict[str, Any]:
     """Everything that would be, as a JSON document; nothing is written."""
     from unnoise import data
-    from unnoise.data.describe import describe
+    from unnoise.data.summary import describe
 
     pictures = data.open(asked.config.data)
     plan: dict[str, Any] = {
-        "settings": configuration.to_dict(asked.config),
+        "settings": convert.to_dict(asked.config),
         "origins": dict(asked.origins),
         "data": describe(pictures),
     }

@@ -8,15 +8,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from unnoise.settings import DataConfig
+from unnoise.config.data import DataConfig
 
 if TYPE_CHECKING:
-    from unnoise.data.chance import order
     from unnoise.data.dataset import Batch, Dataset
-    from unnoise.data.describe import contact_sheet
     from unnoise.data.loading import batches
+    from unnoise.data.random import order
+    from unnoise.data.registry import SETS
     from unnoise.data.source import Broken
-    from unnoise.data.sources import SETS
+    from unnoise.data.summary import contact_sheet
 
 _HOMES = {
     "SETS": "sources",
@@ -35,7 +35,7 @@ def open(config: DataConfig) -> Dataset:
     Raises UserError for a path that holds no pictures, or too many broken ones; decodes what fits into memory.
     """
     from unnoise.data.dataset import Dataset
-    from unnoise.data.sources import find, find_drawings
+    from unnoise.data.registry import find, find_drawings
 
     return Dataset(find(config.path, config.size), config, find_drawings(config.control))
 

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 
+from unnoise.data.layout import hidden, is_picture, natural, seen, tell
 from unnoise.data.source import FILE_BYTES, MEMBERS, Broken, Source, Unreadable, is_bomb
-from unnoise.data.tree import hidden, is_picture, natural, seen, tell
 from unnoise.errors import UserError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")

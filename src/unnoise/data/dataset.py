@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unnoise.data.chance import CROP, FLIP, REPLACE, bits, uniform
-from unnoise.data.controls import drawer
+from unnoise.config.data import DataConfig
+from unnoise.data.control_images import drawer
 from unnoise.data.decode import decode
-from unnoise.data.describe import describe
 from unnoise.data.fingerprint import fingerprint
+from unnoise.data.random import CROP, FLIP, REPLACE, bits, uniform
 from unnoise.data.scan import crop, scan, too_many
 from unnoise.data.source import Broken, Source, Unreadable, reason
+from unnoise.data.summary import describe
 from unnoise.errors import UserError, unknown
-from unnoise.settings import DataConfig
 
 TRIES = 8  # pictures tried in place of one that broke
 

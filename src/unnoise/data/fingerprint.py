@@ -10,8 +10,8 @@ import hashlib
 import json
 from dataclasses import replace
 
+from unnoise.config.data import DataConfig
 from unnoise.data.source import Source, Unreadable
-from unnoise.settings import DataConfig
 
 HASHED_BYTES = 256 * 2**20  # stored bytes that are read: about a second's worth
 FINGERPRINTED = ("size", "channels", "crop", "flip", "background", "max_pixels")

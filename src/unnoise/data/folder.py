@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unnoise.data.layout import is_picture, natural, seen, tell
 from unnoise.data.source import FILE_BYTES, Source, Unreadable
-from unnoise.data.tree import is_picture, natural, seen, tell
 from unnoise.errors import UserError
 
 TEXT_BYTES = 64 * 2**20  # a metadata.jsonl or caption larger than this is not text

@@ -15,8 +15,8 @@ from itertools import count
 
 import numpy as np
 
-from unnoise.data.chance import order
 from unnoise.data.dataset import Batch, Dataset
+from unnoise.data.random import order
 
 AHEAD = 2  # batches that may wait beyond those being made
 

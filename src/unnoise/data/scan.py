@@ -16,10 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unnoise.config.data import DataConfig
 from unnoise.data.decode import Picture, decode
 from unnoise.data.source import Broken, Source, Unreadable, reason
 from unnoise.errors import UserError
-from unnoise.settings import DataConfig
 
 SAMPLE = 2_000  # pictures decoded where not all can be kept: a share of 1 % is seen as 20 pictures
 SHOWN = 5  # broken pictures listed in a message

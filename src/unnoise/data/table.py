@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from unnoise.data.layout import natural
 from unnoise.data.source import FILE_BYTES, Source, Unreadable, number_classes, numbers
-from unnoise.data.tree import natural
 from unnoise.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from unnoise.data.chance import TOY, uniform
 from unnoise.data.idx import array_source
+from unnoise.data.random import TOY, uniform
 from unnoise.data.source import Source
 
 CLASSES = ("disc", "square", "cross", "ring")

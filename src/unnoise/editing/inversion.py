@@ -17,7 +17,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Noise
 from unnoise.samplers import Seen, State, Step, ddim
-from unnoise.samplers.differences import ddim_weights
+from unnoise.samplers.multistep import ddim_weights
 from unnoise.schedules import over
 
 FIRST = 1e-3  # where a clean picture is taken to stand, for a network that knows no time before: entry 0 of 1,000

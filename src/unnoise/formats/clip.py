@@ -22,7 +22,7 @@ from torch import Tensor
 from unnoise.errors import UserError, unknown
 from unnoise.formats.files import Shape, not_said, read_json, weights, what_is_wrong
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
-from unnoise.words import beyond, library, rows_of
+from unnoise.text.tokenizer import beyond, library, rows_of
 
 CONFIG, WEIGHTS = "config.json", "model"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"

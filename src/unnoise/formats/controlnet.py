@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import names, part, unet2d_condition
 from unnoise.formats.files import read_json
 from unnoise.nn.blocks import context
-from unnoise.nn.control import Control
-from unnoise.settings import ControlConfig, UNetConfig
+from unnoise.nn.controlnet import Control
 
 KIND, SEVERAL = "ControlNetModel", "MultiControlNetModel"
 

@@ -24,12 +24,14 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
+from unnoise.config.cards import ValueRange
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
-from unnoise.formats import clip_words, controlnet, names, part, schedulers, unet2d, unet2d_condition
-from unnoise.formats.clip_words import INDEX, ClipWords, PairedWords, is_part
+from unnoise.formats import controlnet, names, part, schedulers, text_encoders, unet2d, unet2d_condition
 from unnoise.formats.files import read_json
+from unnoise.formats.text_encoders import INDEX, ClipWords, PairedWords, is_part
 from unnoise.nn.blocks import context
-from unnoise.settings import Process, UNetConfig, ValueRange
 
 SCHEDULER, NOTES = "scheduler_config.json", "unnoise.json"
 
@@ -107,7 +109,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
 def read_words(folder: Path, config: UNetConfig) -> ClipWords | PairedWords | None:
     """What reads captions for the network of a pipeline; None where the folder has no such part. Raises UserError where
     the network reads others."""
-    words = clip_words.read(folder) if (folder / INDEX).is_file() else None
+    words = text_encoders.read(folder) if (folder / INDEX).is_file() else None
     if words is not None and words.width != context(config):
         raise UserError(
             f"{folder}: what its text encoders make of a word has {words.width} numbers, and its unet reads "
@@ -144,7 +146,7 @@ def _values(config: UNetConfig) -> tuple[ValueRange, ...]:
     return tuple(ValueRange(name, 0, SCALE, number, untold.get(name)) for name, number in usual.items())
 
 
-READ = ("unet", "scheduler", *clip_words.PARTS, "controlnet")
+READ = ("unet", "scheduler", *text_encoders.PARTS, "controlnet")
 PASSED = ("vae", "safety_checker", "feature_extractor", "image_encoder")  # parts that the network does not need
 
 
@@ -229,7 +231,7 @@ def write(
     said = unet2d_condition.to_config(config) if context(config) else unet2d.to_config(config)
     controlnet.check(config)
     if words is not None:
-        clip_words.check(words)
+        text_encoders.check(words)
     scheduler = {"_diffusers_version": part.VERSION} | schedulers.to_config(process, sampler, clip=clip)
     alone, controls = controlnet.apart(config, state)
     table = names.pieces_of(replace(config, controls=()))
@@ -246,7 +248,7 @@ def write(
     }
     index |= {REFINES: True} if config.values == REFINER_IDS else {}
     index |= controlnet.write_all(folder, config, controls)
-    clip_words.write_index(folder, index | (clip_words.write(folder, words) if words is not None else {}))
+    text_encoders.write_index(folder, index | (text_encoders.write(folder, words) if words is not None else {}))
     if classes or latents:
         noted = {"classes": list(classes), "null_class": config.null_class and bool(classes), "latents": latents}
         part.write_json(folder / NOTES, noted)

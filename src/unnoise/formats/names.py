@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise.config.networks import UNetConfig
 from unnoise.formats.files import Shape
 from unnoise.nn.blocks import Residual
 from unnoise.nn.unet import UNet
-from unnoise.nn.way_down import WayDown
-from unnoise.settings import UNetConfig
+from unnoise.nn.unet_encoder import WayDown
 
 
 class Pieces(NamedTuple):

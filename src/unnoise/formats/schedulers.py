@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from unnoise.config.diffusion import Process
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import (
     Cosine,
@@ -21,7 +22,6 @@ from unnoise.schedules import (
     VariancePreserving,
     make_schedule,
 )
-from unnoise.settings import Process
 
 COMMON: dict[str, Any] = {
     "num_train_timesteps": 1000,

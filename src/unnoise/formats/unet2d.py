@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError, unknown
 from unnoise.nn.blocks import heads
 from unnoise.nn.unet import check
-from unnoise.settings import UNetConfig
 
 DEFAULTS: dict[str, Any] = {  # of the class
     "sample_size": None,

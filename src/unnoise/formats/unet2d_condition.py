@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.errors import UserError, unknown
 from unnoise.formats.files import not_said
 from unnoise.formats.unet2d import LAYERS, LEVELS, WIDTH, list_of_whole, not_ours, real, size, whole
 from unnoise.nn.blocks import a_level, context, heads
 from unnoise.nn.unet import check
-from unnoise.settings import ControlConfig, UNetConfig
 
 DEFAULTS: dict[str, Any] = {  # of UNet2DConditionModel
     "sample_size": None,

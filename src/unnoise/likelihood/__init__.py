@@ -11,7 +11,7 @@ from unnoise.likelihood.bound import (
     table,
     whole_bound,
 )
-from unnoise.likelihood.ends import even_chain, last_time
+from unnoise.likelihood.endpoints import even_chain, last_time
 from unnoise.likelihood.ode import Bits, Density, bits, dequantized, exact, hutchinson, log_density
 from unnoise.likelihood.rate_distortion import curve
 

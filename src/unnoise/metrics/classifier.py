@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from unnoise import results
+from unnoise import artifacts
 from unnoise.errors import UserError, unknown
 from unnoise.nn.classifier import Classifier, Shape
 
@@ -56,7 +56,7 @@ class Judge:
     @property
     def fingerprint(self) -> str:
         """Of the weights: equal where all features are."""
-        return results.fingerprint(self.net)
+        return artifacts.fingerprint(self.net)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, *, batch: int = 256) -> tuple[Tensor, Tensor]:

@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise import checkpoint, results, words
-from unnoise.configuration import from_dict
+from unnoise import artifacts
+from unnoise.config.cards import ContrastiveCard
+from unnoise.config.convert import from_dict
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.nn.contrastive import Contrastive
-from unnoise.settings import ContrastiveCard
-from unnoise.words import Tokenizer
+from unnoise.text import tokenizer as tokens
+from unnoise.text.tokenizer import Tokenizer
 
 CARD, FORMAT = "contrastive.json", "unnoise-contrastive-1"
 RESULT = "contrastive"  # where a training leaves it, inside the run
@@ -176,9 +178,9 @@ def _tokens(tokenizer: Tokenizer, said: Sequence[str]) -> Tensor:
 
 def write(folder: Path, state: Mapping[str, Tensor], tokenizer: Tokenizer, card: ContrastiveCard) -> None:
     """Weights, tokenizer and card into an existing folder."""
-    checkpoint.save(state, folder / results.WEIGHTS)
-    tokenizer.save(folder / words.FILE)
-    results.write_card(folder / CARD, card, FORMAT)
+    checkpoint.save(state, folder / artifacts.WEIGHTS)
+    tokenizer.save(folder / tokens.FILE)
+    artifacts.write_card(folder / CARD, card, FORMAT)
 
 
 def load(path: str | Path) -> ContrastiveJudge:
@@ -188,16 +190,16 @@ def load(path: str | Path) -> ContrastiveJudge:
     """
     folder = find(Path(path))
     card = read_card(folder)
-    net = results.load_net(lambda: Contrastive(card.net), folder, CARD)
-    tokenizer = Tokenizer.load(folder / words.FILE, card.net.text.length)
+    net = artifacts.load_net(lambda: Contrastive(card.net), folder, CARD)
+    tokenizer = Tokenizer.load(folder / tokens.FILE, card.net.text.length)
     if tokenizer.vocabulary > card.net.text.vocabulary:
-        raise UserError(f"{folder / words.FILE}: {tokenizer.vocabulary} tokens, {CARD} has {card.net.text.vocabulary}")
+        raise UserError(f"{folder / tokens.FILE}: {tokenizer.vocabulary} tokens, {CARD} has {card.net.text.vocabulary}")
     return ContrastiveJudge(net, tokenizer, card)
 
 
 def find(path: Path) -> Path:
     """The directory with the judge that `path` means."""
-    return results.find(
+    return artifacts.find(
         path,
         CARD,
         RESULT,
@@ -217,7 +219,7 @@ def is_judge(path: str | Path) -> bool:
 
 def read_card(folder: Path) -> ContrastiveCard:
     file = folder / CARD
-    card, said = results.read_card(file, again="train the judge again")
+    card, said = artifacts.read_card(file, again="train the judge again")
     if said != FORMAT:
         raise UserError(f"{file}: of the format {said!r}, not {FORMAT}; train the judge with this version of unnoise")
     return from_dict(ContrastiveCard, card, str(file))

@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from unnoise.artifacts import fingerprint
 from unnoise.codec import to_bytes
 from unnoise.errors import UserError
 from unnoise.metrics import contrastive
 from unnoise.metrics.classifier import Judge, load_classifier, shipped
 from unnoise.metrics.contrastive import ContrastiveJudge
 from unnoise.metrics.inception import HASH, WIDTH, Network, load_inception
-from unnoise.results import fingerprint
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from unnoise.config.networks import DiTConfig, NetConfig
 from unnoise.nn.dit import DiT
 from unnoise.nn.unet import UNet
-from unnoise.settings import DiTConfig, NetConfig
 
 __all__ = ["DiT", "UNet", "build"]
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.nn.group_norm import group_norm
+from unnoise.nn.norm import group_norm
 
 SHORT = 1024  # tokens up to which the scores are written down in bfloat16 on a CPU, with gradients
 PIECE = 1 << 21  # scores at once without: 4 MiB, about what the caches of a core hold

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unnoise.config.networks import UNetConfig
 from unnoise.nn.attention import SILENCE, Attention, Words
-from unnoise.nn.group_norm import group_norm
+from unnoise.nn.norm import group_norm
 from unnoise.nn.transformer import Transformer
-from unnoise.settings import UNetConfig
 
 
 class Block(nn.Module):

@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unnoise.config.networks import ContrastiveNet
 from unnoise.errors import UserError
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.nn.text import TextEncoder, check, pooled, token_mask
-from unnoise.settings import ContrastiveNet
 
 BORN, MOST = 1 / 0.07, 100.0  # the scale at first, and at most: Radford et al. 2021, sec. 2.5
 

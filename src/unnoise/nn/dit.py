@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unnoise.conditions import Cond
+from unnoise.config.networks import DiTConfig
 from unnoise.errors import UserError, unknown
 from unnoise.nn import text
 from unnoise.nn.attention import CrossAttention, attend, score_bias
 from unnoise.nn.embeddings import TimeEmbedding, class_rows, class_table, grid_waves, sinusoid
 from unnoise.nn.text import TextEncoder
-from unnoise.settings import DiTConfig
 
 WAVES = 256  # width of the time's sinusoid
 LN_EPS = 1e-6

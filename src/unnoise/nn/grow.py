@@ -17,10 +17,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn.blocks import Down, Residual, Up
 from unnoise.nn.unet import UNet
-from unnoise.settings import UNetConfig
 
 OWN = ("conv_in.", "conv_norm_out.", "conv_out.", "tell.")  # between pictures and features; and see `grow` for tell
 

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.conditions import NOTHING
+from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn.blocks import heads
-from unnoise.nn.group_norm import group_norm
-from unnoise.nn.way_down import WayDown
-from unnoise.settings import UNetConfig
+from unnoise.nn.norm import group_norm
+from unnoise.nn.unet_encoder import WayDown
 
 
 class EncoderClassifier(WayDown):

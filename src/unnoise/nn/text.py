@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.conditions import Cond
+from unnoise.config.networks import TextConfig
 from unnoise.errors import UserError
 from unnoise.nn.attention import SelfAttention, score_bias
-from unnoise.settings import TextConfig
 
 PAD = 0  # the token that is no word
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.nn.attention import CrossAttention, SelfAttention, Words
-from unnoise.nn.group_norm import group_norm
+from unnoise.nn.norm import group_norm
 
 GROUP_EPS = 1e-6  # the published code's, whatever the residual blocks take
 LAYER_EPS = 1e-5

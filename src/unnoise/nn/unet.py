@@ -23,17 +23,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unnoise.conditions import Cond
+from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
-from unnoise.nn import control as controls
+from unnoise.nn import controlnet as controls
 from unnoise.nn import text
 from unnoise.nn.attention import Words, score_bias
 from unnoise.nn.blocks import Block, Down, Residual, Up, a_level, context, double, heads
-from unnoise.nn.control import Control
+from unnoise.nn.controlnet import Control
 from unnoise.nn.embeddings import joined
-from unnoise.nn.group_norm import group_norm
+from unnoise.nn.norm import group_norm
 from unnoise.nn.text import TextEncoder
-from unnoise.nn.way_down import Run, WayDown
-from unnoise.settings import UNetConfig
+from unnoise.nn.unet_encoder import Run, WayDown
 
 __all__ = ["Block", "Down", "Residual", "UNet", "Up", "check", "heads"]
 

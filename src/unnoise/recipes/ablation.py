@@ -13,7 +13,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from unnoise.settings import Process, TrainConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.training import TrainConfig
 
 OBJECTIVES = {
     "L, learned variance": Process(objective="bound", learned_variance=True),

@@ -15,19 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unnoise import checkpoint, data, noise
+from unnoise import data, noise
 from unnoise.acceleration.placement import best, prepare
+from unnoise.config.data import DataConfig
+from unnoise.config.training import ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig
 from unnoise.data import Batch, Dataset
-from unnoise.data.sources import SETS
+from unnoise.data.registry import SETS
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.metrics.classifier import RESULT, Accuracy, Judge, accuracy, save_classifier
 from unnoise.nn.classifier import Classifier, Shape, shifted
-from unnoise.settings import ClassifierConfig, ContrastiveConfig, DataConfig, NoisyClassifierConfig
-from unnoise.training.course import Plan, follow
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import Run
+from unnoise.training.train_state import Learner
+from unnoise.training.trainer import Plan, follow
 
 
 def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
@@ -67,7 +69,7 @@ def course(
     run: Run | None,
     processes: Processes,
 ) -> Iterator[Tick]:
-    """The course of a training of a judge, which draws nothing on its way: see training/course.py."""
+    """The course of a training of a judge, which draws nothing on its way: see training/trainer.py."""
     fit = config.fit
     facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
     if run is not None:

@@ -16,20 +16,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unnoise import checkpoint, data, noise
+from unnoise import data, noise
 from unnoise.acceleration.placement import best, prepare
+from unnoise.config.cards import ContrastiveCard
+from unnoise.config.training import ContrastiveConfig
 from unnoise.data import Batch, Dataset
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, few_and_all
 from unnoise.nn.contrastive import Contrastive
 from unnoise.recipes.classifier import course, moved, own_test
-from unnoise.settings import ContrastiveCard, ContrastiveConfig
+from unnoise.text.tokenizer import Tokenizer, cut
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import Run
-from unnoise.words import Tokenizer, cut
+from unnoise.training.train_state import Learner
 
 
 def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from unnoise import configuration
 from unnoise import nn as networks
 from unnoise.acceleration.placement import best, prepare
+from unnoise.config import validate
+from unnoise.config.training import TrainConfig
 from unnoise.data import Batch
 from unnoise.denoiser import make_diffusion
 from unnoise.recipes.diffusion import beside, newborn, no_pictures_yet, objective, told
-from unnoise.settings import TrainConfig
-from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, fit, steps
+from unnoise.training.train_state import Learner
 
 TIMED_FLOPS = 5e11  # a timed step is of as many pictures as take about this: a second or so on a CPU
 
@@ -49,7 +49,7 @@ class Cost:
 
 def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
     """Count and measure; takes a few seconds, most of them `timed` steps on pictures of noise."""
-    configuration.check(config)
+    validate.check(config)
     placement = best(config.device, config.fit.precision)
     with torch.device("meta"):
         net = networks.build(config.net)

@@ -20,27 +20,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unnoise import checkpoint, configuration, data, joined, noise, objectives
+from unnoise import data, losses, noise
 from unnoise import nn as networks
 from unnoise.acceleration.placement import Placement, best, prepare
 from unnoise.conditions import Cond
-from unnoise.data import Batch, Dataset
+from unnoise.config import convert, validate
+from unnoise.config.cards import ModelCard, ValueRange
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import EncoderConfig, NetConfig, UNetConfig
+from unnoise.config.request import Request
+from unnoise.config.training import TrainConfig
+from unnoise.data import Batch, Dataset, degrade
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
-from unnoise.encoders import Encoder
 from unnoise.errors import UserError
-from unnoise.generate import conditions, draw
+from unnoise.generate.conditions import conditions
+from unnoise.generate.frames import draw
+from unnoise.io import checkpoint
+from unnoise.io.pictures import Pictures
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import Model, Reader, load, null_row, process_of, reader_of, without_controls, write_model
-from unnoise.nn.control import copy_base
+from unnoise.model import Model, load, null_row, process_of, reader_of, without_controls, write_model
+from unnoise.nn.controlnet import copy_base
 from unnoise.nn.grow import grow, levels_around
-from unnoise.pictures import Pictures
-from unnoise.settings import EncoderConfig, ModelCard, NetConfig, Process, Request, TrainConfig, UNetConfig, ValueRange
-from unnoise.training.course import Plan, follow
+from unnoise.text.conditioner import Reader
+from unnoise.text.pretrained import Encoder
+from unnoise.text.tokenizer import Tokenizer, Words, cut
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import hold
-from unnoise.words import Tokenizer, Words, cut
+from unnoise.training.train_state import Learner
+from unnoise.training.trainer import Plan, follow
 
 
 @dataclass(frozen=True)
@@ -51,19 +59,19 @@ class Objective:
     config: TrainConfig
     minimised: str  # "simple", "hybrid" or "bound"
     weight: Weight
-    times: objectives.Draw
+    times: losses.Draw
     reader: Reader
 
     @property
-    def memory(self) -> objectives.Importance | None:
+    def memory(self) -> losses.Importance | None:
         """What it remembers from step to step: how large losses are, where times are drawn by that."""
-        return self.times if isinstance(self.times, objectives.Importance) else None
+        return self.times if isinstance(self.times, losses.Importance) else None
 
     def __call__(self, batch: Batch, rows: Rows) -> Tensor:
         process = self.config.process
         u = rows.uniform("time")
         if process.stratified:
-            u = objectives.stratified(u, rows.index, rows.batch)
+            u = losses.stratified(u, rows.index, rows.batch)
         t = self.times(u, self.diffusion.schedule)
         x = batch.x.contiguous(memory_format=torch.channels_last)
         eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
@@ -93,8 +101,8 @@ class Objective:
 def objective(diffusion: Diffusion, config: TrainConfig, reader: Reader) -> Objective:
     """What this training minimises. Raises UserError for names that are unknown or do not fit together."""
     process = config.process
-    weight = objectives.make_weight(process, diffusion.schedule)
-    minimised, times = objectives.make_objective(process), objectives.make_draw(process)
+    weight = losses.make_weight(process, diffusion.schedule)
+    minimised, times = losses.make_objective(process), losses.make_draw(process)
     return Objective(diffusion, config, minimised, weight, times, reader)
 
 
@@ -112,9 +120,9 @@ def beside(x: Tensor, process: Process, rows: Rows) -> Tensor:
     """The picture that is joined to x_t: x (B, C, H, W) made small and large again, or with a hole of the
     sample's own."""
     if process.joined == "small":
-        return joined.larger(joined.smaller(x, process.joined_factor), process.joined_factor)
-    draws = torch.stack([rows.uniform(name) for name in joined.DRAWS], dim=1)
-    return joined.masked(x, joined.boxes(draws, *x.shape[2:]).to(x.device))
+        return degrade.larger(degrade.smaller(x, process.joined_factor), process.joined_factor)
+    draws = torch.stack([rows.uniform(name) for name in degrade.DRAWS], dim=1)
+    return degrade.masked(x, degrade.boxes(draws, *x.shape[2:]).to(x.device))
 
 
 def dropped(cond: Cond, rows: Rows, process: Process, reader: Reader) -> Cond:
@@ -186,7 +194,7 @@ def train(
     Ends without a tick where the training is finished. Raises UserError before anything is written where it cannot
     start; Stopped (a SystemExit) after a signal, saved. `command` is noted in the run.
     """
-    configuration.check(config)
+    validate.check(config)
     pictures = data.open(config.data)
     base = based_on(config, run)
     card = describe(config, pictures, base)
@@ -236,7 +244,7 @@ def based_on(config: TrainConfig, run: Path) -> Model | None:
 
     Raises UserError for a base that is not there, or whose network or process is another.
     """
-    configuration.check_base(config)
+    validate.check_base(config)
     if not config.base:
         return None
     kept = run / "checkpoints"
@@ -244,7 +252,7 @@ def based_on(config: TrainConfig, run: Path) -> Model | None:
     plain = (without_controls(config.net), process_of(config))
     theirs = _once_grown((without_controls(base.card.net), process_of(base.card)), config.net)
     for mine, its, what in zip(plain, theirs, ("net", "process"), strict=True):
-        for name, (wanted, found) in configuration.differences(its, mine).items():
+        for name, (wanted, found) in convert.differences(its, mine).items():
             raise UserError(f"{what}.{name} {found} should be {wanted}, that of the base {config.base}")
     wanted = base.card.encoder
     if (None if config.encoder is None else found_again(config.encoder)) != wanted:

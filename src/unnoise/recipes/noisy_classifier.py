@@ -16,19 +16,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unnoise import checkpoint, configuration, noise, objectives
+from unnoise import losses, noise
 from unnoise.acceleration.placement import best, prepare
+from unnoise.config import validate
+from unnoise.config.cards import NoisyClassifierCard
+from unnoise.config.training import NoisyClassifierConfig
 from unnoise.data import Batch, Dataset
 from unnoise.errors import UserError
-from unnoise.guidance import noisy
-from unnoise.guidance.noisy import NoisyClassifier
+from unnoise.guidance import noisy_classifier
+from unnoise.guidance.noisy_classifier import NoisyClassifier
+from unnoise.io import checkpoint
 from unnoise.nn.noisy_classifier import EncoderClassifier
 from unnoise.recipes.classifier import course, moved, split
-from unnoise.settings import NoisyClassifierCard, NoisyClassifierConfig
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.learner import Learner
 from unnoise.training.loop import Rows, Tick
 from unnoise.training.run import Run
+from unnoise.training.train_state import Learner
 
 TIMES = tuple(k / 10 for k in range(11))  # at which it is measured
 
@@ -39,7 +42,7 @@ def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processe
     Leaves the classifier in its folder `classifier`; `guidance.noisy.load` takes the run's path. Raises UserError
     before the first step where the pictures have no classes, or others than the network.
     """
-    configuration.check(config)
+    validate.check(config)
     pictures, held, held_name = split(config)
     card = describe(config, pictures)
     placement = best(config.device, config.fit.precision)
@@ -47,7 +50,7 @@ def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processe
     learner = Learner(net, config.fit, dtype=placement.dtype, processes=processes)
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
-        noisy.write(folder, weights, card)
+        noisy_classifier.write(folder, weights, card)
 
     goal = objective(NoisyClassifier(net, card), config)
     yield from course(config, pictures, learner, goal, write, run, processes)
@@ -58,7 +61,9 @@ def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processe
         right = measure(NoisyClassifier(final, card), held)
         about = {"accuracy": right, "held_out": held_name, "n": len(held)}
         done = replace(card, info=card.info | about)
-        checkpoint.publish(run.path / noisy.RESULT, lambda folder: noisy.write(folder, final.state_dict(), done))
+        checkpoint.publish(
+            run.path / noisy_classifier.RESULT, lambda folder: noisy_classifier.write(folder, final.state_dict(), done)
+        )
         said = ", ".join(f"{value:.1%} at t = {t}" for t, value in right.items())
         run.log(f"right on {len(held)} held-out pictures ({held_name}): {said}")
 
@@ -66,15 +71,15 @@ def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processe
 def objective(classifier: NoisyClassifier, config: NoisyClassifierConfig) -> Callable[[Batch, Rows], Tensor]:
     """The loss of a batch, a number a row: (batch, rows) -> (B,). Times and noise belong to the samples."""
     process = config.process
-    times = objectives.make_draw(process)
-    if isinstance(times, objectives.Importance):
+    times = losses.make_draw(process)
+    if isinstance(times, losses.Importance):
         raise UserError(f"process.draw {process.draw} goes by a diffusion's losses, and a classifier has none: uniform")
 
     def loss(batch: Batch, rows: Rows) -> Tensor:
         assert batch.label is not None
         u = rows.uniform("time")
         if process.stratified:
-            u = objectives.stratified(u, rows.index, rows.batch)
+            u = losses.stratified(u, rows.index, rows.batch)
         t = times(u, classifier.schedule)
         x = moved(batch.x, rows, config.shift)
         eps = rows.normal(x.shape[1:], "noise").to(x.device)

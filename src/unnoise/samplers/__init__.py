@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from unnoise.config.request import Request
 from unnoise.errors import unknown
 from unnoise.samplers.ddim import ddim
 from unnoise.samplers.ddpm import ddpm, known, large, learned, small
-from unnoise.samplers.differences import NOISE, PICTURE
 from unnoise.samplers.dpm_solver import (
     EXACT,
     MIDPOINT,
@@ -20,12 +20,12 @@ from unnoise.samplers.dpm_solver import (
 from unnoise.samplers.euler import euler, euler_ancestral
 from unnoise.samplers.heun import heun
 from unnoise.samplers.langevin import absolute, fraction, langevin, ncsn, ncsn_v2, predictor_corrector, snr
+from unnoise.samplers.multistep import NOISE, PICTURE
 from unnoise.samplers.plms import plms
 from unnoise.samplers.sde import euler_maruyama, probability_flow, reverse_diffusion
-from unnoise.samplers.times import GRIDS, Grid
+from unnoise.samplers.timesteps import GRIDS, Grid
 from unnoise.samplers.unipc import unipc
 from unnoise.samplers.walk import Seen, State, Step, last, walk
-from unnoise.settings import Request
 
 __all__ = [
     "EXACT",

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.differences import PICTURE, Smooth, add, more, multistep, over_ddim
 from unnoise.samplers.exponential import between, interpolated, moments, places
+from unnoise.samplers.multistep import PICTURE, Smooth, add, more, multistep, over_ddim
 from unnoise.samplers.walk import Seen, State, Step
 from unnoise.samplers.weights import combine, pick, weights
 from unnoise.schedules import Level, posterior

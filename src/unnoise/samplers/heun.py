@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.differences import NO_PICTURE, NOISE, add, more, over_ddim
+from unnoise.samplers.multistep import NO_PICTURE, NOISE, add, more, over_ddim
 from unnoise.samplers.walk import Seen, State, Step
 from unnoise.schedules import Level, over
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unnoise.samplers.ddim import kept
-from unnoise.samplers.differences import NO_PICTURE, NOISE, multistep
+from unnoise.samplers.multistep import NO_PICTURE, NOISE, multistep
 from unnoise.samplers.walk import Step
 from unnoise.samplers.weights import OneStep
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.differences import more
+from unnoise.samplers.multistep import more
 from unnoise.samplers.walk import Seen, State, Step
 from unnoise.samplers.weights import Formula, combine, pick, weights
 from unnoise.schedules import Level, posterior

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.differences import PICTURE, add, over_ddim
 from unnoise.samplers.exponential import interpolated, moments, places
+from unnoise.samplers.multistep import PICTURE, add, over_ddim
 from unnoise.samplers.walk import Seen, State, Step
 from unnoise.schedules import Level
 

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unnoise import noise
+from unnoise.config.training import Fit
 from unnoise.errors import UserError
-from unnoise.settings import Fit
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.learner import Learner
+from unnoise.training.train_state import Learner
 
 B = TypeVar("B", bound=NamedTuple)  # a batch: a named tuple of tensors and tuples with a row per sample
 

@@ -3,7 +3,7 @@
     runs/00001-name/
         config.yaml     every setting, resolved              log.txt         what happened, for people
         metrics.jsonl   a line of numbers every few steps    tensorboard/    the same, where it is installed
-        samples/        pictures at fixed seeds over time    checkpoints/    see checkpoint.py
+        samples/        pictures at fixed seeds over time    checkpoints/    see io/checkpoint.py
         env.json        machine and versions, a leg each     data.json       which pictures, by fingerprint
         lock            held by the process that trains
 
@@ -27,9 +27,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from unnoise import configuration
+from unnoise.config import convert, yaml
+from unnoise.config.data import DataConfig
+from unnoise.config.training import Fit, Watch
 from unnoise.errors import UserError
-from unnoise.settings import DataConfig, Fit, Watch
 
 
 class Config(Protocol):
@@ -83,7 +84,7 @@ def choose(root: Path, config: Config, *, resume: bool = True) -> Path:
 
 def status(path: Path) -> dict[str, Any]:
     """How far a run is: {"step", "steps", "images", "seconds", "finished"}; step 0 before its first checkpoint."""
-    fit = configuration.from_dict(Fit, configuration.read(path / "config.yaml")[0]["fit"], str(path))
+    fit = convert.from_dict(Fit, yaml.read(path / "config.yaml")[0]["fit"], str(path))
     total = -(-fit.images // fit.batch)
     states = sorted(path.glob("checkpoints/step-*/state.json"))
     state = json.loads(states[-1].read_text()) if states else {"step": 0, "images": 0, "seconds": 0.0}
@@ -110,10 +111,10 @@ def _slug(name: str) -> str:
 def _changes(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
     """What the run's own settings are and what is asked now, where they differ; unreadable settings differ."""
     try:
-        old: Any = configuration.load(path / "config.yaml", type(config))
+        old: Any = yaml.load(path / "config.yaml", type(config))
     except UserError as e:
         return {"config.yaml": (str(e), "")}
-    return configuration.differences(old, config)
+    return convert.differences(old, config)
 
 
 def _but(changes: Mapping[str, Any], prefixes: Sequence[str]) -> dict[str, Any]:
@@ -173,7 +174,7 @@ class Run:
         replace(file, json.dumps(facts, indent=1, ensure_ascii=False))
         if self._changes:
             self.log(f"settings changed: {_listed(self._changes)}")
-        replace(self.path / "config.yaml", configuration.dumps(self._config))
+        replace(self.path / "config.yaml", yaml.dumps(self._config))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -222,7 +223,7 @@ def hold(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator
         with _lock(path):
             run = Run(path, config, _allowed(path, config))
             if not (path / "config.yaml").exists():
-                replace(path / "config.yaml", configuration.dumps(config))
+                replace(path / "config.yaml", yaml.dumps(config))
             run.checkpoints.mkdir(exist_ok=True)
             run.samples.mkdir(exist_ok=True)
             _note_machine(run, command)

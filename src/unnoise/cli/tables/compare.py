@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from unnoise.cli.console import asking, existing, writable
 from unnoise.cli.options import keys_of, option, with_settings
-from unnoise.cli.tables.asked import (
+from unnoise.cli.tables.options import (
     AS_JSON,
     AS_MARKDOWN,
     DATA,
@@ -22,9 +22,10 @@ from unnoise.cli.tables.asked import (
     opened,
     settings,
 )
-from unnoise.cli.tables.kept import answer, curves, keep
-from unnoise.cli.tables.ways import as_document, figure, place, run
-from unnoise.settings import EvaluateConfig, Request
+from unnoise.cli.tables.output import answer, curves, keep
+from unnoise.cli.tables.run import as_document, figure, place, run
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.request import Request
 
 
 @with_settings(Request, **DRAWN)
@@ -54,7 +55,7 @@ def compare(
         names = samplers_named(samplers)
         counts = numbers(steps, "--steps")
         writable(out, "the comparison", folder=True)
-    from unnoise.tables import enough, for_budget, sampler_ways
+    from unnoise.evaluation.sweep import enough, for_budget, sampler_ways
 
     ask, how = settings({**asked, "count": count})
     loaded, real = opened(model, data)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from unnoise.cli.console import asking, existing, table, writable
 from unnoise.cli.options import keys_of, option, parse_numbers, with_settings
-from unnoise.cli.tables.asked import (
+from unnoise.cli.tables.options import (
     AS_JSON,
     AS_MARKDOWN,
     DATA,
@@ -23,9 +23,10 @@ from unnoise.cli.tables.asked import (
     opened,
     settings,
 )
-from unnoise.cli.tables.kept import answer, curves, keep
-from unnoise.cli.tables.ways import as_document, figure, run
-from unnoise.settings import EvaluateConfig, Request
+from unnoise.cli.tables.output import answer, curves, keep
+from unnoise.cli.tables.run import as_document, figure, run
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.request import Request
 
 
 @with_settings(Request, **DRAWN)
@@ -54,10 +55,10 @@ def ddim(
     with asking():
         counts = numbers(steps, "--steps")
         shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
-        spacings = chosen_from(grids, keys_of("samplers/times.py", "GRIDS"), "grid of times")
+        spacings = chosen_from(grids, keys_of("samplers/timesteps.py", "GRIDS"), "grid of times")
         writable(out, "the table", folder=True)
-    from unnoise.generate import begins_in_a_picture
-    from unnoise.tables import ddim_ways
+    from unnoise.evaluation.sweep import ddim_ways
+    from unnoise.generate.frames import begins_in_a_picture
 
     ask, how = settings({**asked, "count": count})
     ways = ddim_ways(how, steps=counts, etas=shares, sigma_hat=sigma_hat, grids=spacings)

@@ -9,10 +9,12 @@ from typing import Annotated
 from unnoise.cli.console import UsageError, asking, say, writable
 from unnoise.cli.evaluate import home
 from unnoise.cli.options import option, within
-from unnoise.cli.tables.asked import AS_JSON, AS_MARKDOWN, EACH, FIGURES, OUT, SHOW
-from unnoise.cli.tables.kept import answer, write_tables
+from unnoise.cli.tables.options import AS_JSON, AS_MARKDOWN, EACH, FIGURES, OUT, SHOW
+from unnoise.cli.tables.output import answer, write_tables
 from unnoise.cli.train import preset_help
-from unnoise.settings import EvaluateConfig, Request, TrainConfig
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.request import Request
+from unnoise.config.training import TrainConfig
 
 
 def ddpm(
@@ -59,8 +61,8 @@ def ddpm(
     from unnoise import data as pictures
     from unnoise import model as models
     from unnoise.cli.evaluate import run as measured
-    from unnoise.data.sources import find
-    from unnoise.generate import draw
+    from unnoise.data.registry import find
+    from unnoise.generate.frames import draw
     from unnoise.recipes.ablation import cells
     from unnoise.training import run as trainings
     from unnoise.training.distributed import ALONE
@@ -96,7 +98,8 @@ def ddpm(
         (row, *(f"{found[row, name][key]:.3g}" for name in names for key in ("frechet", "kernel", "bits")))
         for row in dict.fromkeys(cell.row for cell in table_cells)
     ]
-    from unnoise.cli.pictures import sheet, write_png
+    from unnoise.io.images import sheet
+    from unnoise.io.png import write_png
 
     out.mkdir(parents=True, exist_ok=True)
     write_png(out / "pictures.png", sheet(blocks), None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from unnoise.cli.console import asking, existing, writable
 from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.sample import DRAWING
-from unnoise.cli.tables.asked import (
+from unnoise.cli.tables.options import (
     AS_JSON,
     AS_MARKDOWN,
     DATA,
@@ -24,12 +24,13 @@ from unnoise.cli.tables.asked import (
     scales_of,
     settings,
 )
-from unnoise.cli.tables.kept import answer, drawable, keep
-from unnoise.cli.tables.ways import as_document, figure, run, value
-from unnoise.settings import EvaluateConfig, Request
+from unnoise.cli.tables.output import answer, drawable, keep
+from unnoise.cli.tables.run import as_document, figure, run, value
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.request import Request
 
 if TYPE_CHECKING:
-    from unnoise.tables import Result
+    from unnoise.evaluation.sweep import Result
 
 TITLES = {
     "frechet": "Frechet",
@@ -82,7 +83,7 @@ def guidance(
         if classifier is not None:
             existing(classifier, "classifier")
         writable(out, "the table", folder=True)
-    from unnoise.tables import guidance_ways, guided_figures
+    from unnoise.evaluation.sweep import guidance_ways, guided_figures
 
     ask, how = settings({**asked, "count": count, "steps": steps})
     loaded, real = opened(model, data)

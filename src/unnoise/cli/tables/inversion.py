@@ -11,13 +11,14 @@ from cyclopts import Parameter
 from unnoise.cli.console import asking, existing, writable
 from unnoise.cli.options import keys_of, option, within
 from unnoise.cli.progress import Progress
-from unnoise.cli.tables.asked import AS_JSON, AS_MARKDOWN, DATA, MODEL, OUT, chosen_from, numbers, opened, scales_of
-from unnoise.cli.tables.kept import answer, write_tables
+from unnoise.cli.tables.options import AS_JSON, AS_MARKDOWN, DATA, MODEL, OUT, chosen_from, numbers, opened, scales_of
+from unnoise.cli.tables.output import answer, write_tables
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.request import Request
 from unnoise.errors import unknown
-from unnoise.settings import EvaluateConfig, Request
 
 if TYPE_CHECKING:
-    from unnoise.explore import Survived
+    from unnoise.generate.inversion import Survived
 
 
 def inversion(
@@ -49,15 +50,15 @@ def inversion(
         counts = numbers(steps, "--steps")
         scales = scales_of(guidance, "--guidance")
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
-        if spacing not in (grids := keys_of("samplers/times.py", "GRIDS")):
+        if spacing not in (grids := keys_of("samplers/timesteps.py", "GRIDS")):
             raise unknown("grid of times", spacing, grids)
         writable(out, "the table", folder=True)
     loaded, real = opened(model, data)
     from unnoise import data as pictures
-    from unnoise import question
-    from unnoise.explore import reconstruct
-    from unnoise.generate import check
-    from unnoise.told import all_told_of
+    from unnoise.evaluation import validate
+    from unnoise.evaluation.conditions import all_told_of
+    from unnoise.generate.frames import check
+    from unnoise.generate.inversion import reconstruct
 
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
     found: list[Survived] = []
@@ -65,7 +66,7 @@ def inversion(
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
     requests = [dataclasses.replace(base, steps=number, guidance=scale) for _, number, scale in cells]
     with asking():
-        question.check(loaded, EvaluateConfig(metrics=()), base, real)
+        validate.check(loaded, EvaluateConfig(metrics=()), base, real)
         cond = all_told_of(loaded, real, some, base)
         for how in requests:
             check(loaded, how, cond)
@@ -93,7 +94,8 @@ def inversion(
     blocks = {("the picture", ""): to_bytes(some.x[:shown])}
     most = max(counts)
     blocks |= {(f"{s.convention}, guidance {s.guidance:g}", ""): s.pictures[:shown] for s in found if s.steps == most}
-    from unnoise.cli.pictures import sheet, write_png
+    from unnoise.io.images import sheet
+    from unnoise.io.png import write_png
 
     write_png(out / "pictures.png", sheet(blocks, across=shown), None)
     document = {

@@ -15,8 +15,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from unnoise.data.chance import SHAPES, uniform
 from unnoise.data.idx import array_source
+from unnoise.data.random import SHAPES, uniform
 from unnoise.data.shapes.captions import caption
 from unnoise.data.shapes.scene import BACKGROUNDS, COLOURS, KINDS, Pixels, Scene, Shape, edges, renders, segmentation
 from unnoise.data.source import Source

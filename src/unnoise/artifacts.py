@@ -1,0 +1,87 @@
+"""What a training leaves that is no model but judges or guides one: weights and a card, in a directory.
+
+    model.safetensors    the network's weights
+    <card>.json          {"format": ..., "card": ...}
+    manifest.json        the sha256 and size of each file
+
+Nothing in these files can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from unnoise.config.convert import to_dict
+from unnoise.errors import UserError
+from unnoise.io import checkpoint
+
+Net = TypeVar("Net", bound=nn.Module)
+WEIGHTS = "model.safetensors"
+
+
+def fingerprint(net: nn.Module) -> str:
+    """sha256 over the weights' names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, value in sorted(net.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} ".encode())
+        digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def find(path: Path, card: str, result: str, *, missing: str, empty: str) -> Path:
+    """The directory with the card that `path` means: itself, its `result`, or its newest checkpoint.
+
+    Raises UserError, with what `missing` says of a directory that is not there and `empty` of one without a card.
+    """
+    if not path.is_dir():
+        raise UserError(f"there is no directory {path}: {missing}")
+    if (path / result / card).is_file():
+        return path / result
+    if (path / card).is_file():
+        return path
+    found = checkpoint.sound(path / "checkpoints") if (path / "checkpoints").is_dir() else None
+    if found is None or not (found / card).is_file():
+        raise UserError(f"{path} holds {empty}")
+    return found
+
+
+def write_card(file: Path, card: Any, kind: str) -> None:
+    """A card, a dataclass of settings, under the name of its format."""
+    text = json.dumps({"format": kind, "card": to_dict(card)}, indent=2, sort_keys=True)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def read_card(file: Path, *, again: str) -> tuple[dict[str, Any], Any]:
+    """What a card says, and the name of its format. Raises UserError, with what to do `again`, for no JSON."""
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read ({error}): {again}") from None
+    data = data if isinstance(data, dict) else {}
+    return data.get("card", {}), data.get("format")
+
+
+def load_net(make: Callable[[], Net], folder: Path, card: str) -> Net:
+    """The network that `make` makes, with the weights in a directory: on the CPU, float32, without gradients.
+
+    Raises UserError where they are damaged, or not those of the network.
+    """
+    if (folder / checkpoint.MANIFEST).is_file():
+        checkpoint.verify(folder)
+    state = checkpoint.read(folder / WEIGHTS)
+    with torch.device("meta"):
+        net = make()
+    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
+    there = {name: tuple(value.shape) for name, value in state.items()}
+    wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    if wrong:
+        raise UserError(f"{folder / WEIGHTS}: not the weights that {card} describes: {', '.join(wrong[:5])}")
+    net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
+    return net.requires_grad_(False).eval()

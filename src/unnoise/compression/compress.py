@@ -1,0 +1,214 @@
+"""Pictures to bytes and back, with a model that both sides have.
+
+    data = unnoise.compress(model, picture, bits=0.2)
+    for seen in unnoise.compression.compress.receive(model, data): ...  # estimates, coarse to fine
+    unnoise.decompress(model, data).save("out.png")
+
+Lossy, at any rate up to the bound's lossy part. The method is compression/coder.py, the file compression/format.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from unnoise.acceleration.placement import best, place
+from unnoise.codec import Pixels, from_bytes, to_bytes
+from unnoise.compression import coder, format
+from unnoise.compression.channel import PICKS
+from unnoise.compression.format import Header
+from unnoise.conditions import Cond
+from unnoise.config.convert import to_dict
+from unnoise.config.data import DataConfig
+from unnoise.data.decode import decode
+from unnoise.data.source import Unreadable
+from unnoise.denoiser import Denoiser
+from unnoise.errors import UserError, unknown
+from unnoise.guidance import clip
+from unnoise.io.pictures import Pictures
+from unnoise.likelihood.endpoints import last_time
+from unnoise.model import Model
+
+LEAST_BITS, MOST_BITS = 10, 24  # of a search: 2^24 candidates take seconds a piece
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A compressed picture, and what its sender knows of it."""
+
+    data: bytes
+    way: tuple[coder.Received, ...]  # what a receiver has after each step
+    shape: tuple[int, int, int]
+
+    @property
+    def accounted(self) -> float:
+        """Bits a number: the divergences of the steps that were sent, which an ideal code would cost."""
+        return self.way[-1].nats / math.log(2) / math.prod(self.shape)
+
+    @property
+    def picture(self) -> Tensor:
+        """(C, H, W) uint8: what the receiver will see, bit for bit."""
+        return to_bytes(self.way[-1].mean)[0].cpu()
+
+
+def compress(model: Model, picture: Tensor | Image.Image | bytes, **how: object) -> bytes:
+    """The file of one picture, as bytes: `send` says how, and what it raises."""
+    return send(model, picture, **how).data  # type: ignore[arg-type]
+
+
+def send(
+    model: Model,
+    picture: Tensor | Image.Image | bytes,
+    *,
+    bits: float = 0.2,
+    seed: int = 0,
+    label: str | int = "none",
+    search: int = 16,
+    pick: str = "nearest",
+    device: str = "auto",
+) -> Sent:
+    """One picture, (C, H, W) uint8, an image, or the bytes of its file, in `bits` a number, header not counted.
+
+    `bits` inf: all that is lossy. `search`: each piece is found among 2^search candidates. `pick`: nearest, or draw
+    (compression/channel.py). Raises UserError for a picture that is not of the model's size, and for an unknown label.
+    """
+    x = pixels(model, picture)
+    if not bits > 0:
+        raise UserError(f"{bits:g} bits a number: ask for more than 0, for example 0.2")
+    if not LEAST_BITS <= search <= MOST_BITS:
+        raise UserError(f"a search of 2^{search} candidates: take {LEAST_BITS} to {MOST_BITS} bits")
+    if not 0 <= seed < format.MOST:
+        raise UserError(f"seed {seed}: seeds are whole numbers from 0 to 2^63 - 1")
+    if pick not in PICKS:
+        raise unknown("pick", pick, PICKS)
+    coder.coding()
+    cond = _condition(model, str(label))
+    index = None if cond.label is None else int(cond.label[0])
+    plan = coder.Plan(seed, search, pick, _last(model))
+    denoiser, placed = _denoiser(model, cond, device)
+    sent = coder.send(denoiser, from_bytes(x)[None].to(placed), plan, bits * x.numel())
+    header = Header(fingerprint(model), seed, search, pick == "draw", index, model.shape, sent.pieces)
+    return Sent(format.write(header, sent.payload), sent.way, model.shape)
+
+
+def receive(
+    model: Model, data: bytes, *, device: str = "auto", where: str = "the compressed picture"
+) -> Iterator[coder.Received]:
+    """What the receiver sees after each step: bits of payload so far, the estimate. Of a file cut off, what is there.
+
+    Raises UserError, at once, for a file that is foreign or damaged, or that another model wrote.
+    """
+    file = format.read(data, where)
+    header, mine = file.header, fingerprint(model)
+    if header.model != mine:
+        raise UserError(
+            f"{where}: written with the model {header.model.hex()}, and this model is {mine.hex()}: "
+            "give the model, and the checkpoint, that it was compressed with"
+        )
+    if header.shape != model.shape:
+        raise UserError(f"{where}: a picture of {_size(header.shape)}, and this model's are {_size(model.shape)}")
+    if header.label is not None and header.label > (model.reader.null or len(model.classes) - 1):
+        raise UserError(f"{where}: told class {header.label}, which this model does not have: the file is damaged")
+    coder.coding()
+    cond = _condition(model, "none" if header.label is None else model.reader.name(header.label))
+    plan = coder.Plan(header.seed, header.bits, "draw" if header.draws else "nearest", _last(model))
+    denoiser, placed = _denoiser(model, cond, device)
+    return coder.receive(denoiser, model.shape, plan, file.payload, header.pieces, whole=file.whole, device=placed)
+
+
+def decompress(model: Model, data: bytes, *, device: str = "auto") -> Pictures:
+    """The picture in a file's bytes: the last estimate. Raises as `receive`."""
+    for seen in receive(model, data, device=device):
+        mean = seen.mean
+    header = format.read(data, "the compressed picture").header
+    labels = () if header.label is None else (model.reader.name(header.label),)
+    return Pictures(to_bytes(mean).cpu(), (header.seed,), labels)
+
+
+def rmse(picture: Tensor, mean: Tensor) -> float:
+    """Of an estimate (1, C, H, W), rounded to bytes as it is shown, in grey levels."""
+    shown = to_bytes(mean)[0].cpu().double()
+    return (shown - picture.double()).square().mean().sqrt().item()
+
+
+def fingerprint(model: Model) -> bytes:
+    """Four bytes that tell this network, its weights, its process and its way with no words from others."""
+    card = to_dict(model.card)
+    digest = hashlib.sha256(json.dumps([card["net"], card["process"], card["clip"]], sort_keys=True).encode())
+    for name, value in sorted(model.diffusion.net.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    silence = None if model.words is None else model.words.read([""]).tokens
+    if silence is not None:
+        digest.update(silence.numpy().tobytes())
+    return digest.digest()[:4]
+
+
+def _denoiser(model: Model, cond: Cond, device: str) -> tuple[Denoiser, str]:
+    """In float32 whatever the machine is fast at: half precision would cost bits."""
+    if not isinstance(model.codec, Pixels):
+        raise UserError("this model works in the latents of an autoencoder: only models in pixels compress pictures")
+    placement = best(device, "float32")
+    denoiser = place(model.diffusion, placement).given(cond.to(placement.device))
+    return clip(denoiser) if model.card.clip else denoiser, placement.device
+
+
+def _last(model: Model) -> float:
+    """Where the lossy part ends: both sides know it from the model, whose process the fingerprint covers."""
+    diffusion = model.diffusion
+    return last_time(diffusion.schedule, diffusion.steps, model.card.process)
+
+
+def _condition(model: Model, label: str) -> Cond:
+    """What both sides tell the model: the label, and of words and numbers that there are none."""
+    if model.card.process.joined:
+        raise UserError("this model is shown a picture beside the noise, and a file has none: it compresses nothing")
+    if label == "none" and model.classes and model.reader.null is None:
+        raise UserError(f"this model must be told a class: give a label, one of {', '.join(model.classes)}")
+    return model.reader.read([label])
+
+
+def pixels(model: Model, picture: Tensor | Image.Image | bytes) -> Tensor:
+    """(C, H, W) uint8, as this model takes it, of bytes in that shape, an image, or an encoded picture.
+
+    Raises UserError where the size is another, or colours would be lost, and for a model of latents.
+    """
+    channels, height, width = model.of_pictures().shape
+    if not isinstance(picture, Tensor):
+        config = DataConfig(size=min(height, width), channels=3)
+        try:
+            found = decode(picture if isinstance(picture, bytes) else np.asarray(picture), config)
+        except Unreadable as error:
+            raise UserError(f"a picture that cannot be read: {error}") from None
+        if found.size != (width, height):
+            raise UserError(
+                f"a picture of {found.size[0]}x{found.size[1]}: this model's are {_size(model.shape)}: resize it first"
+            )
+        picture = torch.from_numpy(found.pixels.copy())
+        if channels == 1:
+            if bool((picture != picture[:1]).any()):
+                raise UserError(f"a picture in colour: this model's are {_size(model.shape)}: convert it to grey first")
+            picture = picture[:1]
+    if picture.dtype != torch.uint8:
+        raise UserError(f"a picture of {picture.dtype}: give bytes, (C, H, W) uint8")
+    if tuple(picture.shape) != (channels, height, width):
+        raise UserError(
+            f"a picture of {_size(tuple(picture.shape))}: this model's are {_size(model.shape)}: crop or resize it"
+        )
+    return picture
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    """`28x28 grey`, width first."""
+    if len(shape) != 3:
+        return f"shape {shape}"
+    kind = {1: "grey", 3: "colour"}.get(shape[0], f"{shape[0]} channels")
+    return f"{shape[2]}x{shape[1]} {kind}"

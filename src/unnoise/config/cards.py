@@ -1,0 +1,57 @@
+"""Cards: what is saved beside weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import ContrastiveNet, EncoderConfig, NetConfig, UNetConfig
+
+
+@dataclass(frozen=True)
+class NoisyClassifierCard:
+    """All that is needed to guide by a classifier's weights: what classifier.json holds."""
+
+    net: UNetConfig = UNetConfig()
+    process: Process = Process()
+    classes: tuple[str, ...] = ()  # their names, in the order of their numbers
+    info: dict[str, Any] = field(default_factory=dict)  # where it comes from, and how often it is right at which noise
+
+
+@dataclass(frozen=True)
+class ContrastiveCard:
+    """All that is needed to judge by a contrastive model's weights and tokenizer: what contrastive.json holds."""
+
+    net: ContrastiveNet = ContrastiveNet()
+    info: dict[str, Any] = field(default_factory=dict)  # where it comes from, and how often it finds the caption
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """A number that a model is told, by its name, and between which it lay in training."""
+
+    name: str = ""
+    low: float = 0.0
+    high: float = 1.0
+    usual: float | None = None  # what it is told where nobody says it; None: what the network has for that
+    untold: float | None = None  # what guidance leads away from; None: the number itself, where it has a usual one
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is needed to draw from weights: what model.json holds."""
+
+    net: NetConfig = UNetConfig()
+    process: Process = Process()
+    size: tuple[int, int] = (32, 32)  # height and width of a picture
+    channels: int = 3  # 1 grey, 3 colour
+    classes: tuple[str, ...] = ()  # the names of the classes, in the order of their numbers
+    values: tuple[ValueRange, ...] = ()  # the numbers that it is told, in the order of its columns
+    captions: tuple[str, ...] = ()  # what was said of some of the pictures it saw: examples of what it understands
+    encoder: EncoderConfig | None = None  # what reads captions, where that is beside the network
+    sampler: str = "ddim"  # what `auto` means for this model
+    grid: str = "auto"  # the times of that sampler, for this model; auto: what the sampler likes
+    clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
+    latents: bool = False  # what it draws are the latents of an autoencoder that is not read
+    info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source

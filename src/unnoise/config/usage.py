@@ -1,0 +1,48 @@
+"""What a model can be told, in words: what an error names beside what the model does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unnoise.config.cards import ModelCard, ValueRange
+from unnoise.config.networks import UNetConfig
+
+SHOWN = 4  # names of classes, and numbers, in a sentence
+
+
+def takes(
+    classes: Sequence[str] = (), *, words: bool = False, values: Sequence[ValueRange] = (), shown: Sequence[str] = ()
+) -> str:
+    """`it takes --label (3 classes: bag, boot, coat) and --prompt`; `shown` are the options of pictures it is shown."""
+    said = []
+    if classes:
+        count = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
+        said.append(f"--label ({count}: {_some(list(classes))})")
+    if words:
+        said.append("--prompt")
+    if values:
+        said.append(_some([f"--value {known.name}=... ({known.low:g} to {known.high:g})" for known in values]))
+    said += shown
+    return f"it takes {' and '.join(said)}" if said else "it takes nothing and draws from noise alone"
+
+
+def takes_of(card: ModelCard) -> str:
+    """What the model of this card takes, where what reads its captions is named there."""
+    return takes(card.classes, words=hears(card), values=card.values, shown=shown(card))
+
+
+def hears(card: ModelCard) -> bool:
+    """Whether the card names what reads captions."""
+    return card.net.text is not None or card.encoder is not None
+
+
+def shown(card: ModelCard) -> tuple[str, ...]:
+    """The options of the pictures that the model of this card is shown."""
+    joined = {"": (), "small": ("--image",), "masked": ("--image with --mask",)}[card.process.joined]
+    controls = len(card.net.controls) if isinstance(card.net, UNetConfig) else 0
+    times = f", {controls} times" if controls > 1 else ""
+    return (*joined, f"--control{times}") if controls else joined
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -1,0 +1,255 @@
+"""What training asks for: how much each time's error weighs, and how often each time is drawn.
+
+A weight is one of the squared error of the picture, ||x - mean||^2, whatever the network predicts: `simple` is the
+signal-to-noise ratio, because ||eps - eps_hat||^2 = SNR ||x - mean||^2. A draw turns uniforms into times. The
+bound itself may be asked for in place of a weighted error (recipes/diffusion.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from unnoise.config.diffusion import Process
+from unnoise.denoiser import Prediction, Weight, make_prediction, schedule_of
+from unnoise.errors import UserError, unknown
+from unnoise.schedules import Level, Schedule
+
+Draw = Callable[[Tensor, Schedule], Tensor]
+"""(uniforms in (0, 1), schedule) -> times in (0, 1]."""
+
+
+def simple(level: Level) -> Tensor:
+    """||eps - eps_hat||^2 unweighted: DDPM's L_simple."""
+    return level.snr
+
+
+def constant(level: Level) -> Tensor:
+    """||x - mean||^2 unweighted."""
+    return torch.ones_like(level.alpha)
+
+
+def truncated_snr(level: Level) -> Tensor:
+    """max(SNR, 1). Salimans & Ho 2022."""
+    return level.snr.clamp(min=1)
+
+
+def snr_plus_one(level: Level) -> Tensor:
+    """SNR + 1: ||v - v_hat||^2 unweighted, on variance-preserving schedules. Salimans & Ho 2022."""
+    return level.snr + 1
+
+
+def flow_matching(level: Level) -> Tensor:
+    """||(eps - x) - out||^2 unweighted: (1 + alpha / sigma)^2, on the straight schedule 1 / t^2. Lipman et al. 2022."""
+    return (1 + level.alpha / level.sigma).square()
+
+
+def min_snr(gamma: float = 5.0) -> Weight:
+    """min(SNR, gamma). Hang et al. 2023."""
+    return lambda level: level.snr.clamp(max=gamma)
+
+
+def p2(k: float = 1.0, gamma: float = 1.0) -> Weight:
+    """L_simple over (k + SNR)^gamma. Choi et al. 2022."""
+    return lambda level: level.snr / (k + level.snr) ** gamma
+
+
+def edm_weight(spread: float = 0.5) -> Weight:
+    """1 / c_out^2: every level starts with a loss of one. Karras et al. 2022."""
+
+    def weight(level: Level) -> Tensor:
+        sigma2 = (level.sigma / level.alpha).square()
+        return (sigma2 + spread**2) / (sigma2 * spread**2)
+
+    return weight
+
+
+def bound_weight(schedule: Schedule, steps: int) -> Weight:
+    """The weight that the variational bound of T steps gives, in nats a step: (SNR_s - SNR_t) / 2, s = t - 1/T.
+
+    Ho et al. 2020, eq. 12. At the first step, where SNR_s is infinite, the decoder's: SNR_t / 2.
+    """
+
+    def weight(level: Level) -> Tensor:
+        s = (schedule.time(level.log_ratio) - 1 / steps).clamp(min=0)
+        before = schedule(torch.where(s < 0.5 / steps, 0.0, s)).snr
+        return torch.where(torch.isinf(before), level.snr, before - level.snr) / 2
+
+    return weight
+
+
+def output_weight(predicts: Prediction) -> Weight:
+    """The network's own output unweighted, whatever it is asked for: L_simple for eps, SNR + 1 for v."""
+    return lambda level: 1 / predicts.error(level).square()
+
+
+# --- draws of t ---
+
+
+def any_time(u: Tensor, schedule: Schedule) -> Tensor:
+    """Uniform on (0, 1], continuous, kept off the end where there is no noise."""
+    return u.clamp(min=1e-5)
+
+
+def table_steps(steps: int) -> Draw:
+    """Uniform on k/T, k = 1..T."""
+    return lambda u, schedule: ((u * steps).floor() + 1).clamp(max=steps) / steps
+
+
+def _normal_quantile(u: Tensor) -> Tensor:
+    quantile: Tensor = torch.special.ndtri(u.clamp(1e-12, 1 - 1e-12))
+    return quantile
+
+
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> Draw:
+    """The logit of t is normal. Esser et al. 2024, for the straight schedule."""
+    return lambda u, schedule: torch.sigmoid(mean + std * _normal_quantile(u))
+
+
+def log_normal(mean: float = -1.2, std: float = 1.2) -> Draw:
+    """The logarithm of sigma / alpha is normal. Karras et al. 2022."""
+    return lambda u, schedule: schedule.time(-(mean + std * _normal_quantile(u))).clamp(min=1e-8)
+
+
+class Importance:
+    """A draw of the steps k/T, k = 1..T, that asks most often where the loss is largest.
+
+    Sec. 3.3 of Nichol & Dhariwal 2021: p_k is proportional to the root mean square of the last `keep` losses of step k,
+    mixed with a share of `uniform`; uniform altogether until every step has so many. A loss is to be multiplied by
+    `weight`, so that its mean stays what it is. What was heard in a step counts from the next one on (`settle`), in the
+    order of samples: the same for any number of processes and parts. Its state belongs into a checkpoint.
+    """
+
+    def __init__(self, steps: int, *, keep: int = 10, uniform: float = 0.001) -> None:
+        self.steps, self.uniform = steps, uniform
+        self._losses = torch.zeros(steps, keep, dtype=torch.float64)
+        self._count = torch.zeros(steps, dtype=torch.int64)  # losses of a step so far; the newest is at count - 1
+        self._heard: list[Tensor] = []
+
+    @property
+    def ready(self) -> bool:
+        """Every step has its losses."""
+        return bool((self._count >= self._losses.shape[1]).all())
+
+    def chances(self) -> Tensor:
+        """p_k, (T,), float64; their sum is 1."""
+        even = torch.full((self.steps,), 1 / self.steps, dtype=torch.float64)
+        if not self.ready:
+            return even
+        size = self._losses.square().mean(1).sqrt()
+        return torch.lerp(size / size.sum(), even, self.uniform)
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        if not self.ready:
+            return table_steps(self.steps)(u, schedule)
+        return (torch.searchsorted(self.chances().cumsum(0), u, right=True).clamp(max=self.steps - 1) + 1) / self.steps
+
+    def weight(self, t: Tensor) -> Tensor:
+        """1 / (T p) of drawn times, (B,)."""
+        return 1 / (self.steps * self.chances()[self._row(t)])
+
+    def hear(self, t: Tensor, loss: Tensor) -> None:
+        """Losses (B,) of this step, before their weight; a part of them is enough."""
+        row = self._row(t).to(device=loss.device, dtype=torch.float64)
+        self._heard.append(torch.stack([row, loss.detach().double()], 1))
+
+    def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
+        """The step is done: what was heard counts, that of all processes, which `gather` puts in order."""
+        for row, loss in gather(torch.cat(self._heard)).tolist():
+            place = int(row)
+            self._losses[place, self._count[place] % self._losses.shape[1]] = loss
+            self._count[place] += 1
+        self.forget()
+
+    def forget(self) -> None:
+        """The step did not count."""
+        self._heard.clear()
+
+    def state(self) -> dict[str, Tensor]:
+        return {"losses": self._losses.clone(), "count": self._count.clone()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        self.forget()
+        self._losses.copy_(state["losses"])
+        self._count.copy_(state["count"])
+
+    def _row(self, t: Tensor) -> Tensor:
+        return (t * self.steps).round().long() - 1
+
+
+def stratified(u: Tensor, index: Tensor, count: int) -> Tensor:
+    """Spreads uniforms evenly: sample `index` of `count` falls in its own one of `count` equal parts of (0, 1)."""
+    return (index + u) / count
+
+
+# --- the rim: names ---
+
+WEIGHTS: dict[str, Callable[..., Weight]] = {
+    "simple": lambda process, schedule: simple,
+    "x0": lambda process, schedule: constant,
+    "output": lambda process, schedule: output_weight(make_prediction(process, schedule)),
+    "truncated-snr": lambda process, schedule: truncated_snr,
+    "snr-plus-one": lambda process, schedule: snr_plus_one,
+    "flow": lambda process, schedule: flow_matching,
+    "min-snr": lambda process, schedule, gamma=5.0: min_snr(gamma),
+    "p2": lambda process, schedule, k=1.0, gamma=1.0: p2(k, gamma),
+    "edm": lambda process, schedule, spread=0.5: edm_weight(spread),
+    "bound": lambda process, schedule: bound_weight(schedule, process.steps),
+}
+
+DRAWS: dict[str, Callable[..., Draw]] = {  # (steps, **options)
+    "uniform": table_steps,
+    "importance": Importance,
+    "continuous": lambda steps: any_time,
+    "logit-normal": lambda steps, **options: logit_normal(**options),
+    "edm": lambda steps, **options: log_normal(**options),
+}
+ON_STEPS = ("uniform", "importance")  # the times k/T alone
+
+
+def _chosen(what: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
+    if name not in table:
+        raise unknown(what, name, table)
+    return table[name]
+
+
+def make_weight(process: Process, schedule: Schedule) -> Weight:
+    """The weight of the loss that a process names."""
+    make = _chosen("loss weight", process.weight, WEIGHTS)
+    try:
+        return cast(Weight, make(process, schedule, **process.weight_options))
+    except TypeError:
+        raise UserError(f"the weight {process.weight!r} does not take {sorted(process.weight_options)}") from None
+
+
+def check(process: Process) -> None:
+    """Raises UserError for a name, or an option, of schedule, weight, draw or objective that there is not."""
+    make_weight(process, schedule_of(process))
+    make_draw(process)
+    make_objective(process)
+
+
+def make_objective(process: Process) -> str:
+    """What is minimised: "simple", "hybrid" or "bound". Raises UserError where there is no variance to learn."""
+    if process.objective == "auto":
+        return "hybrid" if process.learned_variance else "simple"
+    if process.objective == "hybrid" and not process.learned_variance:
+        raise UserError(
+            "the hybrid objective teaches a variance, and this process has none to learn: set "
+            "process.learned_variance to true (and net.out_channels to twice the channels), or the objective to simple"
+        )
+    return process.objective
+
+
+def make_draw(process: Process) -> Draw:
+    """How training draws its times."""
+    make = _chosen("draw of times", process.draw, DRAWS)
+    try:
+        return cast(Draw, make(process.steps, **process.draw_options))
+    except TypeError:
+        raise UserError(
+            f"process.draw_options: {process.draw!r} does not take {sorted(process.draw_options)}"
+        ) from None

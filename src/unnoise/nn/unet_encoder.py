@@ -1,0 +1,194 @@
+"""The half of a U-Net that a control network copies: what is told, the first convolution, the way down, the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unnoise.conditions import Cond
+from unnoise.config.networks import UNetConfig
+from unnoise.nn.attention import Attention, CrossAttention, SelfAttention, Words
+from unnoise.nn.blocks import Block, Down, Residual, Up, context, halve
+from unnoise.nn.embeddings import (
+    TimeEmbedding,
+    ValueEmbedding,
+    class_rows,
+    class_table,
+    sinusoid,
+    value_rows,
+    vector_rows,
+)
+from unnoise.nn.transformer import Transformer
+
+Run = Callable[..., Tensor]
+"""How a part is called: as it is, or so that it forgets what it computed and computes it again for its gradient."""
+
+
+class WayDown(nn.Module):
+    """What a U-Net and its control networks have in common. Abstract: whoever inherits calls `finish` at the end."""
+
+    shares: list[int]  # how many numbers each part is told, in the order in which they run
+    depths: list[int]  # how many cross-attentions each block has, likewise
+    tell: nn.Linear
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        first = config.channels[0]
+        self.time_embedding = TimeEmbedding(first, 4 * first)
+        self.class_embedding = class_table(config.classes, 4 * first, null_class=config.null_class)
+        self.value_embedding: ValueEmbedding | None = None
+        if config.values and not config.value_width:
+            self.value_embedding = ValueEmbedding(config.values, first, 4 * first, null=config.null_value)
+        self.vector_embedding: TimeEmbedding | None = None
+        if config.vector:
+            self.vector_embedding = TimeEmbedding(config.vector + config.values * config.value_width, 4 * first)
+        self.pooled_embedding: nn.Linear | None = None  # of the caption as one vector; it says nothing at birth
+        if config.text is not None:
+            self.pooled_embedding = nn.Linear(context(config), 4 * first)
+        self.conv_in = nn.Conv2d(config.in_channels + config.joined, first, 3, padding=1)
+        self.left = [first]  # channels of what the way down leaves behind, in order
+        self.down_blocks = nn.ModuleList(DownLevel(config, level, self.left) for level in range(len(config.channels)))
+        self.mid_block = Middle(config)
+
+    def finish(self) -> None:
+        """Make the map of what is told, once all parts are there, and give every weight its value at birth.
+
+        Each part has its own linear map of what is told. They stand in one matrix, one below the other in the order in
+        which the parts run: one product a step instead of one a block.
+        """
+        self.shares = [part.share for part in self.modules() if isinstance(part, Residual | Down | Up)]
+        self.depths = [part.depth for part in self.modules() if isinstance(part, Block)]
+        self.tell = nn.Linear(4 * self.config.channels[0], sum(self.shares))
+        initialise(self)
+
+    def told(self, time: Tensor, cond: Cond, pooled: Tensor | None) -> Iterator[Tensor]:
+        """What each part is told of all but words, (B, share) a part, in the order in which they run.
+
+        Time is (B,); `pooled` is the caption as one vector, for a network with a text encoder.
+        """
+        config, dtype = self.config, self.tell.weight.dtype
+        embedding = self.time_embedding(self._waves(time, config.channels[0]).to(dtype))
+        batch, device = len(time), time.device
+        rows = class_rows(cond, batch, classes=config.classes, null_class=config.null_class, device=device)
+        if self.class_embedding is not None:
+            embedding = embedding + self.class_embedding(rows)
+        null = config.null_value and not config.value_width
+        values = value_rows(cond, batch, values=config.values, null=null, device=device)
+        vector = vector_rows(cond, config.vector)
+        if self.value_embedding is not None and values is not None:
+            waves = self._value_waves(values, config.channels[0])
+            embedding = embedding + self.value_embedding(waves.to(dtype), values.isnan())
+        if self.vector_embedding is not None and vector is not None:
+            if values is not None and config.value_width:
+                vector = torch.cat([vector.float(), self._value_waves(values, config.value_width).flatten(1)], dim=1)
+            embedding = embedding + self.vector_embedding(vector.to(dtype))
+        if self.pooled_embedding is not None and pooled is not None:
+            embedding = embedding + self.pooled_embedding(pooled)
+        return iter(self.tell(F.silu(embedding)).split(self.shares, dim=1))
+
+    def keys_and_values(self, words: Tensor) -> list[Tensor]:
+        """What each cross-attention reads of words (B, L, context), in the order in which they run."""
+        parts = [module for name, module in self.named_modules() if not name.startswith("controls.")]
+        return [heard for block in parts if isinstance(block, Block) for heard in block.hear(words)]
+
+    @property
+    def depth(self) -> int:
+        """How many cross-attentions there are."""
+        return sum(self.depths)
+
+    def words(self, heard: Iterator[Tensor], bias: Tensor | None) -> Iterator[Words]:
+        """The next of what was heard, shared out among the blocks."""
+        return iter([Words(tuple(islice(heard, depth)), bias) for depth in self.depths])
+
+    def down(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Words], run: Run) -> list[Tensor]:
+        """What the way down leaves behind of h (B, C_0, H, W), which is the first of it."""
+        skips = [h]
+        for level in self.down_blocks:
+            skips += level(skips[-1], told, words, run)
+        return skips
+
+    def _waves(self, numbers: Tensor, width: int) -> Tensor:
+        return sinusoid(numbers, width, shift=self.config.frequency_shift, cosine_first=self.config.cosine_first)
+
+    def _value_waves(self, values: Tensor, width: int) -> Tensor:
+        """(B, K) -> (B, K, width); those of 0 where a value is not told."""
+        return self._waves(values.nan_to_num(0.0).flatten(), width).view(*values.shape, width)
+
+
+class DownLevel(nn.Module):
+    """A resolution on the way down. Notes in `left` how many channels each of its parts leaves behind."""
+
+    def __init__(self, config: UNetConfig, level: int, left: list[int]) -> None:
+        super().__init__()
+        width, attends = config.channels[level], config.attention[level]
+        self.blocks = nn.ModuleList()
+        for _ in range(config.blocks):
+            self.blocks.append(Block(config, left[-1], level, attends))
+            left.append(width)
+        self.step: nn.Module | None = None
+        if level < len(config.channels) - 1:
+            self.step = Residual(config, width, width, halve) if config.residual_resampling else Down(config, width)
+            left.append(width)
+
+    def forward(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Words], run: Run) -> list[Tensor]:
+        """What each part leaves behind; the last of it goes on down."""
+        left = [h]
+        for block in self.blocks:
+            left.append(run(block, left[-1], next(told), None, next(words)))
+        if self.step is not None:
+            left.append(run(self.step, left[-1], next(told)))
+        return left[1:]
+
+
+class Middle(nn.Module):
+    """Two blocks at the lowest resolution, attention between them."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        width, lowest = config.channels[-1], len(config.channels) - 1
+        self.blocks = nn.ModuleList(
+            [Block(config, width, lowest, config.middle_attention), Block(config, width, lowest, attends=False)]
+        )
+
+    def forward(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Words], run: Run) -> Tensor:
+        for block in self.blocks:
+            h = run(block, h, next(told), None, next(words))
+        return h
+
+
+def initialise(net: WayDown) -> None:
+    """DDPM's: uniform with variance 2 / (fan in + fan out), no bias; what a branch ends with is zero.
+
+    Maps that share a matrix are drawn each with its own fan out. Classes are told softly: beside rows of N(0, 1) the
+    time would not be heard; likewise what a text encoder looks up.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+    for rows in torch.split(net.tell.weight, net.shares):
+        if len(rows):
+            nn.init.xavier_uniform_(rows)
+    for module in net.modules():
+        if isinstance(module, Attention | SelfAttention):
+            for third in module.qkv.weight.chunk(3):
+                nn.init.xavier_uniform_(third)
+        if isinstance(module, CrossAttention):
+            for half in module.kv.weight.chunk(2):
+                nn.init.xavier_uniform_(half)
+        if isinstance(module, Attention):
+            nn.init.zeros_(module.out.weight)
+        elif isinstance(module, Transformer):
+            nn.init.zeros_(module.proj_out.weight)
+        elif isinstance(module, Residual):
+            nn.init.zeros_(module.conv2.weight)
+    if net.pooled_embedding is not None:
+        nn.init.zeros_(net.pooled_embedding.weight)

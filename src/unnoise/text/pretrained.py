@@ -1,0 +1,179 @@
+"""Captions read by an encoder that others trained: CLIP's text tower or T5's encoder, as transformers loads them.
+
+It is frozen and beside the network. What it reads does not depend on the training, so a training reads each of its
+captions once and keeps that, in memory and, where a folder is named, on the disk: safetensors, one file a set of
+captions. CLIP's networks hear the padding too (it stands behind the end and sees the whole text); T5's do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from unnoise.conditions import Cond
+from unnoise.config.networks import EncoderConfig
+from unnoise.errors import UserError
+from unnoise.io.atomic import publish
+
+BATCH = 64  # captions read at once
+
+
+@dataclass
+class Encoder:
+    """Captions to words (B, L, D) float32, with a mask where padding is not heard. It is loaded when it first reads."""
+
+    config: EncoderConfig
+    kept: dict[str, Tensor] = field(default_factory=dict, repr=False)  # captions that were read before
+
+    @property
+    def width(self) -> int:
+        """D, the `context` of a network that hears this."""
+        return int(self._net.config.hidden_size if self._clip else self._net.config.d_model)
+
+    def read(self, captions: Sequence[str]) -> Cond:
+        missing = [text for text in dict.fromkeys(captions) if text not in self.kept]
+        for first in range(0, len(missing), BATCH):
+            some = missing[first : first + BATCH]
+            self.kept |= dict(zip(some, self._read(some)))
+        words = torch.stack([self.kept[text] for text in captions])
+        return Cond(words=words, mask=self._mask(captions) if self.config.masked else None)
+
+    def surplus(self, caption: str) -> str:
+        ids = self._tokenizer(caption, add_special_tokens=True)["input_ids"]
+        ends = self._tokenizer.num_special_tokens_to_add()
+        if len(ids) <= self.config.length:
+            return ""
+        heard = self.config.length - ends
+        if self._tokenizer.is_fast:
+            told = self._tokenizer(caption, add_special_tokens=False, return_offsets_mapping=True)
+            return caption[told["offset_mapping"][heard][0] :].strip()
+        words = self._tokenizer(caption, add_special_tokens=False)["input_ids"]
+        return str(self._tokenizer.decode(words[heard:])).strip("\N{REPLACEMENT CHARACTER} ")
+
+    def keep(self, captions: Iterable[str]) -> None:
+        """Read each of these once, now, or take it from the cache. The empty caption is kept with them."""
+        wanted = sorted({"", *captions})
+        file = self._file(wanted) if self.config.cache else None
+        if file is not None and file.is_file():
+            try:
+                found = load_file(file)["words"]
+            except (OSError, SafetensorError, KeyError):
+                found = torch.empty(0)
+            if len(found) == len(wanted):
+                self.kept |= dict(zip(wanted, found.float()))
+                return
+        parts = [self._read(wanted[first : first + BATCH]) for first in range(0, len(wanted), BATCH)]
+        words = torch.cat(parts)
+        if file is not None:
+            publish(file, lambda beside: save_file({"words": words}, beside))
+        self.kept |= dict(zip(wanted, words))
+
+    # --- transformers ---
+
+    def _read(self, captions: Sequence[str]) -> Tensor:
+        """(B, L, D): the asked layer's output, normed as the last one is."""
+        told = self._tokens(captions)
+        with torch.no_grad():
+            found = self._net(
+                input_ids=told["input_ids"],
+                attention_mask=told["attention_mask"] if self.config.masked else None,
+                output_hidden_states=True,
+            )
+            if self.config.layer == -1:
+                return found.last_hidden_state.float().clone()  # type: ignore[no-any-return]
+            states = found.hidden_states
+            if not -len(states) <= self.config.layer < 0:
+                raise UserError(f"encoder.layer {self.config.layer} of {len(states) - 1} layers: give -1, -2, ...")
+            return self._last_norm(states[self.config.layer]).float().clone()
+
+    def _tokens(self, captions: Sequence[str]) -> Any:
+        how = {"padding": "max_length", "truncation": True, "max_length": self.config.length}
+        return self._tokenizer(list(captions), return_tensors="pt", return_attention_mask=True, **how)
+
+    def _mask(self, captions: Sequence[str]) -> Tensor:
+        found: Tensor = self._tokens(captions)["attention_mask"].bool()
+        return found
+
+    @property
+    def _clip(self) -> bool:
+        return not hasattr(self._net.config, "d_model")
+
+    def _last_norm(self, state: Tensor) -> Tensor:
+        net = getattr(self._net, "text_model", self._net)
+        norm = net.final_layer_norm if self._clip else self._net.encoder.final_layer_norm
+        out: Tensor = norm(state)
+        return out
+
+    @cached_property
+    def _described(self) -> Any:
+        """Its configuration, by transformers."""
+        transformers, path = library(), self.config.path
+        if not path:
+            raise UserError("encoder.path is empty: name a folder with a CLIP or T5 text encoder")
+        if (os.sep in path or path.startswith(".")) and not Path(path).is_dir() and path.count("/") != 1:
+            raise UserError(f"there is no encoder at {path}: give the folder that transformers loads it from")
+        with _said_plainly(path):
+            return transformers.AutoConfig.from_pretrained(path)
+
+    @cached_property
+    def _parts(self) -> tuple[Any, Any]:
+        transformers, path, config = library(), self.config.path, self._described
+        kind = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"}
+        name = kind.get(config.model_type)
+        if name is None:
+            raise UserError(f"{path} is a {config.model_type}; an encoder of captions is a CLIP or a T5")
+        with _said_plainly(path):
+            net = getattr(transformers, name).from_pretrained(path, use_safetensors=True, dtype=torch.float32)
+            return net.eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(path)
+
+    @property
+    def _net(self) -> Any:
+        return self._parts[0]
+
+    @property
+    def _tokenizer(self) -> Any:
+        return self._parts[1]
+
+    def _file(self, captions: Sequence[str]) -> Path:
+        said = json.dumps([repr(asdict(replace(self.config, cache=""))), self._identity(), *captions])
+        return Path(self.config.cache) / f"words-{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
+
+    def _identity(self) -> str:
+        """The sizes and times of the encoder's files, or its revision on the hub: another one in the same place is
+        another one."""
+        folder = Path(self.config.path)
+        if not folder.is_dir():
+            return str(self._described._commit_hash)
+        files = sorted(folder.iterdir())
+        return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()])
+
+
+@contextmanager
+def _said_plainly(path: str) -> Iterator[None]:
+    """What transformers says of an encoder that it cannot load, as an error of ours."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"the encoder {path} cannot be loaded: {first}") from None
+
+
+def library() -> Any:
+    """The `transformers` library. Raises UserError where it is not installed."""
+    try:
+        import transformers
+    except ImportError:
+        raise UserError("this encoder needs the transformers library: pip install 'unnoise[text]'") from None
+    return transformers
