@@ -17,7 +17,7 @@ test: .venv/dev lint
 	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 test-full: .venv/dev
-	UNNOISE_FULL_SIZE=1 $(RUN) pytest -rP tests/test_stable_diffusion_format.py -k in_full
+	UNNOISE_FULL_SIZE=1 $(RUN) pytest -rP tests/formats/test_stable_diffusion.py -k in_full
 
 lint: .venv/dev
 	$(BIN)/ruff check

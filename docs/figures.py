@@ -1,7 +1,7 @@
 """The figures of these pages. `PYTHONPATH=tests python docs/figures.py [NAME ...]` writes docs/figures/NAME.png.
 
-Each curve is drawn by the package's own code, on worlds whose truth is known (tests/worlds.py): no data is needed, and
-the same numbers come out on every machine. Needs matplotlib, which the package itself does not.
+Each curve is drawn by the package's own code, on worlds whose truth is known (tests/helpers/worlds.py): no data is
+needed, and the same numbers come out on every machine. Needs matplotlib, which the package itself does not.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.helpers.worlds import Gaussian, Mixture
 from unnoise import data, noise
 from unnoise import losses as loss_weights
 from unnoise.conditions import Cond
@@ -51,7 +52,6 @@ from unnoise.schedules import (
 )
 from unnoise.training.loop import Rows, fit
 from unnoise.training.train_state import Learner
-from worlds import Gaussian, Mixture
 
 HERE = Path(__file__).resolve().parent
 BLUE, ORANGE, GREEN, RED, VIOLET, GREY = "#2563a8", "#e07b28", "#2f9468", "#c83c54", "#7a5cb0", "#8a8f98"

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.helpers.worlds import Gaussian, Oracle
 from unnoise.conditions import Cond
 from unnoise.config.diffusion import Process
 from unnoise.denoiser import (
@@ -56,7 +57,6 @@ from unnoise.schedules import (
     ZeroTerminalSNR,
     posterior,
 )
-from worlds import Gaussian, Oracle
 
 SCHEDULES: list[Schedule] = [LinearBeta(), Cosine(), CosineContinuous(), Flow(), EDM(), VarianceExploding()]
 ROWS = ["eps", "x0", "v", "flow", "edm", "score", "posterior-mean"]

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from tests.helpers.worlds import Gaussian
 from unnoise.errors import UserError
 from unnoise.schedules import (
     EDM,
@@ -29,7 +30,6 @@ from unnoise.schedules import (
     make_schedule,
     posterior,
 )
-from worlds import Gaussian
 
 ALL: list[Schedule] = [
     LinearBeta(),

@@ -3,8 +3,8 @@
 glibc hands the free end of its heap back whenever it is large, and asks for it anew a moment later, and the system
 clears every page once more: a tenth to a sixth of the time of a small U-Net in batches. A step allocates the same sizes
 again and again, so what one leaves is what the next one needs. Blocks of 32 MiB and more stay outside of the heap, as
-glibc has them: kept there, each could be laid out several times over. Law (tests/test_memory.py): once kept, the same
-tensors cost no page faults.
+glibc has them: kept there, each could be laid out several times over. Law (tests/acceleration/test_allocator.py): once
+kept, the same tensors cost no page faults.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ U-Net's time, and more at 8x8 pixels and below; packed, the same kernels find th
     every pixel four times, then a 3x3 convolution  =  a 4x4 transposed convolution that steps by two
 
 with 4 products a pixel and channel where the left side has 9, so that is how a packed U-Net goes up. Laws
-(tests/test_placement.py): the same numbers, to rounding, at every size; leaving `packed` restores the network bit for
-bit; a packed network has its biases among its parameters, and so a dtype and a device.
+(tests/acceleration/test_placement.py): the same numbers, to rounding, at every size; leaving `packed` restores the
+network bit for bit; a packed network has its biases among its parameters, and so a dtype and a device.
 """
 
 from __future__ import annotations

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from unnoise.data.summary import contact_sheet
 
 _HOMES = {
-    "SETS": "sources",
+    "SETS": "registry",
     "Batch": "dataset",
     "Broken": "source",
     "Dataset": "dataset",
     "batches": "loading",
-    "contact_sheet": "describe",
-    "order": "chance",
+    "contact_sheet": "summary",
+    "order": "random",
 }
 
 

@@ -1,6 +1,6 @@
 """From a picture file to pixels: upright, opaque, 8 bits, grey or colour, the shortest side as asked.
 
-What becomes of each kind (tests/test_data_decode.py has a picture with a known truth for each):
+What becomes of each kind (tests/data/test_decode.py has a picture with a known truth for each):
 
     grey, colour           as they are; grey repeated for 3 channels, colour to grey by ITU-R 601 luma
     transparent            (RGBA, LA, a palette's or a PNG's transparent colour) laid over `background`

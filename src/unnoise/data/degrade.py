@@ -8,8 +8,8 @@ there enlarged by bicubic interpolation) and inpainting (Saharia et al. 2022, Pa
 pixels are what the small picture says and nothing else: no filter on which training and drawing would have to agree.
 The hole of a training picture is a box, of sides from a quarter to three quarters of the picture's, anywhere inside it.
 
-Laws (tests/test_joined.py): smaller undoes larger; a constant stays; the joined picture knows nothing of the hole; all
-boxes are equally likely; what is known comes out as it went in.
+Laws (tests/data/test_degrade.py): smaller undoes larger; a constant stays; the joined picture knows nothing of the
+hole; all boxes are equally likely; what is known comes out as it went in.
 """
 
 from __future__ import annotations

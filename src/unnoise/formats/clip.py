@@ -4,7 +4,7 @@
     tokenizer.json, or vocab.json and merges.txt   byte-level byte pairs, a word's end marked by </w>
     tokenizer_config.json                          what a text is padded with
 
-Laws (tests/test_clip.py): what transformers computes with these weights, to 1e-5, with old and new names of tensors;
+Laws (tests/nn/test_clip.py): what transformers computes with these weights, to 1e-5, with old and new names of tensors;
 what it makes of these texts.
 """
 

@@ -2,8 +2,9 @@
 
     controlnet/, controlnet_1/, ...      one a control, each as part.py has it
 
-A control is read for the network that it steers, whose settings it shares. Laws (tests/test_stable_diffusion_format.py,
-test_pipelines.py): it steers as diffusers computes it, to 1e-5, in both directions; one of another network is refused.
+A control is read for the network that it steers, whose settings it shares. Laws
+(tests/formats/test_stable_diffusion.py, tests/formats/test_pipelines.py): it steers as diffusers computes it, to 1e-5,
+in both directions; one of another network is refused.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@
     unnoise.json                                  ours: names of the classes, whether the last row means "no class",
                                                   whether the pictures are latents
 
-Older folders (google/ddpm-cifar10-32) have all files at the top; a network alone has its two.
-Laws (tests/test_diffusers_format.py, test_stable_diffusion_format.py, test_pipelines.py): a network reads and writes as
-diffusers computes it, to 1e-5; what is written draws in diffusers what it draws here; a setting that is not understood
-is an error that names it.
+Older folders (google/ddpm-cifar10-32) have all files at the top; a network alone has its two. Laws
+(tests/formats/test_diffusers.py, tests/formats/test_stable_diffusion.py, tests/formats/test_pipelines.py): a network
+reads and writes as diffusers computes it, to 1e-5; what is written draws in diffusers what it draws here; a setting
+that is not understood is an error that names it.
 """
 
 from __future__ import annotations

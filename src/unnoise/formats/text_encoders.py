@@ -4,7 +4,7 @@
     text_encoder/, tokenizer/        a tower and what cuts texts for it (clip.py)
     text_encoder_2/, tokenizer_2/    another: XL has both, its refiner this one alone
 
-Laws (tests/test_pipelines.py): what is written reads captions as before, bit for bit, here, and to 1e-5 in
+Laws (tests/formats/test_pipelines.py): what is written reads captions as before, bit for bit, here, and to 1e-5 in
 transformers.
 """
 

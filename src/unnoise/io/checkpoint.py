@@ -2,9 +2,9 @@
 
     write into .tmp-...   fsync its files   fsync it   rename to step-00001200   fsync the parent   prune older ones
 
-Three laws (tests/test_checkpoint.py): a kill at any instant leaves the newest published checkpoint whole; a full disk
-leaves the older ones untouched; a byte that is not what was written is found before it is used, and its file is named.
-Only safetensors and JSON: nothing that is read here can run.
+Three laws (tests/io/test_checkpoint.py): a kill at any instant leaves the newest published checkpoint whole; a full
+disk leaves the older ones untouched; a byte that is not what was written is found before it is used, and its file is
+named. Only safetensors and JSON: nothing that is read here can run.
 """
 
 from __future__ import annotations

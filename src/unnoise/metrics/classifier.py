@@ -3,7 +3,7 @@
     model.safetensors    the weights, float16 where that loses nothing
     classifier.json      shape, classes, data, accuracy on held-out pictures, how it was trained
 
-`load_classifier(save_classifier(judge))` is `judge` bit for bit (tests/test_metrics_classifier.py). Nothing in the
+`load_classifier(save_classifier(judge))` is `judge` bit for bit (tests/metrics/test_classifier.py). Nothing in the
 directory is run: JSON and safetensors only.
 """
 

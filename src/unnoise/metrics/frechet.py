@@ -7,7 +7,7 @@ of S_a^1/2 S_b^1/2: real, and exact where a covariance is singular, because no r
 
 From n samples it is too large, to first order by c/n. For two equal unit Gaussians in D dimensions, one of them known
 exactly, c = D + D (D + 1) / 4. `extrapolated` removes this (Chong & Forsyth 2020, "FID infinity").
-Laws (tests/test_metrics_frechet.py): Gaussians of known moments; d(a, a) = 0; rotations change nothing; merged parts
+Laws (tests/metrics/test_frechet.py): Gaussians of known moments; d(a, a) = 0; rotations change nothing; merged parts
 equal the whole.
 """
 

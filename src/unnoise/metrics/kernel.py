@@ -4,7 +4,7 @@
     k(x, y) = (x . y / D + 1)^3
 
 Binkowski et al. 2018. Its mean is zero for equal distributions, so that single values fall below zero.
-Laws (tests/test_metrics_kernel.py): the sums over all pairs on small sets; mean zero for equal distributions; the
+Laws (tests/metrics/test_kernel.py): the sums over all pairs on small sets; mean zero for equal distributions; the
 standard error is the spread over repetitions.
 """
 

@@ -3,8 +3,9 @@
     softmax(q k^T / sqrt(d)) v,    q from the tokens; k, v from the same tokens, or from words
 
 Linear maps of the same input stand in one matrix: queries, keys and values of self-attention; keys and values of
-cross-attention, which depend on neither time nor picture, so that they are made once a walk (`hear`).
-Laws (tests/test_unet.py, test_transformer.py): the formula in doubles; a word that is masked out changes nothing.
+cross-attention, which depend on neither time nor picture, so that they are made once a walk (`hear`). Laws
+(tests/nn/test_unet.py, tests/nn/test_transformer.py): the formula in doubles; a word that is masked out changes
+nothing.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     words = LN(transformer(table[tokens] + positions)),    vector = words at the end of the text, [times a matrix]
 
 The encoder beside Stable Diffusion's networks. Nothing is masked but the future: what stands behind the end of a text
-sees all of it, and the networks were trained to read that too. Laws (tests/test_clip.py): what transformers computes
+sees all of it, and the networks were trained to read that too. Laws (tests/nn/test_clip.py): what transformers computes
 with these weights; a token does not see those behind it.
 """
 

@@ -6,9 +6,9 @@ and the same for the middle. Every zero_k is a 1x1 convolution that is zero at b
 U-Net is unchanged then; the last convolution of `hint` is zero too. Zhang et al. 2023, eq. 2; what reads the drawing is
 the released code's (3x3 convolutions and SiLU).
 
-Laws (tests/test_control.py): at birth, at strength 0 and without a drawing the U-Net's numbers, bit for bit; two of one
-at half strength are one; learning wakes in three stages: the zero convolutions, then the copy and the last layer of
-`hint`, then all of it; what diffusers computes with these weights (tests/test_stable_diffusion_format.py).
+Laws (tests/nn/test_controlnet.py): at birth, at strength 0 and without a drawing the U-Net's numbers, bit for bit; two
+of one at half strength are one; learning wakes in three stages: the zero convolutions, then the copy and the last layer
+of `hint`, then all of it; what diffusers computes with these weights (tests/formats/test_stable_diffusion.py).
 """
 
 from __future__ import annotations

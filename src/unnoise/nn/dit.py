@@ -4,7 +4,7 @@
 
 shift, scale and gate are linear in what time and class say, and zero at birth: every block begins as the identity.
 Where words are told, each block also reads them, between the two, by a cross-attention that is neither normed nor gated
-and whose last map is zero at birth (Chen et al. 2023, PixArt). Peebles & Xie 2023. Laws (tests/test_dit.py): the
+and whose last map is zero at birth (Chen et al. 2023, PixArt). Peebles & Xie 2023. Laws (tests/nn/test_dit.py): the
 published parameter counts; zero output at birth; moving the patches moves nothing but the positions; a sample does not
 see its batch.
 """

@@ -6,7 +6,7 @@ Karras et al. 2018 grew both ends of a GAN so, Vasconcelos et al. 2024 a text-to
 
 The outer network's inner levels see pictures through k x k pixels: with `shift` 1 / k in its schedule the inner one
 learns at the same noise at the same time.
-Laws (tests/test_grow.py): the inner levels of a grown network compute what the inner network's do.
+Laws (tests/nn/test_grow.py): the inner levels of a grown network compute what the inner network's do.
 """
 
 from __future__ import annotations

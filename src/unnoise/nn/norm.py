@@ -7,7 +7,7 @@
 
 Statistics are over a group's channels and all pixels of one sample (Wu & He 2018), in float32 or wider. There are two
 ways: torch's operations, for everything; and on a CPU, once `enable` was called, one compiled operation (csrc/) for
-float32 and bfloat16. Laws (tests/test_group_norm.py): both equal the four lines above in float64, with all gradients;
+float32 and bfloat16. Laws (tests/nn/test_norm.py): both equal the four lines above in float64, with all gradients;
 what is left out changes nothing; a sample does not see its batch, bit for bit.
 """
 

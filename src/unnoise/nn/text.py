@@ -6,7 +6,7 @@ As in latent diffusion's first text model (Rombach et al. 2022, a BERT-like enco
 Imagen do, one vector of the whole caption also joins the time embedding (`pooled`): the mean of the words, since a mean
 needs no place that has to learn to gather, and is right for captions of any length.
 
-Laws (tests/test_text_encoder.py): more padding changes nothing; the order of words is heard; a row does not see its
+Laws (tests/nn/test_text.py): more padding changes nothing; the order of words is heard; a row does not see its
 batch; what torch's own transformer computes with these weights.
 """
 

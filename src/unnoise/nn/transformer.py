@@ -5,7 +5,7 @@
 Rombach et al. 2022, App. E.2.1, in the order of the published code. `in` and `out` are linear maps of each pixel; files
 also hold them as 1x1 convolutions, which are the same numbers (`UNetConfig.linear_projection`).
 
-Laws (tests/test_transformer.py): what diffusers computes with these weights; it adds nothing at birth; moving the
+Laws (tests/nn/test_transformer.py): what diffusers computes with these weights; it adds nothing at birth; moving the
 pixels moves the output; a word that is masked out changes nothing.
 """
 

@@ -8,9 +8,9 @@ numbers and vectors say is added to a block between its two convolutions, or sca
 words are read, attention is a transformer (transformer.py). Drawings speak through controls (control.py).
 Ho et al. 2020, App. B; Nichol & Dhariwal 2021; Dhariwal & Nichol 2021, sec. 3; Rombach et al. 2022; Zhang et al. 2023.
 
-Laws (tests/test_unet.py, test_transformer.py, test_control.py): the published parameter counts; zero output at birth;
-a scale and shift of zero is a plain norm; a sample does not see its batch; a condition that was heard beforehand gives
-the same bits; what diffusers computes with these weights (tests/test_diffusers_format.py).
+Laws (tests/nn/test_unet.py, tests/nn/test_transformer.py, tests/nn/test_controlnet.py): the published parameter counts;
+zero output at birth; a scale and shift of zero is a plain norm; a sample does not see its batch; a condition that was
+heard beforehand gives the same bits; what diffusers computes with these weights (tests/formats/test_diffusers.py).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A shape lies in a box of half-side `radius` around its centre, whatever its kind; lengths are fractions of the picture's
 side, x to the right and y down. Its coverage of a pixel is clip(1/2 - d, 0, 1), where d is the distance of the pixel's
 centre to the outline in pixels, negative inside: exact along straight upright edges, and elsewhere within the bounds of
-tests/test_shapes.py of what many samples a pixel would give.
+tests/data/test_shapes.py of what many samples a pixel would give.
 """
 
 from __future__ import annotations

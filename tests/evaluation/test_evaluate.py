@@ -1,0 +1,322 @@
+"""An evaluation says what was compared: figures are those of the metrics, shared work is the work of one, and what
+cannot be answered is refused before anything is drawn."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.helpers.tiny_training import launch
+from tests.test_model import NET, small
+from unnoise import data
+from unnoise.codec import from_bytes, to_bytes
+from unnoise.config.data import DataConfig
+from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.request import Request
+from unnoise.errors import UserError
+from unnoise.evaluation.evaluate import Clock, Drawn, evaluate, measure, plain
+from unnoise.evaluation.evaluators import Judges, find_judges
+from unnoise.evaluation.report import how_drawn, markdown
+from unnoise.evaluation.sample_metrics import metric_names
+from unnoise.generate.frames import draw
+from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
+from unnoise.metrics.features import Features
+from unnoise.metrics.frechet import frechet, moments
+from unnoise.metrics.kernel import kernel, kernel_of_subsets
+from unnoise.metrics.precision_recall import density_coverage, precision_recall
+from unnoise.model import Model
+from unnoise.nn.classifier import Classifier, Shape
+from unnoise.training.distributed import ALONE, Processes
+
+TOY = DataConfig(path="toy", size=16, channels=1)
+ASK = EvaluateConfig(count=120, subsets=5, subset_size=50)
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Four numbers a picture: the mean of each quarter."""
+    return torch.nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), 2).flatten(1)
+
+
+FEATURES = Features("quarters", 4, "0", False, pooled)
+
+
+def judge(classes: tuple[str, ...], size: int = 16) -> Judge:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = Classifier(Shape(size, 1, len(classes), 8, 16)).eval().requires_grad_(False)
+        for p in net.parameters():
+            p.normal_(0, 0.3)
+    return Judge(net, classes, "toys", Accuracy(0.9, 200, "toy:test", dict.fromkeys(classes, 0.9)))
+
+
+def pictures(count: int = 120) -> Drawn:
+    batch = data.open(replace(TOY, path="toy:test")).batch(range(count))
+    return Drawn((batch.x + 0.1).clamp(-1, 1), batch.label)
+
+
+def report(parts: list[Drawn], ask: EvaluateConfig = ASK, judges: Judges | None = None, **how: Any) -> dict[str, Any]:
+    real = how.pop("real", None) or data.open(TOY)
+    steps = list(
+        measure(
+            parts,
+            real.classes,
+            ask,
+            judges or Judges(FEATURES, None),
+            real,
+            about={"steps": 3},
+            **{"cache": None} | how,
+        )
+    )
+    assert all(step.report is None for step in steps[:-1])
+    assert all(0 <= step.done <= step.total for step in steps)
+    found = steps[-1].report
+    assert found is not None
+    return found
+
+
+def figures(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {entry["id"]: entry for entry in found["metrics"]}
+
+
+def test_figures_are_those_of_the_metrics_in_features_of_bytes() -> None:
+    real = data.open(TOY)
+    drawn = pictures()
+    found = report([Drawn(drawn.x[:50], None), Drawn(to_bytes(drawn.x[50:]), None)])
+    every = torch.from_numpy(data.order(0, 0, len(real)).copy())
+    a = pooled(real.batch(every.tolist()).x)
+    b = pooled(from_bytes(to_bytes(drawn.x)))
+    half = a[:500], a[500:]
+    f = figures(found)
+    assert f["frechet"]["value"] == pytest.approx(frechet(moments(a), moments(b)), rel=1e-6)
+    assert f["frechet"]["real"] == pytest.approx(frechet(moments(half[0]), moments(half[1])), rel=1e-6)
+    assert f["kernel"]["value"] == pytest.approx(kernel(a, b).value, rel=1e-6)
+    assert f["kernel"]["real"] == pytest.approx(kernel(*half).value, rel=1e-6)
+    assert f["kernel"]["error"] == pytest.approx(kernel(a, b).error, rel=1e-6)
+    parts = kernel_of_subsets(a, b, subsets=5, size=50, generator=torch.Generator().manual_seed(0))
+    assert f["kernel"]["subsets"]["value"] == pytest.approx(parts.value, abs=5 * parts.error)
+    assert (f["kernel"]["subsets"]["subsets"], f["kernel"]["subsets"]["size"]) == (5, 50)
+    assert (f["precision"]["value"], f["recall"]["value"]) == pytest.approx(precision_recall(a, b, k=3))
+    assert (f["density"]["value"], f["coverage"]["value"]) == pytest.approx(density_coverage(a, b, k=5))
+    assert (f["precision"]["real"], f["recall"]["real"]) == pytest.approx(precision_recall(*half, k=3))
+    assert (f["density"]["real"], f["coverage"]["real"]) == pytest.approx(density_coverage(*half, k=5))
+    for entry in f.values():
+        assert (entry["n"], entry["n_real"], entry["n_floor"], entry["features"]) == (120, 1000, 500, "quarters")
+    assert f["frechet"]["name"] == "Frechet distance"
+    assert "accuracy" not in f
+    assert any("no class accuracy" in warning for warning in found["warnings"])
+    assert found["drawn"] == {"steps": 3}
+    assert set(found["seconds"]) == {"real", "drawing", "features", "measuring"}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_unbiased_value_and_the_warning_of_few_pictures() -> None:
+    few = report([Drawn(pictures(30).x, None)])
+    assert "30 pictures are few for 4 features" in few["warnings"][0]
+    assert few["metrics"][0]["unbiased"] < few["metrics"][0]["value"]
+    assert not any("few" in w for w in report([Drawn(pictures(40).x, None)])["warnings"])
+
+
+def test_it_is_called_fid_only_in_inceptions_features() -> None:
+    f = figures(report([pictures()], judges=Judges(replace(FEATURES, fid=True), None)))
+    assert (f["frechet"]["name"], f["kernel"]["name"]) == ("FID", "KID")
+
+
+def test_accuracy_stands_beside_that_of_real_pictures() -> None:
+    """The judge's classes are in another order than the model's: they meet by name."""
+    classes = data.open(TOY).classes
+    j = judge(classes[::-1])
+    drawn = pictures()
+    ask = replace(ASK, metrics=("accuracy",))
+    found = report(
+        [Drawn(drawn.x[:70], drawn.label[:70]), Drawn(drawn.x[70:], drawn.label[70:])], ask, Judges(FEATURES, j)
+    )  # type: ignore[index]
+    seen = j(from_bytes(to_bytes(drawn.x)))[0]
+    right = [j.classes[s] == classes[a] for s, a in zip(seen.tolist(), drawn.label.tolist())]
+    assert 0 < sum(right) < 120
+    assert found["class_accuracy"] == pytest.approx(sum(right) / 120)
+    assert found["class_accuracy_real"] == 0.9
+    assert found["class_accuracy_each"].keys() == found["class_accuracy_real_each"].keys() == set(classes)
+    assert figures(found)["accuracy"] == {
+        "id": "accuracy", "name": "class accuracy", "better": "up", "value": found["class_accuracy"], "real": 0.9,
+        "n": 120, "n_floor": 200, "features": "classifier toys", "real_data": "toy:test",
+    }  # fmt: skip
+    strangers = report([drawn], ask, Judges(FEATURES, judge(("a", "b", "c", "d"))))
+    assert "other classes" in strangers["warnings"][0]
+    assert "no class was asked for" in report([Drawn(drawn.x, None)], ask, Judges(FEATURES, j))["warnings"][0]
+
+
+def test_real_features_are_made_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def counted(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return pooled(x)
+
+    judges = Judges(replace(FEATURES, extract=counted), None)
+
+    def made(judges: Judges = judges, ask: EvaluateConfig = ASK, real: data.Dataset | None = None) -> int:
+        calls.clear()
+        values.append(report([pictures()], ask, judges, cache=tmp_path / "deep", real=real)["metrics"])
+        return sum(calls) - 120
+
+    values: list[Any] = []
+    assert made() == 1000
+    assert made() == 0
+    assert values[0] == values[1]
+    assert made(Judges(replace(judges.features, fingerprint="1"), None)) == 1000  # other weights
+    assert made(ask=replace(ASK, real=300)) == 300  # fewer of them
+    assert made(real=data.open(replace(TOY, path="toy:test"))) == 200  # other pictures
+    for file in (tmp_path / "deep").iterdir():
+        assert file.suffix == ".safetensors"
+        file.write_bytes(file.read_bytes()[:-1])
+    assert made() == 1000  # a file that is not whole is made again
+    assert values[-1] == values[0]
+    (tmp_path / "file").write_text("")
+    report([pictures()], cache=tmp_path / "file" / "below")  # where nothing can be kept, nothing is, and all goes on
+
+
+def test_real_pictures_are_neither_mirrored_nor_cut_at_random() -> None:
+    real = data.open(replace(TOY, flip=True, crop="random"))
+    assert (plain(real).config.flip, plain(real).config.crop) == (False, "center")
+    assert plain(data.open(TOY)).config == TOY
+    assert report([pictures()], real=real)["metrics"] == report([pictures()])["metrics"]
+
+
+# --- with a model ---
+
+
+def toy_model() -> Model:
+    """A model that draws 16x16 pictures of four classes, of random weights that are always the same."""
+    made = small(replace(NET, size=16, classes=4), ("disc", "square", "cross", "ring"))
+    return Model(made.diffusion, replace(made.card, size=(16, 16)))
+
+
+HOW = Request(steps=2, batch=16, precision="float32")
+
+
+def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path) -> None:
+    real = data.open(TOY)
+    save_classifier(tmp_path / "judge", judge(real.classes))
+    ask = replace(ASK, count=30, seed=5, features=str(tmp_path / "judge"))
+    steps = list(evaluate(toy_model(), ask, HOW, real, cache=tmp_path))
+    found = steps[-1].report
+    assert found is not None
+    assert [(s.done, s.total) for s in steps if s.stage == "drawing"] == [(16, 30), (30, 30)]
+    assert found["n"] == 30
+    assert found["drawn"] == {
+        "sampler": toy_model().card.sampler, "steps": 2, "grid": "auto", "eta": 0.0, "guidance": 1.0,
+        "clip": True, "precision": "float32",
+    }  # fmt: skip
+    assert set(found["class_accuracy_each"]) == set(real.classes)
+    assert found["pictures_per_second"] > 0
+    labels = tuple(name for name, n in zip(real.classes, (8, 7, 8, 7)) for _ in range(n))
+    judges = find_judges(ask, real.classes, real)
+
+    def direct(labels: tuple[str, ...]) -> float:
+        drawn = draw(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
+        return float(figures(report([Drawn(drawn.pixels, None)], ask, judges, cache=tmp_path))["frechet"]["value"])
+
+    value = figures(found)["frechet"]["value"]
+    assert direct(labels) == pytest.approx(value, rel=2e-3)  # another batch may round a byte otherwise
+    assert direct(("disc",)) != pytest.approx(value, rel=2e-3)
+    one = list(evaluate(toy_model(), ask, replace(HOW, labels=("ring",)), real, cache=tmp_path))[-1].report
+    assert one is not None
+    assert list(one["class_accuracy_each"]) == ["ring"]
+
+
+def test_a_report_says_all_that_changes_its_pictures() -> None:
+    """Every field of a request that is not of one picture or of one machine, where it is set."""
+    changed = {
+        "labels": ("a",), "prompts": ("words",), "negative_prompt": "others", "image": "a.png", "mask": "b.png",
+        "controls": ("c.png",), "control_scale": (2.0,), "guess": True, "sampler": "ddpm", "steps": 7, "grid": "karras",
+        "eta": 0.5, "guidance": 3.0, "guidance_rescale": 0.7, "guidance_interval": (0.1, 2.0), "classifier": "guide",
+        "classifier_scale": 8.0, "clip": False, "threshold": 0.99, "precision": "float32",
+    }  # fmt: skip
+    apart = {"seeds": (1,), "values": {"age": (3.0,)}, "batch": 3, "device": "cpu", "previews": 2}
+    assert set(changed) | set(apart) == {field.name for field in fields(Request)}
+    assert how_drawn(toy_model(), Request(**changed, **apart)) == changed  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+    real = data.open(TOY)
+    save_classifier(tmp_path / "judge", judge(real.classes))
+    save_classifier(tmp_path / "small", judge(real.classes, size=8))
+    save_classifier(tmp_path / "other", judge(("a", "b")))
+    good = replace(ASK, features=str(tmp_path / "judge"))
+
+    def refused(match: str, ask: EvaluateConfig = good, how: Request = HOW, model: Model | None = None) -> None:
+        with pytest.raises(UserError, match=match):
+            next(evaluate(model or toy_model(), ask, how, real, cache=None))
+
+    refused("did you mean 'frechet'", replace(good, metrics=("frechat",)))
+    refused("at least 10", replace(good, count=9))
+    refused("at least 20", replace(good, real=19))
+    refused("takes pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
+    refused("8x8 pixels with 1 channel, those of toy are 16x16", model=small())
+    refused("knows no cross, disc, ring, square", replace(good, judge=str(tmp_path / "other")))
+    refused("no features to compare toy in", ASK)
+    refused("no class 'dics'", how=replace(HOW, labels=("dics",)))
+    refused("2 labels", how=replace(HOW, labels=("disc", "ring")))
+    refused(r"takes no prompt: leave --prompts out; it takes --label \(4 classes", how=replace(HOW, prompts=("a",)))
+    with pytest.raises(UserError, match="0 pictures"):
+        report([])
+
+
+def test_metrics_by_their_other_names() -> None:
+    assert metric_names(("fid", "kid", "frechet", "recall")) == ("frechet", "kernel", "recall")
+
+
+def test_the_table_shows_figures_with_their_numbers() -> None:
+    text = markdown(report([pictures()]))
+    row = next(line for line in text.splitlines() if line.startswith("| Frechet"))
+    assert "(n = 500)" in row
+    assert "| 120 | quarters |" in row
+    assert "unbiased" in row
+    assert "120 drawn pictures against 1,000 real ones (toy)" in text
+    assert "Warning: no class accuracy" in text
+
+
+def test_the_clock_gives_every_second_to_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: Iterator[float] = iter((10.0, 11.0, 15.0, 16.5))
+    monkeypatch.setattr("time.monotonic", lambda: next(times))
+    clock = Clock()
+    for name in ("a", "b", "a"):
+        clock.lap(name)
+    assert clock.seconds == {"a": 2.5, "b": 4.0}
+
+
+# --- shared by processes ---
+
+
+def test_processes_share_the_work_and_all_get_the_report_of_one(tmp_path: Path) -> None:
+    whole = shared(ALONE, str(tmp_path / "cache-1"))
+    children = launch(tmp_path, share, str(tmp_path / "cache-3"), world=3)
+    assert [child.end(120) for child in children] == [0, 0, 0], [child.said() for child in children]
+    said = [json.loads(child.said().splitlines()[-1]) for child in children]
+    assert said[0] == said[1] == said[2]
+    for ours, theirs in zip(whole["metrics"], said[0]["metrics"], strict=True):
+        assert theirs["value"] == pytest.approx(ours["value"], rel=1e-4, abs=1e-6), ours["id"]
+        assert theirs["n"] == ours["n"] == 41
+    assert len(list((tmp_path / "cache-3").glob("*.safetensors"))) == 1
+
+
+def share(who: Processes, cache: str) -> None:
+    print(json.dumps(shared(who, cache)), flush=True)
+
+
+def shared(who: Processes, cache: str) -> dict[str, Any]:
+    model = toy_model()
+    real = data.open(TOY)
+    folder = Path(cache).parent / f"judge-{who.rank}"
+    save_classifier(folder, judge(real.classes))
+    ask = replace(ASK, count=41, features=str(folder))
+    found = list(evaluate(model, ask, HOW, real, cache=Path(cache), processes=who))[-1].report
+    assert found is not None
+    return {"metrics": found["metrics"], "warnings": found["warnings"]}

@@ -1,0 +1,191 @@
+"""Captions read by frozen encoders of others: what transformers says, kept once, the same from memory and disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.helpers.tiny_training import contents, same
+from unnoise import model
+from unnoise.config.data import DataConfig
+from unnoise.config.diffusion import Process
+from unnoise.config.networks import EncoderConfig, UNetConfig
+from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.errors import UserError
+from unnoise.recipes.diffusion import train
+from unnoise.text.pretrained import Encoder
+
+transformers = pytest.importorskip("transformers")
+tokenizers = pytest.importorskip("tokenizers")
+
+CAPTIONS = ["a red circle on white", "a blue square", ""]
+
+
+def fast_tokenizer(pad: str, begin: str | None, end: str):
+    """A tokenizer of words, as the files of others hold one."""
+    words = [
+        "<unk>",
+        "<pad>",
+        "<begin>",
+        "<end>",
+        *["a", "red", "blue", "green", "circle", "square", "triangle", "on", "white", "black"],
+    ]
+    lib = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    lib.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    single = f"{begin} $A {end}" if begin else f"$A {end}"
+    special = [(name, words.index(name)) for name in (begin, end) if name]
+    lib.post_processor = tokenizers.processors.TemplateProcessing(single=single, special_tokens=special)
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=lib, unk_token="<unk>", pad_token=pad, bos_token=begin, eos_token=end
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("encoders")
+    torch.manual_seed(0)
+    clip = transformers.CLIPTextConfig(
+        vocab_size=20, hidden_size=16, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2,
+        max_position_embeddings=12, eos_token_id=3, bos_token_id=2, pad_token_id=3,
+    )  # fmt: skip
+    transformers.CLIPTextModel(clip).save_pretrained(base / "clip")
+    fast_tokenizer("<end>", "<begin>", "<end>").save_pretrained(base / "clip")
+    t5 = transformers.T5Config(vocab_size=20, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=3)
+    transformers.T5EncoderModel(t5).save_pretrained(base / "t5")
+    fast_tokenizer("<pad>", None, "<end>").save_pretrained(base / "t5")
+    return base
+
+
+def test_clip_is_heard_whole_with_its_padding(folders):
+    encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9))
+    cond = encoder.read(CAPTIONS)
+    assert encoder.width == 16
+    assert cond.mask is None
+    ids = torch.full((3, 9), 3)  # padded with the end
+    ids[0, :6] = torch.tensor([2, 4, 5, 8, 11, 12])
+    ids[1, :4] = torch.tensor([2, 4, 6, 9])
+    ids[2, :1] = 2
+    theirs = transformers.CLIPTextModel.from_pretrained(folders / "clip")
+    with torch.no_grad():
+        found = theirs(input_ids=ids, output_hidden_states=True)
+    torch.testing.assert_close(cond.words, found.last_hidden_state)
+    penultimate = Encoder(EncoderConfig(path=str(folders / "clip"), length=9, layer=-2)).read(CAPTIONS).words
+    norm = getattr(theirs, "text_model", theirs).final_layer_norm
+    torch.testing.assert_close(penultimate, norm(found.hidden_states[-2]).detach())
+    assert not torch.allclose(penultimate, cond.words, atol=1e-3)
+
+
+def test_the_padding_of_t5_is_masked(folders):
+    encoder = Encoder(EncoderConfig(path=str(folders / "t5"), length=8, masked=True))
+    cond = encoder.read(CAPTIONS)
+    assert encoder.width == 24
+    assert cond.mask.sum(1).tolist() == [6, 4, 1]  # words and the end
+    alone = transformers.T5EncoderModel.from_pretrained(folders / "t5")
+    with torch.no_grad():
+        right = alone(input_ids=torch.tensor([[4, 6, 9, 3]])).last_hidden_state
+    torch.testing.assert_close(cond.words[1:2, :4], right, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_too_long_is_said(folders):
+    encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=5))
+    assert encoder.surplus("a red circle on white") == "on white"
+    assert encoder.surplus("a red circle") == ""
+    assert encoder.read(["a red circle on white"]).words.shape == (1, 5, 16)
+
+
+def test_captions_are_read_once_and_kept_on_disk(folders, tmp_path, monkeypatch):
+    config = EncoderConfig(path=str(folders / "clip"), length=9, cache=str(tmp_path / "cache"))
+    first = Encoder(config)
+    first.keep(CAPTIONS[:2])
+    assert set(first.kept) == set(CAPTIONS)  # the empty one too: the null row
+    (file,) = (tmp_path / "cache").iterdir()
+    second = Encoder(config)
+    monkeypatch.setattr(Encoder, "_read", lambda self, captions: pytest.fail("read again"))
+    second.keep(reversed(CAPTIONS))
+    assert torch.equal(second.read(CAPTIONS).words, first.read(CAPTIONS).words)
+    monkeypatch.undo()
+    file.write_bytes(file.read_bytes()[:100])  # damaged: read anew
+    third = Encoder(config)
+    third.keep(CAPTIONS)
+    assert torch.equal(third.read(CAPTIONS).words, first.read(CAPTIONS).words)
+
+
+def test_another_encoder_in_the_same_place_is_read_anew(folders, tmp_path):
+    import shutil
+
+    place = tmp_path / "here"
+    shutil.copytree(folders / "clip", place)
+    config = EncoderConfig(path=str(place), length=9, cache=str(tmp_path / "cache"))
+    old = Encoder(config)
+    old.keep(CAPTIONS)
+    torch.manual_seed(1)
+    transformers.CLIPTextModel(transformers.CLIPTextConfig.from_pretrained(place)).save_pretrained(place)
+    new = Encoder(config)
+    new.keep(CAPTIONS)
+    assert not torch.allclose(new.read(CAPTIONS).words, old.read(CAPTIONS).words, atol=1e-3)
+
+
+def test_a_network_is_trained_and_drawn_from_beside_it(folders, tmp_path):
+    config = TrainConfig(
+        data=DataConfig(path="shapes-one:test", size=16, channels=3),
+        net=UNetConfig(size=16, channels=(8, 16), blocks=1, attention=(False, True), groups=4, context=24),
+        encoder=EncoderConfig(path=str(folders / "t5"), length=10, masked=True, cache=str(tmp_path / "cache")),
+        process=Process(schedule="cosine", predicts="v", weight="snr-plus-one"),
+        fit=Fit(images=4 * 8, batch=8, lr=3e-3, warmup=2, ema=(64,), precision="float32"),
+        watch=Watch(log_every=4, grid_every=0, checkpoint_steps=2),
+    )
+    list(train(config, tmp_path / "run"))
+    loaded = model.load(tmp_path / "run")
+    assert loaded.card.encoder.path == str((folders / "t5").resolve())
+    red, blue = loaded.sample(prompts=("a red circle", "a blue square"), seeds=(1, 1), steps=2, guidance=3.0).pixels
+    assert red.shape == blue.shape == (3, 16, 16)
+    for tick in train(config, tmp_path / "again"):
+        if tick.step == 2:
+            break
+    list(train(config, tmp_path / "again"))
+    assert same(contents(tmp_path / "again"), contents(tmp_path / "run"))
+    wrong = replace(config, net=replace(config.net, context=16))
+    with pytest.raises(UserError, match=r"net.context 16 should be 24"):
+        next(train(wrong, tmp_path / "wrong"))
+
+
+def test_what_is_no_encoder_is_named(tmp_path):
+    with pytest.raises(UserError, match="there is no encoder at"):
+        Encoder(EncoderConfig(path=str(tmp_path / "nowhere"))).read(["a"])
+    with pytest.raises(UserError, match=r"encoder.path is empty"):
+        Encoder(EncoderConfig()).read(["a"])
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(UserError, match="is a bert; an encoder of captions is a CLIP or a T5"):
+        Encoder(EncoderConfig(path=str(tmp_path / "bert"))).read(["a"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Encoder(EncoderConfig(path=str(tmp_path / "empty"))).read(["a"])
+
+
+def test_no_captions_are_no_rows_and_lines_do_not_mix(folders, tmp_path):
+    encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9, cache=str(tmp_path)))
+    assert encoder._file(["", "a\nb", "c"]) != encoder._file(["", "a", "b\nc"])
+    twice = encoder.read(["a red circle", "", "a red circle"]).words
+    assert torch.equal(twice[0], twice[2])
+    assert set(encoder.kept) == {"a red circle", ""}  # each was read once
+
+
+def test_another_revision_on_the_hub_is_read_anew(folders, tmp_path, monkeypatch):
+    """A name that is no folder: what the hub says it holds now is part of what is kept."""
+    monkeypatch.chdir(tmp_path)
+    real = transformers.AutoConfig.from_pretrained(str(folders / "clip"))
+
+    def from_pretrained(path: str) -> transformers.PretrainedConfig:
+        assert path == "someone/clip"
+        return real
+
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", from_pretrained)
+    files = []
+    for real._commit_hash in ("a" * 40, "b" * 40, "a" * 40):
+        files.append(Encoder(EncoderConfig(path="someone/clip", cache="kept"))._file(["a red circle"]))
+    assert files[0] == files[2] != files[1]

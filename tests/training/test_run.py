@@ -1,0 +1,158 @@
+"""The run directory: the same settings find it again, one training holds it, and it says what was asked and changed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.tiny_training import FACTS, TinyConfig, changed
+from unnoise.config import yaml
+from unnoise.errors import UserError
+from unnoise.training import run
+
+TAKEN = TinyConfig()
+
+
+def made(root, config):
+    path = run.choose(root, config)
+    with run.hold(path, config, command=("unnoise", "train")):
+        return path
+
+
+def take(path, config=TAKEN, facts=FACTS):
+    with run.hold(path, config) as held:
+        held.same_data(facts)
+
+
+# --- numbers and names ---
+
+
+def test_runs_are_numbered_and_the_same_settings_find_theirs(tmp_path):
+    tiny, other = TinyConfig(), changed(lr=0.01)
+    assert made(tmp_path, tiny).name == "00001-tiny"
+    assert made(tmp_path, other).name == "00002-tiny"
+    assert made(tmp_path, changed(name="a b/c")).name == "00003-a-b-c"
+    assert run.choose(tmp_path, tiny).name == "00001-tiny"
+    assert run.choose(tmp_path, other).name == "00002-tiny"
+    assert run.choose(tmp_path, tiny, resume=False).name == "00004-tiny"
+
+
+def test_what_changes_nothing_of_what_is_learned_is_the_same_run(tmp_path):
+    made(tmp_path, TinyConfig())
+    assert run.choose(tmp_path, changed(log_every=77, checkpoint_every=3.0)).name == "00001-tiny"
+
+
+def test_files_of_others_among_the_runs_are_harmless(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "00007-tiny").mkdir()  # no config.yaml
+    (tmp_path / "00008-tiny").mkdir()
+    (tmp_path / "00008-tiny" / "config.yaml").write_text("nonsense: [")
+    assert run.choose(tmp_path, TinyConfig()).name == "00009-tiny"
+
+
+def test_what_was_asked_is_written_down(tmp_path):
+    config = changed(lr=0.0123)
+    path = made(tmp_path, config)
+    assert yaml.load(path / "config.yaml", TinyConfig) == config
+    (leg,) = json.loads((path / "env.json").read_text())
+    assert leg["command"] == ["unnoise", "train"]
+    assert leg["process"] == os.getpid()
+    assert "torch" in leg["versions"]
+    assert run.status(path) == {"step": 0, "steps": 10, "images": 0, "seconds": 0.0, "finished": False}
+
+
+# --- going on ---
+
+
+def test_changed_settings_are_listed(tmp_path):
+    path = made(tmp_path, TinyConfig())
+    take(path, changed(lr=0.01, clip=None))
+    assert "settings changed: fit.lr 0.05 -> 0.01, fit.clip 0.5 -> None" in (path / "log.txt").read_text()
+    assert yaml.load(path / "config.yaml", TinyConfig) == changed(lr=0.01, clip=None)
+
+
+@pytest.mark.parametrize("values", [{"batch": 16}, {"ema": (5,)}, {"optimizer": "adamw"}, {"seed": 1}], ids=str)
+def test_settings_that_the_state_depends_on_are_refused(values, tmp_path):
+    path = made(tmp_path, TinyConfig())
+    (name,) = values
+    with pytest.raises(UserError, match=rf"cannot go on with other settings.*fit\.{name} .* begin a new run"):
+        take(path, changed(**values))
+    assert yaml.load(path / "config.yaml", TinyConfig) == TinyConfig()
+
+
+def test_other_pictures_are_refused_and_nothing_is_changed(tmp_path):
+    take(tmp_path, facts={"fingerprint": "abc", "count": 10})
+    take(tmp_path, facts={"fingerprint": "abc", "count": 10, "path": "moved"})
+    with pytest.raises(UserError, match=r"the pictures are not those .*10 pictures then, 11 now.*begin a new run"):
+        take(tmp_path, changed(lr=0.01), facts={"fingerprint": "abd", "count": 11})
+    assert yaml.load(tmp_path / "config.yaml", TinyConfig) == TinyConfig()
+    assert json.loads((tmp_path / "data.json").read_text()) == {"fingerprint": "abc", "count": 10, "path": "moved"}
+
+
+# --- the lock ---
+
+
+def test_a_second_training_refuses_and_says_who_holds_it(tmp_path):
+    with run.hold(tmp_path, TinyConfig()):
+        held = rf"is being trained by process {os.getpid()} on \S+ since \d{{4}}-"
+        with pytest.raises(UserError, match=held):
+            take(tmp_path)
+    take(tmp_path)
+
+
+def test_another_process_refuses_too_and_a_dead_one_does_not_hold(tmp_path):
+    code = (
+        "import sys, pathlib; from tiny_training import TinyConfig; from unnoise.training import run\n"
+        "with run.hold(pathlib.Path(sys.argv[1]), TinyConfig()):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+    )
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(UserError, match=f"is being trained by process {other.pid} on"):
+        take(tmp_path)
+    other.kill()
+    other.wait()
+    take(tmp_path)
+
+
+def test_two_at_once_get_two_numbers(tmp_path):
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        names = pool.starmap(run.choose, [(tmp_path, TinyConfig())] * 8)
+    assert len(set(names)) == 8
+
+
+def test_a_place_where_one_may_not_write_is_named(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run.Path, "mkdir", refuse)
+    with pytest.raises(UserError, match=r"cannot write in .*: Permission denied"):
+        take(tmp_path / "a")
+
+
+# --- the log ---
+
+
+def test_rewinding_forgets_what_is_done_again(tmp_path):
+    with run.hold(tmp_path, TinyConfig()) as held:
+        for step in (1, 2, 3):
+            held.record(step, {"loss": step / 3})
+        with (tmp_path / "metrics.jsonl").open("a") as f:
+            f.write('{"step": 4, "lo')
+        held.rewind(2)
+        assert held.metrics() == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}]
+        held.record(3, {"loss": 1.0})
+    assert [line["step"] for line in run.metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_torch_is_not_needed_to_find_a_run():
+    code = "import sys, unnoise.training.run; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
