@@ -20,7 +20,7 @@ from unnoise.conditions import Cond
 from unnoise.config import presets
 from unnoise.config.cards import NoisyClassifierCard
 from unnoise.denoiser import Denoiser, Diffusion
-from unnoise.guidance import classifier, classifier_free, within
+from unnoise.guidance import classifier, classifier_free, guidance_interval
 from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.noise import Seeds
 from unnoise.recipes.noisy_classifier import new_born
@@ -44,7 +44,7 @@ def guides(diffusion: Diffusion, batch: int) -> dict[str, Denoiser]:
     return {
         "unguided": told,
         "classifier-free": free,
-        "half of the steps": within(free, told, low * 0.999, high * 1.001),
+        "half of the steps": guidance_interval(free, told, low * 0.999, high * 1.001),
         "by a classifier": classifier(diffusion.given(null), guide.log_prob(label), 2.0),
     }
 

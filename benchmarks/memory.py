@@ -76,7 +76,7 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
 def first_picture(*, rounds: int) -> dict[str, float]:
     """Seconds from `unnoise sample` to a picture on the disk, 10 steps, beside a process that draws with diffusers."""
     from unnoise.config.cards import ModelCard
-    from unnoise.config.diffusion import Process
+    from unnoise.config.diffusion import DiffusionConfig
     from unnoise.denoiser import make_diffusion
     from unnoise.model import Model
 
@@ -84,10 +84,10 @@ def first_picture(*, rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         model, theirs = Path(folder) / "model", Path(folder) / "theirs"
         model.mkdir()
-        Model(make_diffusion(net, Process()), ModelCard(net=peers.CONFIG)).save(model)
+        Model(make_diffusion(net, DiffusionConfig()), ModelCard(net=peers.CONFIG)).save(model)
         from unnoise.formats import diffusers as format_
 
-        format_.write(theirs, peers.CONFIG, net.state_dict(), Process(), ())
+        format_.write(theirs, peers.CONFIG, net.state_dict(), DiffusionConfig(), ())
         ours = [sys.executable, "-m", "unnoise.cli.main", "sample", str(model), "--steps", "10", "--out"]
         code = (
             "from diffusers import DDIMPipeline; "

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import nn as networks
 from unnoise.conditions import NOTHING
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.formats import diffusers as format_
 
@@ -44,7 +44,7 @@ def their_network(net: networks.UNet) -> nn.Module:
     from diffusers import UNet2DModel
 
     with tempfile.TemporaryDirectory() as folder:
-        format_.write(Path(folder), net.config, net.state_dict(), Process(), ())
+        format_.write(Path(folder), net.config, net.state_dict(), DiffusionConfig(), ())
         theirs = UNet2DModel.from_pretrained(Path(folder) / "unet", low_cpu_mem_usage=False)
     return theirs.eval()
 

@@ -18,8 +18,8 @@ from unnoise.config.training import Fit
 from unnoise.denoiser import Diffusion
 from unnoise.losses import simple
 from unnoise.schedules import LinearBeta
-from unnoise.training.loop import Rows, fit
-from unnoise.training.train_state import Learner
+from unnoise.training.loop import SampleRNG, fit
+from unnoise.training.train_state import TrainState
 
 BATCH = 32
 HOW = Fit(images=10**9, batch=BATCH, warmup=0, lr=1e-4)
@@ -43,7 +43,7 @@ def data(step: int) -> tuple[Tensor, Tensor, Tensor]:
 def ours(net: nn.Module) -> Callable[[], float]:
     placement = best("cpu")  # what a training takes by itself
     diffusion = Diffusion(prepare(net, placement), LinearBeta())
-    learner = Learner(net, HOW, dtype=placement.dtype)
+    learner = TrainState(net, HOW, dtype=placement.dtype)
 
     def batches() -> Iterator[Pictures]:
         step = 0
@@ -52,7 +52,7 @@ def ours(net: nn.Module) -> Callable[[], float]:
             yield Pictures(x, tuple(range(BATCH)))
             step += 1
 
-    def loss(batch: Pictures, rows: Rows) -> Tensor:
+    def loss(batch: Pictures, rows: SampleRNG) -> Tensor:
         step = rows.places[0] // BATCH
         _, entries, noise = data(step)
         t = (entries.double() + 1) / 1000

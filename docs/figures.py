@@ -34,7 +34,7 @@ from unnoise.denoiser import SAMPLE, SCORE, Diffusion
 from unnoise.guidance import classifier_free
 from unnoise.metrics.frechet import extrapolated, frechet, moments
 from unnoise.noise import generator
-from unnoise.samplers import GRIDS, State, Step, ddim, ddpm, heun, known, large, last, small, walk
+from unnoise.samplers import SPACINGS, State, Step, ddim, ddpm, heun, known, large, last, small, walk
 from unnoise.samplers.langevin import fraction, langevin, predictor_corrector
 from unnoise.samplers.sde import reverse_diffusion
 from unnoise.samplers.timesteps import even, even_log_snr
@@ -50,8 +50,8 @@ from unnoise.schedules import (
     VarianceExploding,
     over,
 )
-from unnoise.training.loop import Rows, fit
-from unnoise.training.train_state import Learner
+from unnoise.training.loop import SampleRNG, fit
+from unnoise.training.train_state import TrainState
 
 HERE = Path(__file__).resolve().parent
 BLUE, ORANGE, GREEN, RED, VIOLET, GREY = "#2563a8", "#e07b28", "#2f9468", "#c83c54", "#7a5cb0", "#8a8f98"
@@ -235,9 +235,9 @@ def grids() -> Figure:
     """Where ten steps stop, in t and in log SNR, on the linear schedule."""
     schedule = LinearBeta()
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.1), sharey=True)
-    names = list(GRIDS)[::-1]
+    names = list(SPACINGS)[::-1]
     for y, name in enumerate(names):
-        times = GRIDS[name](1000)(schedule, 10)
+        times = SPACINGS[name](1000)(schedule, 10)
         colour = {"karras": VIOLET, "even-log-snr": VIOLET, "even": BLUE}.get(name, ORANGE)
         left.plot(times, [y] * len(times), "|", color=colour, markersize=13, markeredgewidth=2)
         left.plot([times[0]], [y], "o", color=colour, markersize=5)
@@ -366,7 +366,7 @@ def averages() -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 3.1))
     for half_life, rampup, colour in ((2_000, None, BLUE), (10_000, None, ORANGE), (10_000, 0.1, GREEN)):
         net = nn.Linear(steps, 1, bias=False)
-        learner = Learner(net, Fit(batch=batch, ema=(half_life,), ema_rampup=rampup, clip=None))
+        learner = TrainState(net, Fit(batch=batch, ema=(half_life,), ema_rampup=rampup, clip=None))
         for step in range(steps):
             net.weight.data = nn.functional.one_hot(torch.tensor([step]), steps).float()
             learner.weights[0].copy_(net.weight.data)
@@ -443,7 +443,7 @@ def score_model(world: Mixture, schedule: Schedule) -> Diffusion:
             yield Points(means[which] + world.std * torch.randn(256, 2, generator=key))
             step += 1
 
-    def loss(batch: Points, rows: Rows) -> Tensor:
+    def loss(batch: Points, rows: SampleRNG) -> Tensor:
         t = loss_weights.table_steps(1000)(rows.uniform("time"), schedule)
         return diffusion.loss(batch.x, t, noise=rows.normal((2,), "noise"), weight=loss_weights.simple)
 

@@ -5,17 +5,17 @@ import torch
 from unnoise import Model, data, nn
 from unnoise.conditions import Cond
 from unnoise.config.cards import ModelCard
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.presets import toy
 from unnoise.denoiser import make_diffusion
-from unnoise.losses import make_draw, make_weight
+from unnoise.losses import make_time_sampler, make_weight
 from unnoise.noise import normal, uniform
 
 shapes = data.open(toy().data)  # discs, squares, crosses, rings
 net = nn.build(toy().net)
-process = Process(schedule="cosine-continuous", predicts="v", weight="snr-plus-one", draw="continuous")
+process = DiffusionConfig(schedule="cosine-continuous", predicts="v", weight="snr-plus-one", draw="continuous")
 diffusion = make_diffusion(net, process)
-draw_times, weight = make_draw(process), make_weight(process, diffusion.schedule)
+draw_times, weight = make_time_sampler(process), make_weight(process, diffusion.schedule)
 optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
 for step, batch in zip(range(40), data.batches(shapes, batch=64, seed=0)):
     t = draw_times(uniform((64,), "time", step), diffusion.schedule)

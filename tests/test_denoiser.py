@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.helpers.worlds import Gaussian, Oracle
 from unnoise.conditions import Cond
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.denoiser import (
     EPSILON,
     FLOW,
@@ -27,7 +27,7 @@ from unnoise.denoiser import (
 )
 from unnoise.errors import UserError
 from unnoise.losses import (
-    DRAWS,
+    TIME_SAMPLERS,
     WEIGHTS,
     bound_weight,
     check,
@@ -35,7 +35,7 @@ from unnoise.losses import (
     edm_weight,
     flow_matching,
     log_normal,
-    make_draw,
+    make_time_sampler,
     make_weight,
     min_snr,
     output_weight,
@@ -286,7 +286,7 @@ def test_log_normal_draws_are_edms() -> None:
 
 def test_logit_normal_draws() -> None:
     u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
-    logits = torch.logit(DRAWS["logit-normal"](1000)(u, Flow()))
+    logits = torch.logit(TIME_SAMPLERS["logit-normal"](1000)(u, Flow()))
     assert logits.mean().abs().item() < 1e-3
     assert logits.std().item() == pytest.approx(1, abs=2e-3)
 
@@ -300,7 +300,7 @@ def test_stratified_draws_fall_one_in_each_part() -> None:
 
 def test_every_draw_stays_inside() -> None:
     u = torch.tensor([0.0, 1e-12, 0.5, 1 - 1e-12], dtype=torch.float64)
-    for name, make in DRAWS.items():
+    for name, make in TIME_SAMPLERS.items():
         for schedule in SCHEDULES:
             t = make(1000)(u, schedule)
             assert (t > 0).all(), name
@@ -311,27 +311,29 @@ def test_every_draw_stays_inside() -> None:
 
 
 def test_processes_are_made_by_name() -> None:
-    process = Process(schedule="cosine", steps=100, predicts="v", weight="min-snr", weight_options={"gamma": 3.0})
+    process = DiffusionConfig(
+        schedule="cosine", steps=100, predicts="v", weight="min-snr", weight_options={"gamma": 3.0}
+    )
     diffusion = make_diffusion(nn.Identity(), process)
     assert diffusion.schedule == Cosine(100)
     assert make_weight(process, diffusion.schedule)(diffusion.schedule.at(0.01)) == 3
-    assert make_draw(process)(torch.tensor([0.005], dtype=torch.float64), diffusion.schedule).item() == 0.01
-    middle = make_draw(replace(process, draw="edm", draw_options={"mean": math.log(3), "std": 1.0}))
+    assert make_time_sampler(process)(torch.tensor([0.005], dtype=torch.float64), diffusion.schedule).item() == 0.01
+    middle = make_time_sampler(replace(process, draw="edm", draw_options={"mean": math.log(3), "std": 1.0}))
     t = middle(torch.tensor([0.5], dtype=torch.float64), diffusion.schedule)
     assert diffusion.schedule(t).log_ratio.item() == pytest.approx(-math.log(3))
     for name in WEIGHTS:
-        assert (make_weight(Process(weight=name), LinearBeta())(LinearBeta().at(0.5)) > 0).all()
+        assert (make_weight(DiffusionConfig(weight=name), LinearBeta())(LinearBeta().at(0.5)) > 0).all()
 
 
 def test_bad_names_say_what_is_valid() -> None:
     with pytest.raises(UserError, match="did you mean 'eps'"):
-        make_diffusion(nn.Identity(), Process(predicts="epss"))
+        make_diffusion(nn.Identity(), DiffusionConfig(predicts="epss"))
     with pytest.raises(UserError, match="did you mean 'min-snr'"):
-        make_weight(Process(weight="minsnr"), LinearBeta())
+        make_weight(DiffusionConfig(weight="minsnr"), LinearBeta())
     with pytest.raises(UserError, match="does not take"):
-        make_weight(Process(weight="simple", weight_options={"gamma": 1.0}), LinearBeta())
+        make_weight(DiffusionConfig(weight="simple", weight_options={"gamma": 1.0}), LinearBeta())
     with pytest.raises(UserError, match=r"draw_options: 'edm' does not take \['sigma'\]"):
-        check(Process(draw="edm", draw_options={"sigma": 1.0}))
+        check(DiffusionConfig(draw="edm", draw_options={"sigma": 1.0}))
     with pytest.raises(UserError, match="teaches a variance"):
-        check(Process(objective="hybrid"))
-    check(Process())
+        check(DiffusionConfig(objective="hybrid"))
+    check(DiffusionConfig())

@@ -16,7 +16,7 @@ import torch
 from unnoise import nn
 from unnoise.cli.main import COMMANDS, app
 from unnoise.config.cards import ModelCard
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.model import Model
@@ -48,7 +48,9 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         groups=4,
         classes=10,
     )
-    card = ModelCard(net=net, process=Process(schedule="cosine"), size=(28, 28), channels=1, classes=tuple(CLOTHES))
+    card = ModelCard(
+        net=net, process=DiffusionConfig(schedule="cosine"), size=(28, 28), channels=1, classes=tuple(CLOTHES)
+    )
     folder = tmp_path / "runs" / "00001-fashion"
     folder.mkdir(parents=True)
     Model(make_diffusion(nn.build(net), card.process).eval(), card).save(folder)

@@ -13,14 +13,14 @@ import torch
 from unnoise import nn as networks
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.config.cards import ModelCard
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import DiTConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.generate.frames import draw, generate
 from unnoise.model import CARD, WEIGHTS, Model, load
-from unnoise.text.conditioner import Reader
+from unnoise.text.conditioner import Conditioner
 
 NET = UNetConfig(
     size=8, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, True), groups=4, classes=3
@@ -34,7 +34,7 @@ def small(net: NetConfig = NET, classes: tuple[str, ...] = NAMES, **process: obj
     built = networks.build(net).eval()
     for parameter in built.parameters():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.25
-    made = Process(schedule="cosine", steps=100, predicts="x0", **process)  # type: ignore[arg-type]
+    made = DiffusionConfig(schedule="cosine", steps=100, predicts="x0", **process)  # type: ignore[arg-type]
     card = ModelCard(net=net, process=made, size=(8, 8), channels=1, classes=classes)
     return Model(make_diffusion(built, made).eval(), card)
 
@@ -108,7 +108,7 @@ def test_guidance_one_is_none_and_others_differ() -> None:
 
 
 def test_labels_are_read() -> None:
-    reader = Reader(NAMES, 3)
+    reader = Conditioner(NAMES, 3)
     assert reader.read(["dog", "0", "none"]).label.tolist() == [1, 0, 3]  # type: ignore[union-attr]
     assert [reader.name(i) for i in (0, 3)] == ["cat", "none"]
     by_seed = reader.by_seed(range(300)).label
@@ -118,9 +118,9 @@ def test_labels_are_read() -> None:
     with pytest.raises(UserError, match="did you mean 'dog'"):
         reader.read(["dgo"])
     with pytest.raises(UserError, match="without classes"):
-        Reader().read(["dog"])
+        Conditioner().read(["dog"])
     with pytest.raises(UserError, match="no row for 'no class'"):
-        Reader(NAMES).nothing(1)
+        Conditioner(NAMES).nothing(1)
 
 
 @pytest.mark.parametrize(

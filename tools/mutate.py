@@ -19,9 +19,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TESTS = [
-    "test_schedules", "test_denoiser", "samplers/test_samplers", "test_noise", "guidance/test_guidance", "likelihood/test_bound", "test_conditions",
-    "test_patch", "test_model", "samplers/test_order", "samplers/test_langevin", "samplers/test_sde", "likelihood/test_likelihood", "likelihood/test_ode",
-    "likelihood/test_endpoints", "compression/test_coder", "editing/test_inversion", "editing/test_interpolation", "generate/test_inversion", "generate/test_frames",
+    "test_schedules", "test_denoiser", "samplers/test_samplers", "test_noise", "guidance/test_guidance",
+    "likelihood/test_bound", "test_conditions", "test_patch", "test_model", "samplers/test_order",
+    "samplers/test_langevin", "samplers/test_sde", "likelihood/test_likelihood", "likelihood/test_ode",
+    "likelihood/test_endpoints", "compression/test_coder", "editing/test_inversion", "editing/test_interpolation",
+    "generate/test_inversion", "generate/test_frames",
 ]  # fmt: skip
 FIRST = {  # where the tests of a folder, or a file, are; those of the core come after them
     "guidance/": ["guidance/test_guidance"],

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.conditions import NOTHING, Cond
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import Level, Schedule, make_schedule, over, posterior
 
@@ -226,19 +226,19 @@ PREDICTIONS: dict[str, Callable[[Schedule, int], Prediction]] = {
 }
 
 
-def make_prediction(process: Process, schedule: Schedule) -> Prediction:
+def make_prediction(process: DiffusionConfig, schedule: Schedule) -> Prediction:
     """What a process asks a network for."""
     if process.predicts not in PREDICTIONS:
         raise unknown("prediction", process.predicts, PREDICTIONS)
     return PREDICTIONS[process.predicts](schedule, process.steps)
 
 
-def schedule_of(process: Process) -> Schedule:
+def schedule_of(process: DiffusionConfig) -> Schedule:
     """The schedule that a process names."""
     return make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
 
 
-def make_diffusion(net: nn.Module, process: Process) -> Diffusion:
+def make_diffusion(net: nn.Module, process: DiffusionConfig) -> Diffusion:
     """The diffusion that a process describes, around this network."""
     schedule = schedule_of(process)
     predicts = make_prediction(process, schedule)

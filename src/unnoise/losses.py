@@ -13,12 +13,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.denoiser import Prediction, Weight, make_prediction, schedule_of
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import Level, Schedule
 
-Draw = Callable[[Tensor, Schedule], Tensor]
+TimeSampler = Callable[[Tensor, Schedule], Tensor]
 """(uniforms in (0, 1), schedule) -> times in (0, 1]."""
 
 
@@ -94,7 +94,7 @@ def any_time(u: Tensor, schedule: Schedule) -> Tensor:
     return u.clamp(min=1e-5)
 
 
-def table_steps(steps: int) -> Draw:
+def table_steps(steps: int) -> TimeSampler:
     """Uniform on k/T, k = 1..T."""
     return lambda u, schedule: ((u * steps).floor() + 1).clamp(max=steps) / steps
 
@@ -104,17 +104,17 @@ def _normal_quantile(u: Tensor) -> Tensor:
     return quantile
 
 
-def logit_normal(mean: float = 0.0, std: float = 1.0) -> Draw:
+def logit_normal(mean: float = 0.0, std: float = 1.0) -> TimeSampler:
     """The logit of t is normal. Esser et al. 2024, for the straight schedule."""
     return lambda u, schedule: torch.sigmoid(mean + std * _normal_quantile(u))
 
 
-def log_normal(mean: float = -1.2, std: float = 1.2) -> Draw:
+def log_normal(mean: float = -1.2, std: float = 1.2) -> TimeSampler:
     """The logarithm of sigma / alpha is normal. Karras et al. 2022."""
     return lambda u, schedule: schedule.time(-(mean + std * _normal_quantile(u))).clamp(min=1e-8)
 
 
-class Importance:
+class LossAwareSampler:
     """A draw of the steps k/T, k = 1..T, that asks most often where the loss is largest.
 
     Sec. 3.3 of Nichol & Dhariwal 2021: p_k is proportional to the root mean square of the last `keep` losses of step k,
@@ -200,9 +200,9 @@ WEIGHTS: dict[str, Callable[..., Weight]] = {
     "bound": lambda process, schedule: bound_weight(schedule, process.steps),
 }
 
-DRAWS: dict[str, Callable[..., Draw]] = {  # (steps, **options)
+TIME_SAMPLERS: dict[str, Callable[..., TimeSampler]] = {  # (steps, **options)
     "uniform": table_steps,
-    "importance": Importance,
+    "importance": LossAwareSampler,
     "continuous": lambda steps: any_time,
     "logit-normal": lambda steps, **options: logit_normal(**options),
     "edm": lambda steps, **options: log_normal(**options),
@@ -216,7 +216,7 @@ def _chosen(what: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
     return table[name]
 
 
-def make_weight(process: Process, schedule: Schedule) -> Weight:
+def make_weight(process: DiffusionConfig, schedule: Schedule) -> Weight:
     """The weight of the loss that a process names."""
     make = _chosen("loss weight", process.weight, WEIGHTS)
     try:
@@ -225,14 +225,14 @@ def make_weight(process: Process, schedule: Schedule) -> Weight:
         raise UserError(f"the weight {process.weight!r} does not take {sorted(process.weight_options)}") from None
 
 
-def check(process: Process) -> None:
+def check(process: DiffusionConfig) -> None:
     """Raises UserError for a name, or an option, of schedule, weight, draw or objective that there is not."""
     make_weight(process, schedule_of(process))
-    make_draw(process)
+    make_time_sampler(process)
     make_objective(process)
 
 
-def make_objective(process: Process) -> str:
+def make_objective(process: DiffusionConfig) -> str:
     """What is minimised: "simple", "hybrid" or "bound". Raises UserError where there is no variance to learn."""
     if process.objective == "auto":
         return "hybrid" if process.learned_variance else "simple"
@@ -244,11 +244,11 @@ def make_objective(process: Process) -> str:
     return process.objective
 
 
-def make_draw(process: Process) -> Draw:
+def make_time_sampler(process: DiffusionConfig) -> TimeSampler:
     """How training draws its times."""
-    make = _chosen("draw of times", process.draw, DRAWS)
+    make = _chosen("draw of times", process.draw, TIME_SAMPLERS)
     try:
-        return cast(Draw, make(process.steps, **process.draw_options))
+        return cast(TimeSampler, make(process.steps, **process.draw_options))
     except TypeError:
         raise UserError(
             f"process.draw_options: {process.draw!r} does not take {sorted(process.draw_options)}"

@@ -27,23 +27,23 @@ from unnoise import nn as networks
 from unnoise.codec import Codec, Latents, Pixels
 from unnoise.config.cards import ModelCard
 from unnoise.config.convert import from_dict, to_dict
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
-from unnoise.config.usage import shown
+from unnoise.config.usage import picture_options
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, diffusers, text_encoders
 from unnoise.formats.files import Tensors, read_json
 from unnoise.formats.part import check_tensors
-from unnoise.formats.text_encoders import ClipWords, PairedWords
+from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
-from unnoise.text.conditioner import Reader
+from unnoise.text.conditioner import Conditioner
 from unnoise.text.pretrained import Encoder
 from unnoise.text.tokenizer import FILE as TOKENIZER
-from unnoise.text.tokenizer import Tokenizer, Words, cut
+from unnoise.text.tokenizer import PromptEncoder, Tokenizer, truncation_note
 
 WEIGHTS, CARD, WORDS = "model.safetensors", "model.json", "words"
 FORMAT = {"format": "unnoise-model", "version": 1}
@@ -57,11 +57,11 @@ class Model:
     diffusion: Diffusion
     card: ModelCard
     codec: Codec = field(default_factory=Pixels)
-    words: Words | None = None  # what reads captions
+    words: PromptEncoder | None = None  # what reads captions
     steered: tuple[str, ...] = ()  # classes of a classifier that guides a model without classes of its own
 
     @property
-    def reader(self) -> Reader:
+    def reader(self) -> Conditioner:
         reader = reader_of(self.card, self.words)
         return replace(reader, classes=self.steered, steers=True) if self.steered else reader
 
@@ -131,7 +131,7 @@ class Model:
         said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
         request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, values=numbers, **settings)
-        if note := cut(self.words, filter(None, (*said, request.negative_prompt))):
+        if note := truncation_note(self.words, filter(None, (*said, request.negative_prompt))):
             warnings.warn(note, stacklevel=2)
         return draw(self, request)
 
@@ -168,7 +168,7 @@ class Model:
         return controlnet.apart(other.card.net, other.diffusion.net.state_dict())[1]
 
     @classmethod
-    def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: Words | None = None) -> Model:
+    def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: PromptEncoder | None = None) -> Model:
         """The model of this card and these weights, with what reads its captions. Raises UserError where they do
         not fit, with the first names."""
         with torch.device("meta"):
@@ -195,7 +195,7 @@ class Model:
         return cls.of(card, Tensors.of(folder / WEIGHTS).load(), str(folder), words_of(card, folder))
 
 
-def words_of(card: ModelCard, folder: Path) -> Words | None:
+def words_of(card: ModelCard, folder: Path) -> PromptEncoder | None:
     """What reads captions for the model in a directory: its own tokenizer, CLIP's tower, or an encoder elsewhere."""
     if card.net.text is not None:
         return Tokenizer.load(folder / TOKENIZER, card.net.text.length)
@@ -204,10 +204,10 @@ def words_of(card: ModelCard, folder: Path) -> Words | None:
     return Encoder(card.encoder) if card.encoder is not None else None
 
 
-def reader_of(card: ModelCard, words: Words | None) -> Reader:
+def reader_of(card: ModelCard, words: PromptEncoder | None) -> Conditioner:
     """What turns into conditions what is said to the model of this card."""
     null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
-    return Reader(card.classes, null_row(card), words, card.values, null_value, shown=shown(card))
+    return Conditioner(card.classes, null_row(card), words, card.values, null_value, shown=picture_options(card))
 
 
 def without_controls(net: NetConfig) -> NetConfig:
@@ -215,10 +215,10 @@ def without_controls(net: NetConfig) -> NetConfig:
     return replace(net, dropout=0.0, controls=()) if isinstance(net, UNetConfig) else replace(net, dropout=0.0)
 
 
-def process_of(config: TrainConfig | ModelCard) -> Process:
+def process_of(config: TrainConfig | ModelCard) -> DiffusionConfig:
     """What a network's answers mean, without how it was taught."""
     p = config.process
-    plain = Process(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
+    plain = DiffusionConfig(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
     return replace(plain, joined=p.joined, joined_factor=p.joined_factor)
 
 
@@ -227,7 +227,7 @@ def null_row(card: ModelCard) -> int | None:
     return card.net.classes if card.net.classes and card.net.null_class else None
 
 
-def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard, words: Words | None = None) -> None:
+def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard, words: PromptEncoder | None = None) -> None:
     """model.safetensors, model.json and what reads its captions into an existing folder.
 
     Raises UserError for a reader of captions that has no form on disk.
@@ -235,7 +235,7 @@ def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard, word
     match words:
         case Tokenizer():
             words.save(folder / TOKENIZER)
-        case ClipWords() | PairedWords():
+        case ClipEncoder() | DualClipEncoder():
             text_encoders.save(folder / WORDS, words)
         case None | Encoder():  # the card says where an encoder is
             pass

@@ -13,9 +13,9 @@ Patch = Callable[[Kind, str], nn.Module]
 """(the module, its name in the network) -> what stands in its place; the module itself to leave it alone."""
 
 
-def replace(net: nn.Module, kind: type[Kind], make: Patch[Kind]) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace every module of this kind below `net`; returns what `restore` needs. A replacement is not entered."""
-    undo: list[tuple[nn.Module, str, nn.Module]] = []
+def apply(net: nn.Module, kind: type[Kind], make: Patch[Kind]) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Replace every module of this kind below `net`; returns what `undo` needs. A replacement is not entered."""
+    replaced: list[tuple[nn.Module, str, nn.Module]] = []
     found = [(name, module) for name, module in net.named_modules() if isinstance(module, kind) and name]
     try:
         for name, module in found:
@@ -23,25 +23,25 @@ def replace(net: nn.Module, kind: type[Kind], make: Patch[Kind]) -> list[tuple[n
             parent = net.get_submodule(parent_name)
             made = make(module, name)
             if made is not module:
-                undo.append((parent, leaf, module))
+                replaced.append((parent, leaf, module))
                 setattr(parent, leaf, made)
     except BaseException:
-        restore(undo)
+        undo(replaced)
         raise
-    return undo
+    return replaced
 
 
-def restore(undo: list[tuple[nn.Module, str, nn.Module]]) -> None:
-    """Put back what `replace` took out, the last first."""
-    for parent, leaf, module in reversed(undo):
+def undo(replaced: list[tuple[nn.Module, str, nn.Module]]) -> None:
+    """Put back what `apply` took out, the last first."""
+    for parent, leaf, module in reversed(replaced):
         setattr(parent, leaf, module)
 
 
 @contextmanager
 def patched(net: nn.Module, kind: type[Kind], make: Patch[Kind]) -> Iterator[nn.Module]:
     """`net` with its modules of this kind replaced, while the block runs."""
-    undo = replace(net, kind, make)
+    replaced = apply(net, kind, make)
     try:
         yield net
     finally:
-        restore(undo)
+        undo(replaced)

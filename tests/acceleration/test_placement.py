@@ -11,7 +11,7 @@ from torch import nn
 from unnoise.acceleration.placement import Placement, best, fast_bfloat16, find, place, prepare
 from unnoise.acceleration.prepack import PackedConv, PackedLinear, PackedUp, _layout, _works, pack, packed
 from unnoise.conditions import Cond
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
@@ -35,7 +35,7 @@ def diffusion(seed: int = 0):
     for p in net.parameters():  # what is zero at birth says something here
         if not p.any():
             nn.init.normal_(p, std=0.1)
-    return make_diffusion(net, Process())
+    return make_diffusion(net, DiffusionConfig())
 
 
 def asked(size: int = 16, batch: int = 2):

@@ -108,10 +108,10 @@ def test_options_arrive_as_the_settings_they_are() -> None:
 
 
 def test_names_offered_without_torch_are_the_names_there_are() -> None:
-    from unnoise.samplers import GRIDS, SAMPLERS
+    from unnoise.samplers import SAMPLERS, SPACINGS
 
     assert keys_of("samplers/__init__.py", "SAMPLERS") == tuple(SAMPLERS)
-    assert keys_of("samplers/timesteps.py", "GRIDS") == tuple(GRIDS)
+    assert keys_of("samplers/timesteps.py", "SPACINGS") == tuple(SPACINGS)
 
 
 # ----------------------------------------------------------------------------------------------- how it ends

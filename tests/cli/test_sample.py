@@ -19,7 +19,7 @@ from unnoise.cli.inspect import doubts
 from unnoise.cli.main import main
 from unnoise.cli.sample import columns_for, file_name, names_of_lines, rows_for
 from unnoise.config.cards import ModelCard, ValueRange
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.io.fonts import boxes
 from unnoise.io.png import read_recipe
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for p in net.parameters():  # zero at birth would draw the same for every class
             torch.nn.init.normal_(p, std=0.1)
         (base / name).mkdir()
-        process = Process(predicts="x0")  # at random weights the other predictions end in black and white
+        process = DiffusionConfig(predicts="x0")  # at random weights the other predictions end in black and white
         card = ModelCard(net=net.config, process=process, size=(8, 8), channels=1, classes=classes)
         write_model(base / name, net.state_dict(), card)
     return base
@@ -216,7 +216,7 @@ def kinds(worded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, (config, told) in nets.items():
         net = nn.build(config)
         (base / name).mkdir()
-        process = Process(predicts="x0", joined="masked" if name == "holes" else "")
+        process = DiffusionConfig(predicts="x0", joined="masked" if name == "holes" else "")
         card = ModelCard(net=config, process=process, size=(8, 8), channels=1, **told)
         write_model(base / name, net.state_dict(), card)
     Image.new("L", (8, 8)).save(base / "picture.png")
@@ -336,7 +336,7 @@ def worded(folder: Path) -> Path:
     net = nn.build(config)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    card = ModelCard(net=config, process=Process(predicts="x0"), size=(8, 8), channels=1)
+    card = ModelCard(net=config, process=DiffusionConfig(predicts="x0"), size=(8, 8), channels=1)
     (folder / "worded").mkdir()
     words = Tokenizer.learn(["a red bag", "a blue shoe"], vocabulary=280, length=8)
     write_model(folder / "worded", net.state_dict(), card, words)

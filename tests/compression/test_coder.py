@@ -18,7 +18,7 @@ from unnoise.cli import main as cli
 from unnoise.compression import coder, compress, format
 from unnoise.compression.coder import Message, Plan, Received
 from unnoise.config.cards import ModelCard, ValueRange
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import TextConfig, UNetConfig
 from unnoise.denoiser import Denoiser, Estimate, make_diffusion
 from unnoise.errors import UserError
@@ -254,7 +254,7 @@ def tiny(seed: int, classes: int = 0, channels: int = 1, **more: object) -> Mode
         classes=classes,
         **more,  # type: ignore[arg-type]
     )
-    process = Process(schedule="cosine", predicts="v", steps=100)
+    process = DiffusionConfig(schedule="cosine", predicts="v", steps=100)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         network = build(net)

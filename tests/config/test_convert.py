@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from unnoise.config import convert, validate, yaml
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import DiTConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.config.training import Fit, TrainConfig
@@ -16,7 +16,7 @@ from unnoise.errors import UserError
 
 CONFIGS = [
     TrainConfig(),
-    TrainConfig(net=DiTConfig(depth=3), process=Process(schedule_options={"s": 0.008})),
+    TrainConfig(net=DiTConfig(depth=3), process=DiffusionConfig(schedule_options={"s": 0.008})),
     TrainConfig(net=UNetConfig(channels=(1, 2), heads=4), fit=Fit(clip=None, ema=(1, 2), lr=1e-5)),
     Request(seeds=(3, 4), labels=("none", "1")),
 ]

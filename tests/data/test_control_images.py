@@ -19,7 +19,7 @@ from unnoise.data.control_images import edges
 from unnoise.data.shapes import edges as outlines
 from unnoise.data.shapes import scenes, segmentation
 from unnoise.errors import UserError
-from unnoise.generate.conditions import drawing
+from unnoise.generate.conditions import control_image
 from unnoise.model import Model
 
 
@@ -166,7 +166,7 @@ def test_a_map_of_classes_keeps_its_colours_at_every_size(size: int, mode: str, 
     control = ControlConfig(hint=(4,), scale=1)
     card = ModelCard(net=UNetConfig(size=size, controls=(control,)), size=(size, size))
     for i in range(3):
-        mine = drawing(tmp_path / "maps" / f"{i}.png", Model(None, card), control)  # type: ignore[arg-type]
+        mine = control_image(tmp_path / "maps" / f"{i}.png", Model(None, card), control)  # type: ignore[arg-type]
         assert torch.equal(mine, told[i : i + 1])
 
 

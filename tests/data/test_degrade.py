@@ -19,45 +19,45 @@ from unnoise.cli.main import main
 from unnoise.cli.train import ask
 from unnoise.conditions import Cond
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.networks import NetConfig, UNetConfig
 from unnoise.config.request import Request
-from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
 from unnoise.config.yaml import dumps
-from unnoise.data.degrade import DRAWS, boxes, larger, masked, paste, smaller
+from unnoise.data.degrade import BOX_DRAWS, boxes, downscale, mask_out, paste, upscale
 from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.generate.conditions import joined_picture, without
+from unnoise.generate.conditions import concat_image, null_conditions
 from unnoise.generate.frames import generate
 from unnoise.recipes.cost import cost
-from unnoise.recipes.diffusion import based_on, beside, dropped, train
-from unnoise.text.conditioner import Reader
-from unnoise.training.loop import Rows
+from unnoise.recipes.diffusion import concat_input, drop_conditions, load_base, train
+from unnoise.text.conditioner import Conditioner
+from unnoise.training.loop import SampleRNG
 
 
 def test_a_square_becomes_its_mean_and_the_mean_a_square() -> None:
     x = torch.tensor([[[[0.0, 1.0, 4.0, 4.0], [2.0, 5.0, 8.0, 8.0]]]])
-    assert smaller(x, 2).tolist() == [[[[2.0, 6.0]]]]
-    assert larger(smaller(x, 2), 2).tolist() == [[[[2.0, 2.0, 6.0, 6.0]] * 2]]
+    assert downscale(x, 2).tolist() == [[[[2.0, 6.0]]]]
+    assert upscale(downscale(x, 2), 2).tolist() == [[[[2.0, 2.0, 6.0, 6.0]] * 2]]
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
 def test_smaller_undoes_larger(factor: int) -> None:
     small = torch.randn(2, 3, 4, 5)
-    assert (smaller(larger(small, factor), factor) - small).abs().max() < 1e-6
-    assert torch.equal(larger(small, factor)[:, :, ::factor, ::factor], small)
+    assert (downscale(upscale(small, factor), factor) - small).abs().max() < 1e-6
+    assert torch.equal(upscale(small, factor)[:, :, ::factor, ::factor], small)
 
 
 def test_the_hole_is_zero_and_says_so() -> None:
     """Nothing of the picture inside; outside all of it; the last channel is the hole."""
     x, hole = torch.randn(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
     hole[0, :, 1:3, 2:] = 1
-    image = masked(x, hole)
+    image = mask_out(x, hole)
     assert image.shape == (2, 4, 4, 4)
     other = torch.where(hole > 0.5, torch.full_like(x, torch.nan), x)
-    assert torch.equal(masked(other, hole), image)
+    assert torch.equal(mask_out(other, hole), image)
     assert image[0, :3, 1:3, 2:].abs().max() == 0
     assert torch.equal(image[1, :3], x[1])
     assert torch.equal(image[:, 3:], hole)
@@ -74,7 +74,7 @@ def test_boxes_of_known_draws() -> None:
     expected[1, 2:8, 1:4] = 1
     expected[2, 2:6, 3:4] = 1  # height 2 + 2, of 5 places the third
     assert torch.equal(found, expected)
-    assert len(DRAWS) == 4
+    assert len(BOX_DRAWS) == 4
 
 
 def test_every_box_of_a_size_is_equally_likely() -> None:
@@ -104,7 +104,7 @@ NET = UNetConfig(
     groups=4,
     values=1,
 )
-PROCESS = Process(schedule="cosine", predicts="v", weight="snr-plus-one", joined_factor=2, drop_each=0.5)
+PROCESS = DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", joined_factor=2, drop_each=0.5)
 KINDS = {"small": 1, "masked": 2}  # and how many channels are joined to a grey picture
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
@@ -116,7 +116,7 @@ def training(kind: str, folder: Path) -> TrainConfig:
         net=replace(NET, joined=KINDS[kind]),
         process=replace(PROCESS, joined=kind),
         fit=Fit(images=200 * 16, batch=16, lr=5e-3, warmup=2, ema=(64,), precision="float32"),
-        watch=Watch(log_every=50, grid_every=200, grid_rows=2, grid_labels=3, grid_steps=2),
+        watch=LogConfig(log_every=50, grid_every=200, grid_rows=2, grid_labels=3, grid_steps=2),
     )
 
 
@@ -141,15 +141,15 @@ def trained(lights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 def test_the_joined_picture_of_a_batch_written_out() -> None:
     x = torch.arange(32.0).view(2, 1, 4, 4)
-    rows = Rows(5, (3, 8), 2)
-    small = beside(x, replace(PROCESS, joined="small"), rows)
+    rows = SampleRNG(5, (3, 8), 2)
+    small = concat_input(x, replace(PROCESS, joined="small"), rows)
     assert small[0, 0].tolist() == [[2.5, 2.5, 4.5, 4.5]] * 2 + [[10.5, 10.5, 12.5, 12.5]] * 2
     assert torch.equal(small[1], small[0] + 16)
     draws = torch.stack([rows.uniform(f"box {name}") for name in ("height", "width", "top", "left")], dim=1)
     hole = boxes(draws, 4, 4)
-    with_hole = beside(x, replace(PROCESS, joined="masked"), rows)
+    with_hole = concat_input(x, replace(PROCESS, joined="masked"), rows)
     assert torch.equal(with_hole, torch.cat([x * (1 - hole), hole], dim=1))
-    alone = beside(x[1:], replace(PROCESS, joined="masked"), rows[1:])
+    alone = concat_input(x[1:], replace(PROCESS, joined="masked"), rows[1:])
     assert torch.equal(alone, with_hole[1:])  # a sample's own hole
     assert not torch.equal(hole[0], hole[1])
 
@@ -157,13 +157,15 @@ def test_the_joined_picture_of_a_batch_written_out() -> None:
 def test_joined_pictures_stay_where_the_rest_is_dropped_and_for_guidance() -> None:
     image = torch.randn(8, 2, 4, 4)
     whole = Cond(label=torch.zeros(8, dtype=torch.int64), image=image)
-    reader = Reader(("a",), 1)
-    found = dropped(whole, Rows(0, tuple(range(8)), 8), Process(label_dropout=1.0, drop_each=1.0), reader)
+    reader = Conditioner(("a",), 1)
+    found = drop_conditions(
+        whole, SampleRNG(0, tuple(range(8)), 8), DiffusionConfig(label_dropout=1.0, drop_each=1.0), reader
+    )
     assert found.label is not None
     assert found.image is not None
     assert (found.label == 1).all()
     assert torch.equal(found.image, image)
-    null = without(reader, Request(), whole, 8)
+    null = null_conditions(reader, Request(), whole, 8)
     assert null.image is not None
     assert torch.equal(null.image, image)
 
@@ -178,7 +180,7 @@ def test_it_learns_from_the_joined_picture(kind: str, trained: dict[str, Path]) 
     if kind == "masked":
         hole = torch.zeros(3, 1, 4, 4)
         hole[:, :, 1:3, :2] = 1
-        image = masked(lights, hole)
+        image = mask_out(lights, hole)
     cond = replace(loaded.reader.nothing(3), image=image)
     means = loaded.diffusion(x, t, cond).mean
     inside = means if kind == "small" else means[:, :, 1:3, :2]
@@ -215,8 +217,7 @@ def test_a_small_picture_and_the_large_one_that_it_was_are_told_alike(trained: d
     Image.fromarray(pixels[:3, :3]).save(tmp_path / "between.png")
     Image.fromarray(pixels[:, :3].repeat(2, 0).repeat(2, 1)).save(tmp_path / "thin.png")
     small, large = (
-        joined_picture(loaded, Request(seeds=(1, 2), image=str(tmp_path / f"{name}.png")))
-        for name in ("small", "large")
+        concat_image(loaded, Request(seeds=(1, 2), image=str(tmp_path / f"{name}.png"))) for name in ("small", "large")
     )
     assert small is not None
     assert large is not None
@@ -277,7 +278,7 @@ def test_a_condition_with_a_picture_can_be_given_whole(trained: dict[str, Path])
     loaded = model.load(trained["masked"])
     x, hole = torch.full((2, 1, 4, 4), 0.25), torch.zeros(2, 1, 4, 4)
     hole[:, :, 0] = 1
-    cond = replace(loaded.reader.nothing(2), image=masked(x, hole))
+    cond = replace(loaded.reader.nothing(2), image=mask_out(x, hole))
     *_, last = generate(loaded, Request(seeds=(1, 2), steps=2), cond=cond)
     assert last.pictures is not None
     assert torch.equal(last.pictures[:, :, 1:], x[:, :, 1:])
@@ -332,5 +333,5 @@ def test_the_factor_divides_the_size_and_belongs_to_the_model(lights: Path, trai
         check(replace(config, process=replace(config.process, joined_factor=3)))
     other = replace(config, base=str(trained["small"]), process=replace(config.process, joined_factor=4))
     with pytest.raises(UserError, match=r"process.joined_factor 4 should be 2, that of the base"):
-        based_on(other, Path("nowhere"))
+        load_base(other, Path("nowhere"))
     assert data.open(config.data).batch([0]).x.shape == (1, 1, 4, 4)

@@ -18,7 +18,7 @@ from unnoise.cli.main import main
 from unnoise.conditions import Cond
 from unnoise.config.cards import ModelCard
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.networks import ControlConfig, TextConfig, UNetConfig
 from unnoise.config.request import Request  # fmt: skip
@@ -32,7 +32,7 @@ from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.report import markdown
 from unnoise.generate.frames import Frame
 from unnoise.generate.inversion import reconstruct
-from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
+from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.text.tokenizer import Tokenizer
@@ -54,7 +54,7 @@ def model_of(pictures: Dataset, *, controls: bool = False) -> Model:
         controls=(ControlConfig(hint=(4,), scale=1),) if controls else (),
     )  # fmt: skip
     words = Tokenizer.learn(pictures.source.captions or (), vocabulary=300, length=20)
-    card = ModelCard(net=config, process=Process(schedule="cosine"), size=(24, 24))
+    card = ModelCard(net=config, process=DiffusionConfig(schedule="cosine"), size=(24, 24))
     return Model(make_diffusion(nn.build(config), card.process).eval(), card, words=words)
 
 
@@ -192,7 +192,7 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A classifier with random weights, to compare pictures in."""
     net = Classifier(Shape(24, 3, 2, 8, 16)).eval().requires_grad_(False)
     folder = tmp_path_factory.mktemp("features")
-    save_classifier(folder / "random", Judge(net, ("a", "b"), "random", Accuracy(0.5, 10)))
+    save_classifier(folder / "random", ClassifierEvaluator(net, ("a", "b"), "random", Accuracy(0.5, 10)))
     return str(folder / "random")
 
 

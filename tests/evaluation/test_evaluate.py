@@ -22,11 +22,11 @@ from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import Clock, Drawn, evaluate, measure, plain
-from unnoise.evaluation.evaluators import Judges, find_judges
+from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.report import how_drawn, markdown
 from unnoise.evaluation.sample_metrics import metric_names
 from unnoise.generate.frames import draw
-from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
+from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import frechet, moments
 from unnoise.metrics.kernel import kernel, kernel_of_subsets
@@ -47,13 +47,13 @@ def pooled(x: Tensor) -> Tensor:
 FEATURES = Features("quarters", 4, "0", False, pooled)
 
 
-def judge(classes: tuple[str, ...], size: int = 16) -> Judge:
+def judge(classes: tuple[str, ...], size: int = 16) -> ClassifierEvaluator:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = Classifier(Shape(size, 1, len(classes), 8, 16)).eval().requires_grad_(False)
         for p in net.parameters():
             p.normal_(0, 0.3)
-    return Judge(net, classes, "toys", Accuracy(0.9, 200, "toy:test", dict.fromkeys(classes, 0.9)))
+    return ClassifierEvaluator(net, classes, "toys", Accuracy(0.9, 200, "toy:test", dict.fromkeys(classes, 0.9)))
 
 
 def pictures(count: int = 120) -> Drawn:
@@ -61,14 +61,16 @@ def pictures(count: int = 120) -> Drawn:
     return Drawn((batch.x + 0.1).clamp(-1, 1), batch.label)
 
 
-def report(parts: list[Drawn], ask: EvaluateConfig = ASK, judges: Judges | None = None, **how: Any) -> dict[str, Any]:
+def report(
+    parts: list[Drawn], ask: EvaluateConfig = ASK, judges: Evaluators | None = None, **how: Any
+) -> dict[str, Any]:
     real = how.pop("real", None) or data.open(TOY)
     steps = list(
         measure(
             parts,
             real.classes,
             ask,
-            judges or Judges(FEATURES, None),
+            judges or Evaluators(FEATURES, None),
             real,
             about={"steps": 3},
             **{"cache": None} | how,
@@ -124,7 +126,7 @@ def test_the_unbiased_value_and_the_warning_of_few_pictures() -> None:
 
 
 def test_it_is_called_fid_only_in_inceptions_features() -> None:
-    f = figures(report([pictures()], judges=Judges(replace(FEATURES, fid=True), None)))
+    f = figures(report([pictures()], judges=Evaluators(replace(FEATURES, fid=True), None)))
     assert (f["frechet"]["name"], f["kernel"]["name"]) == ("FID", "KID")
 
 
@@ -135,7 +137,7 @@ def test_accuracy_stands_beside_that_of_real_pictures() -> None:
     drawn = pictures()
     ask = replace(ASK, metrics=("accuracy",))
     found = report(
-        [Drawn(drawn.x[:70], drawn.label[:70]), Drawn(drawn.x[70:], drawn.label[70:])], ask, Judges(FEATURES, j)
+        [Drawn(drawn.x[:70], drawn.label[:70]), Drawn(drawn.x[70:], drawn.label[70:])], ask, Evaluators(FEATURES, j)
     )  # type: ignore[index]
     seen = j(from_bytes(to_bytes(drawn.x)))[0]
     right = [j.classes[s] == classes[a] for s, a in zip(seen.tolist(), drawn.label.tolist())]
@@ -147,9 +149,9 @@ def test_accuracy_stands_beside_that_of_real_pictures() -> None:
         "id": "accuracy", "name": "class accuracy", "better": "up", "value": found["class_accuracy"], "real": 0.9,
         "n": 120, "n_floor": 200, "features": "classifier toys", "real_data": "toy:test",
     }  # fmt: skip
-    strangers = report([drawn], ask, Judges(FEATURES, judge(("a", "b", "c", "d"))))
+    strangers = report([drawn], ask, Evaluators(FEATURES, judge(("a", "b", "c", "d"))))
     assert "other classes" in strangers["warnings"][0]
-    assert "no class was asked for" in report([Drawn(drawn.x, None)], ask, Judges(FEATURES, j))["warnings"][0]
+    assert "no class was asked for" in report([Drawn(drawn.x, None)], ask, Evaluators(FEATURES, j))["warnings"][0]
 
 
 def test_real_features_are_made_once(tmp_path: Path) -> None:
@@ -159,9 +161,9 @@ def test_real_features_are_made_once(tmp_path: Path) -> None:
         calls.append(len(x))
         return pooled(x)
 
-    judges = Judges(replace(FEATURES, extract=counted), None)
+    judges = Evaluators(replace(FEATURES, extract=counted), None)
 
-    def made(judges: Judges = judges, ask: EvaluateConfig = ASK, real: data.Dataset | None = None) -> int:
+    def made(judges: Evaluators = judges, ask: EvaluateConfig = ASK, real: data.Dataset | None = None) -> int:
         calls.clear()
         values.append(report([pictures()], ask, judges, cache=tmp_path / "deep", real=real)["metrics"])
         return sum(calls) - 120
@@ -170,7 +172,7 @@ def test_real_features_are_made_once(tmp_path: Path) -> None:
     assert made() == 1000
     assert made() == 0
     assert values[0] == values[1]
-    assert made(Judges(replace(judges.features, fingerprint="1"), None)) == 1000  # other weights
+    assert made(Evaluators(replace(judges.features, fingerprint="1"), None)) == 1000  # other weights
     assert made(ask=replace(ASK, real=300)) == 300  # fewer of them
     assert made(real=data.open(replace(TOY, path="toy:test"))) == 200  # other pictures
     for file in (tmp_path / "deep").iterdir():
@@ -217,7 +219,7 @@ def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path)
     assert set(found["class_accuracy_each"]) == set(real.classes)
     assert found["pictures_per_second"] > 0
     labels = tuple(name for name, n in zip(real.classes, (8, 7, 8, 7)) for _ in range(n))
-    judges = find_judges(ask, real.classes, real)
+    judges = find_evaluators(ask, real.classes, real)
 
     def direct(labels: tuple[str, ...]) -> float:
         drawn = draw(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))

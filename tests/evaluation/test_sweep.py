@@ -18,16 +18,25 @@ from unnoise.cli.console import as_json
 from unnoise.cli.main import main
 from unnoise.config import presets
 from unnoise.config.cards import ModelCard, NoisyClassifierCard
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.evaluation.sweep import Result, Way, compare, ddim_ways, enough, for_budget, guidance_ways, sampler_ways
+from unnoise.evaluation.sweep import (
+    Result,
+    Variant,
+    compare,
+    ddim_ways,
+    enough,
+    for_budget,
+    guidance_ways,
+    sampler_ways,
+)
 from unnoise.guidance import noisy_classifier
-from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
+from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.nn.noisy_classifier import EncoderClassifier
@@ -52,14 +61,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for p in judge.parameters():
             p.data.normal_(0, 0.3)
     classes = data.open(TOY).classes
-    process = Process(schedule="cosine", predicts="x0")
+    process = DiffusionConfig(schedule="cosine", predicts="x0")
     card = ModelCard(net=NET, process=process, size=(16, 16), channels=1, classes=classes, info={"data": "toy"})
     Model(make_diffusion(net.eval(), process).eval(), card).save(base / "model")
     plain = replace(NET, classes=0)
     Model(make_diffusion(nn.build(plain).eval(), process).eval(), replace(card, net=plain, classes=())).save(
         base / "plain"
     )
-    known = Judge(
+    known = ClassifierEvaluator(
         judge.requires_grad_(False), classes, "toys", Accuracy(0.9, 200, "toy:test", dict.fromkeys(classes, 0.9))
     )
     save_classifier(base / "judge", known)
@@ -93,10 +102,13 @@ def test_a_cell_is_an_evaluation(folder: Path) -> None:
 
 def test_an_impossible_way_is_refused_before_the_first_is_drawn() -> None:
     model, real = Model.load("model"), data.open(TOY)
-    ways = [*sampler_ways(Request(), samplers=("ddim",), steps=(2,)), Way("x", "y", Request(sampler="ddpm-learned"))]
+    ways = [
+        *sampler_ways(Request(), samplers=("ddim",), steps=(2,)),
+        Variant("x", "y", Request(sampler="ddpm-learned")),
+    ]
     with pytest.raises(UserError, match="did not learn its variance"):
         next(compare(model, ask(), ways, real, cache=None))
-    too_many = [Way("x", "y", Request(grid="leading", steps=2000))]
+    too_many = [Variant("x", "y", Request(grid="leading", steps=2000))]
     with pytest.raises(UserError, match="2000 steps"):
         next(compare(model, ask(), too_many, real, cache=None))
 
@@ -115,7 +127,7 @@ def test_the_cells_of_the_ddim_table() -> None:
 
 def result(name: str, calls: int, frechet: float) -> Result:
     report: dict[str, Any] = {"metrics": [{"id": "frechet", "value": frechet}]}
-    return Result(Way(name, "", Request()), report, calls, 0.0, torch.zeros(0))
+    return Result(Variant(name, "", Request()), report, calls, 0.0, torch.zeros(0))
 
 
 def test_what_to_take_for_a_budget() -> None:
@@ -164,7 +176,7 @@ def test_further_judges_see_every_picture_and_where_it_stands(folder: Path) -> N
 
 def test_the_table_of_guidance_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "guide").mkdir()
-    card = NoisyClassifierCard(NET, Process(schedule="cosine"), data.open(TOY).classes)
+    card = NoisyClassifierCard(NET, DiffusionConfig(schedule="cosine"), data.open(TOY).classes)
     noisy_classifier.write(folder / "guide", EncoderClassifier(NET).state_dict(), card)
     words = "table guidance model --scales 3,1 --classifier guide --classifier-scales 9,1 --steps 2 --count 20"
     words += " --features judge --real 60 --json"
@@ -201,7 +213,7 @@ def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[s
 def test_a_model_that_is_shown_a_picture_has_no_table(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing says which picture goes beside a real one: said at once, and with no option that is not there."""
     net = replace(NET, joined=1)
-    process = Process(schedule="cosine", joined="small")
+    process = DiffusionConfig(schedule="cosine", joined="small")
     card = ModelCard(net, process, size=(16, 16), channels=1, classes=data.open(TOY).classes, info={"data": "toy"})
     if not Path("shown").exists():
         Model(make_diffusion(nn.build(net).eval(), process).eval(), card).save(Path("shown"))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tests.helpers.random_weights import randomised
 from unnoise.conditions import Cond
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import diffusers as ours
@@ -173,7 +173,7 @@ def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) 
     config = unet2d.from_config(CONFIGS[name], "test")
     net = randomised(UNet(config))
     names = tuple(f"class {i}" for i in range(config.classes))
-    ours.write(tmp_path / "ours", config, net.state_dict(), Process(), names)
+    ours.write(tmp_path / "ours", config, net.state_dict(), DiffusionConfig(), names)
     loaded, report = theirs.UNet2DModel.from_pretrained(tmp_path / "ours" / "unet", output_loading_info=True)
     assert not any(report.values()), report
     expected = answer(config, net.state_dict())
@@ -197,10 +197,10 @@ def test_settings_and_weights_survive_the_way_there_and_back(name: str, tmp_path
         config = replace(config, classes=config.classes - 1, null_class=True)
     state = randomised(UNet(config)).state_dict()
     names = tuple(f"class {i}" for i in range(config.classes))
-    ours.write(tmp_path / "ours", config, state, Process(), names)
+    ours.write(tmp_path / "ours", config, state, DiffusionConfig(), names)
     again, weights, process, hints = ours.read(tmp_path / "ours")
     assert again == config
-    assert process == Process()
+    assert process == DiffusionConfig()
     assert hints["classes"] == names
     assert weights.keys() == state.keys()
     assert all(torch.equal(weights[name], state[name]) for name in state)
@@ -221,7 +221,7 @@ def test_settings_are_written_as_they_were_read(name: str) -> None:
 def test_a_number_of_heads_is_written_as_a_width_where_there_is_one(tmp_path: Path) -> None:
     config = UNetConfig(size=8, channels=(8, 16), attention=(False, True), heads=4, groups=4, blocks=1)
     net = randomised(UNet(config))
-    ours.write(tmp_path / "ours", config, net.state_dict(), Process())
+    ours.write(tmp_path / "ours", config, net.state_dict(), DiffusionConfig())
     loaded = theirs.UNet2DModel.from_pretrained(tmp_path / "ours" / "unet").eval()
     torch.testing.assert_close(verdict(loaded, config), answer(config, net.state_dict()), atol=1e-5, rtol=0)
     with pytest.raises(UserError, match="4 heads are 2, 4 wide"):
@@ -275,7 +275,7 @@ def test_a_pipeline_with_everything_at_the_top(tmp_path: Path) -> None:
     (folder / "scheduler_config.json").write_text(json.dumps(said | {"variance_type": "fixed_large"}))
     config, _, process, hints = ours.read(folder)
     assert config.channels == (8, 16, 16, 16)
-    assert process == Process()
+    assert process == DiffusionConfig()
     assert (hints["sampler"], hints["clip"], hints["channels"], hints["classes"]) == ("ddpm-large", True, 3, ())
 
 
@@ -464,17 +464,17 @@ def test_a_pipeline_of_other_parts(folder: Path) -> None:
 # --- processes ---
 
 PROCESSES = {
-    "linear": Process(),
-    "linear, 250 steps": Process(steps=250),
-    "linear, other ends": Process(schedule_options={"begin": 2e-4, "end": 0.01}),
-    "scaled linear": Process(schedule="scaled-linear", schedule_options={"begin": 0.00085, "end": 0.012}),
-    "cosine": Process(schedule="cosine", predicts="v"),
-    "cosine, 40 steps": Process(schedule="cosine", steps=40, predicts="x0"),
-    "sigmoid of betas": Process(schedule="sigmoid-beta"),
-    "zero terminal": Process(schedule="scaled-linear", zero_snr=True, predicts="v"),
-    "a table": Process(schedule="table", steps=3, schedule_options={"values": (0.1, 0.2, 0.5)}),
-    "cosine, shifted": Process(schedule="cosine", schedule_options={"shift": 0.25}, predicts="v"),
-    "cosine of another offset": Process(schedule="cosine", schedule_options={"offset": 0.02}),
+    "linear": DiffusionConfig(),
+    "linear, 250 steps": DiffusionConfig(steps=250),
+    "linear, other ends": DiffusionConfig(schedule_options={"begin": 2e-4, "end": 0.01}),
+    "scaled linear": DiffusionConfig(schedule="scaled-linear", schedule_options={"begin": 0.00085, "end": 0.012}),
+    "cosine": DiffusionConfig(schedule="cosine", predicts="v"),
+    "cosine, 40 steps": DiffusionConfig(schedule="cosine", steps=40, predicts="x0"),
+    "sigmoid of betas": DiffusionConfig(schedule="sigmoid-beta"),
+    "zero terminal": DiffusionConfig(schedule="scaled-linear", zero_snr=True, predicts="v"),
+    "a table": DiffusionConfig(schedule="table", steps=3, schedule_options={"values": (0.1, 0.2, 0.5)}),
+    "cosine, shifted": DiffusionConfig(schedule="cosine", schedule_options={"shift": 0.25}, predicts="v"),
+    "cosine of another offset": DiffusionConfig(schedule="cosine", schedule_options={"offset": 0.02}),
 }
 
 
@@ -504,7 +504,7 @@ def test_the_noise_in_diffusers_is_the_noise_here(name: str, sampler: str, tmp_p
 def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
     learned = sampler == "ddpm-learned"
     config = replace(unet2d.from_config(GREY, "test"), out_channels=2 if learned else 1)
-    process = Process(learned_variance=learned)
+    process = DiffusionConfig(learned_variance=learned)
     ours.write(tmp_path / "ours", config, UNet(config).state_dict(), process, sampler=sampler, clip=False)
     _, _, again, hints = ours.read(tmp_path / "ours")
     assert again == process
@@ -514,15 +514,19 @@ def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("process", "sampler", "said"),
     [
-        (Process(schedule="flow", predicts="v"), "ddim", "'flow' does not"),
-        (Process(schedule_options={"shift": 2.0}, zero_snr=True, predicts="v"), "ddim", "both shifted and of zero"),
-        (Process(predicts="edm"), "ddim", "not 'edm'"),
-        (Process(), "heun", "'heun' is none of them"),
-        (Process(), "ddpm-learned", "did not learn a variance"),
-        (Process(learned_variance=True), "ddim", "take ddpm-learned"),
+        (DiffusionConfig(schedule="flow", predicts="v"), "ddim", "'flow' does not"),
+        (
+            DiffusionConfig(schedule_options={"shift": 2.0}, zero_snr=True, predicts="v"),
+            "ddim",
+            "both shifted and of zero",
+        ),
+        (DiffusionConfig(predicts="edm"), "ddim", "not 'edm'"),
+        (DiffusionConfig(), "heun", "'heun' is none of them"),
+        (DiffusionConfig(), "ddpm-learned", "did not learn a variance"),
+        (DiffusionConfig(learned_variance=True), "ddim", "take ddpm-learned"),
     ],
 )
-def test_a_process_that_diffusers_cannot_say(process: Process, sampler: str, said: str, tmp_path: Path) -> None:
+def test_a_process_that_diffusers_cannot_say(process: DiffusionConfig, sampler: str, said: str, tmp_path: Path) -> None:
     config = unet2d.from_config(GREY, "test")
     with pytest.raises(UserError, match=said):
         ours.write(tmp_path / "ours", config, UNet(config).state_dict(), process, sampler=sampler)
@@ -561,7 +565,7 @@ def test_a_learned_variance_needs_its_channels(folder: Path) -> None:
 
 def test_a_curve_is_written_as_its_table(tmp_path: Path) -> None:
     config = unet2d.from_config(GREY, "test")
-    process = Process(schedule="cosine-continuous", steps=100, predicts="v")
+    process = DiffusionConfig(schedule="cosine-continuous", steps=100, predicts="v")
     ours.write(tmp_path / "ours", config, UNet(config).state_dict(), process)
     scheduler = theirs.DDIMScheduler.from_pretrained(tmp_path / "ours" / "scheduler")
     alpha = torch.cos(torch.arange(1, 101, dtype=torch.float64) / 100 * torch.pi / 2)
@@ -584,7 +588,7 @@ def test_a_scheduler_of_old(folder: Path) -> None:
 def test_names_and_the_null_row_are_kept_beside_diffusers_files(tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), classes=3, null_class=True)
     state = UNet(config).state_dict()
-    ours.write(tmp_path / "ours", config, state, Process(), ("shirt", "shoe", "bag"))
+    ours.write(tmp_path / "ours", config, state, DiffusionConfig(), ("shirt", "shoe", "bag"))
     assert json.loads((tmp_path / "ours" / "unet" / "config.json").read_text())["num_class_embeds"] == 4
     assert ours.read(tmp_path / "ours")[0] == config
     (tmp_path / "ours" / "unnoise.json").write_text('{"classes": ["shirt"], "null_class": true}')
@@ -599,11 +603,11 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     config = unet2d.from_config(GREY, "test")
     with pytest.raises(UserError, match="is not empty"):
-        ours.write(tmp_path, config, UNet(config).state_dict(), Process())
+        ours.write(tmp_path, config, UNet(config).state_dict(), DiffusionConfig())
     with pytest.raises(UserError, match="is missing"):
-        ours.write(tmp_path / "new", config, {}, Process())
+        ours.write(tmp_path / "new", config, {}, DiffusionConfig())
     with pytest.raises(UserError, match="1 names for the 0 classes"):
-        ours.write(tmp_path / "new", config, UNet(config).state_dict(), Process(), ("shirt",))
+        ours.write(tmp_path / "new", config, UNet(config).state_dict(), DiffusionConfig(), ("shirt",))
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -614,7 +618,7 @@ def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
     """The pictures that the folder's own network and process make of x, on diffusers' grid."""
     from unnoise.config.request import Request
     from unnoise.denoiser import make_diffusion
-    from unnoise.guidance import clip
+    from unnoise.guidance import clip_denoised
     from unnoise.noise import Seeds
     from unnoise.samplers import SAMPLERS, last, walk
     from unnoise.samplers.timesteps import leading
@@ -624,7 +628,7 @@ def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
     net.load_state_dict(state)
     diffusion = make_diffusion(net, process)
     denoiser = diffusion.given(Cond())
-    denoiser = clip(denoiser) if hints["clip"] else denoiser
+    denoiser = clip_denoised(denoiser) if hints["clip"] else denoiser
     times = leading(process.steps)(diffusion.schedule, steps)
     with torch.no_grad():
         return last(walk(denoiser, x, times, SAMPLERS[sampler].make(Request()), Seeds((0,), x.shape[1:])))
@@ -634,7 +638,7 @@ def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
 def test_the_pipeline_draws_the_same_pictures(clip: bool, tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), size=16)
     state = randomised(UNet(config)).state_dict()
-    ours.write(tmp_path / "ours", config, state, Process(), clip=clip)
+    ours.write(tmp_path / "ours", config, state, DiffusionConfig(), clip=clip)
     pipeline = theirs.DDIMPipeline.from_pretrained(tmp_path / "ours")
     pipeline.set_progress_bar_config(disable=True)
     x = torch.randn((1, 1, 16, 16), generator=torch.Generator().manual_seed(7))
@@ -651,7 +655,7 @@ def test_the_pipeline_draws_the_same_pictures(clip: bool, tmp_path: Path) -> Non
 
 def test_diffusers_ancestral_pipeline_draws_from_ours(tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), size=8)
-    ours.write(tmp_path / "ours", config, UNet(config).state_dict(), Process(), sampler="ddpm-large")
+    ours.write(tmp_path / "ours", config, UNet(config).state_dict(), DiffusionConfig(), sampler="ddpm-large")
     pipeline = theirs.DDPMPipeline.from_pretrained(tmp_path / "ours")
     pipeline.set_progress_bar_config(disable=True)
     assert pipeline.scheduler.config.variance_type == "fixed_large"

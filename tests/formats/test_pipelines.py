@@ -26,8 +26,8 @@ from unnoise.conditions import Cond
 from unnoise.config.request import Request
 from unnoise.errors import UserError
 from unnoise.formats.diffusers import write
-from unnoise.formats.text_encoders import ClipWords, PairedWords
-from unnoise.generate.conditions import without
+from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
+from unnoise.generate.conditions import null_conditions
 from unnoise.generate.frames import draw
 from unnoise.model import Model, load
 from unnoise.noise import Seeds, normal
@@ -65,7 +65,7 @@ def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> No
     assert model.card.process.schedule == "scaled-linear"
     assert model.card.clip is False
     cond = model.reader.read((), ["a red cat", ""])
-    assert isinstance(model.words, ClipWords)
+    assert isinstance(model.words, ClipEncoder)
     ids = model.words.tokenizer.read(["a red cat", ""])
     torch.testing.assert_close(cond.words, tower(ids).last_hidden_state, atol=1e-5, rtol=0)
     x, t = normal((2, 4, 8, 8), "x"), torch.tensor(0.5, dtype=torch.float64)
@@ -168,7 +168,7 @@ def same_estimate(a: Model, b: Model) -> bool:
 def test_a_saved_pipeline_hears_and_estimates_the_same(skip: int, tmp_path: Path) -> None:
     pipeline(tmp_path / "sd")
     model = load(tmp_path / "sd")
-    assert isinstance(model.words, ClipWords)
+    assert isinstance(model.words, ClipEncoder)
     model.words.skip = skip
     model.save(tmp_path / "saved")
     again = load(tmp_path / "saved")
@@ -376,7 +376,7 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
 def test_what_cannot_be_written_of_xl_is_refused_before_anything_is(tmp_path: Path) -> None:
     xl_pipeline(tmp_path / "xl")
     model = load(tmp_path / "xl")
-    assert isinstance(model.words, PairedWords)
+    assert isinstance(model.words, DualClipEncoder)
     model.words.parts[0].skip = 1
     state = model.diffusion.net.state_dict()
     with pytest.raises(UserError, match="last blocks are left out cannot be written for XL"):
@@ -394,7 +394,7 @@ def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: P
     assert (model.card.net.values, model.card.net.vector) == (5, 10)  # type: ignore[union-attr]
     request = Request(seeds=(0,), prompts=("a red cat",), guidance=3.0)
     cond = model.reader.read((), request.prompts)
-    null = without(model.reader, request, cond, 1)
+    null = null_conditions(model.reader, request, cond, 1)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat", do_classifier_free_guidance=True)
     x, t = normal((1, *model.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
     for told, right, score in ((cond, (words, vector), 6.0), (null, (empty, no_vector), 2.5)):

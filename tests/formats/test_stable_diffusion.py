@@ -18,13 +18,13 @@ from torch import Tensor
 
 from tests.helpers.random_weights import randomised
 from unnoise.conditions import Cond
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, unet2d_condition
 from unnoise.formats import diffusers as ours
 from unnoise.nn import UNet
-from unnoise.nn.controlnet import Control, guessing
+from unnoise.nn.controlnet import ControlNet, guess_scales
 from unnoise.noise import normal
 
 theirs = pytest.importorskip("diffusers")
@@ -143,7 +143,7 @@ def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) 
     config = unet2d_condition.from_config(CONFIGS[name], "test")
     net = randomised(UNet(config))
     classes = tuple(map(str, range(config.classes)))
-    ours.write(tmp_path / "ours", config, net.state_dict(), Process(), classes)
+    ours.write(tmp_path / "ours", config, net.state_dict(), DiffusionConfig(), classes)
     judge, report = theirs.UNet2DConditionModel.from_pretrained(tmp_path / "ours" / "unet", output_loading_info=True)
     assert not any(report.values()), report
     close(verdict(judge.eval(), config), answer(net, config))
@@ -293,7 +293,7 @@ def test_diffusers_controls_steer_the_same_here(name: str, guess: bool, tmp_path
         )  # fmt: skip
     strength = torch.full((3, 1), 0.7)
     if guess:
-        strength = guessing(strength, len(down) + 1, decay=0.5)
+        strength = guess_scales(strength, len(down) + 1, decay=0.5)
         down = [residual * 0.5 ** (len(down) - i) for i, residual in enumerate(down)]
     right = verdict(base, config, down_block_additional_residuals=down, mid_block_additional_residual=middle)
     assert (right - verdict(base, config)).abs().max() > 0.1
@@ -304,7 +304,7 @@ def test_diffusers_controls_steer_the_same_here(name: str, guess: bool, tmp_path
 def test_what_we_write_of_a_control_steers_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
     config = unet2d_condition.from_config(CONFIGS[name], "test")
     how = unet2d_condition.control_from_config(control_config(name), config, "test")
-    control = randomised(Control(config, how))
+    control = randomised(ControlNet(config, how))
     controlnet.write(tmp_path / "control", config, control.state_dict(), how)
     judge, report = theirs.ControlNetModel.from_pretrained(tmp_path / "control", output_loading_info=True)
     assert not any(report.values()), report
@@ -385,7 +385,7 @@ def test_stable_diffusion_1_in_full_both_ways(tmp_path: Path) -> None:
         mine = UNet(config).eval()
     mine.load_state_dict(state, assign=True)
     got = answer(mine, replace(config, size=16))
-    ours.write(tmp_path / "ours", config, state, Process())
+    ours.write(tmp_path / "ours", config, state, DiffusionConfig())
     del mine, state
     judge, report = theirs.UNet2DConditionModel.from_pretrained(tmp_path / "ours" / "unet", output_loading_info=True)
     assert not any(report.values()), report

@@ -15,15 +15,15 @@ from unnoise import data
 from unnoise.conditions import Cond
 from unnoise.config.cards import ModelCard
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
-from unnoise.generate.conditions import drawing, follow
+from unnoise.generate.conditions import add_control_images, control_image
 from unnoise.generate.frames import begins_in_a_picture, generate
 from unnoise.model import Model
 from unnoise.nn import UNet
-from unnoise.nn.controlnet import guessing
+from unnoise.nn.controlnet import guess_scales
 
 
 class Raw:
@@ -85,18 +85,20 @@ def test_a_drawing_is_told_from_a_file_as_it_was_told_in_training(control: str, 
     for i, hint in enumerate(told):
         file = tmp_path / f"{i}.png"
         Image.fromarray((hint * 255).round().byte().permute(1, 2, 0).numpy()).save(file)
-        assert torch.equal(drawing(file, model, model.controls[0]), hint[None])
+        assert torch.equal(control_image(file, model, model.controls[0]), hint[None])
 
 
 def test_a_file_is_followed_as_strongly_as_is_asked_and_deeper_parts_more_in_a_guess(tmp_path: Path) -> None:
     model = following(24)
     Image.effect_noise((24, 24), 90).convert("RGB").save(tmp_path / "a.png")
     ask = Request(seeds=(1, 2), controls=(str(tmp_path / "a.png"),), control_scale=(0.5,))
-    plain, guessed = (follow(model, Cond(), request).strength for request in (ask, replace(ask, guess=True)))
+    plain, guessed = (
+        add_control_images(model, Cond(), request).strength for request in (ask, replace(ask, guess=True))
+    )
     assert plain is not None
     assert plain.tolist() == [[0.5]] * 2
     assert guessed is not None
-    assert torch.equal(guessed, guessing(plain, model.residuals))
+    assert torch.equal(guessed, guess_scales(plain, model.residuals))
     assert (guessed.diff(dim=-1) > 0).all()
 
 
@@ -112,7 +114,7 @@ def test_a_file_is_followed_as_strongly_as_is_asked_and_deeper_parts_more_in_a_g
 def test_a_walk_that_begins_in_noise_where_the_picture_is_still_seen_is_told(schedule, grid, share) -> None:
     """The quadratic grid begins at t = 0.8, where alpha is 0.31 on the cosine, and 0.04 on DDPM's betas."""
     net = UNetConfig(size=8, channels=(8,), blocks=1, attention=(False,), groups=2)
-    process = Process(schedule=schedule, predicts="v")
+    process = DiffusionConfig(schedule=schedule, predicts="v")
     model = Model(make_diffusion(UNet(net), process), ModelCard(net=net, process=process))
     said = begins_in_a_picture(model, Request(grid=grid, steps=20))
     assert (f"t = 0.80, where x_t is {share:.0%} picture" in said) if share else said == ""

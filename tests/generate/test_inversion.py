@@ -19,12 +19,12 @@ from unnoise.cli.explore import spread
 from unnoise.cli.main import main
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.config.cards import ModelCard, ValueRange
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, TextConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.generate.conditions import all_told
+from unnoise.generate.conditions import full_condition
 from unnoise.generate.frames import Start, draw, generate
 from unnoise.generate.interpolation import between, between_pictures, shared
 from unnoise.generate.inversion import from_noise, invert, reconstruct
@@ -95,7 +95,11 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Model:
         values=1, text=text, controls=(ControlConfig(channels=1, hint=(4,), scale=1),),
     )  # fmt: skip
     card = ModelCard(
-        net, Process(schedule="cosine", predicts="v"), size=(8, 8), channels=1, values=(ValueRange("age", 0, 90),)
+        net,
+        DiffusionConfig(schedule="cosine", predicts="v"),
+        size=(8, 8),
+        channels=1,
+        values=(ValueRange("age", 0, 90),),
     )
     words = Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=8)
     made = Model(make_diffusion(randomised(nn.build(net)), card.process).eval(), card, words=words)
@@ -121,7 +125,7 @@ def test_words_numbers_and_drawings_are_part_of_the_way(listener: Model, other: 
     """Told the same both ways a picture comes back, told another on the way back it does not."""
     how = replace(HOW, seeds=(0, 1), **saying(listener, *SAID[0]))
     x = draw_floats(listener, how)
-    same, changed = all_told(listener, how), all_told(listener, replace(how, **saying(listener, *other)))
+    same, changed = full_condition(listener, how), full_condition(listener, replace(how, **saying(listener, *other)))
     assert reconstruct(listener, x, same, how).error < 1e-8
     noise = invert(listener, x, changed, how).noise
     back = draw_floats(listener, how, from_noise(listener, noise, how))
@@ -160,7 +164,7 @@ def test_a_picture_beside_the_noise_is_shown_both_ways(tmp_path: Path, capsys: p
     net = UNetConfig(
         size=8, in_channels=1, out_channels=1, channels=(8, 16), attention=(False, True), groups=4, joined=1
     )
-    process = Process(schedule="cosine", predicts="v", joined="small")
+    process = DiffusionConfig(schedule="cosine", predicts="v", joined="small")
     card = ModelCard(net, process, size=(8, 8), channels=1)
     Model(make_diffusion(randomised(nn.build(net)), process).eval(), card).save(tmp_path / "larger")
     Image.fromarray(np.array([[0, 200], [90, 255]], np.uint8)).save(tmp_path / "small.png")

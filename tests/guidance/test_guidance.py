@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tests.helpers.worlds import Gaussian, Mixture
 from unnoise.conditions import NOTHING, Cond
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.config.training import TrainConfig
 from unnoise.data import Batch
@@ -19,19 +19,19 @@ from unnoise.guidance import (
     chain,
     classifier,
     classifier_free,
-    clip,
+    clip_denoised,
     dynamic_threshold,
-    from_w,
     gradient,
+    guidance_interval,
     rescaled,
-    within,
+    scale_from_w,
 )
 from unnoise.noise import normal
 from unnoise.recipes.diffusion import no_pictures_yet, objective
 from unnoise.samplers import State, ddim, ddpm, heun, large, last, learned, small, walk
 from unnoise.samplers.timesteps import even, karras
 from unnoise.schedules import EDM, Cosine, Flow, LinearBeta, Schedule, posterior
-from unnoise.training.loop import Rows
+from unnoise.training.loop import SampleRNG
 
 T = torch.tensor(0.4, dtype=torch.float64)
 
@@ -133,8 +133,8 @@ def test_the_papers_w_is_one_less() -> None:
     x, w = torch.randn(3, 5), 0.7
     with_, without = diffusion.given(cond)(x, T).mean, diffusion.given(null)(x, T).mean
     paper = (1 + w) * with_ - w * without
-    assert torch.allclose(classifier_free(diffusion, cond, null, from_w(w))(x, T).mean, paper, atol=1e-5)
-    assert torch.equal(classifier_free(diffusion, cond, null, from_w(0))(x, T).mean, with_)
+    assert torch.allclose(classifier_free(diffusion, cond, null, scale_from_w(w))(x, T).mean, paper, atol=1e-5)
+    assert torch.equal(classifier_free(diffusion, cond, null, scale_from_w(0))(x, T).mean, with_)
 
 
 def test_the_network_is_shown_the_null_rows_first() -> None:
@@ -199,7 +199,7 @@ def test_outside_its_interval_guidance_is_not_there_and_costs_nothing() -> None:
     schedule = EDM(80.0)  # sigma / alpha = 80 t
     plain, asked_plain = counted(Denoiser(schedule, lambda x_t, t: Estimate(x_t)))
     guided, asked_guided = counted(Denoiser(schedule, lambda x_t, t: Estimate(-x_t)))
-    limited = within(guided, plain, 0.28, 1.6)
+    limited = guidance_interval(guided, plain, 0.28, 1.6)
     x = torch.randn(2, 3)
     signs = {}
     for sigma in (0.0, 0.2, 0.28, 1.0, 1.6, 1.7, 80.0):
@@ -210,14 +210,14 @@ def test_outside_its_interval_guidance_is_not_there_and_costs_nothing() -> None:
     rows = limited(x, torch.tensor([1.0, 20.0], dtype=torch.float64) / 80).mean
     assert torch.equal(rows, torch.stack([-x[0], x[1]]))
     with pytest.raises(ValueError, match="between 2 and 1"):
-        within(guided, plain, 2, 1)
+        guidance_interval(guided, plain, 2, 1)
 
 
 def test_the_interval_is_in_sigma_over_alpha_whatever_the_schedule() -> None:
     """Two schedules, one noise level: the same switch."""
     for schedule in (Cosine(), Flow(), LinearBeta()):
         plain, guided = (Denoiser(schedule, lambda x_t, t, k=k: Estimate(k * x_t)) for k in (1, -1))
-        limited = within(guided, plain, 0.5, 2.0)
+        limited = guidance_interval(guided, plain, 0.5, 2.0)
         x = torch.randn(1, 3)
         ratios = [0.45, 0.55, 1.9, 2.1]
         times = [schedule.time(-torch.tensor(ratio, dtype=torch.float64).log()) for ratio in ratios]
@@ -263,7 +263,7 @@ def test_the_guided_flow_has_its_closed_form(s_c: float, s_u: float, w: float) -
     """
     sigma = 2000.0
     diffusion = Exact([Gaussian(0, s_c), Gaussian(0, s_u)], EDM(sigma_max=sigma))
-    guided = classifier_free(diffusion, Cond(torch.tensor([0])), Cond(torch.tensor([1])), from_w(w))
+    guided = classifier_free(diffusion, Cond(torch.tensor([0])), Cond(torch.tensor([1])), scale_from_w(w))
     begin = (s_c**2 + sigma**2) ** ((1 + w) / 2) * (s_u**2 + sigma**2) ** (-w / 2)
     x, ends = torch.tensor([[begin]], dtype=torch.float64), []
     for steps in (1000, 2000):
@@ -474,7 +474,7 @@ def test_clipping_comes_after_guidance() -> None:
     x = torch.full((3, 5), 3.0)
     guided = classifier_free(diffusion, cond, null, 8.0)
     assert guided(x, T).mean.abs().max() > 1
-    found = clip(guided)(x, T).mean
+    found = clip_denoised(guided)(x, T).mean
     assert torch.equal(found, guided(x, T).mean.clamp(-1, 1))
 
 
@@ -484,9 +484,9 @@ def constant(value: Tensor) -> Denoiser:
 
 def test_clipping() -> None:
     value = torch.tensor([[-3.0, -1.0, 0.2, 1.5]])
-    assert torch.equal(clip(constant(value))(value, T).mean, torch.tensor([[-1.0, -1.0, 0.2, 1.0]]))
+    assert torch.equal(clip_denoised(constant(value))(value, T).mean, torch.tensor([[-1.0, -1.0, 0.2, 1.0]]))
     inside = value / 4
-    assert torch.equal(clip(constant(inside))(inside, T).mean, inside)
+    assert torch.equal(clip_denoised(constant(inside))(inside, T).mean, inside)
 
 
 def test_dynamic_thresholding() -> None:
@@ -522,10 +522,10 @@ def labels_told(dropout: float, batches: int = 10, count: int = 1000) -> Tensor:
             seen.append(cond.label)
             return x
 
-    config = TrainConfig(net=UNetConfig(classes=5), process=Process(label_dropout=dropout))
+    config = TrainConfig(net=UNetConfig(classes=5), process=DiffusionConfig(label_dropout=dropout))
     goal = objective(Diffusion(Spy(), LinearBeta()), config, no_pictures_yet(config))
     for first in range(0, batches * count, count):
-        rows = Rows(0, tuple(range(first, first + count)), count)
+        rows = SampleRNG(0, tuple(range(first, first + count)), count)
         goal(Batch(torch.zeros(count, 1, 2, 2), torch.full((count,), 2), None, rows.places), rows)
     return torch.stack(seen)
 

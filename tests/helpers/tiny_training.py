@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from unnoise import noise
 from unnoise.config import convert
 from unnoise.config.data import DataConfig
-from unnoise.config.training import Fit, Watch
+from unnoise.config.training import Fit, LogConfig
 from unnoise.io import checkpoint
 from unnoise.training.distributed import ALONE, Processes, processes
-from unnoise.training.loop import Rows, Tick
+from unnoise.training.loop import SampleRNG, Tick
 from unnoise.training.run import hold
-from unnoise.training.train_state import Learner
+from unnoise.training.train_state import TrainState
 from unnoise.training.trainer import Plan, follow
 
 COUNT, CLASSES = 20, 3
@@ -46,7 +46,7 @@ FIT = Fit(
     ema=(40, 16),
     ema_rampup=0.5,
 )
-WATCH = Watch(log_every=3, checkpoint_every=1e9, keep=3, grid_every=0)
+WATCH = LogConfig(log_every=3, checkpoint_every=1e9, keep=3, grid_every=0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TinyConfig:
     name: str = "tiny"
     data: DataConfig = DATA
     fit: Fit = FIT
-    watch: Watch = WATCH
+    watch: LogConfig = WATCH
     poison: tuple[int, ...] = ()  # samples of the data set that are not finite
     poison_step: int = -1  # only at this step; -1: at every step
     slow: float = 0.0  # seconds a step
@@ -123,10 +123,10 @@ def make_net(dropout: float = 0.3) -> Net:
         return Net(dropout)
 
 
-def objective(net: nn.Module) -> Callable[[Batch, Rows], Tensor]:
+def objective(net: nn.Module) -> Callable[[Batch, SampleRNG], Tensor]:
     """Guess the noise in a half noisy picture; one row in five is told no class."""
 
-    def loss(batch: Batch, rows: Rows) -> Tensor:
+    def loss(batch: Batch, rows: SampleRNG) -> Tensor:
         eps = rows.normal((1, 4, 4), "noise")
         told = torch.where(rows.uniform("label") < 0.2, CLASSES, batch.label)
         out = net((0.6 * batch.x + 0.8 * eps).to(net.first.weight.dtype), told)
@@ -152,7 +152,7 @@ def ticks(config: TinyConfig, path: Path, who: Processes = ALONE, dtype: torch.d
         checkpoint.save(weights, directory / "model.safetensors")
 
     net = make_net(0.0 if config.name == "calm" else 0.3)
-    learner = Learner(net, config.fit, dtype=dtype, processes=who)
+    learner = TrainState(net, config.fit, dtype=dtype, processes=who)
     if not who.first:
         yield from follow(None, learner, plan(net), processes=who)
         return

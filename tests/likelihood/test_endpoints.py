@@ -15,7 +15,7 @@ from tests.helpers.worlds import Gaussian, Mixture, Oracle
 from unnoise.codec import to_bytes
 from unnoise.compression import compress
 from unnoise.config.cards import ModelCard
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.config.request import Request
@@ -30,12 +30,12 @@ from unnoise.training.distributed import ALONE
 
 SHAPE = (1, 12, 12)
 CURVES = {
-    "edm": Process(schedule="edm", predicts="edm", draw="edm"),
-    "flow": Process(schedule="flow", predicts="flow", draw="logit-normal"),
-    "flow on steps": Process(schedule="flow", predicts="v"),
-    "vp-sde": Process(schedule="vp-sde", predicts="eps", draw="continuous"),
-    "sub-vp": Process(schedule="sub-vp", predicts="score", draw="continuous"),
-    "score": Process(schedule="variance-exploding", predicts="score"),
+    "edm": DiffusionConfig(schedule="edm", predicts="edm", draw="edm"),
+    "flow": DiffusionConfig(schedule="flow", predicts="flow", draw="logit-normal"),
+    "flow on steps": DiffusionConfig(schedule="flow", predicts="v"),
+    "vp-sde": DiffusionConfig(schedule="vp-sde", predicts="eps", draw="continuous"),
+    "sub-vp": DiffusionConfig(schedule="sub-vp", predicts="score", draw="continuous"),
+    "score": DiffusionConfig(schedule="variance-exploding", predicts="score"),
 }
 
 
@@ -62,7 +62,7 @@ class Pairs(Gaussian):
         return Mixture(std=self.std).denoise(x_t.flatten(1), level).reshape(x_t.shape)
 
 
-def asked(process: Process, world: Gaussian) -> Model:
+def asked(process: DiffusionConfig, world: Gaussian) -> Model:
     """A model that knows this world exactly."""
     schedule = schedule_of(process)
     predicts = make_prediction(process, schedule)
@@ -96,7 +96,7 @@ def figure(name: str, model: Model, x: Tensor, **ask: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("process", CURVES.values(), ids=CURVES.keys())
 @pytest.mark.parametrize("std", [0.1, 0.03])
-def test_on_a_curve_the_figures_are_those_of_the_world(process: Process, std: float) -> None:
+def test_on_a_curve_the_figures_are_those_of_the_world(process: DiffusionConfig, std: float) -> None:
     """The bound is above the truth, by a tenth of a bit at most; the flow, of dequantised pictures, is it within 0.03.
 
     With EDM's last step at 1/T, narrow worlds seemed as wide as its noise; the straight line's bound paid 3 bits more.
@@ -111,7 +111,7 @@ def test_on_a_curve_the_figures_are_those_of_the_world(process: Process, std: fl
 
 
 @pytest.mark.parametrize("process", CURVES.values(), ids=CURVES.keys())
-def test_the_coder_ends_at_the_last_noise_that_matters(process: Process) -> None:
+def test_the_coder_ends_at_the_last_noise_that_matters(process: DiffusionConfig) -> None:
     """Half a grey level, or what the score model learned at least; and the receiver ends where the sender does."""
     pytest.importorskip("constriction")
     model = asked(process, Gaussian(0.0, 0.1))
@@ -143,10 +143,10 @@ def test_the_exact_trace_has_each_pictures_density_where_numbers_depend_on_each_
 
 
 def test_a_table_ends_at_its_first_entry_and_a_curve_where_noise_is_no_longer_seen() -> None:
-    plain = Process()
+    plain = DiffusionConfig()
     for table in (LinearBeta(), Cosine(), ZeroTerminalSNR(LinearBeta()), Shifted(Cosine(), 0.25)):
         assert last_time(table, 1000, plain) == 0.001
-        assert last_time(table, 50, Process(draw="continuous")) == 0.02
+        assert last_time(table, 50, DiffusionConfig(draw="continuous")) == 0.02
     ends = {name: schedule_of(process) for name, process in CURVES.items()}
     for name, schedule in ends.items():
         level = schedule.at(last_time(schedule, 1000, CURVES[name]))

@@ -15,9 +15,16 @@ from safetensors.torch import load_file, save_file
 
 from unnoise import data
 from unnoise.config.data import DataConfig
-from unnoise.config.training import ClassifierConfig, Fit, Watch
+from unnoise.config.training import ClassifierConfig, Fit, LogConfig
 from unnoise.errors import UserError
-from unnoise.metrics.classifier import Accuracy, Judge, accuracy, load_classifier, save_classifier, shipped
+from unnoise.metrics.classifier import (
+    Accuracy,
+    ClassifierEvaluator,
+    accuracy,
+    load_classifier,
+    save_classifier,
+    shipped,
+)
 from unnoise.metrics.features import classifier_features, find_features
 from unnoise.nn.classifier import Classifier, Shape, shifted
 from unnoise.recipes import classifier as recipe
@@ -26,14 +33,16 @@ from unnoise.training.run import hold
 
 
 @pytest.fixture
-def judge() -> Judge:
+def judge() -> ClassifierEvaluator:
     torch.manual_seed(0)
     net = Classifier(Shape(size=9, channels=3, classes=2, width=8, features=16)).eval().requires_grad_(False)
-    return Judge(net, ("cat", "dog"), "pets", Accuracy(0.75, 8, "held", {"cat": 1.0, "dog": 0.5}), {"fit": {"lr": 0.1}})
+    return ClassifierEvaluator(
+        net, ("cat", "dog"), "pets", Accuracy(0.75, 8, "held", {"cat": 1.0, "dog": 0.5}), {"fit": {"lr": 0.1}}
+    )
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_saved_and_loaded_is_the_same_bit_for_bit(judge: Judge, tmp_path: Path, half: bool) -> None:
+def test_saved_and_loaded_is_the_same_bit_for_bit(judge: ClassifierEvaluator, tmp_path: Path, half: bool) -> None:
     if half:
         judge.net.load_state_dict({k: v.half().float() for k, v in judge.net.state_dict().items()})
     save_classifier(tmp_path / "run" / "classifier", judge)
@@ -57,7 +66,7 @@ def test_saved_and_loaded_is_the_same_bit_for_bit(judge: Judge, tmp_path: Path, 
         assert torch.equal(found(x)[1], judge(x)[1])
 
 
-def test_damage_is_refused_and_named(judge: Judge, tmp_path: Path) -> None:
+def test_damage_is_refused_and_named(judge: ClassifierEvaluator, tmp_path: Path) -> None:
     save_classifier(tmp_path / "c", judge)
     weights, card = tmp_path / "c" / "model.safetensors", tmp_path / "c" / "classifier.json"
     whole, said = weights.read_bytes(), json.loads(card.read_text())
@@ -95,13 +104,13 @@ def test_damage_is_refused_and_named(judge: Judge, tmp_path: Path) -> None:
         load_classifier("fashoin")
 
 
-def test_fingerprint_knows_every_weight(judge: Judge) -> None:
+def test_fingerprint_knows_every_weight(judge: ClassifierEvaluator) -> None:
     before = judge.fingerprint
     judge.net.blocks[3].conv_2.bias[5] += 1e-3
     assert judge.fingerprint != before
 
 
-def test_a_picture_is_judged_alone(judge: Judge) -> None:
+def test_a_picture_is_judged_alone(judge: ClassifierEvaluator) -> None:
     """No statistic crosses pictures: beside others, in another order, or in parts, the features are the same."""
     x = torch.randn(7, 3, 9, 9)
     whole = judge(x)[1]
@@ -149,7 +158,7 @@ def test_the_shipped_classifier_is_as_good_as_it_says() -> None:
     assert sum(p.stat().st_size for p in folder.iterdir()) <= 2**20
 
 
-def test_features_are_found_by_name(judge: Judge, tmp_path: Path) -> None:
+def test_features_are_found_by_name(judge: ClassifierEvaluator, tmp_path: Path) -> None:
     save_classifier(tmp_path / "c", judge)
     x = torch.randn(2, 3, 9, 9)
     found = find_features(str(tmp_path / "c"))
@@ -191,7 +200,7 @@ def test_training_learns_keeps_what_it_measured_and_is_reproducible(tmp_path: Pa
 
 
 def test_stopped_and_resumed_is_the_same_classifier(tmp_path: Path) -> None:
-    config = replace(tiny(), watch=Watch(grid_every=0, checkpoint_steps=7))
+    config = replace(tiny(), watch=LogConfig(grid_every=0, checkpoint_steps=7))
     trained(config, tmp_path / "whole")
     trained(config, tmp_path / "parts", most=10)  # the checkpoint of step 7 is there, three steps are lost
     assert not (tmp_path / "parts" / "classifier").exists()

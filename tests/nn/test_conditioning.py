@@ -14,7 +14,7 @@ from tests.helpers.networks import ALL, NETWORKS, PLAIN, ROWS, TEXT, TIMES, aliv
 from unnoise.acceleration.placement import Placement, place
 from unnoise.acceleration.prepack import packed
 from unnoise.conditions import NOTHING, Cond
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import DiTConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
@@ -58,7 +58,7 @@ def test_nothing_is_heard_twice(config: Any) -> None:
 
 @each_network
 def test_a_denoiser_hears_once(config: Any) -> None:
-    diffusion, cond = make_diffusion(alive(config), Process()), said(config)
+    diffusion, cond = make_diffusion(alive(config), DiffusionConfig()), said(config)
     calls = []
     hear = diffusion.net.hear
     diffusion.net.hear = lambda cond: calls.append(bool(cond.heard)) or hear(cond)  # type: ignore[method-assign]
@@ -320,7 +320,11 @@ def test_checkpointing_gives_the_same_gradients(config: Any) -> None:
 @each_network
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 def test_a_placed_copy_computes_the_same(config: Any, dtype: torch.dtype) -> None:
-    original, cond, t = make_diffusion(alive(config), Process()), said(config), torch.linspace(0.2, 0.9, ROWS).double()
+    original, cond, t = (
+        make_diffusion(alive(config), DiffusionConfig()),
+        said(config),
+        torch.linspace(0.2, 0.9, ROWS).double(),
+    )
     kept = copy.deepcopy(original.state_dict())
     placed = place(original, Placement("cpu", dtype))
     with torch.no_grad():

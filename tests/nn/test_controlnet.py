@@ -19,7 +19,7 @@ from unnoise.conditions import NOTHING, Cond
 from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn import UNet
-from unnoise.nn.controlnet import Control, Hint, copy_base, guessing
+from unnoise.nn.controlnet import ControlNet, Hint, copy_base, guess_scales
 from unnoise.noise import normal
 
 HOW = ControlConfig(channels=2, hint=(4, 6), scale=2)
@@ -229,7 +229,7 @@ def test_controls_are_copies_of_the_base_they_are_born_beside() -> None:
     net = UNet(CONFIG)
     base = net.state_dict()
     control = net.controls[0]
-    assert isinstance(control, Control)
+    assert isinstance(control, ControlNet)
     for name, tensor in control.state_dict().items():
         if not name.startswith(("hint.", "zero_")):
             assert torch.equal(tensor, base[name][: len(tensor)]), name
@@ -242,7 +242,7 @@ def test_controls_are_copies_of_the_base_they_are_born_beside() -> None:
 
 def test_guess_mode_fades_from_the_middle_to_the_first() -> None:
     """The published code: strength * 0.825 ** (12 - i), i = 0 the first skip, 12 the middle."""
-    strength = guessing(torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 13)
+    strength = guess_scales(torch.tensor([[1.0, 2.0], [0.0, 1.0]]), 13)
     assert strength.shape == (2, 2, 13)
     torch.testing.assert_close(strength[0, 1], torch.tensor([2 * 0.825 ** (12 - i) for i in range(13)]))
     assert not strength[1, 0].any()

@@ -15,24 +15,24 @@ from tests.helpers.tiny_training import contents, same
 from unnoise import data, model
 from unnoise.conditions import Cond
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.networks import ControlConfig, TextConfig, UNetConfig
 from unnoise.config.presets import PRESETS
 from unnoise.config.request import Request
-from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.report import said
-from unnoise.generate.conditions import conditions, without
+from unnoise.generate.conditions import conditions, null_conditions
 from unnoise.generate.frames import generate
 from unnoise.model import Model
-from unnoise.recipes.diffusion import based_on, dropped, newborn, objective, told, train
-from unnoise.text.conditioner import Reader
+from unnoise.recipes.diffusion import batch_condition, drop_conditions, init_network, load_base, objective, train
+from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import Tokenizer
-from unnoise.training.loop import Rows
+from unnoise.training.loop import SampleRNG
 
 pytest.importorskip("tokenizers")
 
@@ -44,9 +44,9 @@ WORDED = TrainConfig(
     name="worded",
     data=DataConfig(path="shapes-one:test", size=16, channels=3),
     net=NET,
-    process=Process(schedule="cosine", predicts="v", weight="snr-plus-one"),
+    process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one"),
     fit=Fit(images=12 * 8, batch=8, lr=3e-3, warmup=2, ema=(64,), precision="float32"),
-    watch=Watch(log_every=4, checkpoint_steps=6, grid_every=12, grid_rows=2, grid_labels=3, grid_steps=2),
+    watch=LogConfig(log_every=4, checkpoint_steps=6, grid_every=12, grid_rows=2, grid_labels=3, grid_steps=2),
 )
 CONTROLLED = replace(
     WORDED,
@@ -137,10 +137,10 @@ def test_bits_say_whether_captions_were_told(worded):
 
     pictures = data.open(WORDED.data)
     plain = data.Dataset(replace(pictures.source, captions=None), pictures.config)
-    assert "told their captions" in told(Request(), pictures)
-    assert "told their captions" in told(Request(prompts=("a red circle",)), plain)
-    assert "told nothing" in told(Request(), plain)
-    assert "told nothing" in told(Request(labels=("none",)), pictures)
+    assert "told their captions" in batch_condition(Request(), pictures)
+    assert "told their captions" in batch_condition(Request(prompts=("a red circle",)), plain)
+    assert "told nothing" in batch_condition(Request(), plain)
+    assert "told nothing" in batch_condition(Request(labels=("none",)), pictures)
 
 
 def test_a_prompt_that_is_cut_is_warned_of(worded):
@@ -154,8 +154,8 @@ def test_a_prompt_that_is_cut_is_warned_of(worded):
 def test_the_network_hears_the_words(worded):
     loaded = model.load(worded)
     x, t = torch.randn(2, 3, 16, 16), torch.tensor(0.5, dtype=torch.float64)
-    told = loaded.reader.read(prompts=["a red circle on white", "a blue square on black"])
-    means = loaded.diffusion(x[:1].expand(2, -1, -1, -1), t, told).mean
+    batch_condition = loaded.reader.read(prompts=["a red circle on white", "a blue square on black"])
+    means = loaded.diffusion(x[:1].expand(2, -1, -1, -1), t, batch_condition).mean
     assert not torch.equal(means[0], means[1])
 
 
@@ -201,28 +201,30 @@ def test_a_negative_prompt_takes_the_place_of_no_words(worded):
     blue = loaded.sample(prompts=red, negative_prompt="a blue square on black", guidance=5.0, seeds=(3,), steps=3)
     none = loaded.sample(prompts=red, guidance=5.0, seeds=(3,), steps=3)
     assert (blue.pixels.int() - none.pixels.int()).abs().max() > 1
-    null = without(loaded.reader, Request(negative_prompt=red), conditions(loaded.reader, Request(prompts=(red,))), 1)
+    null = null_conditions(
+        loaded.reader, Request(negative_prompt=red), conditions(loaded.reader, Request(prompts=(red,))), 1
+    )
     assert torch.equal(null.tokens, loaded.reader.read(prompts=[red]).tokens)
 
 
 # --- what is dropped ---
 
 
-def rows_of(count: int) -> Rows:
-    return Rows(0, tuple(range(count)), count)
+def rows_of(count: int) -> SampleRNG:
+    return SampleRNG(0, tuple(range(count)), count)
 
 
 def test_each_row_is_dropped_by_its_own_lot_all_at_once_and_each_by_itself():
     """The null row is the empty caption and the label one past the last; rates within three standard errors."""
     words = Tokenizer.learn(["red", "blue"], vocabulary=300, length=5)
-    reader = Reader(("a", "b"), 2, words)
+    reader = Conditioner(("a", "b"), 2, words)
     n = 10_000
     whole = Cond(label=torch.arange(n) % 2, tokens=words.read(["red", "blue"] * (n // 2)).tokens)
     empty = words.read([""]).tokens
     assert empty is not None
 
-    def gone(process: Process) -> tuple[torch.Tensor, torch.Tensor]:
-        found = dropped(whole, rows_of(n), process, reader)
+    def gone(process: DiffusionConfig) -> tuple[torch.Tensor, torch.Tensor]:
+        found = drop_conditions(whole, rows_of(n), process, reader)
         label, tokens = found.label == 2, (found.tokens == empty).all(1)
         assert torch.equal(found.label[~label], whole.label[~label])
         assert torch.equal(found.tokens[~tokens], whole.tokens[~tokens])
@@ -231,25 +233,25 @@ def test_each_row_is_dropped_by_its_own_lot_all_at_once_and_each_by_itself():
     def near(share: torch.Tensor, p: float) -> bool:
         return abs(share.double().mean() - p) < 3 * (p * (1 - p) / n) ** 0.5
 
-    label, words_gone = gone(Process(label_dropout=0.1))
+    label, words_gone = gone(DiffusionConfig(label_dropout=0.1))
     assert torch.equal(label, words_gone)  # jointly
     assert near(label, 0.1)
-    label, words_gone = gone(Process(label_dropout=0.0, drop_each=0.2))
+    label, words_gone = gone(DiffusionConfig(label_dropout=0.0, drop_each=0.2))
     assert near(label, 0.2)
     assert near(words_gone, 0.2)
     assert near(label & words_gone, 0.04)  # independently
-    label, words_gone = gone(Process(label_dropout=0.1, drop_each=0.2))
+    label, words_gone = gone(DiffusionConfig(label_dropout=0.1, drop_each=0.2))
     assert near(label & words_gone, 0.1 + 0.9 * 0.04)
-    assert not any(lost.any() for lost in gone(Process(label_dropout=0.0)))
+    assert not any(lost.any() for lost in gone(DiffusionConfig(label_dropout=0.0)))
 
 
 def test_drawings_stay_where_words_are_dropped():
     pictures = data.open(CONTROLLED.data)
     batch = pictures.batch(range(64))
     words = Tokenizer.learn(batch.caption or (), vocabulary=320, length=20)
-    reader = Reader(words=words)
-    whole = told(batch, reader, CONTROLLED)
-    found = dropped(whole, rows_of(64), Process(label_dropout=1.0), reader)
+    reader = Conditioner(words=words)
+    whole = batch_condition(batch, reader, CONTROLLED)
+    found = drop_conditions(whole, rows_of(64), DiffusionConfig(label_dropout=1.0), reader)
     assert torch.equal(found.hints[0], batch.control)
     assert torch.equal(found.tokens, words.read([""] * 64).tokens)
 
@@ -261,7 +263,7 @@ def test_the_base_of_a_control_stays_as_it_is(worded, controlled):
     base = model.load(worded).diffusion.net.state_dict()
     whole = model.load(controlled).diffusion.net.state_dict()
     assert all(torch.equal(whole[name], value) for name, value in base.items())
-    born = newborn(replace(CONTROLLED, base=str(worded)), model.load(worded)).state_dict()
+    born = init_network(replace(CONTROLLED, base=str(worded)), model.load(worded)).state_dict()
     learned = [name for name in whole if name not in base]
     assert all(name.startswith("controls.0.") for name in learned)
     assert not torch.equal(whole["controls.0.zero_middle.weight"], born["controls.0.zero_middle.weight"])
@@ -274,21 +276,21 @@ def test_a_control_without_a_drawing_or_strength_is_the_base_bit_for_bit(worded,
     drawing = (str(tmp_path / "drawing.png"),)
     ask = {"prompts": "a red circle on white", "seeds": (1, 2), "steps": 3, "guidance": 2.0}
     base = model.load(worded).sample(**ask).pixels
-    told = model.load(controlled)
-    assert torch.equal(told.sample(**ask).pixels, base)
-    assert torch.equal(told.sample(**ask, controls=drawing, control_scale=(0.0,)).pixels, base)
-    assert not torch.equal(told.sample(**ask, controls=drawing, control_scale=(30.0,)).pixels, base)
+    batch_condition = model.load(controlled)
+    assert torch.equal(batch_condition.sample(**ask).pixels, base)
+    assert torch.equal(batch_condition.sample(**ask, controls=drawing, control_scale=(0.0,)).pixels, base)
+    assert not torch.equal(batch_condition.sample(**ask, controls=drawing, control_scale=(30.0,)).pixels, base)
 
 
 def test_guessing_leaves_the_untold_half_alone(controlled, tmp_path):
     """At guidance 0 only the untold half speaks: guessed, it does not see the drawing."""
     Image.new("RGB", (16, 16), "white").save(tmp_path / "drawing.png")
-    told = model.load(controlled)
+    batch_condition = model.load(controlled)
     ask = {"seeds": (1,), "steps": 3, "guidance": 0.0}
-    plain = told.sample(**ask).pixels
+    plain = batch_condition.sample(**ask).pixels
     drawn = {"controls": (str(tmp_path / "drawing.png"),), "control_scale": (30.0,)}
-    assert not torch.equal(told.sample(**ask, **drawn).pixels, plain)
-    assert torch.equal(told.sample(**ask, **drawn, guess=True).pixels, plain)
+    assert not torch.equal(batch_condition.sample(**ask, **drawn).pixels, plain)
+    assert torch.equal(batch_condition.sample(**ask, **drawn, guess=True).pixels, plain)
 
 
 def test_controls_of_one_base_add_up(worded, controlled, tmp_path):
@@ -342,7 +344,7 @@ def test_a_base_that_is_the_inner_part_is_grown_around(tmp_path):
     list(train(core, tmp_path / "core"))
     learned = model.load(tmp_path / "core")
     asked = replace(outer, base=str(tmp_path / "core"))
-    born = newborn(asked, learned).state_dict()
+    born = init_network(asked, learned).state_dict()
     table = learned.diffusion.net.state_dict()["text.table.weight"]
     assert torch.equal(born["text.table.weight"], table)
     for tick in train(asked, tmp_path / "grown"):
@@ -366,12 +368,12 @@ def test_what_does_not_fit_is_named(worded, tmp_path):
         next(train(CONTROLLED, tmp_path / "run"))
     other = replace(CONTROLLED, base=str(worded), process=replace(CONTROLLED.process, predicts="eps"))
     with pytest.raises(UserError, match=r"process.predicts eps should be v, that of the base"):
-        based_on(other, tmp_path / "run")
+        load_base(other, tmp_path / "run")
     wider = replace(CONTROLLED, base=str(worded), net=replace(CONTROLLED.net, channels=(8, 32)))
     with pytest.raises(UserError, match=r"net.channels \(8, 32\) should be \(8, 16\)"):
-        based_on(wider, tmp_path / "run")
+        load_base(wider, tmp_path / "run")
     with pytest.raises(UserError, match="there is no"):
-        based_on(replace(CONTROLLED, base="nowhere"), tmp_path / "run")
+        load_base(replace(CONTROLLED, base="nowhere"), tmp_path / "run")
     with pytest.raises(UserError, match="belong together"):
         check(replace(CONTROLLED, data=WORDED.data))
     with pytest.raises(UserError, match=r"net.dropout should be 0"):
@@ -408,9 +410,9 @@ def test_the_presets_fit_together():
 def test_what_is_told_goes_where_the_pictures_are(worded):
     """On the meta device, as on a graphics card: nothing that is told stays behind."""
     config = WORDED
-    net = newborn(config).to("meta")
+    net = init_network(config).to("meta")
     words = model.load(worded).words
-    goal = objective(make_diffusion(net, config.process), config, Reader(words=words))
+    goal = objective(make_diffusion(net, config.process), config, Conditioner(words=words))
     batch = data.open(config.data).batch(range(4))
     asked = []
     goal.diffusion.net.forward = lambda x, time, cond: asked.append(cond) or x

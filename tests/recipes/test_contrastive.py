@@ -21,13 +21,13 @@ from unnoise.cli.main import main
 from unnoise.config import presets
 from unnoise.config.cards import ContrastiveCard, ModelCard
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ContrastiveNet, TextConfig, UNetConfig
-from unnoise.config.training import ContrastiveConfig, Fit, Watch
+from unnoise.config.training import ContrastiveConfig, Fit, LogConfig
 from unnoise.errors import UserError
 from unnoise.io.images import with_words
 from unnoise.metrics import contrastive
-from unnoise.metrics.contrastive import ContrastiveJudge, beaten_by, retrieval
+from unnoise.metrics.contrastive import ContrastiveEvaluator, beaten_by, retrieval
 from unnoise.metrics.nearest import nearest
 from unnoise.model import write_model
 from unnoise.nn import build
@@ -191,7 +191,7 @@ def test_a_judge_that_finds_all_alike_has_found_nothing() -> None:
 
 def test_captions_that_read_alike_are_one_candidate() -> None:
     words = Tokenizer.learn(SAID, vocabulary=300, length=8)
-    judge = ContrastiveJudge(born(), words, ContrastiveCard(net=NET))
+    judge = ContrastiveEvaluator(born(), words, ContrastiveCard(net=NET))
     x = torch.randn(3, 3, 8, 8)
     few = judge.better(judge.pictures(x), SAID[:3], SAID)
     many = judge.better(judge.pictures(x), SAID[:3], [*SAID, "A  RED thing", *SAID])
@@ -279,7 +279,7 @@ def config(pictures: Path, **fit: object) -> ContrastiveConfig:
         data=DataConfig(path=str(pictures), size=8, channels=3),
         net=NET,
         fit=replace(how, **fit),  # type: ignore[arg-type]
-        watch=Watch(log_every=10, checkpoint_every=1e9, grid_every=0),
+        watch=LogConfig(log_every=10, checkpoint_every=1e9, grid_every=0),
     )
 
 
@@ -384,7 +384,7 @@ def model(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = build(net)
     for p in made.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    card = ModelCard(net=net, process=Process(predicts="x0"), size=(8, 8), info={"data": str(pictures)})
+    card = ModelCard(net=net, process=DiffusionConfig(predicts="x0"), size=(8, 8), info={"data": str(pictures)})
     write_model(folder, made.state_dict(), card, words)
     return folder
 

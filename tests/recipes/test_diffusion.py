@@ -14,16 +14,16 @@ from unnoise import data, model, nn
 from unnoise.config.convert import override
 from unnoise.config.networks import UNetConfig
 from unnoise.config.presets import PRESETS, toy
-from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.yaml import load
 from unnoise.denoiser import Estimate, make_diffusion
 from unnoise.errors import UserError
 from unnoise.likelihood.bound import bound_term
 from unnoise.recipes.cost import _count, cost
-from unnoise.recipes.diffusion import newborn, no_pictures_yet, objective, train
+from unnoise.recipes.diffusion import init_network, no_pictures_yet, objective, train
 from unnoise.schedules import make_schedule
 from unnoise.training import run
-from unnoise.training.loop import Rows
+from unnoise.training.loop import SampleRNG
 
 SMALL = replace(
     toy(),
@@ -32,7 +32,7 @@ SMALL = replace(
     net=replace(UNetConfig(), size=8, in_channels=1, out_channels=1, channels=(8, 8), blocks=1, groups=4, classes=4,
                 attention=(False, True), dropout=0.2),
     fit=Fit(images=12 * 16, batch=16, accumulate=2, lr=3e-3, warmup=4, ema=(64, 16), ema_rampup=0.5),
-    watch=Watch(log_every=4, checkpoint_steps=5, grid_every=6, grid_rows=2, grid_steps=2),
+    watch=LogConfig(log_every=4, checkpoint_steps=5, grid_every=6, grid_rows=2, grid_steps=2),
 )  # fmt: skip
 EXACT = override(SMALL, {"precision": "float32"})
 
@@ -61,8 +61,8 @@ class Perfect(torch.nn.Module):
         return self.answer * self.scale
 
 
-def rows_of(count: int) -> Rows:
-    return Rows(0, tuple(range(count)), count)
+def rows_of(count: int) -> SampleRNG:
+    return SampleRNG(0, tuple(range(count)), count)
 
 
 def test_the_loss_is_the_squared_error_of_the_noise_at_a_uniform_step():
@@ -119,7 +119,7 @@ def test_without_classes_nothing_is_told():
 
 
 def test_a_network_is_a_function_of_its_seed():
-    a, b, other = newborn(SMALL), newborn(SMALL), newborn(override(SMALL, {"seed": "1"}))
+    a, b, other = init_network(SMALL), init_network(SMALL), init_network(override(SMALL, {"seed": "1"}))
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
     assert not all(torch.equal(p, q) for p, q in zip(a.parameters(), other.parameters()))
 
@@ -229,7 +229,7 @@ def test_what_cannot_start_says_why_and_leaves_nothing(values, message, tmp_path
 
 def test_the_cost_is_known_before_it_starts():
     found = cost(override(SMALL, {"batch": "4", "accumulate": "1"}), timed=1)
-    assert found.parameters == sum(p.numel() for p in newborn(SMALL).parameters())
+    assert found.parameters == sum(p.numel() for p in init_network(SMALL).parameters())
     assert found.images == 192
     assert found.steps == 48
     assert found.seconds == pytest.approx(192 / found.images_per_second)

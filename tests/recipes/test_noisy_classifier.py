@@ -17,10 +17,10 @@ from unnoise.conditions import Cond
 from unnoise.config import presets, validate
 from unnoise.config.cards import ModelCard, NoisyClassifierCard
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.config.request import Request
-from unnoise.config.training import Fit, NoisyClassifierConfig, Watch
+from unnoise.config.training import Fit, LogConfig, NoisyClassifierConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.generate.frames import draw
@@ -30,7 +30,7 @@ from unnoise.model import Model
 from unnoise.nn import build
 from unnoise.nn.noisy_classifier import AttentionPool, EncoderClassifier
 from unnoise.recipes import noisy_classifier as recipe
-from unnoise.training.loop import Rows
+from unnoise.training.loop import SampleRNG
 from unnoise.training.run import hold
 
 TOY = DataConfig(path="toy", size=16, channels=1)
@@ -38,14 +38,14 @@ NET = UNetConfig(
     size=16, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, True), groups=4, classes=4,
     scale_shift=True,
 )  # fmt: skip
-COSINE = Process(schedule="cosine", predicts="v")
+COSINE = DiffusionConfig(schedule="cosine", predicts="v")
 CONFIG = NoisyClassifierConfig(
     name="tiny",
     data=TOY,
     net=NET,
     process=COSINE,
     fit=Fit(images=512, batch=64, optimizer="adamw", lr=3e-3, warmup=2, ema=(100,), ema_rampup=0.1),
-    watch=Watch(log_every=4, checkpoint_every=1e9, grid_every=0),
+    watch=LogConfig(log_every=4, checkpoint_every=1e9, grid_every=0),
 )
 
 
@@ -87,10 +87,14 @@ def test_a_row_does_not_see_its_neighbours_and_hears_its_time() -> None:
 
 @pytest.mark.parametrize(
     "process",
-    [COSINE, Process(schedule="edm", predicts="edm"), Process(schedule="variance-exploding", predicts="score")],
+    [
+        COSINE,
+        DiffusionConfig(schedule="edm", predicts="edm"),
+        DiffusionConfig(schedule="variance-exploding", predicts="score"),
+    ],
     ids=lambda process: process.schedule,
 )
-def test_it_is_shown_and_told_what_a_diffusion_of_its_process_is(process: Process) -> None:
+def test_it_is_shown_and_told_what_a_diffusion_of_its_process_is(process: DiffusionConfig) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Spy(nn.Module):
@@ -165,7 +169,7 @@ def test_the_loss_is_the_cross_entropy_at_the_samples_own_time_and_noise() -> No
     guide = NoisyClassifier(net_of(NET), card())
     batch = data.open(TOY).batch(range(6))
     config = replace(CONFIG, shift=0, process=replace(COSINE, stratified=False))
-    rows = Rows(0, tuple(range(6)), 6)
+    rows = SampleRNG(0, tuple(range(6)), 6)
     loss = recipe.objective(guide, config)(batch, rows)
     t = ((rows.uniform("time") * 1000).floor() + 1) / 1000  # each of the thousand steps, equally likely
     x_t = guide.schedule(t).mix(batch.x, rows.normal((1, 16, 16), "noise"))
@@ -217,7 +221,7 @@ def guide(tmp_path: Path) -> Path:
 
 def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
     """By hand and by request: the same picture; and with guidance 0 the model itself is told nothing."""
-    from unnoise.guidance import clip
+    from unnoise.guidance import clip_denoised
     from unnoise.noise import Seeds
     from unnoise.samplers import ddim, last, walk
     from unnoise.samplers.timesteps import even
@@ -231,7 +235,7 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
             seeds=seeds, labels=tuple(model.classes[i] for i in label), steps=3, classifier=str(guide),
             classifier_scale=2.0, guidance=guidance, precision="float32",
         )  # fmt: skip
-        denoiser = clip(classifier(model.diffusion.given(told), found.log_prob(label), 2.0))
+        denoiser = clip_denoised(classifier(model.diffusion.given(told), found.log_prob(label), 2.0))
         by_hand = last(walk(denoiser, noise.start(), times, ddim(), noise))
         by_request = draw(model, request).pixels
         off = (by_request.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max()
@@ -243,7 +247,7 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
 def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
     """By hand and by request: the same picture. The labels are the classifier's, and the network is told none."""
     from unnoise.generate.frames import generate, steered
-    from unnoise.guidance import clip
+    from unnoise.guidance import clip_denoised
     from unnoise.noise import Seeds
     from unnoise.samplers import ddim, last, walk
     from unnoise.samplers.timesteps import even
@@ -264,7 +268,7 @@ def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
     )  # fmt: skip
     drawn = draw(model, request)
     assert drawn.labels == request.labels
-    denoiser = clip(classifier(model.diffusion.given(Cond()), found.log_prob(torch.tensor([1, 2, 1])), 2.0))
+    denoiser = clip_denoised(classifier(model.diffusion.given(Cond()), found.log_prob(torch.tensor([1, 2, 1])), 2.0))
     begin = Seeds(seeds, model.shape)
     by_hand = last(walk(denoiser, begin.start(), even(model.diffusion.schedule, 3), ddim(), begin))
     assert (drawn.pixels.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max() <= 1

@@ -13,13 +13,13 @@ from tests.recipes.test_diffusion import SMALL, Perfect, rows_of
 from unnoise import data
 from unnoise.conditions import Cond
 from unnoise.config.convert import override
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.denoiser import Denoiser, make_diffusion
 from unnoise.errors import UserError
 from unnoise.io import checkpoint
 from unnoise.likelihood import table, whole_bound
 from unnoise.likelihood.bound import learned, small
-from unnoise.losses import Importance, make_objective, table_steps
+from unnoise.losses import LossAwareSampler, make_objective, table_steps
 from unnoise.recipes.diffusion import no_pictures_yet, objective, train
 from unnoise.schedules import LinearBeta, over, posterior
 from unnoise.training.distributed import Processes
@@ -109,7 +109,7 @@ def test_training_on_the_bound_brings_it_down(tmp_path):
     ],
 )
 def test_what_is_minimised_where_nothing_is_said(values, expected):
-    assert make_objective(Process(**values)) == expected
+    assert make_objective(DiffusionConfig(**values)) == expected
 
 
 def test_a_hybrid_without_a_variance_to_learn_is_refused(tmp_path):
@@ -121,9 +121,9 @@ def test_a_hybrid_without_a_variance_to_learn_is_refused(tmp_path):
 # --- a draw that follows the losses ---
 
 
-def taught(steps: int = 5, rounds: int = 12) -> Importance:
+def taught(steps: int = 5, rounds: int = 12) -> LossAwareSampler:
     """Told, `rounds` times, that the loss of step k is k."""
-    draw = Importance(steps)
+    draw = LossAwareSampler(steps)
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     for _ in range(rounds):
         draw.hear(t, t * steps)
@@ -133,7 +133,7 @@ def taught(steps: int = 5, rounds: int = 12) -> Importance:
 
 def test_the_chances_are_the_root_mean_square_of_the_last_ten_losses():
     """Eq. 18 of Nichol & Dhariwal 2021, with a thousandth of the uniform; what is older than ten is forgotten."""
-    draw = Importance(3)
+    draw = LossAwareSampler(3)
     t = torch.tensor([1 / 3, 2 / 3, 1.0], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     losses = torch.rand(14, 3, generator=generator, dtype=torch.float64)

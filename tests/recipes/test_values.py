@@ -22,11 +22,11 @@ from unnoise.cli.train import ask
 from unnoise.conditions import Cond
 from unnoise.config.cards import ValueRange
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.networks import DiTConfig, UNetConfig
 from unnoise.config.request import Request
-from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
 from unnoise.config.yaml import dumps
 from unnoise.data.registry import find
@@ -37,15 +37,15 @@ from unnoise.evaluation.conditions import by_lot
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.report import said
 from unnoise.generate import frames
-from unnoise.generate.conditions import conditions, without
-from unnoise.metrics.classifier import Accuracy, Judge, save_classifier
+from unnoise.generate.conditions import conditions, null_conditions
+from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.recipes.cost import cost
-from unnoise.recipes.diffusion import describe, dropped, train
-from unnoise.recipes.diffusion import told as told_of
-from unnoise.text.conditioner import Reader
+from unnoise.recipes.diffusion import batch_condition as told_of
+from unnoise.recipes.diffusion import describe, drop_conditions, train
+from unnoise.text.conditioner import Conditioner
 from unnoise.training.distributed import Processes
-from unnoise.training.loop import Rows
+from unnoise.training.loop import SampleRNG
 
 LINES = [
     {"file_name": "a.png", "age": 30, "score": 0.5, "name": "x"},
@@ -149,7 +149,7 @@ def test_names_that_are_not_there_are_told(told: Path) -> None:
 
 # --- what the network is told ---
 
-READER = Reader(("a", "b"), 2, None, (ValueRange("age", 20, 70), ValueRange("score", -1, 1)))
+READER = Conditioner(("a", "b"), 2, None, (ValueRange("age", 20, 70), ValueRange("score", -1, 1)))
 
 
 def test_a_number_is_told_from_0_to_1000_between_its_lowest_and_highest() -> None:
@@ -162,7 +162,7 @@ def test_a_number_is_told_from_0_to_1000_between_its_lowest_and_highest() -> Non
     assert same is not None
     assert same[0].tolist() == [500, 0]
     assert same[1].isnan().tolist() == [False, True]
-    late = Reader(values=(ValueRange("time", 1.7e9, 1.7e9 + 1000),))
+    late = Conditioner(values=(ValueRange("time", 1.7e9, 1.7e9 + 1000),))
     assert late.read(values={"time": [1.7e9 + 3]}).value.tolist() == [[3]]  # not rounded to float32 before
 
 
@@ -174,7 +174,7 @@ def test_what_is_not_said_is_not_told() -> None:
     half = READER.read(["a"], values={"age": [20]}).value
     assert half is not None
     assert half.isnan().tolist() == [[False, True]]
-    assert Reader().read(["none"]).value is None
+    assert Conditioner().read(["none"]).value is None
 
 
 def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
@@ -183,7 +183,7 @@ def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
     assert values.tolist() == [[500, 0], [500, 1000]]
     with pytest.raises(UserError, match="2 ages for 3 seeds"):
         conditions(READER, Request(seeds=(1, 2, 3), values={"age": (1.0, 2.0)}))
-    null = without(READER, Request(), conditions(READER, Request(seeds=(1,), values={"age": (45.0,)})), 1)
+    null = null_conditions(READER, Request(), conditions(READER, Request(seeds=(1,), values={"age": (45.0,)})), 1)
     assert null.value is not None
     assert null.value.isnan().all()
 
@@ -192,7 +192,7 @@ def test_names_that_a_model_does_not_know() -> None:
     with pytest.raises(UserError, match="no number of this model 'aeg'; did you mean 'age'"):
         READER.read(["a"], values={"aeg": [1]})
     with pytest.raises(UserError, match="is told no numbers and takes no 'age'"):
-        Reader().read(values={"age": [1]})
+        Conditioner().read(values={"age": [1]})
     with pytest.raises(UserError, match="no finite number"):
         READER.read(values={"age": [float("nan")]})
     strict = replace(READER, null_value=False)
@@ -216,11 +216,11 @@ def test_what_lies_outside_is_said() -> None:
 def test_numbers_are_dropped_with_the_rest_and_each_by_itself() -> None:
     """Rates within four standard errors; what is not dropped stays."""
     n = 10_000
-    rows = Rows(0, tuple(range(n)), n)
+    rows = SampleRNG(0, tuple(range(n)), n)
     whole = Cond(label=torch.arange(n) % 2, value=torch.rand(n, 2))
 
-    def gone(process: Process) -> list[torch.Tensor]:
-        found = dropped(whole, rows, process, READER)
+    def gone(process: DiffusionConfig) -> list[torch.Tensor]:
+        found = drop_conditions(whole, rows, process, READER)
         lost = found.value.isnan()
         assert torch.equal(found.value[~lost], whole.value[~lost])
         return [found.label == 2, lost[:, 0], lost[:, 1]]
@@ -228,14 +228,14 @@ def test_numbers_are_dropped_with_the_rest_and_each_by_itself() -> None:
     def near(share: torch.Tensor, p: float) -> bool:
         return abs(share.double().mean() - p) < 4 * (p * (1 - p) / n) ** 0.5
 
-    label, age, score = gone(Process(label_dropout=0.1))
+    label, age, score = gone(DiffusionConfig(label_dropout=0.1))
     assert torch.equal(label, age)
     assert torch.equal(age, score)
     assert near(age, 0.1)
-    lost = gone(Process(label_dropout=0.0, drop_each=0.2))
+    lost = gone(DiffusionConfig(label_dropout=0.0, drop_each=0.2))
     assert all(near(each, 0.2) for each in lost)
     assert all(near(lost[i] & lost[j], 0.04) for i, j in ((0, 1), (0, 2), (1, 2)))
-    assert all(not each.any() for each in gone(Process(label_dropout=0.0)))
+    assert all(not each.any() for each in gone(DiffusionConfig(label_dropout=0.0)))
     assert not whole.value.isnan().any()
 
 
@@ -255,9 +255,9 @@ TINY = TrainConfig(
         groups=4,
         values=1,
     ),
-    process=Process(schedule="cosine", predicts="v", weight="snr-plus-one"),
+    process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one"),
     fit=Fit(images=200 * 16, batch=16, lr=5e-3, warmup=2, ema=(64,), precision="float32"),
-    watch=Watch(log_every=50, grid_every=0),
+    watch=LogConfig(log_every=50, grid_every=0),
 )
 
 
@@ -378,7 +378,9 @@ def test_a_training_goes_on_from_its_base_with_the_bases_range(lights: Path, tra
 def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
     net = Classifier(Shape(4, 1, 2, 8, 16)).eval().requires_grad_(False)
     folder = tmp_path_factory.mktemp("judge") / "judge"
-    save_classifier(folder, Judge(net, ("a", "b"), "lights", Accuracy(0.9, 20, "lights", {"a": 1.0, "b": 1.0})))
+    save_classifier(
+        folder, ClassifierEvaluator(net, ("a", "b"), "lights", Accuracy(0.9, 20, "lights", {"a": 1.0, "b": 1.0}))
+    )
     return str(folder)
 
 
@@ -416,9 +418,9 @@ def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
     loaded, found = model.load(trained), []
     real = data.open(data_for(loaded, str(lights)))
     rows = [data.order(0, 0, len(real)).tolist()[i % 32] for i in range(40)]
-    whole = frames.told
+    whole = frames.guided_denoiser
 
-    def listening(diffusion: Any, reader: Reader, cond: Cond, *rest: Any) -> Any:
+    def listening(diffusion: Any, reader: Conditioner, cond: Cond, *rest: Any) -> Any:
         found.append(cond.value)
         return whole(diffusion, reader, cond, *rest)
 
@@ -436,7 +438,7 @@ def test_processes_share_the_numbers_with_the_pictures(
 ) -> None:
     """What several processes are told, one after the other, is what one alone is; one may have nothing to do."""
     loaded, found = model.load(trained), []
-    whole = frames.told
+    whole = frames.guided_denoiser
     monkeypatch.setattr(frames, "told", lambda *told: found.append(told[2].value) or whole(*told))
     module = importlib.import_module("unnoise.evaluation.evaluate")
     monkeypatch.setattr(module, "measure", lambda drawn, *rest, **named: filter(None, [list(drawn).clear()]))
@@ -488,7 +490,7 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
         seen.append(asked[2])
         return whole(*asked)
 
-    whole = frames.told
+    whole = frames.guided_denoiser
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frames, "told", told)
         report(loaded, real, Request(steps=1, batch=30), metrics=("kernel",), count=30, features=judge)

@@ -18,7 +18,7 @@ from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import Denoiser, Diffusion, edm
 from unnoise.noise import Seeds
 from unnoise.samplers import Step, ddim, ddpm, heun, large, last, small, walk
-from unnoise.samplers.timesteps import Grid, even, from_entries, karras, leading, linspace, trailing
+from unnoise.samplers.timesteps import Spacing, even, from_entries, karras, leading, linspace, trailing
 from unnoise.schedules import EDM, Cosine, LinearBeta, ScaledLinear, Schedule
 
 diffusers = pytest.importorskip("diffusers")
@@ -48,7 +48,7 @@ def theirs(scheduler: Any, steps: int, model: Callable[[Tensor, Tensor], Tensor]
     return x
 
 
-def ours(diffusion: Diffusion, grid: Grid, steps: int, step: Step, x: Tensor) -> Tensor:
+def ours(diffusion: Diffusion, grid: Spacing, steps: int, step: Step, x: Tensor) -> Tensor:
     times = grid(diffusion.schedule, steps)
     return last(walk(diffusion.given(NOTHING), x, times, step, SEEDS))
 
@@ -150,7 +150,7 @@ def closed_form(world: Gaussian, schedule: Schedule, times: Tensor) -> float:
     ("spacing", "grid", "steps"),
     [("linspace", linspace(), 10), ("linspace", linspace(), 50), ("trailing", trailing(), 13)],
 )
-def test_ddim_steps_to_the_time_that_comes_next(spacing: str, grid: Grid, steps: int) -> None:
+def test_ddim_steps_to_the_time_that_comes_next(spacing: str, grid: Spacing, steps: int) -> None:
     """On a Gaussian world the end is known exactly. Ours is there; diffusers' DDIM, which steps by T // N from
     wherever it is, is not."""
     schedule, world = LinearBeta(), Gaussian(0.0, 0.5)

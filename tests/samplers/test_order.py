@@ -17,11 +17,11 @@ from unnoise.denoiser import PREDICTIONS, Denoiser, Diffusion, Estimate
 from unnoise.noise import Seeds
 from unnoise.samplers import (
     EXACT,
-    GRIDS,
     NOISE,
     RELEASED,
     SAMPLERS,
-    Seen,
+    SPACINGS,
+    Evaluation,
     State,
     Step,
     ddim,
@@ -101,7 +101,7 @@ def from_a_path(
     a multistep method is once it has started."""
     h, schedule = ratios[1] - ratios[0], denoiser.schedule
     earlier = [schedule.time(ratios[0] - j * h) for j in range(before, 0, -1)]
-    trail = tuple(Seen(path(t), t, denoiser(path(t), t)) for t in earlier)
+    trail = tuple(Evaluation(path(t), t, denoiser(path(t), t)) for t in earlier)
     times = schedule.time(ratios)
     state = State(path(times[0]), times[0], trail)
     for s in times[1:]:
@@ -385,7 +385,7 @@ def learned(denoiser: Denoiser) -> Denoiser:
 @every
 def test_no_walk_divides_by_zero(name: str, schedule: Schedule, dtype: torch.dtype) -> None:
     seeds = Seeds((1, 2), (3,))
-    for grid in (even, GRIDS[SAMPLERS[name].grid](1000)):
+    for grid in (even, SPACINGS[SAMPLERS[name].grid](1000)):
         for steps in (1, 2, 6):
             times = grid(schedule, steps)
             x = (seeds.start() * schedule(times[0]).sigma.float()).to(dtype)
@@ -410,7 +410,7 @@ def test_a_thousand_steps(name: str) -> None:
 @every_in_time
 def test_a_thousand_steps_to_a_point(name: str, schedule: Schedule) -> None:
     """Where all pictures are one, the walk ends in it, to the bit, in bfloat16 too; no state on the way is infinite."""
-    times, noise = GRIDS[SAMPLERS[name].grid](1000)(schedule, 1000), torch.tensor([[1.0, -1.0]])
+    times, noise = SPACINGS[SAMPLERS[name].grid](1000)(schedule, 1000), torch.tensor([[1.0, -1.0]])
     for dtype in (torch.float32, torch.bfloat16):
         point, half = torch.full((1, 2), 0.25, dtype=dtype), torch.full((1, 2), 0.5, dtype=dtype)
         x = (torch.tensor([[1.0, -2.0]]) * schedule(times[0]).sigma).to(dtype)

@@ -14,9 +14,9 @@ from tests.helpers.worlds import Finite, Gaussian, Mixture
 from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.errors import UserError
-from unnoise.guidance import clip
+from unnoise.guidance import clip_denoised
 from unnoise.noise import Seeds
-from unnoise.samplers import GRIDS, SAMPLERS, State, Step, ddim, ddpm, heun, known, large, last, learned, small, walk
+from unnoise.samplers import SAMPLERS, SPACINGS, State, Step, ddim, ddpm, heun, known, large, last, learned, small, walk
 from unnoise.samplers.ddpm import Variance
 from unnoise.samplers.timesteps import (
     ddim_quadratic,
@@ -219,10 +219,10 @@ def test_even_log_snr_is_even() -> None:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
-@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("name", SPACINGS)
 @pytest.mark.parametrize("steps", [1, 2, 7, 100])
 def test_every_grid_falls_strictly_to_the_picture(name: str, schedule: Schedule, steps: int) -> None:
-    times = GRIDS[name](1000)(schedule, steps)
+    times = SPACINGS[name](1000)(schedule, steps)
     assert times.dtype == torch.float64
     assert times[-1] == 0
     assert 0 < times[0] <= 1
@@ -481,7 +481,7 @@ def test_a_walk_keeps_no_gradients_and_leaves_the_mode_alone() -> None:
 def test_clipping_is_seen_by_the_noise() -> None:
     """The step from a clipped estimate uses the noise of the clipped estimate: x_s is on the line through both."""
     schedule = LinearBeta()
-    denoiser = clip(Denoiser(schedule, lambda x_t, t: Estimate(torch.full_like(x_t, 3.0))))
+    denoiser = clip_denoised(Denoiser(schedule, lambda x_t, t: Estimate(torch.full_like(x_t, 3.0))))
     x, t, s = torch.tensor([[0.5]], dtype=torch.float64), torch.tensor(0.6), torch.tensor(0.4)
     at, to = schedule(t), schedule(s)
     expected = to.alpha * 1.0 + to.sigma * (x - at.alpha * 1.0) / at.sigma
@@ -504,7 +504,7 @@ def test_every_name_makes_a_step() -> None:
     counted = Denoiser(schedule, lambda x_t, t: (calls.append(1), denoiser(x_t, t))[1])
     for name, sampler in SAMPLERS.items():
         calls.clear()
-        times = GRIDS[sampler.grid](1000)(schedule, 10)
+        times = SPACINGS[sampler.grid](1000)(schedule, 10)
         noise = white(0, (2, 3))
         end = last(walk(counted, noise(times[0]), times, sampler.make(Request(steps=10)), noise))
         assert torch.isfinite(end).all(), name

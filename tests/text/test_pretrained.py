@@ -10,9 +10,9 @@ import torch
 from tests.helpers.tiny_training import contents, same
 from unnoise import model
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import EncoderConfig, UNetConfig
-from unnoise.config.training import Fit, TrainConfig, Watch
+from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.errors import UserError
 from unnoise.recipes.diffusion import train
 from unnoise.text.pretrained import Encoder
@@ -134,9 +134,9 @@ def test_a_network_is_trained_and_drawn_from_beside_it(folders, tmp_path):
         data=DataConfig(path="shapes-one:test", size=16, channels=3),
         net=UNetConfig(size=16, channels=(8, 16), blocks=1, attention=(False, True), groups=4, context=24),
         encoder=EncoderConfig(path=str(folders / "t5"), length=10, masked=True, cache=str(tmp_path / "cache")),
-        process=Process(schedule="cosine", predicts="v", weight="snr-plus-one"),
+        process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one"),
         fit=Fit(images=4 * 8, batch=8, lr=3e-3, warmup=2, ema=(64,), precision="float32"),
-        watch=Watch(log_every=4, grid_every=0, checkpoint_steps=2),
+        watch=LogConfig(log_every=4, grid_every=0, checkpoint_steps=2),
     )
     list(train(config, tmp_path / "run"))
     loaded = model.load(tmp_path / "run")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from unnoise.errors import UserError
-from unnoise.text.tokenizer import BEGIN, END, PAD, Tokenizer, cut
+from unnoise.text.tokenizer import BEGIN, END, PAD, Tokenizer, truncation_note
 
 pytest.importorskip("tokenizers")
 COLOURS, KINDS = ("red", "green", "blue"), ("circle", "square")
@@ -88,12 +88,12 @@ def plain(text: str) -> str:
 def test_how_many_captions_are_cut_and_which_is_the_longest() -> None:
     words = learned(length=5)
     long, longer = "a red circle on white", "a red circle on white and a square"
-    assert cut(words, ["a red circle", "", "a red square"]) == ""
-    assert cut(None, [long]) == ""
-    note = cut(words, [long, "a red circle", long, longer])
+    assert truncation_note(words, ["a red circle", "", "a red square"]) == ""
+    assert truncation_note(None, [long]) == ""
+    note = truncation_note(words, [long, "a red circle", long, longer])
     assert note.startswith("3 of 4 captions are longer than the text encoder reads, and cut; of the longest, ")
     assert note.endswith(f"{longer!r}, it does not hear 'on white and a square'")
-    assert cut(words, [long]).startswith("1 of 1 captions is longer")
+    assert truncation_note(words, [long]).startswith("1 of 1 captions is longer")
 
 
 def test_the_vocabulary_is_an_upper_limit() -> None:

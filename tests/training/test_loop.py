@@ -14,15 +14,15 @@ from tests.helpers.tiny_training import FIT, TinyConfig, batches, changed, make_
 from unnoise import noise
 from unnoise.config.training import Fit
 from unnoise.errors import UserError
-from unnoise.training.loop import NonFinite, Rows, fit, rate, steps
-from unnoise.training.train_state import Learner
+from unnoise.training.loop import NonFinite, SampleRNG, fit, rate, steps
+from unnoise.training.train_state import TrainState
 
 
 def trained(
     config: TinyConfig, count: int = 10**9, dropout: float = 0.0, dtype: torch.dtype = torch.float32
-) -> Learner:
+) -> TrainState:
     net = make_net(dropout)
-    learner = Learner(net, config.fit, dtype=dtype)
+    learner = TrainState(net, config.fit, dtype=dtype)
     ticks = fit(net, batches(config, 0), objective(net), config.fit, learner=learner)
     for _ in itertools.islice(ticks, count):
         pass
@@ -34,12 +34,12 @@ def trained(
 
 def test_a_draw_belongs_to_its_place():
     """Whatever part of whatever batch a sample is in, its draws are the same; others' are others."""
-    rows = Rows(7, tuple(range(40, 48)), 8)
+    rows = SampleRNG(7, tuple(range(40, 48)), 8)
     assert torch.equal(rows.normal((2, 3), "noise")[3], noise.normal((2, 3), 7, "noise", 43))
     assert torch.equal(rows[2:5].uniform("t"), rows.uniform("t")[2:5])
     assert torch.equal(rows[2:5].index, torch.tensor([2, 3, 4]))
     assert not torch.equal(rows.uniform("t"), rows.uniform("label"))
-    assert not torch.equal(rows.uniform("t"), Rows(8, rows.places, 8).uniform("t"))
+    assert not torch.equal(rows.uniform("t"), SampleRNG(8, rows.places, 8).uniform("t"))
 
 
 # --- a step against the formula ---
@@ -53,7 +53,7 @@ def test_a_step_is_adam_on_the_mean_of_the_rows():
     adam = torch.optim.Adam(net.parameters(), lr=0.0, fused=False, foreach=False)
     stream = batches(config, 0)
     for step in range(3):
-        rows = Rows(0, tuple(range(step * 8, step * 8 + 8)), 8)
+        rows = SampleRNG(0, tuple(range(step * 8, step * 8 + 8)), 8)
         adam.zero_grad()
         objective(net)(next(stream), rows).mean().backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 0.5)
@@ -112,7 +112,7 @@ def test_an_average_forgets_half_in_a_half_life():
     for batch, half_life in ((4, 40), (8, 40), (1, 40)):
         how = Fit(images=10**6, batch=batch, lr=1e-30, ema=(half_life,), ema_rampup=None)
         net = nn.Linear(1, 1, bias=False)
-        learner = Learner(net, how)
+        learner = TrainState(net, how)
         _still(learner, 0.0)
         for _ in range(half_life // batch):
             _still(learner, 1.0)
@@ -122,7 +122,7 @@ def test_an_average_forgets_half_in_a_half_life():
 def test_a_young_average_forgets_faster():
     """While n pictures are seen, the half-life is at most rampup * n: the average of w_n = n is then near n."""
     how = Fit(images=10**6, batch=1, lr=1e-30, ema=(10**9,), ema_rampup=0.05)
-    learner = Learner(nn.Linear(1, 1, bias=False), how)
+    learner = TrainState(nn.Linear(1, 1, bias=False), how)
     for n in range(1, 1001):
         _still(learner, float(n))
     # a half-life of c n makes weights n^(a - 1), a = log(2) / c: the mean is n a / (a + 1)
@@ -130,7 +130,7 @@ def test_a_young_average_forgets_faster():
     assert learner.averages[10**9][0].item() == pytest.approx(1000 * a / (a + 1), rel=2e-3)
 
 
-def _still(learner: Learner, value: float) -> None:
+def _still(learner: TrainState, value: float) -> None:
     """A step after which the weight is `value`."""
     with torch.no_grad():
         learner.weights[0].fill_(value)
@@ -168,7 +168,7 @@ def test_bfloat16_parts_add_up_in_float32():
     """128 parts of 2^-8 onto 1 are 1.5; in bfloat16 each would be lost."""
     how = Fit(images=8, batch=8, ema=(1,))
     net = nn.Linear(1, 1, bias=False)
-    learner = Learner(net, how, dtype=torch.bfloat16)
+    learner = TrainState(net, how, dtype=torch.bfloat16)
     for part in [1.0, *[2.0**-9] * 256]:
         net.weight.grad = torch.full_like(net.weight, part)
         learner.collect()
@@ -182,7 +182,7 @@ def test_a_bad_sample_stops_before_the_optimizer_and_is_named():
     bad = next(batches(TinyConfig(), 4)).index[3]
     config = changed(poison=(bad,), poison_step=4)
     net = make_net()
-    learner = Learner(net, config.fit)
+    learner = TrainState(net, config.fit)
     ticks = fit(net, batches(config, 0), objective(net), config.fit, learner=learner)
     for _ in range(4):
         next(ticks)
@@ -200,7 +200,7 @@ def test_skipping_goes_on_as_if_the_step_had_not_been():
     """Adam, averages and weights are finite, and the rest of the steps are taken."""
     config = changed(poison=(13,), non_finite="skip", max_skips=3)
     net = make_net()
-    learner = Learner(net, config.fit)
+    learner = TrainState(net, config.fit)
     ticks = list(fit(net, batches(config, 0), objective(net), config.fit, learner=learner))
     skipped = [tick for tick in ticks if tick.event]
     assert len(ticks) == 10
@@ -213,7 +213,7 @@ def test_skipping_goes_on_as_if_the_step_had_not_been():
 def test_too_many_skips_in_a_row_stop():
     config = changed(poison=tuple(range(20)), non_finite="skip", max_skips=2)
     net = make_net()
-    learner = Learner(net, config.fit)
+    learner = TrainState(net, config.fit)
     with pytest.raises(NonFinite, match="step 3"):
         list(fit(net, batches(config, 0), objective(net), config.fit, learner=learner))
 

@@ -11,7 +11,7 @@ from unnoise.config.training import Fit
 from unnoise.errors import UserError
 from unnoise.nn import build
 from unnoise.training.muon import MOMENTUM, QUINTIC, TIMES, Muon, deal, matrices, orthogonal
-from unnoise.training.train_state import Learner, optimizers
+from unnoise.training.train_state import TrainState, optimizers
 
 
 def quintic(s: torch.Tensor) -> torch.Tensor:
@@ -93,7 +93,7 @@ def test_it_is_for_the_matrices_of_the_inside():
     assert sum(named[n].numel() for n in chosen) > 0.9 * sum(p.numel() for p in named.values())
 
 
-def taught(learner: Learner, steps: range) -> Learner:
+def taught(learner: TrainState, steps: range) -> TrainState:
     for step in steps:
         x = torch.randn(8, 32, generator=torch.Generator().manual_seed(step))
         learner.net(x).square().mean().backward()
@@ -109,12 +109,12 @@ def small() -> nn.Module:
 
 def test_a_restart_goes_on_as_if_there_had_been_none():
     how = Fit(optimizer="muon", lr=0.01, batch=8, ema=(100,), weight_decay=0.1)
-    through = taught(Learner(small(), how), range(6))
-    first = taught(Learner(small(), how), range(3))
+    through = taught(TrainState(small(), how), range(6))
+    first = taught(TrainState(small(), how), range(3))
     kept = first.state(), {100: first.average(100)}, {k: v.clone() for k, v in first.moments().items()}
     assert {k.rsplit("/")[-1] for k in kept[2]} == {"step", "exp_avg", "exp_avg_sq", "momentum"}
     assert {k for k in kept[2] if k.endswith("momentum")} == {"0.weight/momentum"}  # the last has three rows
-    again = Learner(small(), how)
+    again = TrainState(small(), how)
     again.load(3, *kept)
     taught(again, range(3, 6))
     for a, b in zip(through.weights, again.weights):

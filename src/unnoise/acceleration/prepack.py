@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from unnoise.nn.unet import Up
-from unnoise.patch import patched, replace
+from unnoise.patch import apply, patched
 
 Kind = TypeVar("Kind", bound=nn.Module)
 _TYPICAL = 16  # pixels: the layout is chosen for pictures of this size, and right for all
@@ -43,9 +43,9 @@ def packed(net: nn.Module) -> Iterator[nn.Module]:
 
 def pack(net: nn.Module) -> nn.Module:
     """`net` itself, packed for good: each unpacked weight is let go as soon as it is packed."""
-    replace(net, Up, _for_good(_up))
-    replace(net, nn.Conv2d, _for_good(_conv))
-    replace(net, nn.Linear, _for_good(_linear))
+    apply(net, Up, _for_good(_up))
+    apply(net, nn.Conv2d, _for_good(_conv))
+    apply(net, nn.Linear, _for_good(_linear))
     return net
 
 

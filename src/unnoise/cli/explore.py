@@ -71,7 +71,7 @@ def invert(
 
     from unnoise import model as models
     from unnoise.codec import to_bytes
-    from unnoise.generate.conditions import all_told
+    from unnoise.generate.conditions import full_condition
     from unnoise.generate.frames import check, generate, steered
     from unnoise.generate.inversion import from_noise
     from unnoise.generate.inversion import invert as find_noise
@@ -87,7 +87,7 @@ def invert(
     how = Request(seeds=tuple(range(len(x))), labels=labels, values=values, sampler="ddim", clip=False, **asked)
     with asking():
         check(loaded, how)
-        cond = all_told(loaded, how)
+        cond = full_condition(loaded, how)
     say("finding the noise ...")
     found = find_noise(loaded, x, cond, how, convention=convention)
     back = finished(generate(loaded, how, from_noise(loaded, found.noise, how), cond), len(x), "drawing it again")

@@ -29,7 +29,7 @@ def export(
     say(f"loading {model} ...")
     from unnoise import model as models
     from unnoise.formats import diffusers, schedulers
-    from unnoise.formats.text_encoders import ClipWords, PairedWords
+    from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
     from unnoise.text.pretrained import Encoder
 
     loaded = models.load(model)
@@ -37,7 +37,7 @@ def export(
     if not isinstance(card.net, UNetConfig):
         raise UsageError(f"{model} is a {card.net.kind}; diffusers folders are written of U-Nets only, so far")
     chosen = sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
-    words = loaded.words if isinstance(loaded.words, ClipWords | PairedWords) else None
+    words = loaded.words if isinstance(loaded.words, ClipEncoder | DualClipEncoder) else None
     if loaded.words is not None and words is None and not isinstance(loaded.words, Encoder):
         raise UsageError(f"what reads this model's captions, a {type(loaded.words).__name__}, diffusers does not know")
     with asking():  # all that cannot be said there is refused before anything is written

@@ -17,7 +17,7 @@ from unnoise.cli.console import emit, existing, plain, say, show, table
 from unnoise.cli.options import flag, flags, option
 from unnoise.cli.sample import known_card
 from unnoise.config.request import Request
-from unnoise.config.usage import takes_of
+from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import UserError
 from unnoise.io.units import human
 
@@ -356,5 +356,5 @@ def model_text(found: Mapping[str, Any]) -> str:
     for known in card.get("values") or ():
         rows.append((f"value {known['name']}", f"{known['low']:g} to {known['high']:g} in training"))
     if (whole := known_card(Path(found["path"]))) is not None:
-        rows.append(("told", takes_of(whole)))
+        rows.append(("told", supported_inputs_of(whole)))
     return table([(key, plain(value)) for key, value in rows], ragged=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from unnoise.cli.sample import Drawn
     from unnoise.data import Dataset
-    from unnoise.metrics.contrastive import ContrastiveJudge
+    from unnoise.metrics.contrastive import ContrastiveEvaluator
     from unnoise.model import Model
 
 REFERENCE = 256  # real pictures whose own nearest others say what near is
@@ -34,7 +34,7 @@ class Among:
 
     real: Dataset
     count: int
-    judge: ContrastiveJudge | None
+    judge: ContrastiveEvaluator | None
 
 
 def among(model: Model, path: str, count: int, judge: Path | None) -> Among:

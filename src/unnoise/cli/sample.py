@@ -34,7 +34,7 @@ from unnoise.cli.progress import Progress
 from unnoise.config.cards import ModelCard
 from unnoise.config.convert import from_dict
 from unnoise.config.request import Request
-from unnoise.config.usage import takes_of
+from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import unknown
 from unnoise.io.units import duration
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from unnoise.io.images import Pixels
     from unnoise.model import Model
-    from unnoise.text.conditioner import Reader
+    from unnoise.text.conditioner import Conditioner
 
 Row = tuple[int, str | None]  # a picture asked for: its seed, and its class by name or its prompt; None: neither
 
@@ -70,7 +70,7 @@ DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are cal
         group=HOW,
         name="--grid-spacing",
         help="how the steps lie in time; auto: what the sampler likes",
-        choices=("auto", *keys_of("samplers/timesteps.py", "GRIDS")),
+        choices=("auto", *keys_of("samplers/timesteps.py", "SPACINGS")),
     ),
     "eta": Parameter(group=HOW, validator=within(0, 1, "0 is deterministic, 1 draws fresh noise at every step")),
     "guidance": Parameter(
@@ -369,14 +369,14 @@ def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) 
     classes = card.classes
     said = [label for _, label in seeds if label is not None] + [label for label in labels if label != "all"]
     if "all" in labels and not classes:
-        raise UsageError(f"this model was trained without classes: leave --labels out; {takes_of(card)}")
+        raise UsageError(f"this model was trained without classes: leave --labels out; {supported_inputs_of(card)}")
     labels = tuple(name for label in labels for name in (classes if label == "all" else (label,)))
     for label in said:
         if label not in classes and label != "none" and not (label.isdigit() and int(label) < len(classes)):
             if not classes:
                 raise UsageError(
                     f"this model was trained without classes and takes no label {label!r}: leave it out; "
-                    f"{takes_of(card)}"
+                    f"{supported_inputs_of(card)}"
                 )
             raise unknown("class", label, [*classes, "none"])
     return pairs(seeds, labels)
@@ -450,7 +450,7 @@ def request_for(model: Model, rows: Sequence[Row], asked: dict[str, Any], *, wor
     return Request(seeds=seeds, labels=labels, **asked)
 
 
-def by_seed(reader: Reader, seed: int) -> str:
+def by_seed(reader: Conditioner, seed: int) -> str:
     label = reader.by_seed([seed]).label
     return "none" if label is None else reader.name(int(label[0]))
 

@@ -83,7 +83,7 @@ def sized(asked: Asked, config: TrainConfig | NoisyClassifierConfig | Contrastiv
     implied = {"net.size": ("data.size", data.size), "net.in_channels": ("data.channels", data.channels)}
     if isinstance(config, TrainConfig) and isinstance(config.net, UNetConfig):
         implied["net.values"] = ("many as data.values", len(data.values))
-        joined = validate.joined_channels(config.process, data.channels)
+        joined = validate.concat_channels(config.process, data.channels)
         implied["net.joined"] = ("process.joined", joined)
     if not isinstance(config, ContrastiveConfig):
         outputs = data.channels * (2 if config.process.learned_variance else 1)

@@ -32,7 +32,7 @@ from unnoise.data.decode import decode
 from unnoise.data.source import Unreadable
 from unnoise.denoiser import Denoiser
 from unnoise.errors import UserError, unknown
-from unnoise.guidance import clip
+from unnoise.guidance import clip_denoised
 from unnoise.io.pictures import Pictures
 from unnoise.likelihood.endpoints import last_time
 from unnoise.model import Model
@@ -158,7 +158,7 @@ def _denoiser(model: Model, cond: Cond, device: str) -> tuple[Denoiser, str]:
         raise UserError("this model works in the latents of an autoencoder: only models in pixels compress pictures")
     placement = best(device, "float32")
     denoiser = place(model.diffusion, placement).given(cond.to(placement.device))
-    return clip(denoiser) if model.card.clip else denoiser, placement.device
+    return clip_denoised(denoiser) if model.card.clip else denoiser, placement.device
 
 
 def _last(model: Model) -> float:

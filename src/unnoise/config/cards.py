@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ContrastiveNet, EncoderConfig, NetConfig, UNetConfig
 
 
@@ -14,7 +14,7 @@ class NoisyClassifierCard:
     """All that is needed to guide by a classifier's weights: what classifier.json holds."""
 
     net: UNetConfig = UNetConfig()
-    process: Process = Process()
+    process: DiffusionConfig = DiffusionConfig()
     classes: tuple[str, ...] = ()  # their names, in the order of their numbers
     info: dict[str, Any] = field(default_factory=dict)  # where it comes from, and how often it is right at which noise
 
@@ -43,7 +43,7 @@ class ModelCard:
     """All that is needed to draw from weights: what model.json holds."""
 
     net: NetConfig = UNetConfig()
-    process: Process = Process()
+    process: DiffusionConfig = DiffusionConfig()
     size: tuple[int, int] = (32, 32)  # height and width of a picture
     channels: int = 3  # 1 grey, 3 colour
     classes: tuple[str, ...] = ()  # the names of the classes, in the order of their numbers

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Process:
+class DiffusionConfig:
     """What diffusion is: the schedule, what the network is asked for, and how it is taught."""
 
     schedule: str = "linear"  # a name in schedules.SCHEDULES

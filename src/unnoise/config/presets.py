@@ -12,9 +12,16 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ContrastiveNet, ControlConfig, TextConfig, UNetConfig
-from unnoise.config.training import ClassifierConfig, ContrastiveConfig, Fit, NoisyClassifierConfig, TrainConfig, Watch
+from unnoise.config.training import (
+    ClassifierConfig,
+    ContrastiveConfig,
+    Fit,
+    LogConfig,
+    NoisyClassifierConfig,
+    TrainConfig,
+)
 
 
 def half_life(decay: float, batch: int) -> int:
@@ -40,10 +47,10 @@ def fashion() -> TrainConfig:
             classes=10,
         ),
         # v and its plain error teach the class and the outline first; eps does so last, and there is little time
-        process=Process(schedule="cosine", predicts="v", weight="snr-plus-one", label_dropout=0.1),
+        process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", label_dropout=0.1),
         # small batches: with some minutes to learn in, the number of steps is what is short
         fit=Fit(images=100_000, batch=32, lr=1e-3, warmup=100, decay="cosine", ema=(7_000,), ema_rampup=0.1),
-        watch=Watch(log_every=20, checkpoint_every=60.0, grid_every=600, grid_rows=4, grid_steps=20),
+        watch=LogConfig(log_every=20, checkpoint_every=60.0, grid_every=600, grid_rows=4, grid_steps=20),
     )
 
 
@@ -121,9 +128,9 @@ def toy() -> TrainConfig:
             scale_shift=True,
             classes=4,
         ),
-        process=Process(schedule="cosine", label_dropout=0.1),
+        process=DiffusionConfig(schedule="cosine", label_dropout=0.1),
         fit=Fit(images=60_000, batch=64, lr=3e-3, warmup=20, decay="cosine", ema=(2_000,), ema_rampup=0.1),
-        watch=Watch(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=4, grid_steps=10),
+        watch=LogConfig(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=4, grid_steps=10),
     )
 
 
@@ -144,7 +151,7 @@ def shapes_text() -> TrainConfig:
             scale_shift=True,
             text=TextConfig(vocabulary=512, length=32, width=96, depth=2, heads=4),
         ),
-        process=Process(
+        process=DiffusionConfig(
             schedule="cosine",
             predicts="v",
             weight="snr-plus-one",
@@ -163,7 +170,7 @@ def shapes_text() -> TrainConfig:
             ema=(7_000,),
             ema_rampup=0.1,
         ),
-        watch=Watch(
+        watch=LogConfig(
             log_every=20, checkpoint_every=120.0, grid_every=1_000, grid_rows=4, grid_steps=20, grid_guidance=3.0
         ),
     )
@@ -239,7 +246,7 @@ def cifar10_ddpm() -> TrainConfig:
         about="Ho, Jain, Abbeel 2020, App. B; warm-up and clipping from the authors' code",
         data=DataConfig(path="cifar10", size=32, channels=3, flip=True),
         net=UNetConfig(dropout=0.1),  # 128 x (1, 2, 2, 2), attention at 16x16: the defaults are this network
-        process=Process(schedule="linear", label_dropout=0.0, stratified=False),
+        process=DiffusionConfig(schedule="linear", label_dropout=0.0, stratified=False),
         fit=Fit(images=800_000 * 128, ema=(half_life(0.9999, 128),), ema_rampup=None, precision="float32"),
     )
 
@@ -263,7 +270,7 @@ def cifar10_improved() -> TrainConfig:
             cosine_first=True,
             frequency_shift=0.0,
         ),
-        process=Process(
+        process=DiffusionConfig(
             schedule="cosine",
             steps=4000,
             learned_variance=True,
@@ -294,7 +301,7 @@ def celeba64() -> TrainConfig:
             attention=(False, False, True, False, False),  # at 16x16
             dropout=0.1,
         ),
-        process=Process(schedule="linear", label_dropout=0.0, stratified=False),
+        process=DiffusionConfig(schedule="linear", label_dropout=0.0, stratified=False),
         fit=Fit(images=500_000 * 128, ema=(half_life(0.9999, 128),), ema_rampup=None, precision="float32"),
     )
 
@@ -310,7 +317,7 @@ def lsun256() -> TrainConfig:
             channels=(128, 128, 256, 256, 512, 512),
             attention=(False, False, False, False, True, False),  # at 16x16
         ),
-        process=Process(schedule="linear", label_dropout=0.0, stratified=False),
+        process=DiffusionConfig(schedule="linear", label_dropout=0.0, stratified=False),
         fit=Fit(images=1_200_000 * 64, batch=64, lr=2e-5, ema=(half_life(0.9999, 64),), ema_rampup=None),
     )
 
@@ -329,9 +336,9 @@ def folder64() -> TrainConfig:
             dropout=0.1,
             scale_shift=True,
         ),
-        process=Process(schedule="cosine", label_dropout=0.1),
+        process=DiffusionConfig(schedule="cosine", label_dropout=0.1),
         fit=Fit(images=5_000_000, batch=64, lr=2e-4, warmup=1_000, ema=(500_000, 100_000), ema_rampup=0.05),
-        watch=Watch(grid_every=1_000),
+        watch=LogConfig(grid_every=1_000),
     )
 
 
@@ -384,7 +391,7 @@ def fashion_noisy_classifier() -> NoisyClassifierConfig:
             ema=(7_000,),
             ema_rampup=0.1,
         ),
-        watch=Watch(log_every=20, checkpoint_every=60.0, grid_every=0),
+        watch=LogConfig(log_every=20, checkpoint_every=60.0, grid_every=0),
     )
 
 
@@ -413,7 +420,7 @@ def emoji_contrastive() -> ContrastiveConfig:
             ema=(10_000,),
             ema_rampup=0.1,
         ),
-        watch=Watch(log_every=20, checkpoint_every=120.0, grid_every=0),
+        watch=LogConfig(log_every=20, checkpoint_every=120.0, grid_every=0),
     )
 
 

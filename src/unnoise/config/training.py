@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unnoise.config.data import DataConfig
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ContrastiveNet, EncoderConfig, NetConfig, UNetConfig
 
 
@@ -39,7 +39,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Watch:
+class LogConfig:
     """What a training leaves behind on its way."""
 
     log_every: int = 50  # steps
@@ -64,9 +64,9 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     net: NetConfig = UNetConfig()
     encoder: EncoderConfig | None = None  # of captions, for a net with a `context` of its width and no `text`
-    process: Process = Process()
+    process: DiffusionConfig = DiffusionConfig()
     fit: Fit = Fit()
-    watch: Watch = Watch()
+    watch: LogConfig = LogConfig()
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ClassifierConfig:
         decay="cosine",
         ema=(10_000,),
     )
-    watch: Watch = Watch(grid_every=0)
+    watch: LogConfig = LogConfig(grid_every=0)
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,13 @@ class NoisyClassifierConfig:
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: UNetConfig = UNetConfig()  # its way down; `classes` are those told apart
-    process: Process = Process()  # of the model that it will guide: which noise, and how often which is drawn
+    process: DiffusionConfig = (
+        DiffusionConfig()
+    )  # of the model that it will guide: which noise, and how often which is drawn
     shift: int = 1  # pixels, by which pictures are moved at most, each way
     held_out: float = 0.1  # share of the pictures that is not trained on, where the set has no such part of its own
     fit: Fit = Fit(images=10_000_000, batch=256, optimizer="adamw", lr=3e-4, weight_decay=0.05, decay="cosine")
-    watch: Watch = Watch(grid_every=0)
+    watch: LogConfig = LogConfig(grid_every=0)
 
 
 @dataclass(frozen=True)
@@ -121,4 +123,4 @@ class ContrastiveConfig:
     net: ContrastiveNet = ContrastiveNet()
     shift: int = 1  # pixels, by which pictures are moved at most, each way
     fit: Fit = Fit(images=1_000_000, batch=256, optimizer="adamw", lr=1e-3, weight_decay=0.05, decay="cosine")
-    watch: Watch = Watch(grid_every=0)
+    watch: LogConfig = LogConfig(grid_every=0)

@@ -10,10 +10,10 @@ from unnoise.config.networks import UNetConfig
 SHOWN = 4  # names of classes, and numbers, in a sentence
 
 
-def takes(
-    classes: Sequence[str] = (), *, words: bool = False, values: Sequence[ValueRange] = (), shown: Sequence[str] = ()
+def supported_inputs(
+    classes: Sequence[str] = (), *, words: bool = False, values: Sequence[ValueRange] = (), pictures: Sequence[str] = ()
 ) -> str:
-    """`it takes --label (3 classes: bag, boot, coat) and --prompt`; `shown` are the options of pictures it is shown."""
+    """`it takes --label (3 classes: bag, boot, coat) and --prompt`; `pictures` are options that name picture files."""
     said = []
     if classes:
         count = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
@@ -22,21 +22,21 @@ def takes(
         said.append("--prompt")
     if values:
         said.append(_some([f"--value {known.name}=... ({known.low:g} to {known.high:g})" for known in values]))
-    said += shown
+    said += pictures
     return f"it takes {' and '.join(said)}" if said else "it takes nothing and draws from noise alone"
 
 
-def takes_of(card: ModelCard) -> str:
+def supported_inputs_of(card: ModelCard) -> str:
     """What the model of this card takes, where what reads its captions is named there."""
-    return takes(card.classes, words=hears(card), values=card.values, shown=shown(card))
+    return supported_inputs(card.classes, words=uses_text(card), values=card.values, shown=picture_options(card))
 
 
-def hears(card: ModelCard) -> bool:
+def uses_text(card: ModelCard) -> bool:
     """Whether the card names what reads captions."""
     return card.net.text is not None or card.encoder is not None
 
 
-def shown(card: ModelCard) -> tuple[str, ...]:
+def picture_options(card: ModelCard) -> tuple[str, ...]:
     """The options of the pictures that the model of this card is shown."""
     joined = {"": (), "small": ("--image",), "masked": ("--image with --mask",)}[card.process.joined]
     controls = len(card.net.controls) if isinstance(card.net, UNetConfig) else 0

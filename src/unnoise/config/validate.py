@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
-from unnoise.config.training import Fit, NoisyClassifierConfig, TrainConfig, Watch
+from unnoise.config.training import Fit, LogConfig, NoisyClassifierConfig, TrainConfig
 from unnoise.errors import UserError
 
 # -------------------------------------------------------------------------------------------------- ranges
@@ -14,7 +14,7 @@ from unnoise.errors import UserError
 
 def check(config: TrainConfig | NoisyClassifierConfig) -> None:
     """Raise one UserError that lists every number out of its range; nothing here needs torch or the data."""
-    wrong = [*_wrong_fit(config.fit), *_wrong_watch(config.watch), *_wrong_process(config.process)]
+    wrong = [*_wrong_fit(config.fit), *_wrong_log(config.watch), *_wrong_process(config.process)]
     net, data = config.net, config.data
     wrong += _at_least({"data.size": data.size, "net.size": net.size, "data.channels": data.channels}, 1)
     wrong += _at_least({"net.classes": net.classes, "data.workers": data.workers}, 0)
@@ -35,7 +35,7 @@ def check(config: TrainConfig | NoisyClassifierConfig) -> None:
             wrong.append("net.null_class should be true: beside words, pictures are drawn without a class too")
         if net.context and net.text is None and config.encoder is None:
             wrong.append("net.context hears words that nobody reads: set net.text, or encoder.path")
-        wrong += _wrong_told(config)
+        wrong += _wrong_conditions(config)
     controls = len(net.controls) if isinstance(net, UNetConfig) else 0
     if bool(controls) != bool(data.control):
         wrong.append("net.controls and data.control belong together: networks for drawings, and the drawings")
@@ -53,15 +53,15 @@ def check_base(config: TrainConfig) -> None:
         raise UserError("controls are trained beside a model that stays as it is: name it, --set base=runs/...")
 
 
-def joined_channels(process: Process, channels: int) -> int:
+def concat_channels(process: DiffusionConfig, channels: int) -> int:
     """How many channels are joined to x_t, beside pictures of `channels`: see data/degrade.py."""
     return {"": 0, "small": channels, "masked": channels + 1}[process.joined]
 
 
-def _wrong_told(config: TrainConfig) -> Iterator[str]:
+def _wrong_conditions(config: TrainConfig) -> Iterator[str]:
     """Numbers and joined pictures: the network has to be one that takes them."""
     net, process, names = config.net, config.process, config.data.values
-    joined = joined_channels(process, config.data.channels)
+    joined = concat_channels(process, config.data.channels)
     if not isinstance(net, UNetConfig):
         if names or joined:
             yield f"data.values and process.joined are told to a U-Net, not to a {net.kind}: set net.kind=unet"
@@ -99,7 +99,7 @@ def _wrong_fit(fit: Fit) -> Iterator[str]:
         yield "fit.ema is empty: name at least one half-life, in pictures; a model is drawn from its average"
 
 
-def _wrong_watch(watch: Watch) -> Iterator[str]:
+def _wrong_log(watch: LogConfig) -> Iterator[str]:
     yield from _at_least({"watch.log_every": watch.log_every, "watch.keep": watch.keep}, 1)
     yield from _at_least({"watch.grid_every": watch.grid_every}, 0)
     yield from _at_least({"watch.grid_labels": watch.grid_labels, "watch.grid_rows": watch.grid_rows}, 1)
@@ -110,7 +110,7 @@ def _wrong_watch(watch: Watch) -> Iterator[str]:
         yield f"watch.checkpoint_steps {watch.checkpoint_steps} should be 1 or more, or none"
 
 
-def _wrong_process(process: Process) -> Iterator[str]:
+def _wrong_process(process: DiffusionConfig) -> Iterator[str]:
     for name in ("label_dropout", "drop_each"):
         if not 0 <= getattr(process, name) <= 1:
             yield f"process.{name} {getattr(process, name)} should be a share, in [0, 1]"

@@ -18,21 +18,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DRAWS = ("box height", "box width", "box top", "box left")
+BOX_DRAWS = ("box height", "box width", "box top", "box left")
 """What a hole is a function of: four uniform numbers of a sample, by these names."""
 
 
-def smaller(x: Tensor, factor: int) -> Tensor:
+def downscale(x: Tensor, factor: int) -> Tensor:
     """(B, C, H, W) -> (B, C, H / factor, W / factor): the mean of each square."""
     return F.avg_pool2d(x, factor)
 
 
-def larger(x: Tensor, factor: int) -> Tensor:
+def upscale(x: Tensor, factor: int) -> Tensor:
     """(B, C, h, w) -> (B, C, h factor, w factor): each pixel repeated (nearest)."""
     return x.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
 
 
-def masked(x: Tensor, mask: Tensor) -> Tensor:
+def mask_out(x: Tensor, mask: Tensor) -> Tensor:
     """(B, C, H, W) and a hole (B, 1, H, W), 1 inside, 0 outside -> (B, C + 1, H, W): 0 in the hole, and the hole."""
     return torch.cat([torch.where(mask > 0.5, 0.0, x), mask.to(x)], dim=1)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Noise
-from unnoise.samplers import Seen, State, Step, ddim
+from unnoise.samplers import Evaluation, State, Step, ddim
 from unnoise.samplers.multistep import ddim_weights
 from unnoise.schedules import over
 
@@ -38,7 +38,7 @@ def own_level(first: float = FIRST) -> Step:
         s = state.t.clamp(min=min(first, float(t.min())))
         estimate = denoiser(state.x, s)
         eps = denoiser.schedule(s).eps(state.x, estimate.mean)
-        return State(_raised(denoiser, state.x, s, t, eps), t, (Seen(state.x, s, estimate),))
+        return State(_raised(denoiser, state.x, s, t, eps), t, (Evaluation(state.x, s, estimate),))
 
     return step
 
@@ -49,7 +49,7 @@ def target_level() -> Step:
     def step(denoiser: Denoiser, state: State, t: Tensor, noise: Noise) -> State:
         estimate = denoiser(state.x, t)
         eps = denoiser.schedule(t).eps(state.x, estimate.mean)
-        return State(_raised(denoiser, state.x, state.t, t, eps), t, (Seen(state.x, t, estimate),))
+        return State(_raised(denoiser, state.x, state.t, t, eps), t, (Evaluation(state.x, t, estimate),))
 
     return step
 
@@ -80,7 +80,7 @@ def exact(tolerance: float = 1e-5, most: int = 40, memory: int = 5) -> Step:
             tries, images = [*tries[1 - memory :], x], [*images[1 - memory :], x + stretch * off]
             x = _anderson(tries, images)
         assert best is not None, "at least one try"
-        return State(best[0], t, (Seen(best[0], t, best[2]),))
+        return State(best[0], t, (Evaluation(best[0], t, best[2]),))
 
     return step
 

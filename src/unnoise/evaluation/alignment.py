@@ -30,7 +30,7 @@ from unnoise.evaluation.conditions import all_told_of
 from unnoise.generate.frames import check as can_draw
 from unnoise.generate.frames import generate
 from unnoise.metrics import contrastive
-from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, beaten_by, few_and_all, first_of
+from unnoise.metrics.contrastive import ContrastiveEvaluator, Retrieval, beaten_by, few_and_all, first_of
 from unnoise.model import Model
 from unnoise.training.distributed import Processes
 
@@ -48,7 +48,7 @@ class At(NamedTuple):
     total: int
 
 
-def check(names: Sequence[str], model: Model, ask: EvaluateConfig, pictures: Dataset) -> ContrastiveJudge | None:
+def check(names: Sequence[str], model: Model, ask: EvaluateConfig, pictures: Dataset) -> ContrastiveEvaluator | None:
     """The judge of retrieval, where that is asked for.
 
     Raises UserError where there is nothing that the model is told and the reader, or the judge, can read.
@@ -71,7 +71,7 @@ def readable(pictures: Dataset) -> bool:
     return pictures.config.path.startswith("shapes")
 
 
-def judge_of(ask: EvaluateConfig, pictures: Dataset) -> ContrastiveJudge:
+def judge_of(ask: EvaluateConfig, pictures: Dataset) -> ContrastiveEvaluator:
     """The judge of retrieval. Raises UserError where none is named, or one of other pictures."""
     if ask.judge == "auto":
         raise UserError(
@@ -185,7 +185,7 @@ def _masks(captions: Sequence[str], drawn: list[Any], real: list[Any], processes
 
 
 def _retrieval(
-    judge: ContrastiveJudge,
+    judge: ContrastiveEvaluator,
     pictures: Dataset,
     captions: Sequence[str],
     drawn: Tensor,

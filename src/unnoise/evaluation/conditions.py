@@ -20,9 +20,9 @@ from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.data import Batch, Dataset
 from unnoise.errors import UserError
-from unnoise.generate.conditions import follow
+from unnoise.generate.conditions import add_control_images
 from unnoise.model import Model
-from unnoise.nn.controlnet import guessing
+from unnoise.nn.controlnet import guess_scales
 
 
 def asked_of(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> Request:
@@ -72,7 +72,7 @@ def with_numbers(model: Model, request: Request, pictures: Dataset) -> Cond | No
         return None
     label = model.reader.rows(request.labels)
     value = torch.from_numpy(pictures.values()[by_lot(len(request.seeds), pictures)])
-    return follow(model, model.reader.told(label, request.prompts or None, value), request)
+    return add_control_images(model, model.reader.told(label, request.prompts or None, value), request)
 
 
 def labels_beside(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def all_told_of(model: Model, pictures: Dataset, batch: Batch, how: Request) -> 
         )
     strength = torch.tensor(how.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
     if how.guess:
-        strength = guessing(strength, model.residuals)
+        strength = guess_scales(strength, model.residuals)
     return replace(cond, hints=(batch.control,), strength=strength)
 
 

@@ -27,7 +27,7 @@ from unnoise.evaluation import alignment, bits_per_dim, validate
 from unnoise.evaluation.alignment import ALIGNMENT
 from unnoise.evaluation.bits_per_dim import BITS
 from unnoise.evaluation.conditions import asked_of, with_numbers
-from unnoise.evaluation.evaluators import Judges, find_judges
+from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.report import how_drawn, report_apart, report_of
 from unnoise.evaluation.sample_metrics import APART, LEAST, Sets, class_accuracy, compare, metric_names
 from unnoise.generate.frames import check, generate
@@ -118,7 +118,7 @@ def _draw_and_measure(
     processes: Processes,
 ) -> Iterator[Progress]:
     whole = asked_of(model, ask, how, pictures)
-    judges = find_judges(ask, model.card.classes, pictures)
+    judges = find_evaluators(ask, model.card.classes, pictures)
     request = replace(
         whole,
         seeds=tuple(processes.share(whole.seeds)),
@@ -152,7 +152,7 @@ def measure(
     drawn: Iterable[Drawn],
     classes: tuple[str, ...],
     ask: EvaluateConfig,
-    judges: Judges,
+    judges: Evaluators,
     pictures: Dataset,
     *,
     cache: Path | None,

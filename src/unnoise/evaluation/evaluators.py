@@ -16,20 +16,20 @@ from unnoise.data import Dataset
 from unnoise.errors import UserError
 from unnoise.evaluation.sample_metrics import LEAST, metric_names
 from unnoise.metrics import contrastive
-from unnoise.metrics.classifier import Judge, check_pictures, load_classifier, shipped
+from unnoise.metrics.classifier import ClassifierEvaluator, check_pictures, load_classifier, shipped
 from unnoise.metrics.features import Features, classifier_features, find_features
 from unnoise.metrics.inception import find_weights
 
 
 @dataclass(frozen=True)
-class Judges:
+class Evaluators:
     """What looks at the pictures: features for the distances; a classifier for the accuracy, where there is one."""
 
     features: Features
-    judge: Judge | None
+    judge: ClassifierEvaluator | None
 
 
-def find_judges(ask: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset) -> Judges:
+def find_evaluators(ask: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset) -> Evaluators:
     """What `ask` names, loaded. Raises UserError where there is none, it takes other pictures, or there are too few."""
     metric_names(ask.metrics)
     if ask.count < LEAST:
@@ -52,7 +52,7 @@ def find_judges(ask: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset
         if "accuracy" in metric_names(ask.metrics) and not set(classes) <= set(judge.classes):
             missing = ", ".join(sorted(set(classes) - set(judge.classes)))
             raise UserError(f"the judge {judge.name!r} knows no {missing}; train one on these classes")
-    return Judges(features, judge)
+    return Evaluators(features, judge)
 
 
 def _own(pictures: Dataset, hears: str) -> str:

@@ -19,7 +19,7 @@ from unnoise.config.evaluation import EvaluateConfig
 from unnoise.errors import unknown
 from unnoise.evaluation.alignment import ALIGNMENT
 from unnoise.evaluation.bits_per_dim import BITS
-from unnoise.metrics.classifier import Judge, accuracy
+from unnoise.metrics.classifier import ClassifierEvaluator, accuracy
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import extrapolated, frechet, moments, too_few
 from unnoise.metrics.kernel import kernel, kernel_of_subsets
@@ -94,7 +94,7 @@ def compare(name: str, sets: Sets, ask: EvaluateConfig, features: Features) -> d
 
 
 def class_accuracy(
-    judge: Judge | None, seen: Tensor, asked: Tensor, classes: tuple[str, ...], report: Mapping[str, Any]
+    judge: ClassifierEvaluator | None, seen: Tensor, asked: Tensor, classes: tuple[str, ...], report: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The share of drawn pictures that a classifier takes for what was asked, beside that of held-out real ones."""
     why = None

@@ -26,7 +26,7 @@ from unnoise.evaluation import alignment, validate
 from unnoise.evaluation.alignment import ALIGNMENT, Right
 from unnoise.evaluation.conditions import asked_of, by_lot, numbered, with_numbers
 from unnoise.evaluation.evaluate import Drawn, Progress, measure, plain
-from unnoise.evaluation.evaluators import find_judges
+from unnoise.evaluation.evaluators import find_evaluators
 from unnoise.evaluation.report import how_drawn
 from unnoise.evaluation.sample_metrics import metric_names
 from unnoise.generate.frames import Frame, check, generate
@@ -35,7 +35,7 @@ from unnoise.model import Model
 
 
 @dataclass(frozen=True)
-class Way:
+class Variant:
     """One cell of a table: where it stands, and how its pictures are drawn."""
 
     row: str
@@ -47,7 +47,7 @@ class Result(NamedTuple):
     """What a way gave: its evaluation, the network calls and the seconds a picture, some pictures as bytes, and the
     captions that these were told."""
 
-    way: Way
+    way: Variant
     report: Mapping[str, Any]
     calls: int
     seconds: float
@@ -61,38 +61,40 @@ class Result(NamedTuple):
 
 def ddim_ways(
     how: Request, *, steps: Sequence[int], etas: Sequence[float], sigma_hat: bool = True, grids: Sequence[str]
-) -> list[Way]:
+) -> list[Variant]:
     """Steps by eta, and the larger variance of DDPM ("sigma-hat"), for every grid."""
     ways = []
     for grid in grids:
         where = f", {grid}" if len(grids) > 1 else ""
         for count in steps:
             base = replace(how, steps=count, grid=grid)
-            ways += [Way(f"eta {eta:g}{where}", f"{count}", replace(base, sampler="ddim", eta=eta)) for eta in etas]
+            ways += [Variant(f"eta {eta:g}{where}", f"{count}", replace(base, sampler="ddim", eta=eta)) for eta in etas]
             if sigma_hat:
-                ways.append(Way(f"sigma-hat{where}", f"{count}", replace(base, sampler="ddim-sigma-hat", eta=0.0)))
+                ways.append(Variant(f"sigma-hat{where}", f"{count}", replace(base, sampler="ddim-sigma-hat", eta=0.0)))
     return ways
 
 
-def sampler_ways(how: Request, *, samplers: Sequence[str], steps: Sequence[int]) -> list[Way]:
+def sampler_ways(how: Request, *, samplers: Sequence[str], steps: Sequence[int]) -> list[Variant]:
     """Each sampler at each number of steps, on the grid it likes."""
     return [
-        Way(sampler, f"{count}", replace(how, sampler=sampler, steps=count)) for sampler in samplers for count in steps
+        Variant(sampler, f"{count}", replace(how, sampler=sampler, steps=count))
+        for sampler in samplers
+        for count in steps
     ]
 
 
 def guidance_ways(
     how: Request, *, scales: Sequence[float], classifier: str = "", classifier_scales: Sequence[float] = ()
-) -> list[Way]:
+) -> list[Variant]:
     """Classifier-free guidance at each scale; and with a classifier the untold model guided by it alone.
 
     Where both are exact they are the same, scale by scale: a classifier's scale 1 is Bayes' rule. One that is learned
     is less sure than it should be, and takes larger ones.
     """
-    ways = [Way("classifier-free", f"{scale:g}", replace(how, guidance=scale)) for scale in scales]
+    ways = [Variant("classifier-free", f"{scale:g}", replace(how, guidance=scale)) for scale in scales]
     base = replace(how, guidance=0.0, classifier=classifier)
     by_classifier = [
-        Way("classifier", f"{scale:g}", replace(base, classifier_scale=scale)) for scale in classifier_scales
+        Variant("classifier", f"{scale:g}", replace(base, classifier_scale=scale)) for scale in classifier_scales
     ]
     return ways + (by_classifier if classifier else [])
 
@@ -121,7 +123,7 @@ def guided_figures(model: Model, ask: EvaluateConfig, how: Request, pictures: Da
 def compare(
     model: Model,
     ask: EvaluateConfig,
-    ways: Sequence[Way],
+    ways: Sequence[Variant],
     pictures: Dataset,
     *,
     cache: Path | None,
@@ -143,7 +145,7 @@ def compare(
     names = metric_names(ask.metrics)
     aligned = [name for name in names if name in ALIGNMENT]
     ask = replace(ask, metrics=tuple(name for name in names if name not in ALIGNMENT))
-    judges = find_judges(ask, model.card.classes, pictures)
+    judges = find_evaluators(ask, model.card.classes, pictures)
     hearing = {}
     for prompts in {request.prompts for request in requests}:
         judged = alignment.judged(aligned, model, ask, pictures, prompts)
@@ -203,7 +205,7 @@ class _Seen:
                     self.found[name].append(judge(frame.pictures, frame.rows).double())
                 yield Drawn(frame.pictures, None if asked is None else asked[frame.rows])
 
-    def result(self, way: Way, report: Mapping[str, Any]) -> Result:
+    def result(self, way: Variant, report: Mapping[str, Any]) -> Result:
         seconds = report["seconds"]["drawing"] / self.count
         also = []
         for name, parts in self.found.items():

@@ -22,7 +22,7 @@ from unnoise.evaluation.bits_per_dim import BITS
 from unnoise.evaluation.conditions import numbered, one_label
 from unnoise.evaluation.sample_metrics import metric_names
 from unnoise.model import Model
-from unnoise.text.tokenizer import cut
+from unnoise.text.tokenizer import truncation_note
 
 
 def check(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> None:
@@ -84,12 +84,12 @@ def untold(model: Model, pictures: Dataset) -> list[str]:
 def unheard(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> list[str]:
     """In words, how many captions that the model is told are too long for it."""
     if how.prompts:
-        note = cut(model.words, how.prompts[:1])
+        note = truncation_note(model.words, how.prompts[:1])
     else:
         counted = all(name in BITS for name in metric_names(ask.metrics))
         told = pictures.captions and not (counted and how.labels)  # bits of one label are told no caption
         rows = data.order(0, 0, len(pictures))[: ask.bits_count if counted else ask.count].tolist()
-        note = cut(model.words, map(pictures.caption, rows)) if told else ""
+        note = truncation_note(model.words, map(pictures.caption, rows)) if told else ""
     return [note] if note else []
 
 

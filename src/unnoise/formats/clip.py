@@ -22,7 +22,7 @@ from torch import Tensor
 from unnoise.errors import UserError, unknown
 from unnoise.formats.files import Shape, not_said, read_json, weights, what_is_wrong
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
-from unnoise.text.tokenizer import beyond, library, rows_of
+from unnoise.text.tokenizer import library, rows_of, truncated_part
 
 CONFIG, WEIGHTS = "config.json", "model"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -219,7 +219,7 @@ class ClipTokenizer:
 
     def surplus(self, text: str) -> str:
         """What of a text is too long to be read: its end, or nothing."""
-        return beyond(self._library, text, self.length - 2)
+        return truncated_part(self._library, text, self.length - 2)
 
     def save(self, folder: Path) -> None:
         """tokenizer.json and tokenizer_config.json."""

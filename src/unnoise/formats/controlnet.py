@@ -22,7 +22,7 @@ from unnoise.errors import UserError
 from unnoise.formats import names, part, unet2d_condition
 from unnoise.formats.files import read_json
 from unnoise.nn.blocks import context
-from unnoise.nn.controlnet import Control
+from unnoise.nn.controlnet import ControlNet
 
 KIND, SEVERAL = "ControlNetModel", "MultiControlNetModel"
 
@@ -59,7 +59,7 @@ def write(folder: Path, config: UNetConfig, state: Mapping[str, Tensor], how: Co
 
 def _table(config: UNetConfig, how: ControlConfig) -> names.Table:
     with torch.device("meta"):
-        return names.pieces(Control(config, how))
+        return names.pieces(ControlNet(config, how))
 
 
 # --- beside a network ---

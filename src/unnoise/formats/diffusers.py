@@ -25,12 +25,12 @@ from typing import Any, TypedDict
 from torch import Tensor
 
 from unnoise.config.cards import ValueRange
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, names, part, schedulers, text_encoders, unet2d, unet2d_condition
 from unnoise.formats.files import read_json
-from unnoise.formats.text_encoders import INDEX, ClipWords, PairedWords, is_part
+from unnoise.formats.text_encoders import INDEX, ClipEncoder, DualClipEncoder, is_part
 from unnoise.nn.blocks import context
 
 SCHEDULER, NOTES = "scheduler_config.json", "unnoise.json"
@@ -61,7 +61,7 @@ def is_folder(folder: Path) -> bool:
 # --- reading ---
 
 
-def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, Tensor], Process, Hints]:
+def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, Tensor], DiffusionConfig, Hints]:
     """The network's settings, its weights in our names (float32), the process, and the rest of the card.
 
     A network without a scheduler is taken for DDPM's: linear betas, 1,000 steps, eps. Classes without names are called
@@ -106,7 +106,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     return config, state, process, hints
 
 
-def read_words(folder: Path, config: UNetConfig) -> ClipWords | PairedWords | None:
+def read_words(folder: Path, config: UNetConfig) -> ClipEncoder | DualClipEncoder | None:
     """What reads captions for the network of a pipeline; None where the folder has no such part. Raises UserError where
     the network reads others."""
     words = text_encoders.read(folder) if (folder / INDEX).is_file() else None
@@ -205,13 +205,13 @@ def write(
     folder: Path,
     config: UNetConfig,
     state: Mapping[str, Tensor],
-    process: Process,
+    process: DiffusionConfig,
     classes: Sequence[str] = (),
     *,
     sampler: str = "ddim",
     clip: bool = True,
     latents: bool = False,
-    words: ClipWords | PairedWords | None = None,
+    words: ClipEncoder | DualClipEncoder | None = None,
 ) -> None:
     """A pipeline folder that `DDIMPipeline` (sampler ddim) or `DDPMPipeline` (ddpm, ddpm-large, ddpm-learned) loads.
 

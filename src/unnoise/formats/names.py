@@ -17,7 +17,7 @@ from unnoise.config.networks import UNetConfig
 from unnoise.formats.files import Shape
 from unnoise.nn.blocks import Residual
 from unnoise.nn.unet import UNet
-from unnoise.nn.unet_encoder import WayDown
+from unnoise.nn.unet_encoder import UNetEncoder
 
 
 class Pieces(NamedTuple):
@@ -69,7 +69,7 @@ def modern(name: str) -> str:
     return f"{parent}.{OLD[layer]}.{leaf}" if ".attentions." in f".{parent}" and layer in OLD else name
 
 
-def pieces(net: WayDown) -> dict[str, Pieces]:
+def pieces(net: UNetEncoder) -> dict[str, Pieces]:
     """What each of our tensors is made of."""
     config = net.config
     vector = "add_embedding" if config.value_width else "class_embedding"

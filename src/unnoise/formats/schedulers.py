@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import (
     Cosine,
@@ -78,7 +78,7 @@ VARIANCES = {"ddpm": "fixed_small", "ddpm-large": "fixed_large", "ddpm-learned":
 class Said(NamedTuple):
     """What a scheduler_config.json says: the process, and how its model is drawn where nobody says otherwise."""
 
-    process: Process
+    process: DiffusionConfig
     sampler: str
     grid: str
     clip: bool  # estimates to [-1, 1]
@@ -107,7 +107,7 @@ def from_config(given: Mapping[str, Any], where: str) -> Said:
     variance = data.get("variance_type", "fixed_small")
     if variance not in SAMPLERS:
         raise _not_ours(where, "variance_type", variance, " or ".join(SAMPLERS))
-    process = Process(
+    process = DiffusionConfig(
         schedule=schedule,
         steps=steps,
         schedule_options=options,
@@ -177,7 +177,7 @@ def _not_ours(where: str, key: str, value: object, understood: str) -> UserError
     return UserError(f"{where}: {key} is {repr(value)[:80]}: only {understood} is understood")
 
 
-def to_config(process: Process, sampler: str, *, clip: bool) -> dict[str, Any]:
+def to_config(process: DiffusionConfig, sampler: str, *, clip: bool) -> dict[str, Any]:
     """Their scheduler_config.json of our process, drawn by `sampler` (ddim, ddpm, ddpm-large, ddpm-learned).
 
     A schedule that they have no name for is written as its table of betas; one that leaves nothing of the picture has
@@ -204,7 +204,7 @@ def to_config(process: Process, sampler: str, *, clip: bool) -> dict[str, Any]:
     return {"_class_name": kind} | DEFAULTS[kind] | drawn | said | _betas(process, kind)
 
 
-def _betas(process: Process, kind: str) -> dict[str, Any]:
+def _betas(process: DiffusionConfig, kind: str) -> dict[str, Any]:
     schedule = make_schedule(process.schedule, process.schedule_options, steps=process.steps)
     if not isinstance(schedule, VariancePreserving):
         raise UserError(

@@ -30,7 +30,7 @@ PARTS = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 ZEROS = "force_zeros_for_empty_prompt"
 
 
-class ClipWords:
+class ClipEncoder:
     """What reads captions beside a network: a tokenizer and a tower, whose last `skip` blocks are left out."""
 
     def __init__(self, tokenizer: ClipTokenizer, tower: ClipText, *, skip: int = 0) -> None:
@@ -50,12 +50,12 @@ class ClipWords:
         return self.tokenizer.surplus(caption)
 
 
-class PairedWords:
+class DualClipEncoder:
     """Stable Diffusion XL's: what one or two towers make of a caption before their last block, side by side, and the
     last tower's vector. With `zeros` the empty caption, which is what a network hears that is told nothing, is zeros.
     """
 
-    def __init__(self, parts: Sequence[ClipWords], *, zeros: bool) -> None:
+    def __init__(self, parts: Sequence[ClipEncoder], *, zeros: bool) -> None:
         self.parts, self.zeros = tuple(parts), zeros
 
     @property
@@ -77,7 +77,7 @@ class PairedWords:
         return max((each.surplus(caption) for each in self.parts), key=len)
 
 
-def read(folder: Path) -> ClipWords | PairedWords | None:
+def read(folder: Path) -> ClipEncoder | DualClipEncoder | None:
     """What reads captions, of a folder whose index names it; None where it names no such part.
 
     Raises UserError that names what is wrong with which file.
@@ -94,7 +94,7 @@ def read(folder: Path) -> ClipWords | PairedWords | None:
         raise UserError(f"{folder / 'text_encoder_2'} has no projection: XL's is a CLIPTextModelWithProjection")
     if len({part.tower.config.length for part in parts}) > 1:
         raise UserError(f"{folder}: text_encoder and text_encoder_2 read texts of different lengths")
-    return PairedWords(parts, zeros=index.get(ZEROS, True) is True)
+    return DualClipEncoder(parts, zeros=index.get(ZEROS, True) is True)
 
 
 def is_part(value: object) -> bool:
@@ -102,7 +102,7 @@ def is_part(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and value[1] is not None
 
 
-def _tower(text_encoder: Path, tokenizer: Path) -> ClipWords:
+def _tower(text_encoder: Path, tokenizer: Path) -> ClipEncoder:
     tower = clip.read(text_encoder)
     read_by = ClipTokenizer.load(tokenizer, tower.config.length)
     if not tower.config.largest_ends and read_by.end != tower.config.end:
@@ -110,14 +110,14 @@ def _tower(text_encoder: Path, tokenizer: Path) -> ClipWords:
             f"{tokenizer} ends texts with token {read_by.end}, {text_encoder} reads their vector at "
             f"{tower.config.end}: they are not of one model"
         )
-    return ClipWords(read_by, tower)
+    return ClipEncoder(read_by, tower)
 
 
-def write(folder: Path, words: ClipWords | PairedWords) -> dict[str, Any]:
+def write(folder: Path, words: ClipEncoder | DualClipEncoder) -> dict[str, Any]:
     """The parts of a folder, and what its index says of them. Blocks that are left out of a tower's words are not
     written; raises UserError where XL's leave some out, whose vector is of all of them.
     """
-    if isinstance(words, ClipWords):
+    if isinstance(words, ClipEncoder):
         return _write_tower(folder, "", words)
     check(words)
     said: dict[str, Any] = {ZEROS: words.zeros}
@@ -126,13 +126,13 @@ def write(folder: Path, words: ClipWords | PairedWords) -> dict[str, Any]:
     return said
 
 
-def check(words: ClipWords | PairedWords) -> None:
+def check(words: ClipEncoder | DualClipEncoder) -> None:
     """Raises UserError for what `write` cannot say."""
-    if isinstance(words, PairedWords) and any(each.skip for each in words.parts):
+    if isinstance(words, DualClipEncoder) and any(each.skip for each in words.parts):
         raise UserError("towers whose last blocks are left out cannot be written for XL, whose vector is of all blocks")
 
 
-def _write_tower(folder: Path, end: str, words: ClipWords) -> dict[str, Any]:
+def _write_tower(folder: Path, end: str, words: ClipEncoder) -> dict[str, Any]:
     clip.write(folder / f"text_encoder{end}", _without_last(words.tower, words.skip))
     words.tokenizer.save(folder / f"tokenizer{end}")
     return {
@@ -149,7 +149,7 @@ def _without_last(tower: ClipText, skip: int) -> ClipText:
     return short
 
 
-def save(folder: Path, words: ClipWords | PairedWords) -> None:
+def save(folder: Path, words: ClipEncoder | DualClipEncoder) -> None:
     """A folder that `read` reads, of these parts alone."""
     folder.mkdir(parents=True, exist_ok=True)
     write_index(folder, write(folder, words))

@@ -19,13 +19,13 @@ from unnoise.data.decode import Picture, decode
 from unnoise.data.source import Unreadable, reason
 from unnoise.errors import UserError
 from unnoise.model import Model
-from unnoise.nn.controlnet import guessing
-from unnoise.text.conditioner import Reader
+from unnoise.nn.controlnet import guess_scales
+from unnoise.text.conditioner import Conditioner
 
 T = TypeVar("T")
 
 
-def conditions(reader: Reader, request: Request) -> Cond:
+def conditions(reader: Conditioner, request: Request) -> Cond:
     """What each picture is told, a row per seed. One label, prompt or number is for all; no label and no prompt: a
     class by the seed."""
     count = len(request.seeds)
@@ -35,14 +35,14 @@ def conditions(reader: Reader, request: Request) -> Cond:
     return reader.read(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"), values)
 
 
-def all_told(model: Model, request: Request) -> Cond:
+def full_condition(model: Model, request: Request) -> Cond:
     """`conditions`, and the joined picture and the drawings of a request: all that `generate` tells, a row per seed.
     Raises UserError for what the model does not take, and for what is missing."""
-    cond = replace(conditions(model.reader, request), image=joined_picture(model, request))
-    return follow(model, cond, request)
+    cond = replace(conditions(model.reader, request), image=concat_image(model, request))
+    return add_control_images(model, cond, request)
 
 
-def without(reader: Reader, request: Request, cond: Cond, count: int) -> Cond:
+def null_conditions(reader: Conditioner, request: Request, cond: Cond, count: int) -> Cond:
     """The rows of `cond` told nothing, or the negative prompt: what guidance leads away from. The joined picture
     and the drawings stay, unless the model is to guess: then only what is told follows them."""
     null = reader.nothing(count, request.negative_prompt)
@@ -53,7 +53,7 @@ def without(reader: Reader, request: Request, cond: Cond, count: int) -> Cond:
     return replace(null, value=value, image=cond.image, hints=cond.hints, strength=strength)
 
 
-def follow(model: Model, cond: Cond, request: Request) -> Cond:
+def add_control_images(model: Model, cond: Cond, request: Request) -> Cond:
     """`cond`, and the drawings of a request in every row. Raises UserError for one that cannot be used."""
     takes = model.controls
     strongly = not cond.hints and (request.guess or request.control_scale != (1.0,))
@@ -70,14 +70,14 @@ def follow(model: Model, cond: Cond, request: Request) -> Cond:
         raise UserError(f"{given} for a model that takes {wants}: give --control so often")
     if len(scales) not in (1, len(takes)):
         raise UserError(f"{len(scales)} control scales for {len(takes)} drawings: give one, or one each")
-    hints = tuple(drawing(Path(file), model, control) for file, control in zip(request.controls, takes))
+    hints = tuple(control_image(Path(file), model, control) for file, control in zip(request.controls, takes))
     strength = torch.tensor(scales if len(scales) > 1 else scales * len(takes), dtype=torch.float32).expand(count, -1)
     if request.guess:
-        strength = guessing(strength, model.residuals)
+        strength = guess_scales(strength, model.residuals)
     return replace(cond, hints=tuple(hint.expand(count, -1, -1, -1) for hint in hints), strength=strength)
 
 
-def joined_picture(model: Model, request: Request) -> Tensor | None:
+def concat_image(model: Model, request: Request) -> Tensor | None:
     """What a request joins to x_t, in every row: (B, C, H, W). Raises UserError for a file that cannot be used, and
     where there has to be one, or none."""
     process = model.card.process
@@ -95,15 +95,15 @@ def joined_picture(model: Model, request: Request) -> Tensor | None:
     if process.joined == "small" and request.mask:
         raise UserError("this model makes small pictures larger and takes no mask: leave --mask out")
     if process.joined == "small":
-        image = degrade.larger(small_picture(Path(request.image), model), process.joined_factor)
+        image = degrade.upscale(low_res_image(Path(request.image), model), process.joined_factor)
     else:
         hole = read_picture(Path(request.mask), model.card.size, 1, "mask")
         image = read_picture(Path(request.image), model.card.size, model.card.channels, "picture")
-        image = degrade.masked(from_bytes(image), (hole > 127).float())
+        image = degrade.mask_out(from_bytes(image), (hole > 127).float())
     return image.expand(len(request.seeds), -1, -1, -1)
 
 
-def small_picture(file: Path, model: Model) -> Tensor:
+def low_res_image(file: Path, model: Model) -> Tensor:
     """The small picture in a file, (1, C, h, w) in [-1, 1]: as it is; or that of a large one, brought to the size of
     the model's pictures and made small as in training. Raises UserError for one in between."""
     factor, (height, width) = model.card.process.joined_factor, model.card.size
@@ -117,10 +117,10 @@ def small_picture(file: Path, model: Model) -> Tensor:
             f"{height}: give it in one of these two sizes, or a larger one of that shape"
         )
     whole = read_picture(file, (height, width), model.card.channels, "picture")
-    return degrade.smaller(from_bytes(whole), factor)
+    return degrade.downscale(from_bytes(whole), factor)
 
 
-def drawing(file: Path, model: Model, control: ControlConfig) -> Tensor:
+def control_image(file: Path, model: Model, control: ControlConfig) -> Tensor:
     """A drawing as a control network takes it: (1, C, h, w) in [0, 1]. Raises UserError for a file that is none."""
     height, width = (side * control.scale for side in model.card.size)
     return read_picture(file, (height, width), control.channels, "drawing").float() / 255

@@ -23,15 +23,22 @@ from unnoise.config.request import Request
 from unnoise.data import degrade
 from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.errors import UserError
-from unnoise.generate.conditions import all_told, conditions, follow, without
-from unnoise.guidance import classifier, classifier_free, clip, dynamic_threshold, noisy_classifier, within
+from unnoise.generate.conditions import add_control_images, conditions, full_condition, null_conditions
+from unnoise.guidance import (
+    classifier,
+    classifier_free,
+    clip_denoised,
+    dynamic_threshold,
+    guidance_interval,
+    noisy_classifier,
+)
 from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.io.pictures import Pictures
 from unnoise.model import Model
 from unnoise.noise import Seeds
-from unnoise.samplers import Sampler, find, find_grid, walk
+from unnoise.samplers import Sampler, find, find_spacing, walk
 from unnoise.schedules import Level
-from unnoise.text.conditioner import Reader
+from unnoise.text.conditioner import Conditioner
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,9 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
     for first in range(0, len(request.seeds), request.batch):
         rows = slice(first, min(first + request.batch, len(request.seeds)))
         noise = Seeds(request.seeds[rows], model.shape, placement.device)
-        asked = Counted(told(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement, guide))
+        asked = Counted(
+            guided_denoiser(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement, guide)
+        )
         denoiser = Denoiser(diffusion.schedule, asked)
         if start is None:
             x = noise.start() * deviation(diffusion.schedule(times[0]))
@@ -108,7 +117,7 @@ def times_of(model: Model, request: Request) -> Tensor:
     card = model.card
     name = card.sampler if request.sampler == "auto" else request.sampler
     own = card.grid if name == card.sampler and card.grid != "auto" else find(name).grid
-    grid = find_grid(own if request.grid == "auto" else request.grid, model.diffusion.steps)
+    grid = find_spacing(own if request.grid == "auto" else request.grid, model.diffusion.steps)
     return grid(model.diffusion.schedule, request.steps)
 
 
@@ -157,9 +166,9 @@ def draw(model: Model, request: Request, start: Start | None = None, cond: Cond 
     return Pictures(drawn if model.card.latents else to_bytes(drawn), request.seeds, labels)
 
 
-def told(
+def guided_denoiser(
     diffusion: Diffusion,
-    reader: Reader,
+    reader: Conditioner,
     cond: Cond,
     count: int,
     request: Request,
@@ -171,16 +180,16 @@ def told(
     label = cond.label
     if reader.steers:  # the label is the classifier's alone
         cond = replace(cond, label=None)
-    null = cond if request.guidance == 1 else without(reader, request, cond, count).to(placement.device)
+    null = cond if request.guidance == 1 else null_conditions(reader, request, cond, count).to(placement.device)
     denoiser = classifier_free(diffusion, cond, null, request.guidance, rescale=request.guidance_rescale)
     if guide is not None and label is not None:
         denoiser = classifier(denoiser, guide.log_prob(label), request.classifier_scale)
     if request.guidance_interval is not None:
         plain = diffusion.given(null if request.guidance == 0 else cond)
-        denoiser = within(denoiser, plain, *request.guidance_interval)
+        denoiser = guidance_interval(denoiser, plain, *request.guidance_interval)
     if request.threshold is not None:
         return dynamic_threshold(denoiser, request.threshold)
-    return clip(denoiser) if request.clip else denoiser
+    return clip_denoised(denoiser) if request.clip else denoiser
 
 
 def steered(model: Model, classifier: str) -> Model:
@@ -239,9 +248,9 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
     elif request.negative_prompt:
         raise UserError("guidance 1 leads away from nothing, so a negative prompt is not heard: take --guidance 4")
     if cond is None:
-        cond = all_told(model, request)
+        cond = full_condition(model, request)
     else:
-        follow(model, cond, request)  # only to be checked
+        add_control_images(model, cond, request)  # only to be checked
     _check_guides(model, cond, request)
     return sampler, cond
 

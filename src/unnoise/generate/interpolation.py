@@ -12,8 +12,8 @@ from unnoise.acceleration.placement import best, place
 from unnoise.config.request import Request
 from unnoise.editing import linear, plane, preserving, strip
 from unnoise.errors import UserError
-from unnoise.generate.conditions import all_told
-from unnoise.generate.frames import Start, deviation, guide_of, steered, times_of, told
+from unnoise.generate.conditions import full_condition
+from unnoise.generate.frames import Start, deviation, guide_of, guided_denoiser, steered, times_of
 from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.samplers import find, walk
@@ -65,8 +65,8 @@ def shared(model: Model, request: Request, t: float) -> Start:
     t, x = min(t, begin), noise.start() * scale
     if t < begin:
         diffusion = place(model.diffusion, placement)
-        cond, guide = all_told(model, request)[:1], guide_of(request, placement)
-        denoiser = told(diffusion, model.reader, cond, 1, request, placement, guide)
+        cond, guide = full_condition(model, request)[:1], guide_of(request, placement)
+        denoiser = guided_denoiser(diffusion, model.reader, cond, 1, request, placement, guide)
         times = torch.cat([whole[whole > t + 1e-9], torch.tensor([t], dtype=torch.float64)])
         step = find(model.card.sampler if request.sampler == "auto" else request.sampler).make(request)
         for state in walk(denoiser, x, times, step, noise):

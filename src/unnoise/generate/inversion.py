@@ -17,14 +17,14 @@ from unnoise.config.request import Request
 from unnoise.editing import exact, own_level, residual, target_level
 from unnoise.editing.inversion import silence
 from unnoise.errors import UserError, unknown
-from unnoise.generate.frames import Start, deviation, generate, guide_of, steered, times_of, told
+from unnoise.generate.frames import Start, deviation, generate, guide_of, guided_denoiser, steered, times_of
 from unnoise.model import Model
 from unnoise.samplers import State, Step, walk
 
 CONVENTIONS: dict[str, Callable[[], Step]] = {"own": own_level, "target": target_level, "exact": exact}
 
 
-class Inverted(NamedTuple):
+class Inversion(NamedTuple):
     """The noise of pictures."""
 
     noise: Tensor  # x_T, (B, C, H, W), float32
@@ -32,7 +32,7 @@ class Inverted(NamedTuple):
     deviation: float  # of the noise, against the prior's: 1 where the model finds the pictures likely
 
 
-def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str = "exact") -> Inverted:
+def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str = "exact") -> Inversion:
     """The noise from which DDIM draws the pictures `x` (B, C, H, W) in [-1, 1], in `how.steps` steps on `how.grid`.
 
     `cond` says what each is told, `how.guidance` how strongly. The estimate is not clipped, for that cannot be undone.
@@ -53,7 +53,7 @@ def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str
     noises, misses = [], []
     for first in range(0, len(x), how.batch):
         rows = slice(first, min(first + how.batch, len(x)))
-        denoiser = told(diffusion, model.reader, cond[rows], rows.stop - rows.start, how, placement, guide)
+        denoiser = guided_denoiser(diffusion, model.reader, cond[rows], rows.stop - rows.start, how, placement, guide)
         before = State(model.codec.encode(x[rows]).to(placement.device), times[-1])
         worst = torch.zeros(len(before.x))
         for after in walk(denoiser, before.x, times.flip(0), up, silence):
@@ -63,7 +63,7 @@ def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str
         noises.append(before.x.cpu())
         misses.append(worst)
     noise, prior = torch.cat(noises), deviation(model.diffusion.schedule(times[0]))
-    return Inverted(noise, torch.cat(misses), noise.std().item() / prior)
+    return Inversion(noise, torch.cat(misses), noise.std().item() / prior)
 
 
 def from_noise(model: Model, noise: Tensor, how: Request) -> Start:
@@ -71,7 +71,7 @@ def from_noise(model: Model, noise: Tensor, how: Request) -> Start:
     return Start(noise, times_of(model, how)[0].item())
 
 
-class Survived(NamedTuple):
+class Reconstruction(NamedTuple):
     """What is left of pictures after the way to noise and back. Table 2 of Song et al. 2020."""
 
     convention: str
@@ -84,7 +84,7 @@ class Survived(NamedTuple):
     pictures: Tensor  # (B, C, H, W) bytes: those that came back
 
 
-def reconstruct(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str = "exact") -> Survived:
+def reconstruct(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str = "exact") -> Reconstruction:
     """Invert the pictures `x` (B, C, H, W) in [-1, 1] and draw them again, both told `cond`, a row a picture."""
     how = replace(how, seeds=tuple(range(len(x))), sampler="ddim", eta=0.0, clip=False)
     found = invert(model, x, cond, how, convention=convention)
@@ -93,6 +93,6 @@ def reconstruct(model: Model, x: Tensor, cond: Cond, how: Request, *, convention
     errors = ((back - x).double() / 2).square().flatten(1).mean(1)
     spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
     worst = found.residual.max().item()
-    return Survived(
+    return Reconstruction(
         convention, how.steps, how.guidance, errors.mean().item(), spread, worst, found.deviation, to_bytes(back)
     )

@@ -1,9 +1,9 @@
 """Guidance: a denoiser goes in, a denoiser comes out."""
 
 from unnoise.guidance.classifier import LogProb, classifier, gradient
-from unnoise.guidance.classifier_free import autoguidance, chain, classifier_free, from_w, rescaled
-from unnoise.guidance.interval import within
-from unnoise.guidance.thresholding import clip, dynamic_threshold
+from unnoise.guidance.classifier_free import autoguidance, chain, classifier_free, rescaled, scale_from_w
+from unnoise.guidance.interval import guidance_interval
+from unnoise.guidance.thresholding import clip_denoised, dynamic_threshold
 
 __all__ = [
     "LogProb",
@@ -11,10 +11,10 @@ __all__ = [
     "chain",
     "classifier",
     "classifier_free",
-    "clip",
+    "clip_denoised",
     "dynamic_threshold",
-    "from_w",
     "gradient",
+    "guidance_interval",
     "rescaled",
-    "within",
+    "scale_from_w",
 ]

@@ -24,7 +24,7 @@ Scale = float | Tensor
 """How strongly: one number for all rows, or (B,), a number each."""
 
 
-def from_w(w: float) -> float:
+def scale_from_w(w: float) -> float:
     """The scale that the paper of classifier-free guidance calls w: (1 + w) mean_cond - w mean_null."""
     return 1 + w
 

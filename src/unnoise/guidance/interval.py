@@ -11,7 +11,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser, Estimate
 
 
-def within(guided: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
+def guidance_interval(guided: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
     """`guided` where low <= sigma / alpha <= high, and `plain` elsewhere: one of the two is asked, not both.
 
     It is decided anew whenever the denoiser is asked. The authors' code decides once a step, by the level the step

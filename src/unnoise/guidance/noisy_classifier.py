@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unnoise import artifacts
 from unnoise.config.cards import ModelCard, NoisyClassifierCard
 from unnoise.config.convert import from_dict
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.denoiser import discrete, make_prediction, schedule_of
 from unnoise.errors import UserError
 from unnoise.guidance.classifier import LogProb
@@ -79,7 +79,7 @@ def check(mine: NoisyClassifierCard, model: ModelCard) -> None:
         )
 
 
-def _noise(process: Process) -> str:
+def _noise(process: DiffusionConfig) -> str:
     said = [process.schedule, *(f"{name} {value}" for name, value in process.schedule_options.items())]
     said += ["zero terminal SNR"] if process.zero_snr else []
     return f"{', '.join(said)} in {process.steps} steps"

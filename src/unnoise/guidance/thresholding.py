@@ -19,7 +19,7 @@ def _on_mean(denoiser: Denoiser, change: Callable[[Tensor], Tensor]) -> Denoiser
     return Denoiser(denoiser.schedule, estimate)
 
 
-def clip(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
+def clip_denoised(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
     """The estimate clipped to [low, high], as DDPM's sampler does. For pixels; not for latents."""
     return _on_mean(denoiser, lambda mean: mean.clamp(low, high))
 

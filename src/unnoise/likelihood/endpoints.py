@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import torch
 
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.denoiser import make_prediction
 from unnoise.likelihood.bound import Steps, chain
 from unnoise.losses import ON_STEPS
@@ -26,7 +26,7 @@ LEAST = 0.004  # half a grey level. Below, a code pays for digits that no grey l
 MOST = 5.1  # of log(sigma / alpha), where a chain begins if its schedule goes so far: beyond lie 1e-5 bits
 
 
-def last_time(schedule: Schedule, steps: int, process: Process) -> float:
+def last_time(schedule: Schedule, steps: int, process: DiffusionConfig) -> float:
     """The last time before the picture, for a network of T `steps` that was taught by this `process`."""
     if is_table(schedule):
         return 1 / steps

@@ -44,7 +44,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class ClassifierEvaluator:
     """A trained classifier, how often it is right on real pictures it was not trained on, and how it was made."""
 
     net: Classifier
@@ -87,7 +87,7 @@ def accuracy(seen: Tensor, asked: Tensor, classes: tuple[str, ...], *, data: str
     return Accuracy(float(right.mean()), len(asked), data, each)
 
 
-def save_classifier(path: Path, judge: Judge) -> None:
+def save_classifier(path: Path, judge: ClassifierEvaluator) -> None:
     """Write a judge's directory, whole or not at all; one that is there is replaced."""
     state = {name: value.detach().float().cpu().contiguous() for name, value in judge.net.state_dict().items()}
     halves = {name: value.half() for name, value in state.items()}
@@ -113,7 +113,7 @@ def save_classifier(path: Path, judge: Judge) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def load_classifier(path: Path | str) -> Judge:
+def load_classifier(path: Path | str) -> ClassifierEvaluator:
     """The judge in a directory, in the run that trained it, or (`shipped()`) by name. On the CPU, float32.
 
     Raises UserError where there is none, or where it is damaged or of another format.
@@ -128,7 +128,7 @@ def load_classifier(path: Path | str) -> Judge:
     card = _card(folder)
     net = Classifier(Shape(**card["shape"]))
     net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()))
-    found = Judge(
+    found = ClassifierEvaluator(
         net.eval().requires_grad_(False),
         tuple(card["classes"]),
         card["name"],

@@ -59,7 +59,7 @@ class Retrieval:
 
 
 @dataclass(frozen=True, eq=False)
-class ContrastiveJudge:
+class ContrastiveEvaluator:
     """A trained contrastive model, with what reads its captions, and how it was made."""
 
     net: Contrastive
@@ -183,7 +183,7 @@ def write(folder: Path, state: Mapping[str, Tensor], tokenizer: Tokenizer, card:
     artifacts.write_card(folder / CARD, card, FORMAT)
 
 
-def load(path: str | Path) -> ContrastiveJudge:
+def load(path: str | Path) -> ContrastiveEvaluator:
     """The judge in a directory, a checkpoint of its training, or a run: on the CPU, float32, without gradients.
 
     Raises UserError that says what is wrong with which file.
@@ -194,7 +194,7 @@ def load(path: str | Path) -> ContrastiveJudge:
     tokenizer = Tokenizer.load(folder / tokens.FILE, card.net.text.length)
     if tokenizer.vocabulary > card.net.text.vocabulary:
         raise UserError(f"{folder / tokens.FILE}: {tokenizer.vocabulary} tokens, {CARD} has {card.net.text.vocabulary}")
-    return ContrastiveJudge(net, tokenizer, card)
+    return ContrastiveEvaluator(net, tokenizer, card)
 
 
 def find(path: Path) -> Path:

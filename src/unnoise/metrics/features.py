@@ -16,8 +16,8 @@ from unnoise.artifacts import fingerprint
 from unnoise.codec import to_bytes
 from unnoise.errors import UserError
 from unnoise.metrics import contrastive
-from unnoise.metrics.classifier import Judge, load_classifier, shipped
-from unnoise.metrics.contrastive import ContrastiveJudge
+from unnoise.metrics.classifier import ClassifierEvaluator, load_classifier, shipped
+from unnoise.metrics.contrastive import ContrastiveEvaluator
 from unnoise.metrics.inception import HASH, WIDTH, Network, load_inception
 
 
@@ -41,13 +41,13 @@ class Features:
         return found
 
 
-def classifier_features(judge: Judge) -> Features:
+def classifier_features(judge: ClassifierEvaluator) -> Features:
     """The pooled features of a classifier."""
     dim = judge.net.shape.features
     return Features(f"classifier {judge.name}", dim, judge.fingerprint, False, lambda x: judge(x)[1])
 
 
-def contrastive_features(judge: ContrastiveJudge) -> Features:
+def contrastive_features(judge: ContrastiveEvaluator) -> Features:
     """The places of pictures on the sphere where a contrastive judge lets them meet their captions."""
     dim = judge.card.net.embedding
     return Features(f"contrastive {judge.name}", dim, fingerprint(judge.net), False, judge.pictures)

@@ -22,14 +22,14 @@ SHORT = 1024  # tokens up to which the scores are written down in bfloat16 on a 
 PIECE = 1 << 21  # scores at once without: 4 MiB, about what the caches of a core hold
 
 
-class Words(NamedTuple):
+class Context(NamedTuple):
     """What a block's cross-attentions read: keys and values (B, L, 2 D) each, and what is added to all scores."""
 
     heard: tuple[Tensor, ...] = ()
     bias: Tensor | None = None  # (B, 1, 1, L): 0, or hardly less than infinity where a word does not count
 
 
-SILENCE = Words()
+NO_CONTEXT = Context()
 
 
 def score_bias(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:

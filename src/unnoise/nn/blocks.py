@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.config.networks import UNetConfig
-from unnoise.nn.attention import SILENCE, Attention, Words
+from unnoise.nn.attention import NO_CONTEXT, Attention, Context
 from unnoise.nn.norm import group_norm
 from unnoise.nn.transformer import Transformer
 
@@ -49,7 +49,7 @@ class Block(nn.Module):
         """What they read of words (B, L, context)."""
         return self.attention.hear(words) if isinstance(self.attention, Transformer) else []
 
-    def forward(self, h: Tensor, told: Tensor, skip: Tensor | None = None, words: Words = SILENCE) -> Tensor:
+    def forward(self, h: Tensor, told: Tensor, skip: Tensor | None = None, words: Context = NO_CONTEXT) -> Tensor:
         h = self.resnet(h if skip is None else torch.cat([h, skip], dim=1), told)
         if isinstance(self.attention, Transformer):
             h = self.attention(h, words)

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from unnoise.conditions import Cond
 from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.errors import UserError
-from unnoise.nn.attention import Words
-from unnoise.nn.unet_encoder import Run, WayDown
+from unnoise.nn.attention import Context
+from unnoise.nn.unet_encoder import Run, UNetEncoder
 
 
 class Hint(nn.Module):
@@ -50,7 +50,7 @@ class Hint(nn.Module):
         return out
 
 
-class Control(WayDown):
+class ControlNet(UNetEncoder):
     """x_t, time (B,), a condition, what `hint` made of a drawing -> what is added to each skip and to the middle."""
 
     def __init__(self, config: UNetConfig, how: ControlConfig) -> None:
@@ -71,7 +71,7 @@ class Control(WayDown):
         hint: Tensor,
         *,
         caption: Tensor | None,
-        words: Iterator[Words],
+        words: Iterator[Context],
         run: Run,
     ) -> list[Tensor]:
         """A residual for each skip, in the order of the way down, and the middle's; `caption` as in `WayDown.told`."""
@@ -87,7 +87,7 @@ def copy_base(net: nn.Module) -> None:
     """Give every control of a U-Net the U-Net's own weights, as training begins; `hint` and the zeros stay."""
     base = net.state_dict()
     for control in net.controls:  # type: ignore[union-attr]  # a UNet, which imports this file
-        assert isinstance(control, Control)
+        assert isinstance(control, ControlNet)
         state = control.state_dict()
         for name, tensor in state.items():
             if name in base and not name.startswith("controls."):
@@ -103,7 +103,7 @@ def scaled(residuals: Sequence[Tensor], strength: Tensor | None) -> list[Tensor]
     return [r * s.to(r.dtype).view(-1, 1, 1, 1) for r, s in zip(residuals, each, strict=True)]
 
 
-def guessing(strength: Tensor, residuals: int, *, decay: float = 0.825) -> Tensor:
+def guess_scales(strength: Tensor, residuals: int, *, decay: float = 0.825) -> Tensor:
     """Strengths (B, n) as (B, n, residuals) that fade from the middle, the last, to the first: decay ** (last - i).
 
     The published code's "guess mode", for drawing from a drawing without words; rows that are told nothing are given

@@ -94,9 +94,9 @@ class DiT(nn.Module):
 
     def hear(self, cond: Cond) -> Cond:
         """The same condition, with what depends on neither x nor time computed: see `UNet.hear`."""
-        if text.was_heard(cond):
+        if text.is_encoded(cond):
             return cond
-        read = text.read_words(cond, self.text, context(self.config))
+        read = text.encode_text(cond, self.text, context(self.config))
         if read is None:
             return cond
         words, mask = read[0].to(self.patch_out.weight.dtype), read[1]

@@ -19,10 +19,10 @@ from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn.blocks import heads
 from unnoise.nn.norm import group_norm
-from unnoise.nn.unet_encoder import WayDown
+from unnoise.nn.unet_encoder import UNetEncoder
 
 
-class EncoderClassifier(WayDown):
+class EncoderClassifier(UNetEncoder):
     """(B, C, size, size), time (B,) -> logits (B, `config.classes`), which are what it says, not what it is told."""
 
     def __init__(self, config: UNetConfig) -> None:

@@ -76,14 +76,14 @@ def pooled(words: Tensor, mask: Tensor | None) -> Tensor:
     return (words * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
-def was_heard(cond: Cond) -> bool:
+def is_encoded(cond: Cond) -> bool:
     """Whether this was heard already. Raises UserError where more was said since, which would be lost."""
     if cond.heard and (cond.tokens is not None or cond.words is not None or cond.hints):
         raise UserError("a condition that was heard is told words or drawings anew: say them before it is heard")
     return bool(cond.heard)
 
 
-def read_words(cond: Cond, text: TextEncoder | None, context: int) -> tuple[Tensor, Tensor | None] | None:
+def encode_text(cond: Cond, text: TextEncoder | None, context: int) -> tuple[Tensor, Tensor | None] | None:
     """The words (B, L, context) that a network is told and which of them count; None for one that reads none.
 
     A network with an encoder of its own also takes what that encoder said, as `words`. Raises UserError for words that

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.nn.attention import CrossAttention, SelfAttention, Words
+from unnoise.nn.attention import Context, CrossAttention, SelfAttention
 from unnoise.nn.norm import group_norm
 
 GROUP_EPS = 1e-6  # the published code's, whatever the residual blocks take
@@ -39,7 +39,7 @@ class Transformer(nn.Module):
         """What each block reads of words (B, L, context)."""
         return [block.hear(words) for block in self.blocks if isinstance(block, TransformerBlock)]
 
-    def forward(self, x: Tensor, words: Words) -> Tensor:
+    def forward(self, x: Tensor, words: Context) -> Tensor:
         b, c, h, w = x.shape
         tokens = group_norm(x, self.norm, silu=False).permute(0, 2, 3, 1).reshape(b, h * w, c)
         tokens = self.proj_in(tokens)

@@ -27,18 +27,18 @@ from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn import controlnet as controls
 from unnoise.nn import text
-from unnoise.nn.attention import Words, score_bias
+from unnoise.nn.attention import Context, score_bias
 from unnoise.nn.blocks import Block, Down, Residual, Up, a_level, context, double, heads
-from unnoise.nn.controlnet import Control
+from unnoise.nn.controlnet import ControlNet
 from unnoise.nn.embeddings import joined
 from unnoise.nn.norm import group_norm
 from unnoise.nn.text import TextEncoder
-from unnoise.nn.unet_encoder import Run, WayDown
+from unnoise.nn.unet_encoder import Run, UNetEncoder
 
 __all__ = ["Block", "Down", "Residual", "UNet", "Up", "check", "heads"]
 
 
-class UNet(WayDown):
+class UNet(UNetEncoder):
     """(B, C_in, H, W), time (B,), a condition -> (B, C_out, H, W), in the dtype and layout of its weights.
 
     While `checkpointing` is true no part keeps more than its inputs for the gradient: less memory, a third more work,
@@ -56,7 +56,7 @@ class UNet(WayDown):
         self.text = TextEncoder(config.text) if config.text is not None else None
         self.finish()
         nn.init.zeros_(self.conv_out.weight)
-        self.controls = nn.ModuleList(Control(config, how) for how in config.controls)
+        self.controls = nn.ModuleList(ControlNet(config, how) for how in config.controls)
         controls.copy_base(self)
 
     def hear(self, cond: Cond) -> Cond:
@@ -65,13 +65,13 @@ class UNet(WayDown):
 
         Its rows can be cut, joined and replaced by rows that were heard too.
         """
-        if text.was_heard(cond):
+        if text.is_encoded(cond):
             return cond
         controls.check_hints(cond, self.config.controls)
         heard: list[Tensor] = []
         mask = cond.mask
         dtype = self.tell.weight.dtype
-        read = text.read_words(cond, self.text, context(self.config))
+        read = text.encode_text(cond, self.text, context(self.config))
         if read is not None:
             words, mask = read[0].to(dtype), read[1]
             if self.text is not None:
@@ -109,10 +109,10 @@ class UNet(WayDown):
         out: Tensor = self.conv_out(group_norm(h, self.conv_norm_out, silu=True))
         return out
 
-    def each_control(self) -> list[Control]:
-        return [control for control in self.controls if isinstance(control, Control)]
+    def each_control(self) -> list[ControlNet]:
+        return [control for control in self.controls if isinstance(control, ControlNet)]
 
-    def run(self, part: nn.Module, *inputs: Tensor | Words | None) -> Tensor:
+    def run(self, part: nn.Module, *inputs: Tensor | Context | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
             forgetful: Tensor = checkpoint(part, *inputs, use_reentrant=False)
             return forgetful
@@ -146,7 +146,7 @@ class UpLevel(nn.Module):
             self.step = Residual(config, width, width, double) if config.residual_resampling else Up(width)
 
     def forward(
-        self, h: Tensor, skips: list[Tensor], told: Iterator[Tensor], words: Iterator[Words], run: Run
+        self, h: Tensor, skips: list[Tensor], told: Iterator[Tensor], words: Iterator[Context], run: Run
     ) -> Tensor:
         for block in self.blocks:
             h = run(block, h, next(told), skips.pop(), next(words))

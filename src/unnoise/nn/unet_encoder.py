@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unnoise.conditions import Cond
 from unnoise.config.networks import UNetConfig
-from unnoise.nn.attention import Attention, CrossAttention, SelfAttention, Words
+from unnoise.nn.attention import Attention, Context, CrossAttention, SelfAttention
 from unnoise.nn.blocks import Block, Down, Residual, Up, context, halve
 from unnoise.nn.embeddings import (
     TimeEmbedding,
@@ -28,7 +28,7 @@ Run = Callable[..., Tensor]
 """How a part is called: as it is, or so that it forgets what it computed and computes it again for its gradient."""
 
 
-class WayDown(nn.Module):
+class UNetEncoder(nn.Module):
     """What a U-Net and its control networks have in common. Abstract: whoever inherits calls `finish` at the end."""
 
     shares: list[int]  # how many numbers each part is told, in the order in which they run
@@ -101,11 +101,11 @@ class WayDown(nn.Module):
         """How many cross-attentions there are."""
         return sum(self.depths)
 
-    def words(self, heard: Iterator[Tensor], bias: Tensor | None) -> Iterator[Words]:
+    def words(self, heard: Iterator[Tensor], bias: Tensor | None) -> Iterator[Context]:
         """The next of what was heard, shared out among the blocks."""
-        return iter([Words(tuple(islice(heard, depth)), bias) for depth in self.depths])
+        return iter([Context(tuple(islice(heard, depth)), bias) for depth in self.depths])
 
-    def down(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Words], run: Run) -> list[Tensor]:
+    def down(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Context], run: Run) -> list[Tensor]:
         """What the way down leaves behind of h (B, C_0, H, W), which is the first of it."""
         skips = [h]
         for level in self.down_blocks:
@@ -135,7 +135,7 @@ class DownLevel(nn.Module):
             self.step = Residual(config, width, width, halve) if config.residual_resampling else Down(config, width)
             left.append(width)
 
-    def forward(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Words], run: Run) -> list[Tensor]:
+    def forward(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Context], run: Run) -> list[Tensor]:
         """What each part leaves behind; the last of it goes on down."""
         left = [h]
         for block in self.blocks:
@@ -155,13 +155,13 @@ class Middle(nn.Module):
             [Block(config, width, lowest, config.middle_attention), Block(config, width, lowest, attends=False)]
         )
 
-    def forward(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Words], run: Run) -> Tensor:
+    def forward(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Context], run: Run) -> Tensor:
         for block in self.blocks:
             h = run(block, h, next(told), None, next(words))
         return h
 
 
-def initialise(net: WayDown) -> None:
+def initialise(net: UNetEncoder) -> None:
     """DDPM's: uniform with variance 2 / (fan in + fan out), no bias; what a branch ends with is zero.
 
     Maps that share a matrix are drawn each with its own fan out. Classes are told softly: beside rows of N(0, 1) the

@@ -13,13 +13,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.training import TrainConfig
 
 OBJECTIVES = {
-    "L, learned variance": Process(objective="bound", learned_variance=True),
-    "L, fixed variance": Process(objective="bound"),
-    "unweighted squared error": Process(objective="simple", weight="output"),
+    "L, learned variance": DiffusionConfig(objective="bound", learned_variance=True),
+    "L, fixed variance": DiffusionConfig(objective="bound"),
+    "unweighted squared error": DiffusionConfig(objective="simple", weight="output"),
 }
 PREDICTED = {"posterior mean": "posterior-mean", "eps": "eps"}
 

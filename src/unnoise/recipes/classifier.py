@@ -23,12 +23,12 @@ from unnoise.data import Batch, Dataset
 from unnoise.data.registry import SETS
 from unnoise.errors import UserError
 from unnoise.io import checkpoint
-from unnoise.metrics.classifier import RESULT, Accuracy, Judge, accuracy, save_classifier
+from unnoise.metrics.classifier import RESULT, Accuracy, ClassifierEvaluator, accuracy, save_classifier
 from unnoise.nn.classifier import Classifier, Shape, shifted
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.loop import Rows, Tick
+from unnoise.training.loop import SampleRNG, Tick
 from unnoise.training.run import Run
-from unnoise.training.train_state import Learner
+from unnoise.training.train_state import TrainState
 from unnoise.training.trainer import Plan, follow
 
 
@@ -42,7 +42,7 @@ def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = A
     net = new_born(config, pictures)
     placement = best(config.device, config.fit.precision)
     # float32 whatever the machine likes: at this size bfloat16 is no faster, and a judge should not be rounded
-    learner = Learner(prepare(net, replace(placement, channels_last=False)), config.fit, processes=processes)
+    learner = TrainState(prepare(net, replace(placement, channels_last=False)), config.fit, processes=processes)
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         checkpoint.save(weights, folder / "model.safetensors")
@@ -54,7 +54,7 @@ def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = A
         trained = {"data": about, "shift": config.shift, "fit": asdict(config.fit)}
         rounded = new_born(config, pictures).eval().requires_grad_(False)
         rounded.load_state_dict({name: value.half().float().cpu() for name, value in average.items()})
-        judge = Judge(rounded, pictures.classes, config.name, Accuracy(0.0, 0), trained)
+        judge = ClassifierEvaluator(rounded, pictures.classes, config.name, Accuracy(0.0, 0), trained)
         judge = replace(judge, accuracy=measure(judge, held, held_name))
         save_classifier(run.path / RESULT, judge)
         run.log(f"right on {judge.accuracy.value:.1%} of {judge.accuracy.n} held-out pictures ({held_name})")
@@ -63,8 +63,8 @@ def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = A
 def course(
     config: ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig,
     pictures: Dataset,
-    learner: Learner,
-    loss: Callable[[Batch, Rows], Tensor],
+    learner: TrainState,
+    loss: Callable[[Batch, SampleRNG], Tensor],
     write: Callable[[Path, Mapping[str, Tensor]], None],
     run: Run | None,
     processes: Processes,
@@ -88,10 +88,10 @@ def course(
     yield from follow(run, learner, plan, processes=processes)
 
 
-def objective(net: Classifier, config: ClassifierConfig) -> Callable[[Batch, Rows], Tensor]:
+def objective(net: Classifier, config: ClassifierConfig) -> Callable[[Batch, SampleRNG], Tensor]:
     """The loss of a batch, a number a row: (batch, rows) -> (B,)."""
 
-    def loss(batch: Batch, rows: Rows) -> Tensor:
+    def loss(batch: Batch, rows: SampleRNG) -> Tensor:
         assert batch.label is not None
         return F.cross_entropy(net(moved(batch.x, rows, config.shift)), batch.label, reduction="none")
 
@@ -132,7 +132,7 @@ def own_test(config: DataConfig) -> DataConfig | None:
     return replace(config, path=f"{name}:test") if name in SETS else None
 
 
-def measure(judge: Judge, held: Dataset, name: str, *, batch: int = 256) -> Accuracy:
+def measure(judge: ClassifierEvaluator, held: Dataset, name: str, *, batch: int = 256) -> Accuracy:
     """The judge's accuracy on real pictures."""
     seen, asked = [], []
     for first in range(0, len(held), batch):
@@ -143,7 +143,7 @@ def measure(judge: Judge, held: Dataset, name: str, *, batch: int = 256) -> Accu
     return accuracy(torch.cat(seen), torch.cat(asked), judge.classes, data=name)
 
 
-def moved(x: Tensor, rows: Rows, most: int) -> Tensor:
+def moved(x: Tensor, rows: SampleRNG, most: int) -> Tensor:
     """Pictures (B, C, H, W), each moved by at most so many pixels each way: by lot, and the lot is the sample's."""
     down, right = (_pixels(rows.uniform(name), most) for name in ("down", "right"))
     return shifted(x, down, right, most)

@@ -24,14 +24,14 @@ from unnoise.data import Batch, Dataset
 from unnoise.errors import UserError
 from unnoise.io import checkpoint
 from unnoise.metrics import contrastive
-from unnoise.metrics.contrastive import ContrastiveJudge, Retrieval, few_and_all
+from unnoise.metrics.contrastive import ContrastiveEvaluator, Retrieval, few_and_all
 from unnoise.nn.contrastive import Contrastive
 from unnoise.recipes.classifier import course, moved, own_test
-from unnoise.text.tokenizer import Tokenizer, cut
+from unnoise.text.tokenizer import Tokenizer, truncation_note
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.loop import Rows, Tick
+from unnoise.training.loop import SampleRNG, Tick
 from unnoise.training.run import Run
-from unnoise.training.train_state import Learner
+from unnoise.training.train_state import TrainState
 
 
 def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
@@ -45,20 +45,20 @@ def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = 
     tokenizer = learned_words(config, pictures)
     net = new_born(config)
     placement = best(config.device, "float32")  # a judge should not be rounded
-    learner = Learner(prepare(net, replace(placement, channels_last=False)), config.fit, processes=processes)
+    learner = TrainState(prepare(net, replace(placement, channels_last=False)), config.fit, processes=processes)
     card = describe(config, pictures)
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         contrastive.write(folder, weights, tokenizer, card)
 
-    if run is not None and (note := cut(tokenizer, map(pictures.caption, range(len(pictures))))):
+    if run is not None and (note := truncation_note(tokenizer, map(pictures.caption, range(len(pictures))))):
         run.log(note)
     yield from course(config, pictures, learner, objective(net, tokenizer, config), write, run, processes)
     average = learner.average(config.fit.ema[0])
     if run is not None:
         final = Contrastive(config.net).eval().requires_grad_(False)
         final.load_state_dict({name: value.float().cpu() for name, value in average.items()})
-        found = retrievals(ContrastiveJudge(final, tokenizer, card), config, pictures)
+        found = retrievals(ContrastiveEvaluator(final, tokenizer, card), config, pictures)
         done = replace(card, info=card.info | {"retrieval": [{"data": name, **each.plain()} for name, each in found]})
         checkpoint.publish(
             run.path / contrastive.RESULT, lambda folder: contrastive.write(folder, average, tokenizer, done)
@@ -95,10 +95,12 @@ def learned_words(config: ContrastiveConfig, pictures: Dataset) -> Tokenizer:
     return Tokenizer.learn(said, vocabulary=text.vocabulary, length=text.length)
 
 
-def objective(net: Contrastive, tokenizer: Tokenizer, config: ContrastiveConfig) -> Callable[[Batch, Rows], Tensor]:
+def objective(
+    net: Contrastive, tokenizer: Tokenizer, config: ContrastiveConfig
+) -> Callable[[Batch, SampleRNG], Tensor]:
     """The loss of a batch, a number a row: (batch, rows) -> (B,)."""
 
-    def loss(batch: Batch, rows: Rows) -> Tensor:
+    def loss(batch: Batch, rows: SampleRNG) -> Tensor:
         assert batch.caption is not None
         tokens = tokenizer.read(batch.caption).tokens
         assert tokens is not None
@@ -121,7 +123,9 @@ def describe(config: ContrastiveConfig, pictures: Dataset) -> ContrastiveCard:
     return ContrastiveCard(net=config.net, info=trained)
 
 
-def retrievals(judge: ContrastiveJudge, config: ContrastiveConfig, pictures: Dataset) -> list[tuple[str, Retrieval]]:
+def retrievals(
+    judge: ContrastiveEvaluator, config: ContrastiveConfig, pictures: Dataset
+) -> list[tuple[str, Retrieval]]:
     """What it finds in the pictures that it learned and, where there are such, in held-out ones; by the set's name."""
     plain = replace(config.data, flip=False, crop="center")
     tested = own_test(plain)

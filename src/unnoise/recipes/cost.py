@@ -22,9 +22,9 @@ from unnoise.config import validate
 from unnoise.config.training import TrainConfig
 from unnoise.data import Batch
 from unnoise.denoiser import make_diffusion
-from unnoise.recipes.diffusion import beside, newborn, no_pictures_yet, objective, told
-from unnoise.training.loop import Rows, fit, steps
-from unnoise.training.train_state import Learner
+from unnoise.recipes.diffusion import batch_condition, concat_input, init_network, no_pictures_yet, objective
+from unnoise.training.loop import SampleRNG, fit, steps
+from unnoise.training.train_state import TrainState
 
 TIMED_FLOPS = 5e11  # a timed step is of as many pictures as take about this: a second or so on a CPU
 
@@ -79,9 +79,9 @@ def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
     size, channels = config.data.size, config.data.channels
     x = torch.empty(1, channels, size, size, device="meta")
     batch = _batch(config, 1)
-    cond = told(batch, no_pictures_yet(config), config)
+    cond = batch_condition(batch, no_pictures_yet(config), config)
     if config.process.joined:
-        cond = replace(cond, image=beside(batch.x, config.process, Rows(0, (0,), 1)))
+        cond = replace(cond, image=concat_input(batch.x, config.process, SampleRNG(0, (0,), 1)))
     cond = cond.to("meta")
     weights = {id(p) for p in net.parameters()}
     kept: dict[int, Tensor] = {}
@@ -99,10 +99,10 @@ def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
 def _rate(config: TrainConfig, placement: Any, batch: int, timed: int) -> float:
     """Pictures a second, of real steps of `batch` pictures."""
     how = replace(config.fit, batch=batch, accumulate=1, images=batch * (timed + 1), fsdp=False, compile=False)
-    net = prepare(newborn(config), placement)
+    net = prepare(init_network(config), placement)
     pictures = itertools.repeat(_batch(config, batch))
     loss = objective(make_diffusion(net, config.process), config, no_pictures_yet(config))
-    ticks = list(fit(net, pictures, loss, how, learner=Learner(net, how, dtype=placement.dtype)))
+    ticks = list(fit(net, pictures, loss, how, learner=TrainState(net, how, dtype=placement.dtype)))
     return batch / statistics.median(tick.seconds for tick in ticks[1:])
 
 

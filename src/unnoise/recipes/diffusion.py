@@ -26,7 +26,7 @@ from unnoise.acceleration.placement import Placement, best, prepare
 from unnoise.conditions import Cond
 from unnoise.config import convert, validate
 from unnoise.config.cards import ModelCard, ValueRange
-from unnoise.config.diffusion import Process
+from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import EncoderConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
@@ -41,13 +41,13 @@ from unnoise.likelihood.bound import bound_term
 from unnoise.model import Model, load, null_row, process_of, reader_of, without_controls, write_model
 from unnoise.nn.controlnet import copy_base
 from unnoise.nn.grow import grow, levels_around
-from unnoise.text.conditioner import Reader
+from unnoise.text.conditioner import Conditioner
 from unnoise.text.pretrained import Encoder
-from unnoise.text.tokenizer import Tokenizer, Words, cut
+from unnoise.text.tokenizer import PromptEncoder, Tokenizer, truncation_note
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.loop import Rows, Tick
+from unnoise.training.loop import SampleRNG, Tick
 from unnoise.training.run import hold
-from unnoise.training.train_state import Learner
+from unnoise.training.train_state import TrainState
 from unnoise.training.trainer import Plan, follow
 
 
@@ -59,15 +59,15 @@ class Objective:
     config: TrainConfig
     minimised: str  # "simple", "hybrid" or "bound"
     weight: Weight
-    times: losses.Draw
-    reader: Reader
+    times: losses.TimeSampler
+    reader: Conditioner
 
     @property
-    def memory(self) -> losses.Importance | None:
+    def memory(self) -> losses.LossAwareSampler | None:
         """What it remembers from step to step: how large losses are, where times are drawn by that."""
-        return self.times if isinstance(self.times, losses.Importance) else None
+        return self.times if isinstance(self.times, losses.LossAwareSampler) else None
 
-    def __call__(self, batch: Batch, rows: Rows) -> Tensor:
+    def __call__(self, batch: Batch, rows: SampleRNG) -> Tensor:
         process = self.config.process
         u = rows.uniform("time")
         if process.stratified:
@@ -75,11 +75,11 @@ class Objective:
         t = self.times(u, self.diffusion.schedule)
         x = batch.x.contiguous(memory_format=torch.channels_last)
         eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
-        cond = told(batch, self.reader, self.config)
+        cond = batch_condition(batch, self.reader, self.config)
         if cond.rows:
-            cond = dropped(cond, rows, process, self.reader)
+            cond = drop_conditions(cond, rows, process, self.reader)
         if process.joined:
-            cond = replace(cond, image=beside(x, process, rows))
+            cond = replace(cond, image=concat_input(x, process, rows))
         cond = cond.to(x.device)
         each = self._each(x, t, cond, eps)
         if self.memory is None:
@@ -98,15 +98,15 @@ class Objective:
         return simple + steps / 1000 * bound_term(x, frozen, t, self.diffusion.schedule, steps)  # 0.001 of the sum
 
 
-def objective(diffusion: Diffusion, config: TrainConfig, reader: Reader) -> Objective:
+def objective(diffusion: Diffusion, config: TrainConfig, reader: Conditioner) -> Objective:
     """What this training minimises. Raises UserError for names that are unknown or do not fit together."""
     process = config.process
     weight = losses.make_weight(process, diffusion.schedule)
-    minimised, times = losses.make_objective(process), losses.make_draw(process)
+    minimised, times = losses.make_objective(process), losses.make_time_sampler(process)
     return Objective(diffusion, config, minimised, weight, times, reader)
 
 
-def told(batch: Batch, reader: Reader, config: TrainConfig) -> Cond:
+def batch_condition(batch: Batch, reader: Conditioner, config: TrainConfig) -> Cond:
     """What the network is told of each picture of a batch."""
     captions = ("",) * len(batch.x) if batch.caption is None else batch.caption
     cond = reader.told(batch.label if config.net.classes else None, captions, batch.value)
@@ -116,16 +116,16 @@ def told(batch: Batch, reader: Reader, config: TrainConfig) -> Cond:
     return replace(cond, hints=(batch.control,))
 
 
-def beside(x: Tensor, process: Process, rows: Rows) -> Tensor:
+def concat_input(x: Tensor, process: DiffusionConfig, rows: SampleRNG) -> Tensor:
     """The picture that is joined to x_t: x (B, C, H, W) made small and large again, or with a hole of the
     sample's own."""
     if process.joined == "small":
-        return degrade.larger(degrade.smaller(x, process.joined_factor), process.joined_factor)
-    draws = torch.stack([rows.uniform(name) for name in degrade.DRAWS], dim=1)
-    return degrade.masked(x, degrade.boxes(draws, *x.shape[2:]).to(x.device))
+        return degrade.upscale(degrade.downscale(x, process.joined_factor), process.joined_factor)
+    draws = torch.stack([rows.uniform(name) for name in degrade.BOX_DRAWS], dim=1)
+    return degrade.mask_out(x, degrade.boxes(draws, *x.shape[2:]).to(x.device))
 
 
-def dropped(cond: Cond, rows: Rows, process: Process, reader: Reader) -> Cond:
+def drop_conditions(cond: Cond, rows: SampleRNG, process: DiffusionConfig, reader: Conditioner) -> Cond:
     """The condition with some rows told nothing, by lot: all that is said at once, and each thing by itself.
 
     Drawings and joined pictures stay: a network learns to follow them without words too.
@@ -146,19 +146,19 @@ def dropped(cond: Cond, rows: Rows, process: Process, reader: Reader) -> Cond:
     return cond
 
 
-def no_pictures_yet(config: TrainConfig) -> Reader:
+def no_pictures_yet(config: TrainConfig) -> Conditioner:
     """A reader for a network of this configuration, as long as no picture has been seen: its classes are numbers."""
     classes = tuple(map(str, range(config.net.classes)))
-    words: Words | None = None
+    words: PromptEncoder | None = None
     if config.encoder is not None:
         words = Encoder(config.encoder)
     elif config.net.text is not None:
         words = Tokenizer.learn([], vocabulary=config.net.text.vocabulary, length=config.net.text.length)
     values = tuple(ValueRange(name) for name in config.data.values)
-    return Reader(classes, len(classes) if classes and config.net.null_class else None, words, values)
+    return Conditioner(classes, len(classes) if classes and config.net.null_class else None, words, values)
 
 
-def learned_words(config: TrainConfig, pictures: Dataset) -> Words | None:
+def learned_words(config: TrainConfig, pictures: Dataset) -> PromptEncoder | None:
     """What will read captions: learned from those of the pictures. Raises UserError where there are none."""
     text = config.net.text
     if text is None and config.encoder is None:
@@ -196,12 +196,12 @@ def train(
     """
     validate.check(config)
     pictures = data.open(config.data)
-    base = based_on(config, run)
+    base = load_base(config, run)
     card = describe(config, pictures, base)
     words = base.words if base is not None and config.encoder is None else learned_words(config, pictures)
     placement = place(config, processes)
-    net = prepare(newborn(config, base), placement)
-    learner = Learner(net, config.fit, dtype=placement.dtype, processes=processes)
+    net = prepare(init_network(config, base), placement)
+    learner = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
 
     def batches(step: int) -> Iterator[Batch]:
         fit, who = config.fit, processes
@@ -231,7 +231,7 @@ def train(
                 held = stack.enter_context(hold(run, config, command=command))
                 held.same_data(facts(pictures))
                 held.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
-                if words is not None and (note := cut(words, map(pictures.caption, range(len(pictures))))):
+                if words is not None and (note := truncation_note(words, map(pictures.caption, range(len(pictures))))):
                     held.log(note)
         yield from follow(held, learner, plan, processes=processes)
         if held is not None:
@@ -239,7 +239,7 @@ def train(
                 held.log(f"broken picture, replaced by another: {broken.path}: {broken.why}")
 
 
-def based_on(config: TrainConfig, run: Path) -> Model | None:
+def load_base(config: TrainConfig, run: Path) -> Model | None:
     """The model that a training starts from, where it names one; once it has a checkpoint, that holds it too.
 
     Raises UserError for a base that is not there, or whose network or process is another.
@@ -260,7 +260,7 @@ def based_on(config: TrainConfig, run: Path) -> Model | None:
     return base
 
 
-def _once_grown(base: tuple[NetConfig, Process], net: NetConfig) -> tuple[NetConfig, Process]:
+def _once_grown(base: tuple[NetConfig, DiffusionConfig], net: NetConfig) -> tuple[NetConfig, DiffusionConfig]:
     """A network and its process as they are once the network is the inner part of `net`; else as they are.
 
     Its levels then see pictures through pixels 2^levels wide, and so much less of their noise.
@@ -276,7 +276,7 @@ def _once_grown(base: tuple[NetConfig, Process], net: NetConfig) -> tuple[NetCon
     return net, replace(process, schedule_options=options)
 
 
-def newborn(config: TrainConfig, base: Model | None = None) -> nn.Module:
+def init_network(config: TrainConfig, base: Model | None = None) -> nn.Module:
     """The network before it has seen anything: a function of the seed; or the base, its controls copies of it.
 
     A base with controls is frozen; a base without is trained on; one that is the inner part is grown around. Raises
@@ -352,13 +352,19 @@ def ranges(config: TrainConfig, pictures: Dataset, base: Model | None) -> tuple[
         raise UserError(f"data.values {', '.join(names) or 'none'} should be the base's, in its order: {theirs}")
     found = []
     for name, column in zip(names, pictures.values().T):
-        told = column[~np.isnan(column)]
-        if len(told) == 0 or told.min() == told.max():
-            said = f"{told[0]:g} in every picture of which it is told" if len(told) else "told of no picture"
+        batch_condition = column[~np.isnan(column)]
+        if len(batch_condition) == 0 or batch_condition.min() == batch_condition.max():
+            said = (
+                f"{batch_condition[0]:g} in every picture of which it is told"
+                if len(batch_condition)
+                else "told of no picture"
+            )
             raise UserError(f"{name} is {said} in {config.data.path}: nothing can be learned of it; leave it out")
-        if len(told) < len(column) and isinstance(config.net, UNetConfig) and not config.net.null_value:
-            raise UserError(f"{name} is told of {len(told)} of {len(column)} pictures: set net.null_value, or tell all")
-        found.append(ValueRange(name, float(told.min()), float(told.max())))
+        if len(batch_condition) < len(column) and isinstance(config.net, UNetConfig) and not config.net.null_value:
+            raise UserError(
+                f"{name} is told of {len(batch_condition)} of {len(column)} pictures: set net.null_value, or tell all"
+            )
+        found.append(ValueRange(name, float(batch_condition.min()), float(batch_condition.max())))
     return known or tuple(found)
 
 
@@ -389,7 +395,7 @@ def samples(
     file: Path,
     weights: Mapping[str, Tensor],
     card: ModelCard,
-    words: Words | None,
+    words: PromptEncoder | None,
     config: TrainConfig,
     placement: Placement,
     processes: Processes,
@@ -421,7 +427,7 @@ def samples(
         cond = None
         if config.process.joined:
             x = pictures.batch([seed % len(pictures) for seed in request.seeds]).x
-            image = beside(x, config.process, Rows(config.fit.seed, request.seeds, len(seeds)))
+            image = concat_input(x, config.process, SampleRNG(config.fit.seed, request.seeds, len(seeds)))
             cond = replace(conditions(model.reader, request), image=image)
         pixels = draw(model, request, cond=cond).pixels
     pixels = processes.gather(pixels.to(placement.device)).cpu()

@@ -29,9 +29,9 @@ from unnoise.io import checkpoint
 from unnoise.nn.noisy_classifier import EncoderClassifier
 from unnoise.recipes.classifier import course, moved, split
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.loop import Rows, Tick
+from unnoise.training.loop import SampleRNG, Tick
 from unnoise.training.run import Run
-from unnoise.training.train_state import Learner
+from unnoise.training.train_state import TrainState
 
 TIMES = tuple(k / 10 for k in range(11))  # at which it is measured
 
@@ -47,7 +47,7 @@ def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processe
     card = describe(config, pictures)
     placement = best(config.device, config.fit.precision)
     net = prepare(new_born(config), placement)
-    learner = Learner(net, config.fit, dtype=placement.dtype, processes=processes)
+    learner = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         noisy_classifier.write(folder, weights, card)
@@ -68,14 +68,14 @@ def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processe
         run.log(f"right on {len(held)} held-out pictures ({held_name}): {said}")
 
 
-def objective(classifier: NoisyClassifier, config: NoisyClassifierConfig) -> Callable[[Batch, Rows], Tensor]:
+def objective(classifier: NoisyClassifier, config: NoisyClassifierConfig) -> Callable[[Batch, SampleRNG], Tensor]:
     """The loss of a batch, a number a row: (batch, rows) -> (B,). Times and noise belong to the samples."""
     process = config.process
-    times = losses.make_draw(process)
-    if isinstance(times, losses.Importance):
+    times = losses.make_time_sampler(process)
+    if isinstance(times, losses.LossAwareSampler):
         raise UserError(f"process.draw {process.draw} goes by a diffusion's losses, and a classifier has none: uniform")
 
-    def loss(batch: Batch, rows: Rows) -> Tensor:
+    def loss(batch: Batch, rows: SampleRNG) -> Tensor:
         assert batch.label is not None
         u = rows.uniform("time")
         if process.stratified:

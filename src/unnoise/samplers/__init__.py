@@ -23,21 +23,21 @@ from unnoise.samplers.langevin import absolute, fraction, langevin, ncsn, ncsn_v
 from unnoise.samplers.multistep import NOISE, PICTURE
 from unnoise.samplers.plms import plms
 from unnoise.samplers.sde import euler_maruyama, probability_flow, reverse_diffusion
-from unnoise.samplers.timesteps import GRIDS, Grid
+from unnoise.samplers.timesteps import SPACINGS, Spacing
 from unnoise.samplers.unipc import unipc
-from unnoise.samplers.walk import Seen, State, Step, last, walk
+from unnoise.samplers.walk import Evaluation, State, Step, last, walk
 
 __all__ = [
     "EXACT",
-    "GRIDS",
     "MIDPOINT",
     "NOISE",
     "PICTURE",
     "RELEASED",
     "SAMPLERS",
-    "Grid",
+    "SPACINGS",
+    "Evaluation",
     "Sampler",
-    "Seen",
+    "Spacing",
     "State",
     "Step",
     "absolute",
@@ -144,8 +144,8 @@ def find(name: str) -> Sampler:
     return SAMPLERS[name]
 
 
-def find_grid(name: str, table: int) -> Grid:
+def find_spacing(name: str, table: int) -> Spacing:
     """The grid of this name, on a table of so many entries where it needs one."""
-    if name not in GRIDS:
-        raise unknown("grid of times", name, GRIDS)
-    return GRIDS[name](table)
+    if name not in SPACINGS:
+        raise unknown("grid of times", name, SPACINGS)
+    return SPACINGS[name](table)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.walk import Seen, State, Step
+from unnoise.samplers.walk import Evaluation, State, Step
 from unnoise.samplers.weights import OneStep, combine, pick, weights
 from unnoise.schedules import Level, posterior
 
@@ -31,7 +31,7 @@ def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
     how = (formula, eta, sigma_hat) if eta or sigma_hat else (kept,)
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        seen = Seen(state.x, state.t, denoiser(state.x, state.t))
+        seen = Evaluation(state.x, state.t, denoiser(state.x, state.t))
         keep, on_mean, *added = weights(how[0], denoiser.schedule, state.x, (s, state.t), *how[1:])
         x = combine((keep, on_mean), (state.x, seen.mean))
         if added and bool((s > 0).any()):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Noise
-from unnoise.samplers.walk import Seen, State, Step
+from unnoise.samplers.walk import Evaluation, State, Step
 from unnoise.schedules import Level, Posterior, over, posterior
 
 Variance = Callable[[Posterior, Level, Estimate], Tensor]
@@ -68,6 +68,6 @@ def ddpm(variance: Variance = small, slope: Slope | None = None) -> Step:
         if bool((s > 0).any()):
             noisy = over((s > 0).double(), x).bool()
             x = torch.where(noisy, x + variance(kernel, at, estimate).sqrt() * noise(s, 0).to(x), x)
-        return State(x, s, (Seen(state.x, state.t, estimate),))
+        return State(x, s, (Evaluation(state.x, state.t, estimate),))
 
     return step

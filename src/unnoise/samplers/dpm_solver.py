@@ -16,7 +16,7 @@ from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
 from unnoise.samplers.exponential import between, interpolated, moments, places
 from unnoise.samplers.multistep import PICTURE, Smooth, add, more, multistep, over_ddim
-from unnoise.samplers.walk import Seen, State, Step
+from unnoise.samplers.walk import Evaluation, State, Step
 from unnoise.samplers.weights import combine, pick, weights
 from unnoise.schedules import Level, posterior
 
@@ -67,13 +67,13 @@ def dpm_solver_single(order: int = 2, *, smooth: Smooth = PICTURE, rule: Rule = 
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
         schedule = denoiser.schedule
-        looks = [Seen(state.x, state.t, denoiser(state.x, state.t))]
+        looks = [Evaluation(state.x, state.t, denoiser(state.x, state.t))]
         levels = schedule(torch.stack((s, state.t)))
         if bool(more(pick(levels, 1), pick(levels, 0)).any()):
             for fraction in fractions:
                 u = schedule.time(between(levels, fraction))
                 x = add(formula, schedule, state, u, looks, smooth, smooth, EXACT)
-                looks.append(Seen(x, u, denoiser(x, u)))
+                looks.append(Evaluation(x, u, denoiser(x, u)))
         used = [looks[0], looks[-1]] if rule.midpoint and len(looks) == 3 else looks
         end = add(formula, schedule, state, s, used, smooth, smooth, rule if order == 2 else EXACT)
         return State(end, s, (looks[0],))
@@ -85,7 +85,7 @@ def dpm_solver_sde() -> Step:
     """SDE-DPM-Solver++(2M): ancestral sampling from the picture as it will be half way. One network call a step."""
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        trail = (*state.trail, Seen(state.x, state.t, denoiser(state.x, state.t)))[-2:]
+        trail = (*state.trail, Evaluation(state.x, state.t, denoiser(state.x, state.t)))[-2:]
         looks = trail[::-1]
         scale = weights(stochastic, denoiser.schedule, state.x, (s, *(look.t for look in looks)))
         pictures = [state.x, *(look.mean for look in looks)]

@@ -15,7 +15,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
 from unnoise.samplers.multistep import NO_PICTURE, NOISE, add, more, over_ddim
-from unnoise.samplers.walk import Seen, State, Step
+from unnoise.samplers.walk import Evaluation, State, Step
 from unnoise.schedules import Level, over
 
 MOST_CHURN = 2**0.5 - 1
@@ -42,7 +42,7 @@ def heun(
         if churn > 0:
             state = _churned(denoiser, state, min(churn, MOST_CHURN), between, inflate, noise)
         schedule = denoiser.schedule
-        seen = Seen(state.x, state.t, denoiser(state.x, state.t))
+        seen = Evaluation(state.x, state.t, denoiser(state.x, state.t))
         at, to = schedule(state.t), schedule(s)
         some = more(at, to)
         if not bool(some.any()):
@@ -52,7 +52,7 @@ def heun(
             u = schedule.time(-torch.lerp(at.sigma / at.alpha, to.sigma / to.alpha, place).log())
         u = torch.where(some, u, state.t)  # what the other rows are told has no weight
         x = add(formula, schedule, state, u, [seen], NOISE, place)
-        looks = [seen, Seen(x, u, denoiser(x, u))]
+        looks = [seen, Evaluation(x, u, denoiser(x, u))]
         return State(add(formula, schedule, state, s, looks, NOISE, place), s, (seen,))
 
     return step

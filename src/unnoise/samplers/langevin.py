@@ -21,7 +21,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
 from unnoise.samplers.multistep import more
-from unnoise.samplers.walk import Seen, State, Step
+from unnoise.samplers.walk import Evaluation, State, Step
 from unnoise.samplers.weights import Weight, combine, pick, weights
 from unnoise.schedules import Level
 
@@ -73,7 +73,7 @@ def langevin(share: Share, inner: int, *, denoise: bool = True) -> Step:
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
         x, seen = _dynamics(denoiser, state.x, state.t, state.t, share, inner, noise)
         if denoise and bool((s == 0).any()):
-            seen = Seen(x, state.t, denoiser(x, state.t))
+            seen = Evaluation(x, state.t, denoiser(x, state.t))
         scale = weights(onward, denoiser.schedule, x, (s, state.t), denoise)
         return State(combine(scale, (x, seen.mean)), s, (seen,))
 
@@ -120,13 +120,13 @@ def predictor_corrector(predictor: Step, share: Share, corrections: int = 1, *, 
 
 def _dynamics(
     denoiser: Denoiser, x: Tensor, t: Tensor, asked: Tensor, share: Share, inner: int, noise: Noise
-) -> tuple[Tensor, Seen]:
+) -> tuple[Tensor, Evaluation]:
     """`inner` steps at the level of t, and the last look."""
     if inner < 1:
         raise ValueError(f"Langevin dynamics takes at least one step a level, not {inner}")
     alpha, sigma = weights(amplitudes, denoiser.schedule, x, (t,))
     for j in range(inner):
-        seen = Seen(x, t, denoiser(x, asked))
+        seen = Evaluation(x, t, denoiser(x, asked))
         pull, z = alpha * seen.mean - x, noise(t, FIRST_DRAW + j).to(x)
         c = share(pull, z, sigma)
         x = x + c * pull + (2 * c) ** 0.5 * sigma * z

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.walk import Seen, State, Step
+from unnoise.samplers.walk import Evaluation, State, Step
 from unnoise.samplers.weights import Formula, combine, pick, weights
 from unnoise.schedules import Level, Schedule
 
@@ -61,7 +61,13 @@ def more(at: Level, to: Level) -> Tensor:
 
 
 def add(
-    formula: Formula, schedule: Schedule, state: State, s: Tensor, looks: Sequence[Seen], smooth: Smooth, *how: object
+    formula: Formula,
+    schedule: Schedule,
+    state: State,
+    s: Tensor,
+    looks: Sequence[Evaluation],
+    smooth: Smooth,
+    *how: object,
 ) -> Tensor:
     """x_s from x_t, what was seen at t, the first of `looks`, and elsewhere. `formula` gives over_ddim's weights."""
     others = looks[1:]
@@ -74,7 +80,7 @@ def multistep(formula: Formula, order: int, smooth: Smooth, *how: object) -> Ste
     """The step that remembers `order` looks; with a shorter trail, it is of the order that the trail allows."""
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        trail = (*state.trail, Seen(state.x, state.t, denoiser(state.x, state.t)))[-order:]
+        trail = (*state.trail, Evaluation(state.x, state.t, denoiser(state.x, state.t)))[-order:]
         return State(add(formula, denoiser.schedule, state, s, trail[::-1], smooth, *how), s, trail)
 
     return step

@@ -17,7 +17,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
 from unnoise.samplers.multistep import more
-from unnoise.samplers.walk import Seen, State, Step
+from unnoise.samplers.walk import Evaluation, State, Step
 from unnoise.samplers.weights import Formula, combine, pick, weights
 from unnoise.schedules import Level, posterior
 
@@ -69,7 +69,7 @@ def _weighed(at: Level, to: Level, drift: Tensor, diffusion: Tensor) -> list[Ten
 
 def _reverse(formula: Formula, *, noisy: bool) -> Step:
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        seen = Seen(state.x, state.t, denoiser(state.x, state.t))
+        seen = Evaluation(state.x, state.t, denoiser(state.x, state.t))
         scale = weights(formula, denoiser.schedule, state.x, (s, state.t))
         x = combine(scale[:2], (state.x, seen.mean))
         if noisy and bool((s > 0).any()):

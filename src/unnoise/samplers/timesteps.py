@@ -14,7 +14,7 @@ from torch import Tensor
 from unnoise.errors import UserError
 from unnoise.schedules import Schedule
 
-Grid = Callable[[Schedule, int], Tensor]
+Spacing = Callable[[Schedule, int], Tensor]
 """(schedule, number of steps) -> times."""
 
 
@@ -28,17 +28,17 @@ def from_entries(entries: Tensor, table: int) -> Tensor:
     return torch.cat([(entries.double() + 1) / table, torch.zeros(1, dtype=torch.float64)])
 
 
-def leading(table: int = 1000) -> Grid:
+def leading(table: int = 1000) -> Spacing:
     """Entries 0, T//N, 2 (T//N), ...: exactly N of them. "leading" in diffusers; DDIM's uniform where N divides T."""
     return lambda schedule, steps: from_entries(torch.arange(_within(steps, table)).flip(0) * (table // steps), table)
 
 
-def ddim_uniform(table: int = 1000) -> Grid:
+def ddim_uniform(table: int = 1000) -> Spacing:
     """What the DDIM authors run: every (T // N)-th entry from 0. More than N steps where N does not divide T."""
     return lambda schedule, steps: from_entries(torch.arange(0, table, table // _within(steps, table)).flip(0), table)
 
 
-def ddim_quadratic(table: int = 1000) -> Grid:
+def ddim_quadratic(table: int = 1000) -> Spacing:
     """The DDIM authors' quadratic entries, int(linspace(0, sqrt(0.8 T), N)^2), each visited once: at most N steps."""
 
     def grid(schedule: Schedule, steps: int) -> Tensor:
@@ -49,7 +49,7 @@ def ddim_quadratic(table: int = 1000) -> Grid:
     return grid
 
 
-def trailing(table: int = 1000) -> Grid:
+def trailing(table: int = 1000) -> Spacing:
     """Entries round(T - i T/N) - 1 for i = 0..N-1: starts at the last one. Lin et al. 2023."""
 
     def grid(schedule: Schedule, steps: int) -> Tensor:
@@ -59,7 +59,7 @@ def trailing(table: int = 1000) -> Grid:
     return grid
 
 
-def linspace(table: int = 1000) -> Grid:
+def linspace(table: int = 1000) -> Spacing:
     """Entries round(linspace(0, T - 1, N)): both ends of the table. "linspace" in diffusers' DDIM and DDPM."""
 
     def grid(schedule: Schedule, steps: int) -> Tensor:
@@ -70,7 +70,7 @@ def linspace(table: int = 1000) -> Grid:
     return grid
 
 
-def even_log_snr(low: float = -5.1, high: float = 5.1) -> Grid:
+def even_log_snr(low: float = -5.1, high: float = 5.1) -> Spacing:
     """Even in log(alpha / sigma) between the two ends, kept within the schedule's, and then the picture."""
 
     def grid(schedule: Schedule, steps: int) -> Tensor:
@@ -81,7 +81,7 @@ def even_log_snr(low: float = -5.1, high: float = 5.1) -> Grid:
     return grid
 
 
-def karras(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Grid:
+def karras(sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Spacing:
     """Even in (sigma / alpha)^(1/rho) from `sigma_max`, or the schedule's own where it is less, to `sigma_min`.
 
     Eq. 5 of Karras et al. 2022.
@@ -113,7 +113,7 @@ def _within(steps: int, table: int) -> int:
     return steps
 
 
-GRIDS: dict[str, Callable[[int], Grid]] = {
+SPACINGS: dict[str, Callable[[int], Spacing]] = {
     "even": lambda table: even,
     "leading": leading,
     "trailing": trailing,

@@ -17,7 +17,7 @@ from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
 from unnoise.samplers.exponential import interpolated, moments, places
 from unnoise.samplers.multistep import PICTURE, add, over_ddim
-from unnoise.samplers.walk import Seen, State, Step
+from unnoise.samplers.walk import Evaluation, State, Step
 from unnoise.schedules import Level
 
 
@@ -42,14 +42,16 @@ def unipc(order: int = 2, *, corrects: bool = True, bh1: bool = False) -> Step:
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
         trail = state.trail
         if not (trail and torch.equal(trail[-1].t, state.t)):
-            trail = (*trail, Seen(state.x, state.t, denoiser(state.x, state.t)))
+            trail = (*trail, Evaluation(state.x, state.t, denoiser(state.x, state.t)))
         trail = trail[-order:]
         looks = trail[::-1]
         x = add(formula, denoiser.schedule, state, s, looks, PICTURE, bh1)
         ends = s == 0
         if not corrects or bool(ends.all()):
             return State(x, s, trail)
-        ahead = Seen(x, s, denoiser(x, torch.where(ends, state.t, s)))  # what a row that ends is told has no weight
+        ahead = Evaluation(
+            x, s, denoiser(x, torch.where(ends, state.t, s))
+        )  # what a row that ends is told has no weight
         x = add(formula, denoiser.schedule, state, s, (*looks, ahead), PICTURE, bh1)
         return State(x, s, (*trail, ahead)[-order:])
 

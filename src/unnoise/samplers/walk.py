@@ -18,7 +18,7 @@ from unnoise.noise import Noise
 from unnoise.samplers.weights import along
 
 
-class Seen(NamedTuple):
+class Evaluation(NamedTuple):
     """Where the denoiser was asked, x (B, ...) at time t, () or (B,), and what it said."""
 
     x: Tensor
@@ -40,7 +40,7 @@ class State:
 
     x: Tensor
     t: Tensor
-    trail: tuple[Seen, ...] = ()
+    trail: tuple[Evaluation, ...] = ()
 
 
 Step = Callable[[Denoiser, State, Tensor, Noise], State]

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from unnoise.conditions import NOTHING, Cond
 from unnoise.config.cards import ValueRange
-from unnoise.config.usage import takes
+from unnoise.config.usage import supported_inputs
 from unnoise.errors import UserError, unknown
 from unnoise.noise import uniform
-from unnoise.text.tokenizer import Words
+from unnoise.text.tokenizer import PromptEncoder
 
-SCALE = 1000.0  # of numbers that are told: the sinusoids are the time's, which counts to 1000
+VALUE_SCALE = 1000.0  # of numbers that are told: the sinusoids are the time's, which counts to 1000
 
 
 @dataclass(frozen=True)
-class Reader:
+class Conditioner:
     """Turns what a person says into a condition: a class by name or number ("none": no class), words, numbers.
 
     A number is told as SCALE (number - low) / (high - low), low and high being those of the training: its sinusoid is
@@ -31,7 +31,7 @@ class Reader:
 
     classes: tuple[str, ...] = ()
     null: int | None = None  # the row of "no class", where the network has one
-    words: Words | None = None  # what reads captions, where the network hears them
+    words: PromptEncoder | None = None  # what reads captions, where the network hears them
     values: tuple[ValueRange, ...] = ()  # the numbers that it is told, a column each
     null_value: bool = True  # whether it was taught what to do where a number is not told
     steers: bool = False  # the classes are those of a classifier that guides; the network itself knows none
@@ -40,7 +40,7 @@ class Reader:
     @property
     def takes(self) -> str:
         """What the model does take, to be said beside what it does not."""
-        return takes(self.classes, words=self.words is not None, values=self.values, shown=self.shown)
+        return supported_inputs(self.classes, words=self.words is not None, values=self.values, shown=self.shown)
 
     def read(
         self,
@@ -58,7 +58,7 @@ class Reader:
             raise ValueError(" beside ".join(f"{count} {what}" for what, count in counts.items()))
         count = max(counts.values(), default=0)
         words = self._words(prompts, count)
-        return Cond(label=self._labels(labels, count), value=self.numbers(values, count), **_told(words))
+        return Cond(label=self._labels(labels, count), value=self.numbers(values, count), **_text_fields(words))
 
     def told(self, label: Tensor | None, captions: Sequence[str] | None, value: Tensor | None = None) -> Cond:
         """What is told of pictures of these labels (B,), which are rows of the model's classes, captions, and numbers
@@ -72,7 +72,7 @@ class Reader:
             value = value if value is None or label is None else value.to(label.device)
         else:
             value = None
-        return Cond(label=label, value=value, **_told(words))
+        return Cond(label=label, value=value, **_text_fields(words))
 
     def numbers(self, values: Mapping[str, Sequence[float]], count: int) -> Tensor | None:
         """(count, K) as the network is told them, where one is not said the usual one or NaN; None for a network that
@@ -105,7 +105,7 @@ class Reader:
         for place, known in enumerate(self.values):
             if value is not None and known.untold is not None:
                 value = value.clone()
-                value[:, place] = SCALE * (known.untold - known.low) / (known.high - known.low)
+                value[:, place] = VALUE_SCALE * (known.untold - known.low) / (known.high - known.low)
         return value
 
     def scaled(self, value: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class Reader:
         the highest."""
         low = torch.tensor([known.low for known in self.values], dtype=torch.float64, device=value.device)
         high = torch.tensor([known.high for known in self.values], dtype=torch.float64, device=value.device)
-        return (SCALE * (value.double() - low) / (high - low)).float()
+        return (VALUE_SCALE * (value.double() - low) / (high - low)).float()
 
     def outside(self, values: Mapping[str, Sequence[float]]) -> list[str]:
         """In words, which numbers lie where no picture of the training did."""
@@ -136,7 +136,7 @@ class Reader:
         if self.classes:
             rows = [int(uniform((), seed, "class").item() * len(self.classes)) for seed in seeds]
             label = torch.tensor(rows, dtype=torch.int64)
-        return Cond(label=label, value=self.numbers(values, len(seeds)), **_told(self._words((), len(seeds))))
+        return Cond(label=label, value=self.numbers(values, len(seeds)), **_text_fields(self._words((), len(seeds))))
 
     def nothing(self, count: int, words: str = "") -> Cond:
         """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
@@ -193,6 +193,6 @@ class Reader:
         raise unknown("class", label, [*self.classes, *(["none"] if self.null is not None else [])])
 
 
-def _told(cond: Cond) -> dict[str, Any]:
+def _text_fields(cond: Cond) -> dict[str, Any]:
     """What a condition says of words, to be said in another."""
     return {"tokens": cond.tokens, "words": cond.words, "mask": cond.mask, "vector": cond.vector}

@@ -29,7 +29,7 @@ BYTES = 256  # single bytes, which come first: a vocabulary holds them all
 FILE = "tokenizer.json"
 
 
-class Words(Protocol):
+class PromptEncoder(Protocol):
     """What makes of captions what a network is told: a tokenizer, or an encoder beside the network."""
 
     def read(self, captions: Sequence[str]) -> Cond:
@@ -101,7 +101,7 @@ class Tokenizer:
         return Cond(tokens=rows_of(self._ids(captions), self.length, BEGIN, END, PAD))
 
     def surplus(self, caption: str) -> str:
-        return beyond(self._library, caption, self.length - 2)
+        return truncated_part(self._library, caption, self.length - 2)
 
     def _ids(self, captions: Sequence[str]) -> list[list[int]]:
         return [list(found.ids) for found in self._library.encode_batch(list(captions), add_special_tokens=False)]
@@ -126,13 +126,13 @@ def rows_of(texts: Sequence[Sequence[int]], length: int, begin: int, end: int, p
     return tokens
 
 
-def beyond(tokenizer: Any, text: str, count: int) -> str:
+def truncated_part(tokenizer: Any, text: str, count: int) -> str:
     """What of a text its first `count` tokens do not say, with the whole of a letter that they say a part of."""
     places = tokenizer.encode(text, add_special_tokens=False).offsets
     return text[places[count][0] :].strip() if len(places) > count else ""
 
 
-def cut(words: Words | None, captions: Iterable[str]) -> str:
+def truncation_note(words: PromptEncoder | None, captions: Iterable[str]) -> str:
     """In words, how many of these captions are longer than what is heard of them, and the longest of them; empty where
     none is."""
     often = Counter(captions)

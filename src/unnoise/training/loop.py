@@ -26,21 +26,21 @@ from unnoise import noise
 from unnoise.config.training import Fit
 from unnoise.errors import UserError
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.train_state import Learner
+from unnoise.training.train_state import TrainState
 
 B = TypeVar("B", bound=NamedTuple)  # a batch: a named tuple of tensors and tuples with a row per sample
 
 
 @dataclass(frozen=True)
-class Rows:
+class SampleRNG:
     """Which samples a batch holds: their `places` among all that the training sees, epoch after epoch."""
 
     seed: int
     places: tuple[int, ...]
     batch: int  # samples a step, over all processes and parts
 
-    def __getitem__(self, rows: slice) -> Rows:
-        return Rows(self.seed, self.places[rows], self.batch)
+    def __getitem__(self, rows: slice) -> SampleRNG:
+        return SampleRNG(self.seed, self.places[rows], self.batch)
 
     def normal(self, shape: Sequence[int], name: str) -> Tensor:
         """Standard normals (B, *shape), float32: a row belongs to its sample."""
@@ -105,10 +105,10 @@ class Memory(Protocol):
 def fit(
     net: nn.Module,
     batches: Iterator[B],
-    loss: Callable[[B, Rows], Tensor],
+    loss: Callable[[B, SampleRNG], Tensor],
     how: Fit,
     *,
-    learner: Learner | None = None,
+    learner: TrainState | None = None,
     memory: Memory | None = None,
     processes: Processes = ALONE,
     wishes: Wishes = tuple,
@@ -119,7 +119,7 @@ def fit(
     (weights, moments, averages, step), a new one where none is given; `memory` is what the loss does. Raises NonFinite
     as `how.non_finite` says.
     """
-    learner = learner or Learner(net, how, processes=processes)
+    learner = learner or TrainState(net, how, processes=processes)
     share = _share(how, processes)
     objective = _Objective(net, loss)
     run: nn.Module = objective
@@ -134,7 +134,7 @@ def fit(
         batch = next(batches)
         waited = time.perf_counter() - begin
         first = learner.step * how.batch + processes.rank * share
-        rows = Rows(how.seed, tuple(range(first, first + share)), how.batch)
+        rows = SampleRNG(how.seed, tuple(range(first, first + share)), how.batch)
         values = _backward(run, batch, rows, how, learner, processes)
         asked = values.new_tensor([float(wish) for wish in wishes()])
         sums = processes.sum(torch.cat([values.mean()[None] / processes.world, asked]))
@@ -182,12 +182,12 @@ def rate(how: Fit, step: int) -> float:
 class _Objective(nn.Module):
     """The loss as a module around the network, so that gradients meet those of other processes while they are made."""
 
-    def __init__(self, net: nn.Module, loss: Callable[[Any, Rows], Tensor]) -> None:
+    def __init__(self, net: nn.Module, loss: Callable[[Any, SampleRNG], Tensor]) -> None:
         super().__init__()
         self.net = net
         self._loss = loss
 
-    def forward(self, batch: Any, rows: Rows) -> Tensor:
+    def forward(self, batch: Any, rows: SampleRNG) -> Tensor:
         return self._loss(batch, rows)
 
 
@@ -200,7 +200,7 @@ def _share(how: Fit, processes: Processes) -> int:
     return how.batch // processes.world
 
 
-def _backward(run: nn.Module, batch: B, rows: Rows, how: Fit, learner: Learner, processes: Processes) -> Tensor:
+def _backward(run: nn.Module, batch: B, rows: SampleRNG, how: Fit, learner: TrainState, processes: Processes) -> Tensor:
     """Add up the gradients of a step, part by part; returns the loss of every row, (B,), detached."""
     device = learner.device
     size = len(rows.places) // how.accumulate
@@ -231,7 +231,7 @@ def take(batch: B, rows: slice, device: torch.device) -> B:
     return type(batch)(*(part(field) for field in batch))
 
 
-def _bad(how: Fit, learner: Learner, batch: Any, values: Tensor, mean: float, processes: Processes) -> str:
+def _bad(how: Fit, learner: TrainState, batch: Any, values: Tensor, mean: float, processes: Processes) -> str:
     """What happens at a step that is not finite: every process decides alike, for all see the same mean and norm."""
     learner.forget()
     index = torch.tensor(batch.index, dtype=torch.int64, device=values.device)

@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from unnoise.config import convert, yaml
 from unnoise.config.data import DataConfig
-from unnoise.config.training import Fit, Watch
+from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
 
 
@@ -43,7 +43,7 @@ class Config(Protocol):
     @property
     def fit(self) -> Fit: ...
     @property
-    def watch(self) -> Watch: ...
+    def watch(self) -> LogConfig: ...
 
 
 # settings that change nothing of what is learned: another value is still the same run

@@ -23,7 +23,7 @@ from unnoise.training.muon import Muon, matrices
 MOMENTS = ("step", "exp_avg", "exp_avg_sq", "momentum")  # torch's names in Adam's state, and Muon's
 
 
-class Learner:
+class TrainState:
     """The memory of one training of `net`, which it changes in place. `dtype` is what the network computes in.
 
     With a `dtype` other than float32 the network's parameters become copies, rounded from the float32 ones kept here.

@@ -21,14 +21,14 @@ from typing import Any
 
 from torch import Tensor
 
-from unnoise.config.training import Fit, Watch
+from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
 from unnoise.io import checkpoint
 from unnoise.training.distributed import ALONE, Processes
-from unnoise.training.loop import Memory, NonFinite, Rows, Tick, fit, steps
+from unnoise.training.loop import Memory, NonFinite, SampleRNG, Tick, fit, steps
 from unnoise.training.run import Run
 from unnoise.training.signals import Asked, Stopped, asked
-from unnoise.training.train_state import Learner
+from unnoise.training.train_state import TrainState
 
 Weights = Mapping[str, Tensor]
 
@@ -38,9 +38,9 @@ class Plan:
     """What a recipe brings: its pictures, its objective, and how its model is written and drawn from."""
 
     fit: Fit
-    watch: Watch
+    watch: LogConfig
     batches: Callable[[int], Iterator[Any]]  # step -> this process's batches from there on
-    loss: Callable[[Any, Rows], Tensor]
+    loss: Callable[[Any, SampleRNG], Tensor]
     write: Callable[[Path, Weights], None]  # model.safetensors and whatever else makes it a model
     draw: Callable[[Path, Weights], None]  # a sheet of samples from an average; every process is asked
     facts: Mapping[str, Any] = field(default_factory=dict)  # what state.json says besides
@@ -81,7 +81,7 @@ class _Log:
         return line
 
 
-def follow(run: Run | None, learner: Learner, plan: Plan, *, processes: Processes = ALONE) -> Iterator[Tick]:
+def follow(run: Run | None, learner: TrainState, plan: Plan, *, processes: Processes = ALONE) -> Iterator[Tick]:
     """Train to the end, from the newest checkpoint of the run; a tick a step, after what it asked for is done.
 
     `run` is held by the first process alone. Ends without a tick where the training is finished already. Raises
@@ -101,7 +101,7 @@ def follow(run: Run | None, learner: Learner, plan: Plan, *, processes: Processe
 
 
 class _Course:
-    def __init__(self, run: Run | None, learner: Learner, plan: Plan, processes: Processes) -> None:
+    def __init__(self, run: Run | None, learner: TrainState, plan: Plan, processes: Processes) -> None:
         assert processes.first == (run is not None), "the first process holds the run"
         self.run, self.learner, self.plan, self.processes = run, learner, plan, processes
         self.log = _Log()

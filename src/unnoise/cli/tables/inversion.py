@@ -18,7 +18,7 @@ from unnoise.config.request import Request
 from unnoise.errors import unknown
 
 if TYPE_CHECKING:
-    from unnoise.generate.inversion import Survived
+    from unnoise.generate.inversion import Reconstruction
 
 
 def inversion(
@@ -50,7 +50,7 @@ def inversion(
         counts = numbers(steps, "--steps")
         scales = scales_of(guidance, "--guidance")
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
-        if spacing not in (grids := keys_of("samplers/timesteps.py", "GRIDS")):
+        if spacing not in (grids := keys_of("samplers/timesteps.py", "SPACINGS")):
             raise unknown("grid of times", spacing, grids)
         writable(out, "the table", folder=True)
     loaded, real = opened(model, data)
@@ -61,7 +61,7 @@ def inversion(
     from unnoise.generate.inversion import reconstruct
 
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
-    found: list[Survived] = []
+    found: list[Reconstruction] = []
     base = Request(sampler="ddim", grid=spacing, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
     requests = [dataclasses.replace(base, steps=number, guidance=scale) for _, number, scale in cells]

@@ -13,11 +13,11 @@ from unnoise.config.evaluation import EvaluateConfig
 
 if TYPE_CHECKING:
     from unnoise.data import Dataset
-    from unnoise.evaluation.sweep import Result, Way
+    from unnoise.evaluation.sweep import Result, Variant
     from unnoise.model import Model
 
 
-def run(model: Model, real: Dataset, ask: EvaluateConfig, ways: Sequence[Way], shown: int) -> list[Result]:
+def run(model: Model, real: Dataset, ask: EvaluateConfig, ways: Sequence[Variant], shown: int) -> list[Result]:
     """Every way, with a bar over all of them."""
     from unnoise.evaluation.sweep import Result, compare
 
@@ -47,7 +47,7 @@ def figure(result: Result, name: str = "frechet") -> str:
     return ""
 
 
-def place(way: Way) -> dict[str, Any]:
+def place(way: Variant) -> dict[str, Any]:
     return {"row": way.row, "column": way.column, "request": asdict(way.request)}
 
 
