@@ -63,22 +63,22 @@ def _ours(placed: nn.Module, how: Placement) -> tuple[Step, Step, Callable[[Tens
     heard: dict[int, Cond] = {}
 
     @torch.inference_mode()
-    def hear(words: Tensor) -> Cond:
-        return placed.hear(Cond(words=words))  # type: ignore[operator,no-any-return]
+    def encode(words: Tensor) -> Cond:
+        return placed.encode(Cond(text=words))  # type: ignore[operator,no-any-return]
 
     @torch.inference_mode()
     def once(x: Tensor, t: Tensor, words: Tensor) -> Tensor:
         if id(words) not in heard:
-            heard[id(words)] = hear(words)
+            heard[id(words)] = encode(words)
         out: Tensor = placed(x.to(how.dtype), t, heard[id(words)])
         return _done(out)
 
     @torch.inference_mode()
     def anew(x: Tensor, t: Tensor, words: Tensor) -> Tensor:
-        out: Tensor = placed(x.to(how.dtype), t, Cond(words=words))
+        out: Tensor = placed(x.to(how.dtype), t, Cond(text=words))
         return _done(out)
 
-    return once, anew, hear
+    return once, anew, encode
 
 
 def theirs(net: Any, how: Placement, *, tuned: bool) -> Step:
@@ -113,7 +113,7 @@ def asked(batch: int, size: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
 def run(*, quick: bool, clock: str) -> dict[str, Any]:
     how = best("auto")
     base = network()
-    once, anew, hear = ours(our_network(base), how)
+    once, anew, encode = ours(our_network(base), how)
     default = theirs(base, how, tuned=False)
     tuned = theirs(network(), how, tuned=True)
     gc.collect()
@@ -131,7 +131,7 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
         notes[f"relative difference to float32, {size}x{size}"] = off  # type: ignore[assignment]
     heard = in_turn(
         {"a step": lambda: once(x, t, words), "a step that hears anew": lambda: anew(x, t, words),
-         "hearing": lambda: hear(words)}, rounds=rounds, clock=clock,
+         "hearing": lambda: encode(words)}, rounds=rounds, clock=clock,
     )  # fmt: skip
     notes["milliseconds of hearing the words"] = {name: 1e3 * value for name, value in heard.items()}  # type: ignore[assignment]
     size = 32 if quick else 64

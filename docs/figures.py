@@ -238,7 +238,7 @@ def grids() -> Figure:
     names = list(SPACINGS)[::-1]
     for y, name in enumerate(names):
         times = SPACINGS[name](1000)(schedule, 10)
-        colour = {"karras": VIOLET, "even-log-snr": VIOLET, "even": BLUE}.get(name, ORANGE)
+        colour = {"karras": VIOLET, "log-snr": VIOLET, "even": BLUE}.get(name, ORANGE)
         left.plot(times, [y] * len(times), "|", color=colour, markersize=13, markeredgewidth=2)
         left.plot([times[0]], [y], "o", color=colour, markersize=5)
         ratios = 2 * schedule(times[:-1]).log_ratio
@@ -299,7 +299,7 @@ def losses() -> Figure:
         ("truncated-snr", loss_weights.truncated_snr, GREEN, (0, (3, 2.5))),
         ("min-snr, gamma 5", loss_weights.min_snr(5), ORANGE, "-"),
         ("p2, gamma 1", loss_weights.p2(), RED, "-"),
-        ("edm, spread 0.5", loss_weights.edm_weight(), VIOLET, "-"),
+        ("edm, sigma_data 0.5", loss_weights.edm_weight(), VIOLET, "-"),
     ):
         left.semilogy(log_snr, weight(level), color=colour, linestyle=line, label=name)
     left.set(title="weight of the squared error of the picture", xlabel="log SNR", ylim=(1e-4, 1e4))

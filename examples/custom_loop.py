@@ -13,7 +13,7 @@ from unnoise.noise import normal, uniform
 
 shapes = data.open(toy().data)  # discs, squares, crosses, rings
 net = nn.build(toy().net)
-process = DiffusionConfig(schedule="cosine-continuous", predicts="v", weight="snr-plus-one", draw="continuous")
+process = DiffusionConfig(schedule="cosine-continuous", predicts="v", weight="snr-plus-one", time_sampler="continuous")
 diffusion = make_diffusion(net, process)
 draw_times, weight = make_time_sampler(process), make_weight(process, diffusion.schedule)
 optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)

@@ -17,7 +17,7 @@ def midpoint(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State
     half = ddim()(denoiser, state, denoiser.schedule.time((at.log_ratio + to.log_ratio) / 2), noise)
     eps = denoiser.schedule(half.t).eps(half.x, denoiser(half.x, half.t).mean)
     grow = to.alpha / at.alpha
-    return State(over(grow, state.x) * state.x + over(to.sigma - grow * at.sigma, state.x) * eps, s, half.trail)
+    return State(over(grow, state.x) * state.x + over(to.sigma - grow * at.sigma, state.x) * eps, s, half.history)
 
 
 schedule = CosineContinuous()  # with x ~ N(0, 1) the best estimate is alpha x_t, and the exact flow stands still

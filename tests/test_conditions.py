@@ -15,13 +15,16 @@ def several(first: int, count: int) -> Cond:
         label=n,
         value=n[:, None] * torch.tensor([1.0, 10.0]),
         tokens=n[:, None] + torch.tensor([0, 100, 200]),
-        words=n.float()[:, None, None].expand(-1, 3, 2),
+        text=n.float()[:, None, None].expand(-1, 3, 2),
         mask=(n[:, None] + torch.arange(3)) % 2 == 0,
-        vector=n.float()[:, None].expand(-1, 4),
-        image=n.float()[:, None, None, None].expand(-1, 1, 2, 2),
-        hints=(n.float()[:, None, None, None].expand(-1, 3, 2, 2), -n.float()[:, None, None, None].expand(-1, 3, 4, 4)),
-        strength=n.float()[:, None] * torch.tensor([1.0, 0.5]),
-        heard=(n.float()[:, None, None].expand(-1, 3, 6), n.float()[:, None, None].expand(-1, 3, 8)),
+        pooled=n.float()[:, None].expand(-1, 4),
+        concat=n.float()[:, None, None, None].expand(-1, 1, 2, 2),
+        control=(
+            n.float()[:, None, None, None].expand(-1, 3, 2, 2),
+            -n.float()[:, None, None, None].expand(-1, 3, 4, 4),
+        ),
+        control_scale=n.float()[:, None] * torch.tensor([1.0, 0.5]),
+        encoded=(n.float()[:, None, None].expand(-1, 3, 6), n.float()[:, None, None].expand(-1, 3, 8)),
     )
 
 
@@ -65,8 +68,8 @@ def test_rows_are_joined_and_cut() -> None:
     assert NOTHING.rows is None
     with pytest.raises(ValueError, match="with and without"):
         joined.then(NOTHING)
-    with pytest.raises(ValueError, match=r"with and without hints.1"):
-        joined.then(Cond(**{**vars(joined), "hints": joined.hints[:1]}))
+    with pytest.raises(ValueError, match=r"with and without control.1"):
+        joined.then(Cond(**{**vars(joined), "control": joined.control[:1]}))
 
 
 def test_all_of_it_goes_to_a_device() -> None:

@@ -98,7 +98,7 @@ def test_the_output_weight_is_the_plain_error_of_the_output(name: str, schedule:
 @pytest.mark.parametrize("schedule", [EDM(), VarianceExploding(), LinearBeta()], ids=str)
 def test_a_score_network_sees_an_input_of_the_size_of_noise(schedule: Schedule) -> None:
     level = schedule(torch.tensor([0.01, 0.3, 1.0], dtype=torch.float64))
-    shown = SCORE.scale(level) * (level.alpha.square() + level.sigma.square()).sqrt()
+    shown = SCORE.c_in(level) * (level.alpha.square() + level.sigma.square()).sqrt()
     assert torch.allclose(shown, torch.ones(3, dtype=torch.float64))
 
 
@@ -124,8 +124,8 @@ def test_rows_are_the_papers() -> None:
     c_out = ratio * spread / math.sqrt(ratio**2 + spread**2)
     assert target(edm(spread)) == pytest.approx((x - c_skip * (x + ratio * eps)) / c_out)
     # c_in z, and a quarter of log sigma
-    assert (edm(spread).scale(level) * x_t).item() == pytest.approx((x_t / alpha) / math.sqrt(ratio**2 + spread**2))
-    clock = edm(spread).clock
+    assert (edm(spread).c_in(level) * x_t).item() == pytest.approx((x_t / alpha) / math.sqrt(ratio**2 + spread**2))
+    clock = edm(spread).c_noise
     assert clock is not None
     assert clock(torch.tensor(0.4), level).item() == pytest.approx(math.log(ratio) / 4)
 
@@ -255,8 +255,8 @@ def test_learned_variance_takes_the_second_half_of_the_channels() -> None:
     diffusion = Diffusion(Net(), LinearBeta(), learned_variance=True)
     estimate = diffusion(torch.randn(2, 3, 4, 4), torch.tensor([0.1, 0.2]))
     assert estimate.mean.shape == (2, 3, 4, 4)
-    assert estimate.spread is not None
-    assert torch.equal(estimate.spread, torch.full((2, 3, 4, 4), 0.75))
+    assert estimate.variance_fraction is not None
+    assert torch.equal(estimate.variance_fraction, torch.full((2, 3, 4, 4), 0.75))
 
 
 def test_eps_where_nothing_is_left_of_the_picture_is_refused() -> None:
@@ -318,7 +318,9 @@ def test_processes_are_made_by_name() -> None:
     assert diffusion.schedule == Cosine(100)
     assert make_weight(process, diffusion.schedule)(diffusion.schedule.at(0.01)) == 3
     assert make_time_sampler(process)(torch.tensor([0.005], dtype=torch.float64), diffusion.schedule).item() == 0.01
-    middle = make_time_sampler(replace(process, draw="edm", draw_options={"mean": math.log(3), "std": 1.0}))
+    middle = make_time_sampler(
+        replace(process, time_sampler="edm", time_sampler_options={"mean": math.log(3), "std": 1.0})
+    )
     t = middle(torch.tensor([0.5], dtype=torch.float64), diffusion.schedule)
     assert diffusion.schedule(t).log_ratio.item() == pytest.approx(-math.log(3))
     for name in WEIGHTS:
@@ -332,8 +334,8 @@ def test_bad_names_say_what_is_valid() -> None:
         make_weight(DiffusionConfig(weight="minsnr"), LinearBeta())
     with pytest.raises(UserError, match="does not take"):
         make_weight(DiffusionConfig(weight="simple", weight_options={"gamma": 1.0}), LinearBeta())
-    with pytest.raises(UserError, match=r"draw_options: 'edm' does not take \['sigma'\]"):
-        check(DiffusionConfig(draw="edm", draw_options={"sigma": 1.0}))
+    with pytest.raises(UserError, match=r"time_sampler_options: 'edm' does not take \['sigma'\]"):
+        check(DiffusionConfig(time_sampler="edm", time_sampler_options={"sigma": 1.0}))
     with pytest.raises(UserError, match="teaches a variance"):
         check(DiffusionConfig(objective="hybrid"))
     check(DiffusionConfig())

@@ -109,16 +109,16 @@ def test_guidance_one_is_none_and_others_differ() -> None:
 
 def test_labels_are_read() -> None:
     reader = Conditioner(NAMES, 3)
-    assert reader.read(["dog", "0", "none"]).label.tolist() == [1, 0, 3]  # type: ignore[union-attr]
+    assert reader.encode(["dog", "0", "none"]).label.tolist() == [1, 0, 3]  # type: ignore[union-attr]
     assert [reader.name(i) for i in (0, 3)] == ["cat", "none"]
-    by_seed = reader.by_seed(range(300)).label
+    by_seed = reader.random_class(range(300)).label
     assert by_seed is not None
-    assert by_seed[5] == reader.by_seed([5]).label  # a seed's own
+    assert by_seed[5] == reader.random_class([5]).label  # a seed's own
     assert (torch.bincount(by_seed, minlength=3) > 70).all()
     with pytest.raises(UserError, match="did you mean 'dog'"):
-        reader.read(["dgo"])
+        reader.encode(["dgo"])
     with pytest.raises(UserError, match="without classes"):
-        Conditioner().read(["dog"])
+        Conditioner().encode(["dog"])
     with pytest.raises(UserError, match="no row for 'no class'"):
         Conditioner(NAMES).nothing(1)
 
@@ -127,7 +127,7 @@ def test_labels_are_read() -> None:
     ("settings", "says"),
     [
         ({"sampler": "dimm"}, "did you mean 'ddim'"),
-        ({"grid": "evn"}, "did you mean 'even'"),
+        ({"spacing": "evn"}, "did you mean 'even'"),
         ({"sampler": "ddpm", "eta": 0.5}, "not DDIM"),
         ({"sampler": "ddpm-learned"}, "did not learn"),
         ({"labels": ("cat", "dog", "cat")}, "3 labels for 2 seeds"),
@@ -140,9 +140,9 @@ def test_labels_are_read() -> None:
         ({"control_scale": (math.nan,)}, "control_scale is nan: give a finite number"),
         ({"eta": -3.0}, "eta is -3: it is a share"),
         ({"guidance_rescale": 5.0}, "guidance_rescale is 5: it is a share"),
-        ({"threshold": math.nan}, "threshold is nan: it is a share"),
-        ({"threshold": 99.5}, "threshold is 99.5: it is a share"),
-        ({"grid": "leading", "steps": 101}, "table of 100"),
+        ({"dynamic_threshold": math.nan}, "threshold is nan: it is a share"),
+        ({"dynamic_threshold": 99.5}, "threshold is 99.5: it is a share"),
+        ({"spacing": "leading", "steps": 101}, "table of 100"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_before_the_first_step(settings: dict[str, object], says: str) -> None:
@@ -234,7 +234,7 @@ def test_cards_are_strict(tmp_path: Path) -> None:
     good = json.loads((folder / CARD).read_text())
     for change, says in (
         ({"format": "other"}, "not the card"),
-        ({"version": 2}, "update unnoise"),
+        ({"version": 3}, "update unnoise"),
         ({"card": {**good["card"], "clases": []}}, "clases"),
         ({"card": {**good["card"], "net": {**good["card"]["net"], "channels": [8, 10**6]}}}, "parameters"),
     ):

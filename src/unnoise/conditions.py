@@ -22,13 +22,13 @@ class Cond:
     label: Tensor | None = None  # (B,) int64: a class
     value: Tensor | None = None  # (B, K) float32: numbers, a column each; NaN where a number is not told
     tokens: Tensor | None = None  # (B, L) int64: a caption, for a network with a text encoder of its own
-    words: Tensor | None = None  # (B, L, D): a caption as an encoder beside the network read it
+    text: Tensor | None = None  # (B, L, D): a caption as an encoder beside the network read it
     mask: Tensor | None = None  # (B, L) bool: which of the words count; None: all of them
-    vector: Tensor | None = None  # (B, D): a caption, or more, as one vector
-    image: Tensor | None = None  # (B, C, H, W) in [-1, 1]: a picture that is joined to x_t as further channels
-    hints: Many = ()  # of (B, C, h, w) in [0, 1]: a drawing for each control network
-    strength: Tensor | None = None  # (B, hints), or (B, hints, depths): how strongly each of them steers; None: 1
-    heard: Many = ()  # of (B, ...): what the network has made of this beforehand (`hear`)
+    pooled: Tensor | None = None  # (B, D): a caption, or more, as one vector
+    concat: Tensor | None = None  # (B, C, H, W) in [-1, 1]: a picture that is joined to x_t as further channels
+    control: Many = ()  # of (B, C, h, w) in [0, 1]: a drawing for each control network
+    control_scale: Tensor | None = None  # (B, hints), or (B, hints, depths): how strongly each of them steers; None: 1
+    encoded: Many = ()  # of (B, ...): what the network has made of this beforehand (`hear`)
 
     def to(self, device: torch.device | str) -> Cond:
         return self._each(lambda tensor: tensor.to(device))

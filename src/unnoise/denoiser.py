@@ -47,8 +47,8 @@ class Prediction:
     """The row `a x + b eps` that a network is asked for, and what it is shown: x_t times `scale`."""
 
     row: Callable[[Level], tuple[Tensor, Tensor]]
-    scale: Callable[[Level], Tensor] = _ones
-    clock: Clock | None = None  # None: that of the discrete steps
+    c_in: Callable[[Level], Tensor] = _ones
+    c_noise: Clock | None = None  # None: that of the discrete steps
 
     def target(self, x: Tensor, eps: Tensor, level: Level) -> Tensor:
         """What the network should say: like x."""
@@ -86,19 +86,19 @@ FLOW = Prediction(lambda level: (-_ones(level), _ones(level)))  # eps - x: Lipma
 SCORE = Prediction(EPSILON.row, lambda level: (level.alpha.square() + level.sigma.square()).rsqrt())
 
 
-def edm(spread: float = 0.5) -> Prediction:
-    """EDM's preconditioned network, for data of standard deviation `spread`. Table 1 of Karras et al. 2022."""
+def edm(sigma_data: float = 0.5) -> Prediction:
+    """EDM's preconditioned network, for data of standard deviation `sigma_data`. Table 1 of Karras et al. 2022."""
 
     def norm(level: Level) -> Tensor:  # the standard deviation of x_t
-        return (level.sigma.square() + (spread * level.alpha).square()).sqrt()
+        return (level.sigma.square() + (sigma_data * level.alpha).square()).sqrt()
 
     def row(level: Level) -> tuple[Tensor, Tensor]:
-        return level.sigma / (spread * norm(level)), -spread * level.alpha / norm(level)
+        return level.sigma / (sigma_data * norm(level)), -sigma_data * level.alpha / norm(level)
 
-    def scale(level: Level) -> Tensor:
+    def c_in(level: Level) -> Tensor:
         return 1 / norm(level)
 
-    return Prediction(row, scale, quarter_log_sigma)
+    return Prediction(row, c_in, quarter_log_sigma)
 
 
 def posterior_mean(schedule: Schedule, steps: int) -> Prediction:
@@ -121,7 +121,7 @@ class Estimate(NamedTuple):
     """
 
     mean: Tensor
-    spread: Tensor | None = None
+    variance_fraction: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Diffusion(nn.Module):
         self.predicts = predicts
         self.steps = steps
         self.learned_variance = learned_variance
-        self._clock = predicts.clock or discrete(steps)
+        self._clock = predicts.c_noise or discrete(steps)
         end = schedule.at(1.0)
         told = self._clock(torch.ones((), dtype=torch.float64), end)
         if not (predicts.error(end) < 1e12 and torch.isfinite(told)):
@@ -174,8 +174,8 @@ class Diffusion(nn.Module):
 
     def given(self, cond: Cond) -> Denoiser:
         """The denoiser that is told `cond`, a row per sample: what the network can hear beforehand, it hears once."""
-        hear = getattr(self.net, "hear", None)
-        cond = cond if hear is None else hear(cond)
+        encode = getattr(self.net, "encode", None)
+        cond = cond if encode is None else encode(cond)
         return Denoiser(self.schedule, lambda x_t, t: self(x_t, t, cond))
 
     def loss(self, x: Tensor, t: Tensor, cond: Cond = NOTHING, *, noise: Tensor, weight: Weight) -> Tensor:
@@ -204,7 +204,7 @@ class Diffusion(nn.Module):
 
     def _ask(self, x_t: Tensor, t: Tensor, level: Level, cond: Cond) -> tuple[Tensor, Tensor | None]:
         dtype = next(self.net.parameters(), x_t).dtype
-        shown = (over(self.predicts.scale(level), x_t) * x_t).to(dtype)
+        shown = (over(self.predicts.c_in(level), x_t) * x_t).to(dtype)
         told = self._clock(t.double(), level).expand(len(x_t)).to(device=x_t.device, dtype=torch.float32)
         out = self.net(shown, told, cond).to(x_t.dtype)
         if not self.learned_variance:

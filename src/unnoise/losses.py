@@ -57,12 +57,12 @@ def p2(k: float = 1.0, gamma: float = 1.0) -> Weight:
     return lambda level: level.snr / (k + level.snr) ** gamma
 
 
-def edm_weight(spread: float = 0.5) -> Weight:
+def edm_weight(sigma_data: float = 0.5) -> Weight:
     """1 / c_out^2: every level starts with a loss of one. Karras et al. 2022."""
 
     def weight(level: Level) -> Tensor:
         sigma2 = (level.sigma / level.alpha).square()
-        return (sigma2 + spread**2) / (sigma2 * spread**2)
+        return (sigma2 + sigma_data**2) / (sigma2 * sigma_data**2)
 
     return weight
 
@@ -151,7 +151,7 @@ class LossAwareSampler:
         """1 / (T p) of drawn times, (B,)."""
         return 1 / (self.steps * self.chances()[self._row(t)])
 
-    def hear(self, t: Tensor, loss: Tensor) -> None:
+    def record(self, t: Tensor, loss: Tensor) -> None:
         """Losses (B,) of this step, before their weight; a part of them is enough."""
         row = self._row(t).to(device=loss.device, dtype=torch.float64)
         self._heard.append(torch.stack([row, loss.detach().double()], 1))
@@ -246,10 +246,11 @@ def make_objective(process: DiffusionConfig) -> str:
 
 def make_time_sampler(process: DiffusionConfig) -> TimeSampler:
     """How training draws its times."""
-    make = _chosen("draw of times", process.draw, TIME_SAMPLERS)
+    make = _chosen("draw of times", process.time_sampler, TIME_SAMPLERS)
     try:
-        return cast(TimeSampler, make(process.steps, **process.draw_options))
+        return cast(TimeSampler, make(process.steps, **process.time_sampler_options))
     except TypeError:
         raise UserError(
-            f"process.draw_options: {process.draw!r} does not take {sorted(process.draw_options)}"
+            f"process.time_sampler_options: {process.time_sampler!r} does not take "
+            f"{sorted(process.time_sampler_options)}"
         ) from None

@@ -46,7 +46,8 @@ from unnoise.text.tokenizer import FILE as TOKENIZER
 from unnoise.text.tokenizer import PromptEncoder, Tokenizer, truncation_note
 
 WEIGHTS, CARD, WORDS = "model.safetensors", "model.json", "words"
-FORMAT = {"format": "unnoise-model", "version": 1}
+FORMAT = {"format": "unnoise-model", "version": 2}
+READABLE = (1, 2)  # versions: 1 has earlier names of settings and weights
 MOST_PARAMETERS = 20_000_000_000  # a card that asks for more is a mistake, found before memory is taken
 
 
@@ -57,13 +58,17 @@ class Model:
     diffusion: Diffusion
     card: ModelCard
     codec: Codec = field(default_factory=Pixels)
-    words: PromptEncoder | None = None  # what reads captions
-    steered: tuple[str, ...] = ()  # classes of a classifier that guides a model without classes of its own
+    text: PromptEncoder | None = None  # what reads captions
+    classifier_classes: tuple[str, ...] = ()  # classes of a classifier that guides a model without classes of its own
 
     @property
-    def reader(self) -> Conditioner:
-        reader = reader_of(self.card, self.words)
-        return replace(reader, classes=self.steered, steers=True) if self.steered else reader
+    def conditioner(self) -> Conditioner:
+        reader = reader_of(self.card, self.text)
+        return (
+            replace(reader, classes=self.classifier_classes, classifier_only=True)
+            if self.classifier_classes
+            else reader
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -71,7 +76,7 @@ class Model:
         return self.card.classes
 
     @property
-    def hears(self) -> bool:
+    def uses_text(self) -> bool:
         """Whether its network reads captions, with or without what reads them for it."""
         return self.card.net.context > 0 or self.card.net.text is not None
 
@@ -91,7 +96,7 @@ class Model:
         """(C, H, W) of x."""
         return (self.card.channels, *self.card.size)
 
-    def of_pictures(self) -> Model:
+    def require_pictures(self) -> Model:
         """This model. Raises UserError where what it draws are no pictures."""
         if self.card.latents:
             raise UserError(
@@ -108,7 +113,7 @@ class Model:
         if folder.exists():
             folder.rmdir()
         checkpoint.publish(
-            folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card, self.words)
+            folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card, self.text)
         )
 
     def sample(
@@ -131,11 +136,11 @@ class Model:
         said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
         request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, values=numbers, **settings)
-        if note := truncation_note(self.words, filter(None, (*said, request.negative_prompt))):
+        if note := truncation_note(self.text, filter(None, (*said, request.negative_prompt))):
             warnings.warn(note, stacklevel=2)
         return draw(self, request)
 
-    def controlled_by(self, *others: Model | str | Path) -> Model:
+    def with_controlnets(self, *others: Model | str | Path) -> Model:
         """This model with the controls of others beside its own, in this order: a drawing each when it draws.
 
         Another is a model, or a path: whatever `load` takes, or diffusers' folder of a ControlNetModel. Raises
@@ -148,8 +153,8 @@ class Model:
             raise UserError("controls steer a U-Net, and this model is another network")
         more = [each for other in others for each in self._controls_of(other, net)]
         net, state = controlnet.beside(net, self.diffusion.net.state_dict(), more)
-        made = Model.of(replace(self.card, net=net), state, "this model and its controls", self.words)
-        return replace(made, steered=self.steered)
+        made = Model.from_state(replace(self.card, net=net), state, "this model and its controls", self.text)
+        return replace(made, classifier_classes=self.classifier_classes)
 
     def _controls_of(self, other: Model | str | Path, net: UNetConfig) -> list[tuple[ControlConfig, dict[str, Tensor]]]:
         """The controls of another, each with its weights. Raises UserError where they are not this model's."""
@@ -163,12 +168,14 @@ class Model:
             raise UserError("these controls belong to another network: their base has to be this model")
         if process_of(other.card) != process_of(self.card) or other.card.classes != self.card.classes:
             raise UserError("these controls were trained on another process, or other classes, than this model")
-        if getattr(other.words, "text", None) != getattr(self.words, "text", None):
+        if getattr(other.text, "text", None) != getattr(self.text, "text", None):
             raise UserError("these controls read captions by another tokenizer: their base has to be this model")
         return controlnet.apart(other.card.net, other.diffusion.net.state_dict())[1]
 
     @classmethod
-    def of(cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: PromptEncoder | None = None) -> Model:
+    def from_state(
+        cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: PromptEncoder | None = None
+    ) -> Model:
         """The model of this card and these weights, with what reads its captions. Raises UserError where they do
         not fit, with the first names."""
         with torch.device("meta"):
@@ -192,7 +199,9 @@ class Model:
         """The model in a model directory. Raises UserError that names what is wrong with which file."""
         folder = Path(path)
         card = read_card(folder)
-        return cls.of(card, Tensors.of(folder / WEIGHTS).load(), str(folder), words_of(card, folder))
+        return cls.from_state(
+            card, checkpoint.renamed(Tensors.of(folder / WEIGHTS).load()), str(folder), words_of(card, folder)
+        )
 
 
 def words_of(card: ModelCard, folder: Path) -> PromptEncoder | None:
@@ -207,7 +216,9 @@ def words_of(card: ModelCard, folder: Path) -> PromptEncoder | None:
 def reader_of(card: ModelCard, words: PromptEncoder | None) -> Conditioner:
     """What turns into conditions what is said to the model of this card."""
     null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
-    return Conditioner(card.classes, null_row(card), words, card.values, null_value, shown=picture_options(card))
+    return Conditioner(
+        card.classes, null_row(card), words, card.values, null_value, picture_options=picture_options(card)
+    )
 
 
 def without_controls(net: NetConfig) -> NetConfig:
@@ -219,7 +230,7 @@ def process_of(config: TrainConfig | ModelCard) -> DiffusionConfig:
     """What a network's answers mean, without how it was taught."""
     p = config.process
     plain = DiffusionConfig(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
-    return replace(plain, joined=p.joined, joined_factor=p.joined_factor)
+    return replace(plain, concat=p.concat, concat_factor=p.concat_factor)
 
 
 def null_row(card: ModelCard) -> int | None:
@@ -255,9 +266,9 @@ def read_card(folder: Path) -> ModelCard:
     data = read_json(file)
     if data.get("format") != FORMAT["format"]:
         raise UserError(f"{file}: this is not the card of a model of ours: 'format' is {data.get('format')!r}")
-    if data.get("version") != FORMAT["version"]:
+    if data.get("version") not in READABLE:
         raise UserError(
-            f"{file}: written in version {data.get('version')!r} of the format, this program reads version "
+            f"{file}: written in version {data.get('version')!r} of the format, this program reads up to "
             f"{FORMAT['version']}: update unnoise"
         )
     return from_dict(ModelCard, data.get("card", {}), str(file))
@@ -306,4 +317,4 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
     card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)
-    return Model.of(card, state, str(folder), diffusers.read_words(folder, net))
+    return Model.from_state(card, state, str(folder), diffusers.read_words(folder, net))

@@ -10,7 +10,7 @@ import pytest
 
 CODE = """
 import resource, numpy as np
-from unnoise.acceleration import memory
+from unnoise.acceleration import allocator
 {before}
 def faults(rounds):
     begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -30,10 +30,10 @@ def faults(before: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_kept_memory_costs_no_page_faults():
-    assert faults("assert memory.keep()") < 100
+    assert faults("assert allocator.keep()") < 100
     usual = faults("")
     assert usual > 10_000, "if the system keeps memory by itself, `keep` has nothing to do"
-    assert faults("memory.keep(); assert memory.hand_back()") > 10_000
+    assert faults("allocator.keep(); assert allocator.hand_back()") > 10_000
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")

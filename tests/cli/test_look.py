@@ -146,7 +146,7 @@ def test_export_writes_a_folder_that_is_the_same_model(
     assert capsys.readouterr().out.strip() == str(folder)
     ours, theirs = load(clothes), load(folder)
     x, t = torch.randn(2, 1, 28, 28), torch.tensor([0.3, 0.9], dtype=torch.float64)
-    cond = ours.reader.read(["bag", "none"])
+    cond = ours.conditioner.encode(["bag", "none"])
     assert torch.equal(ours.diffusion(x, t, cond).mean, theirs.diffusion(x, t, cond).mean)
     assert main(["info", str(folder)]) == 0
     assert main(["export", str(clothes), str(folder)]) == 2

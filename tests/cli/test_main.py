@@ -92,7 +92,13 @@ def test_a_setting_is_written_once_and_its_comment_is_its_help() -> None:
 
 
 def test_options_arrive_as_the_settings_they_are() -> None:
-    @options.with_settings(Request, seeds=None, labels=None, steps=Parameter(alias="--num-inference-steps"))
+    @options.with_settings(
+        Request,
+        seeds=None,
+        labels=None,
+        steps=Parameter(alias="--num-inference-steps"),
+        dynamic_threshold=Parameter(alias="--threshold"),
+    )
     def command(model: str, **asked: object) -> Request:
         return Request(**asked)  # type: ignore[arg-type]
 
@@ -101,7 +107,7 @@ def test_options_arrive_as_the_settings_they_are() -> None:
     app = App(result_action="return_value")
     app.default(command)
     assert app(["m"], exit_on_error=False) == Request()
-    wanted = Request(steps=7, clip=False, threshold=0.5, precision="bfloat16")
+    wanted = Request(steps=7, clip=False, dynamic_threshold=0.5, precision="bfloat16")
     words = ["--num-inference-steps", "7", "--no-clip", "--threshold", "0.5", "--precision", "bfloat16"]
     assert app(["m", *words], exit_on_error=False) == wanted
     assert app(["m", *flags(dataclasses.asdict(wanted), Request)], exit_on_error=False) == wanted

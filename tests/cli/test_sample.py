@@ -211,12 +211,12 @@ def kinds(worded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "classes": (small(3), {"classes": CLASSES}),
         "numbers": (dataclasses.replace(plain, values=1), {"values": (ValueRange("age", 20, 70),)}),
         "drawings": (dataclasses.replace(plain, controls=(ControlConfig(hint=(4,), scale=1),)), {}),
-        "holes": (dataclasses.replace(plain, joined=2), {}),
+        "holes": (dataclasses.replace(plain, concat_channels=2), {}),
     }
     for name, (config, told) in nets.items():
         net = nn.build(config)
         (base / name).mkdir()
-        process = DiffusionConfig(predicts="x0", joined="masked" if name == "holes" else "")
+        process = DiffusionConfig(predicts="x0", concat="masked" if name == "holes" else "")
         card = ModelCard(net=config, process=process, size=(8, 8), channels=1, **told)
         write_model(base / name, net.state_dict(), card)
     Image.new("L", (8, 8)).save(base / "picture.png")
@@ -437,7 +437,7 @@ def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any])
     net.load_state_dict(net.state_dict() | base.diffusion.net.state_dict())
     copy_base(net)
     Path("controlled").mkdir()
-    write_model(Path("controlled"), net.state_dict(), dataclasses.replace(base.card, net=config), base.words)
+    write_model(Path("controlled"), net.state_dict(), dataclasses.replace(base.card, net=config), base.text)
     Image.effect_noise((8, 8), 90).convert("RGB").save("drawing.png")
     ask = ("--prompt", "a red bag", "--steps", "2", "--control", "drawing.png")
     assert run("sample", "controlled", *ask, "--control-scale", "2", "--out", "one")[0] == 0

@@ -27,8 +27,8 @@ TINY = [
     *("--set", "fit.batch=8"),
     *("--set", "net.channels=8,8"),
     *("--set", "net.attention=false,false"),
-    *("--set", "watch.grid_every=0"),
-    *("--set", "watch.log_every=1"),
+    *("--set", "log.grid_every=0"),
+    *("--set", "log.log_every=1"),
 ]
 
 
@@ -194,7 +194,7 @@ def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
 
 
 def test_a_classifier_is_trained_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values = ["fit.images=24", "fit.batch=8", "watch.log_every=1", "data.size=16", "width=16", "features=8"]
+    values = ["fit.images=24", "fit.batch=8", "log.log_every=1", "data.size=16", "width=16", "features=8"]
     sets = [word for value in values for word in ("--set", value)]
     assert main(["train", "classifier", "--data", "toy", *sets, "--out", str(tmp_path), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -250,10 +250,10 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
             "net.attention": "no,no,no",
             "fit.images": "16",
             "fit.batch": "8",
-            "watch.log_every": "1",
-            "watch.grid_every": "1",
-            "watch.grid_rows": "1",
-            "watch.grid_steps": "1",
+            "log.log_every": "1",
+            "log.grid_every": "1",
+            "log.grid_rows": "1",
+            "log.grid_steps": "1",
         },
     )
     monkeypatch.setitem(PRESETS, "fashion", lambda: small)
@@ -306,7 +306,7 @@ def test_what_cannot_be_trained_is_said_before_a_run_begins(tmp_path, capsys):
     """No directory is left behind, and one fix is named."""
     wrong = {
         ("shapes-control",): "name it, --set base=runs/",
-        ("shapes-text", "--set", "draw_options.sigma=1"): "'edm' does not take",
+        ("shapes-text", "--set", "time_sampler_options.sigma=1"): "'edm' does not take",
         ("shapes-text", "--set", "fsdp=true"): "set it to adamw",
     }
     for words, why in wrong.items():

@@ -302,18 +302,18 @@ def test_a_model_of_words_and_numbers_is_told_that_there_are_none_on_both_sides(
     pytest.importorskip("tokenizers")
     model = tiny(2, text=TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2), values=1)
     words = [Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=length) for length in (8, 6)]
-    model = replace(model, words=words[0], card=replace(model.card, values=(ValueRange("age", 0, 90),)))
+    model = replace(model, text=words[0], card=replace(model.card, values=(ValueRange("age", 0, 90),)))
     sent = compress.send(model, BYTES, bits=0.6, search=10)
     assert len(sent.way) > 1
     assert torch.equal(unnoise.decompress(model, sent.data).pixels[0], sent.picture)
     with pytest.raises(UserError, match="written with the model"):
-        unnoise.decompress(replace(model, words=words[1]), sent.data)
+        unnoise.decompress(replace(model, text=words[1]), sent.data)
 
 
 def test_a_model_of_words_that_must_be_told_a_class_is_told_it() -> None:
     pytest.importorskip("tokenizers")
     model = tiny(2, classes=3, null_class=False, text=TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2))
-    model = replace(model, words=Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=8))
+    model = replace(model, text=Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=8))
     sent = compress.send(model, BYTES, bits=0.6, search=10, label="class-1")
     back = unnoise.decompress(model, sent.data)
     assert torch.equal(back.pixels[0], sent.picture)
@@ -321,8 +321,8 @@ def test_a_model_of_words_that_must_be_told_a_class_is_told_it() -> None:
 
 
 def test_a_model_that_is_shown_a_picture_compresses_none() -> None:
-    model = tiny(2, joined=1)
-    model = replace(model, card=replace(model.card, process=replace(model.card.process, joined="masked")))
+    model = tiny(2, concat_channels=1)
+    model = replace(model, card=replace(model.card, process=replace(model.card.process, concat="masked")))
     with pytest.raises(UserError, match="compresses nothing"):
         compress.send(model, BYTES)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from unnoise.config import convert, validate, yaml
+from unnoise.config import convert, files, validate
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import DiTConfig, UNetConfig
 from unnoise.config.request import Request
@@ -25,8 +25,8 @@ CONFIGS = [
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_configuration_comes_back_from_a_file(config, tmp_path):
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.dumps(config))
-    assert yaml.load(path, type(config)) == config
+    path.write_text(files.dumps(config))
+    assert files.load(path, type(config)) == config
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -83,7 +83,7 @@ def test_what_is_wrong_is_named(text, message, tmp_path):
     path = tmp_path / "file.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        yaml.load(path, TrainConfig)
+        files.load(path, TrainConfig)
     assert message in str(caught.value).replace(f"{tmp_path}/", "")
 
 
@@ -113,5 +113,5 @@ def test_numbers_out_of_range_are_listed_all_at_once():
 
 
 def test_torch_is_not_needed():
-    code = "import sys, unnoise.config.validate, unnoise.config.yaml; sys.exit('torch' in sys.modules)"
+    code = "import sys, unnoise.config.validate, unnoise.config.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

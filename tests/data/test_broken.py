@@ -204,7 +204,7 @@ PROBE = """
 import resource, sys, time
 from unnoise.data.decode import decode
 from unnoise.data.source import Unreadable
-from unnoise.config.settings import DataConfig
+from unnoise.config.data import DataConfig
 config = DataConfig(size=8, channels=1, max_pixels=int(sys.argv[2]))
 payload = open(sys.argv[1], "rb").read()
 before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()

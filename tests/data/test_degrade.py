@@ -21,11 +21,11 @@ from unnoise.conditions import Cond
 from unnoise.config.data import DataConfig
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.files import dumps
 from unnoise.config.networks import NetConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
-from unnoise.config.yaml import dumps
 from unnoise.data.degrade import BOX_DRAWS, boxes, downscale, mask_out, paste, upscale
 from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import evaluate
@@ -104,8 +104,10 @@ NET = UNetConfig(
     groups=4,
     values=1,
 )
-PROCESS = DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", joined_factor=2, drop_each=0.5)
-KINDS = {"small": 1, "masked": 2}  # and how many channels are joined to a grey picture
+PROCESS = DiffusionConfig(
+    schedule="cosine", predicts="v", weight="snr-plus-one", concat_factor=2, cond_dropout_each=0.5
+)
+KINDS = {"low_res": 1, "masked": 2}  # and how many channels are joined to a grey picture
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
 
@@ -113,10 +115,10 @@ def training(kind: str, folder: Path) -> TrainConfig:
     return TrainConfig(
         name=kind,
         data=DataConfig(path=str(folder), size=4, channels=1, values=("light",)),
-        net=replace(NET, joined=KINDS[kind]),
-        process=replace(PROCESS, joined=kind),
+        net=replace(NET, concat_channels=KINDS[kind]),
+        process=replace(PROCESS, concat=kind),
         fit=Fit(images=200 * 16, batch=16, lr=5e-3, warmup=2, ema=(64,), precision="float32"),
-        watch=LogConfig(log_every=50, grid_every=200, grid_rows=2, grid_labels=3, grid_steps=2),
+        log=LogConfig(log_every=50, grid_every=200, grid_rows=2, grid_labels=3, grid_steps=2),
     )
 
 
@@ -142,32 +144,32 @@ def trained(lights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def test_the_joined_picture_of_a_batch_written_out() -> None:
     x = torch.arange(32.0).view(2, 1, 4, 4)
     rows = SampleRNG(5, (3, 8), 2)
-    small = concat_input(x, replace(PROCESS, joined="small"), rows)
+    small = concat_input(x, replace(PROCESS, concat="low_res"), rows)
     assert small[0, 0].tolist() == [[2.5, 2.5, 4.5, 4.5]] * 2 + [[10.5, 10.5, 12.5, 12.5]] * 2
     assert torch.equal(small[1], small[0] + 16)
     draws = torch.stack([rows.uniform(f"box {name}") for name in ("height", "width", "top", "left")], dim=1)
     hole = boxes(draws, 4, 4)
-    with_hole = concat_input(x, replace(PROCESS, joined="masked"), rows)
+    with_hole = concat_input(x, replace(PROCESS, concat="masked"), rows)
     assert torch.equal(with_hole, torch.cat([x * (1 - hole), hole], dim=1))
-    alone = concat_input(x[1:], replace(PROCESS, joined="masked"), rows[1:])
+    alone = concat_input(x[1:], replace(PROCESS, concat="masked"), rows[1:])
     assert torch.equal(alone, with_hole[1:])  # a sample's own hole
     assert not torch.equal(hole[0], hole[1])
 
 
 def test_joined_pictures_stay_where_the_rest_is_dropped_and_for_guidance() -> None:
     image = torch.randn(8, 2, 4, 4)
-    whole = Cond(label=torch.zeros(8, dtype=torch.int64), image=image)
+    whole = Cond(label=torch.zeros(8, dtype=torch.int64), concat=image)
     reader = Conditioner(("a",), 1)
     found = drop_conditions(
-        whole, SampleRNG(0, tuple(range(8)), 8), DiffusionConfig(label_dropout=1.0, drop_each=1.0), reader
+        whole, SampleRNG(0, tuple(range(8)), 8), DiffusionConfig(cond_dropout=1.0, cond_dropout_each=1.0), reader
     )
     assert found.label is not None
-    assert found.image is not None
+    assert found.concat is not None
     assert (found.label == 1).all()
-    assert torch.equal(found.image, image)
+    assert torch.equal(found.concat, image)
     null = null_conditions(reader, Request(), whole, 8)
-    assert null.image is not None
-    assert torch.equal(null.image, image)
+    assert null.concat is not None
+    assert torch.equal(null.concat, image)
 
 
 @kinds
@@ -181,9 +183,9 @@ def test_it_learns_from_the_joined_picture(kind: str, trained: dict[str, Path]) 
         hole = torch.zeros(3, 1, 4, 4)
         hole[:, :, 1:3, :2] = 1
         image = mask_out(lights, hole)
-    cond = replace(loaded.reader.nothing(3), image=image)
+    cond = replace(loaded.conditioner.nothing(3), concat=image)
     means = loaded.diffusion(x, t, cond).mean
-    inside = means if kind == "small" else means[:, :, 1:3, :2]
+    inside = means if kind == "low_res" else means[:, :, 1:3, :2]
     assert (inside.mean((1, 2, 3)) - lights[:, 0, 0, 0]).abs().max() < 0.35
     with Image.open(trained[kind] / "samples" / "step-00000200.png") as sheet:
         assert sheet.size == (3 * 6 + 2, 2 * 6 + 2)
@@ -194,9 +196,9 @@ def test_it_resumes_bit_for_bit(lights: Path, tmp_path: Path) -> None:
     config = training("masked", lights)
     config = replace(
         config,
-        process=replace(config.process, label_dropout=0.2, drop_each=0.2),
+        process=replace(config.process, cond_dropout=0.2, cond_dropout_each=0.2),
         fit=replace(config.fit, images=12 * 8, batch=8),
-        watch=replace(config.watch, checkpoint_steps=5, grid_every=0),
+        log=replace(config.log, checkpoint_steps=5, grid_every=0),
     )
     list(train(config, tmp_path / "whole"))
     for tick in train(config, tmp_path / "run"):
@@ -210,7 +212,7 @@ def test_it_resumes_bit_for_bit(lights: Path, tmp_path: Path) -> None:
 
 
 def test_a_small_picture_and_the_large_one_that_it_was_are_told_alike(trained: dict[str, Path], tmp_path: Path) -> None:
-    loaded = model.load(trained["small"])
+    loaded = model.load(trained["low_res"])
     pixels = np.kron(np.array([[0, 40], [200, 255]], np.uint8), np.ones((2, 2), np.uint8))
     Image.fromarray(pixels[::2, ::2]).save(tmp_path / "small.png")
     Image.fromarray(pixels).save(tmp_path / "large.png")
@@ -278,7 +280,7 @@ def test_a_condition_with_a_picture_can_be_given_whole(trained: dict[str, Path])
     loaded = model.load(trained["masked"])
     x, hole = torch.full((2, 1, 4, 4), 0.25), torch.zeros(2, 1, 4, 4)
     hole[:, :, 0] = 1
-    cond = replace(loaded.reader.nothing(2), image=mask_out(x, hole))
+    cond = replace(loaded.conditioner.nothing(2), concat=mask_out(x, hole))
     *_, last = generate(loaded, Request(seeds=(1, 2), steps=2), cond=cond)
     assert last.pictures is not None
     assert torch.equal(last.pictures[:, :, 1:], x[:, :, 1:])
@@ -301,7 +303,7 @@ def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights:
     pictures = data.open(DataConfig(str(lights), size=4, channels=1))
     with pytest.raises(UserError, match="is shown a picture beside the noise"):
         next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
-    plain = replace(small, card=replace(small.card, process=replace(small.card.process, joined="")))
+    plain = replace(small, card=replace(small.card, process=replace(small.card.process, concat="")))
     with pytest.raises(UserError, match="is shown no picture beside the noise: leave --image and --mask out"):
         plain.sample(image=file, steps=1)
 
@@ -313,14 +315,14 @@ def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights:
 def test_the_network_takes_as_many_channels_as_are_joined(kind: str, lights: Path, tmp_path: Path) -> None:
     config = training(kind, lights)
     check(config)
-    unsaid: NetConfig = replace(config.net, joined=0) if isinstance(config.net, UNetConfig) else config.net
+    unsaid: NetConfig = replace(config.net, concat_channels=0) if isinstance(config.net, UNetConfig) else config.net
     with pytest.raises(
-        UserError, match=rf"net.joined 0 should be {KINDS[kind]}: the channels of process.joined '{kind}'"
+        UserError, match=rf"net.concat_channels 0 should be {KINDS[kind]}: the channels of process.concat '{kind}'"
     ):
         check(replace(config, net=unsaid))
-    with pytest.raises(UserError, match=r"net.joined . should be 0: process.joined says nothing"):
+    with pytest.raises(UserError, match=r"net.concat_channels . should be 0: process.concat says nothing"):
         check(replace(config, process=PROCESS))
-    (tmp_path / "my.yaml").write_text(dumps(replace(config, net=unsaid)).replace("  joined: 0\n", ""))
+    (tmp_path / "my.yaml").write_text(dumps(replace(config, net=unsaid)).replace("  concat_channels: 0\n", ""))
     asked = ask(str(tmp_path / "my.yaml"))
     assert isinstance(asked.config, TrainConfig)
     assert asked.config == config
@@ -328,10 +330,10 @@ def test_the_network_takes_as_many_channels_as_are_joined(kind: str, lights: Pat
 
 
 def test_the_factor_divides_the_size_and_belongs_to_the_model(lights: Path, trained: dict[str, Path]) -> None:
-    config = training("small", lights)
-    with pytest.raises(UserError, match=r"joined_factor 3 should be 2 or more, and divide data.size 4"):
-        check(replace(config, process=replace(config.process, joined_factor=3)))
-    other = replace(config, base=str(trained["small"]), process=replace(config.process, joined_factor=4))
-    with pytest.raises(UserError, match=r"process.joined_factor 4 should be 2, that of the base"):
+    config = training("low_res", lights)
+    with pytest.raises(UserError, match=r"concat_factor 3 should be 2 or more, and divide data.size 4"):
+        check(replace(config, process=replace(config.process, concat_factor=3)))
+    other = replace(config, base=str(trained["low_res"]), process=replace(config.process, concat_factor=4))
+    with pytest.raises(UserError, match=r"process.concat_factor 4 should be 2, that of the base"):
         load_base(other, Path("nowhere"))
     assert data.open(config.data).batch([0]).x.shape == (1, 1, 4, 4)

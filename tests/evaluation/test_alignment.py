@@ -55,7 +55,7 @@ def model_of(pictures: Dataset, *, controls: bool = False) -> Model:
     )  # fmt: skip
     words = Tokenizer.learn(pictures.source.captions or (), vocabulary=300, length=20)
     card = ModelCard(net=config, process=DiffusionConfig(schedule="cosine"), size=(24, 24))
-    return Model(make_diffusion(nn.build(config), card.process).eval(), card, words=words)
+    return Model(make_diffusion(nn.build(config), card.process).eval(), card, text=words)
 
 
 def drawing(monkeypatch: pytest.MonkeyPatch, pictures: Dataset, change) -> list[tuple[Request, Cond]]:
@@ -90,7 +90,7 @@ def test_the_real_pictures_show_all_that_they_are_told(pictures, monkeypatch) ->
     rows = data.order(0, 0, len(pictures))[:COUNT].tolist()
     assert request.prompts == tuple(pictures.caption(row) for row in rows)
     assert cond.tokens is not None
-    assert cond.hints == ()  # the model takes none
+    assert cond.control == ()  # the model takes none
 
 
 def test_turned_pictures_are_wrong_where_words_tell_places(pictures, monkeypatch) -> None:
@@ -123,9 +123,9 @@ def test_a_model_with_a_control_is_shown_the_drawings(pictures, monkeypatch) -> 
     measured(model_of(pictures, controls=True), pictures, control_scale=(0.5,))
     ((_, cond),) = asked
     rows = data.order(0, 0, len(pictures))[:COUNT].tolist()
-    assert torch.equal(cond.hints[0], pictures.batch(rows).control)
-    assert cond.strength is not None
-    assert cond.strength.tolist() == [[0.5]] * COUNT
+    assert torch.equal(cond.control[0], pictures.batch(rows).control)
+    assert cond.control_scale is not None
+    assert cond.control_scale.tolist() == [[0.5]] * COUNT
 
 
 def test_a_guess_is_followed_more_strongly_the_deeper(pictures, monkeypatch) -> None:
@@ -133,9 +133,9 @@ def test_a_guess_is_followed_more_strongly_the_deeper(pictures, monkeypatch) -> 
     asked = drawing(monkeypatch, pictures, lambda x: x)
     measured(model_of(pictures, controls=True), pictures, control_scale=(0.5,), guess=True)
     ((_, cond),) = asked
-    assert cond.strength is not None
+    assert cond.control_scale is not None
     wanted = 0.5 * 0.825 ** torch.arange(4, -1, -1)
-    assert torch.allclose(cond.strength, wanted.expand(COUNT, 1, 5))
+    assert torch.allclose(cond.control_scale, wanted.expand(COUNT, 1, 5))
 
 
 def test_pictures_are_drawn_for_the_captions_of_real_ones_by_lot(pictures) -> None:
@@ -229,13 +229,13 @@ def test_a_table_of_guidance_for_a_model_that_is_told_nothing_is_refused(picture
     told, ask = model_of(pictures), EvaluateConfig()
     plain = data.open(DataConfig(path="toy", size=16, channels=1))
     with pytest.raises(UserError, match="no classes, captions or numbers"):
-        sweep.guided_figures(replace(told, words=None), ask, Request(), pictures)
+        sweep.guided_figures(replace(told, text=None), ask, Request(), pictures)
     with pytest.raises(UserError, match="toy has no captions, so there is nothing to guide to"):
         sweep.guided_figures(told, ask, Request(), plain)
     assert sweep.guided_figures(told, ask, Request(prompts=("a red circle",)), plain) == (
         "frechet", "precision", "recall",
     )  # fmt: skip
-    classes = replace(told, words=None, card=replace(told.card, classes=("a", "b")))
+    classes = replace(told, text=None, card=replace(told.card, classes=("a", "b")))
     assert sweep.guided_figures(classes, ask, Request(), plain)[-1] == "accuracy"
 
 
@@ -245,7 +245,7 @@ def test_what_cannot_be_judged_is_refused(pictures) -> None:
     with pytest.raises(UserError, match="the exact reader reads the sets shapes"):
         alignment.check(("caption",), model, EvaluateConfig(), emoji)
     with pytest.raises(UserError, match="hears no words"):
-        alignment.check(("caption",), replace(model, words=None), EvaluateConfig(), pictures)
+        alignment.check(("caption",), replace(model, text=None), EvaluateConfig(), pictures)
 
 
 def test_the_table_of_inversion_tells_each_picture_its_caption_and_drawing(
@@ -263,11 +263,11 @@ def test_the_table_of_inversion_tells_each_picture_its_caption_and_drawing(
     assert main(words.split()) == 0, capsys.readouterr().err
     (cell,) = json.loads(capsys.readouterr().out)["cells"]
     batch = pictures.batch(data.order(0, 0, len(pictures))[:3].tolist())
-    how = Request(steps=2, grid="even", precision="float32")
+    how = Request(steps=2, spacing="even", precision="float32")
     told = all_told_of(model, pictures, batch, how)
-    assert len(told.hints) == 1
+    assert len(told.control) == 1
     errors = [
-        reconstruct(model, batch.x, cond, how, convention="own").error for cond in (told, replace(told, hints=()))
+        reconstruct(model, batch.x, cond, how, convention="own").error for cond in (told, replace(told, control=()))
     ]
     assert cell["error"] == pytest.approx(errors[0], rel=1e-4)
     assert errors[1] != pytest.approx(errors[0], rel=1e-3)

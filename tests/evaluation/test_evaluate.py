@@ -213,7 +213,7 @@ def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path)
     assert [(s.done, s.total) for s in steps if s.stage == "drawing"] == [(16, 30), (30, 30)]
     assert found["n"] == 30
     assert found["drawn"] == {
-        "sampler": toy_model().card.sampler, "steps": 2, "grid": "auto", "eta": 0.0, "guidance": 1.0,
+        "sampler": toy_model().card.sampler, "steps": 2, "spacing": "auto", "eta": 0.0, "guidance": 1.0,
         "clip": True, "precision": "float32",
     }  # fmt: skip
     assert set(found["class_accuracy_each"]) == set(real.classes)
@@ -237,9 +237,10 @@ def test_a_report_says_all_that_changes_its_pictures() -> None:
     """Every field of a request that is not of one picture or of one machine, where it is set."""
     changed = {
         "labels": ("a",), "prompts": ("words",), "negative_prompt": "others", "image": "a.png", "mask": "b.png",
-        "controls": ("c.png",), "control_scale": (2.0,), "guess": True, "sampler": "ddpm", "steps": 7, "grid": "karras",
+        "controls": ("c.png",), "control_scale": (2.0,), "guess": True, "sampler": "ddpm", "steps": 7,
+        "spacing": "karras",
         "eta": 0.5, "guidance": 3.0, "guidance_rescale": 0.7, "guidance_interval": (0.1, 2.0), "classifier": "guide",
-        "classifier_scale": 8.0, "clip": False, "threshold": 0.99, "precision": "float32",
+        "classifier_scale": 8.0, "clip": False, "dynamic_threshold": 0.99, "precision": "float32",
     }  # fmt: skip
     apart = {"seeds": (1,), "values": {"age": (3.0,)}, "batch": 3, "device": "cpu", "previews": 2}
     assert set(changed) | set(apart) == {field.name for field in fields(Request)}
@@ -262,7 +263,7 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(tmp_path: P
     refused("at least 20", replace(good, real=19))
     refused("takes pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
     refused("8x8 pixels with 1 channel, those of toy are 16x16", model=small())
-    refused("knows no cross, disc, ring, square", replace(good, judge=str(tmp_path / "other")))
+    refused("knows no cross, disc, ring, square", replace(good, evaluator=str(tmp_path / "other")))
     refused("no features to compare toy in", ASK)
     refused("no class 'dics'", how=replace(HOW, labels=("dics",)))
     refused("2 labels", how=replace(HOW, labels=("disc", "ring")))

@@ -108,7 +108,7 @@ def test_an_impossible_way_is_refused_before_the_first_is_drawn() -> None:
     ]
     with pytest.raises(UserError, match="did not learn its variance"):
         next(compare(model, ask(), ways, real, cache=None))
-    too_many = [Variant("x", "y", Request(grid="leading", steps=2000))]
+    too_many = [Variant("x", "y", Request(spacing="leading", steps=2000))]
     with pytest.raises(UserError, match="2000 steps"):
         next(compare(model, ask(), too_many, real, cache=None))
 
@@ -212,8 +212,8 @@ def test_compare_and_table_from_the_command_line(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize("words", ["compare shown --steps 2", "table ddim shown --steps 2", "table inversion shown"])
 def test_a_model_that_is_shown_a_picture_has_no_table(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing says which picture goes beside a real one: said at once, and with no option that is not there."""
-    net = replace(NET, joined=1)
-    process = DiffusionConfig(schedule="cosine", joined="small")
+    net = replace(NET, concat_channels=1)
+    process = DiffusionConfig(schedule="cosine", concat="low_res")
     card = ModelCard(net, process, size=(16, 16), channels=1, classes=data.open(TOY).classes, info={"data": "toy"})
     if not Path("shown").exists():
         Model(make_diffusion(nn.build(net).eval(), process).eval(), card).save(Path("shown"))

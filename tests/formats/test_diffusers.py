@@ -240,8 +240,13 @@ def test_a_scheduler_without_clipping_is_eulers_own() -> None:
         "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None, "use_karras_sigmas": False,
     }  # fmt: skip
     said = schedulers.from_config(published, "there")
-    assert (said.sampler, said.grid, said.clip, said.process.schedule) == ("euler", "leading", False, "scaled-linear")
-    assert schedulers.from_config(published | {"use_karras_sigmas": True}, "there").grid == "karras"
+    assert (said.sampler, said.spacing, said.clip, said.process.schedule) == (
+        "euler",
+        "leading",
+        False,
+        "scaled-linear",
+    )
+    assert schedulers.from_config(published | {"use_karras_sigmas": True}, "there").spacing == "karras"
     for kind in ("EulerDiscreteScheduler", "PNDMScheduler"):
         assert not schedulers.from_config({"_class_name": kind, "clip_sample": True}, "there").clip
     with pytest.raises(UserError, match="final_sigmas_type is 'sigma_min': only 'zero'"):

@@ -64,13 +64,13 @@ def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> No
     assert model.card.latents
     assert model.card.process.schedule == "scaled-linear"
     assert model.card.clip is False
-    cond = model.reader.read((), ["a red cat", ""])
-    assert isinstance(model.words, ClipEncoder)
-    ids = model.words.tokenizer.read(["a red cat", ""])
-    torch.testing.assert_close(cond.words, tower(ids).last_hidden_state, atol=1e-5, rtol=0)
+    cond = model.conditioner.encode((), ["a red cat", ""])
+    assert isinstance(model.text, ClipEncoder)
+    ids = model.text.tokenizer.encode(["a red cat", ""])
+    torch.testing.assert_close(cond.text, tower(ids).last_hidden_state, atol=1e-5, rtol=0)
     x, t = normal((2, 4, 8, 8), "x"), torch.tensor(0.5, dtype=torch.float64)
     with torch.no_grad():
-        right = net(x, torch.tensor(499.0), encoder_hidden_states=cond.words).sample
+        right = net(x, torch.tensor(499.0), encoder_hidden_states=cond.text).sample
         level = model.diffusion.schedule(t)
         got = level.eps(x.double(), model.diffusion.given(cond)(x, t).mean.double())
     assert (got - right).abs().max() < 1e-4 * right.abs().max()
@@ -83,7 +83,9 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
     """Neither estimates nor results are clipped: one step to t = 0 is the estimate itself, far beyond [-1, 1]."""
     net, tower = pipeline(tmp_path)
     model = load(tmp_path)
-    request = Request(seeds=(3,), prompts=("a red cat",), sampler="ddim", grid="leading", steps=4, precision="float32")
+    request = Request(
+        seeds=(3,), prompts=("a red cat",), sampler="ddim", spacing="leading", steps=4, precision="float32"
+    )
     drawn = draw(model, request).pixels
     scheduler = theirs.DDIMScheduler(
         **NOISE | {"steps_offset": 0}, clip_sample=False, set_alpha_to_one=True, prediction_type="epsilon"
@@ -91,7 +93,7 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
     scheduler.set_timesteps(4)
     x = Seeds((3,), model.shape).start()
     with torch.no_grad():
-        words = tower(model.words.tokenizer.read(["a red cat"])).last_hidden_state  # type: ignore[union-attr]
+        words = tower(model.text.tokenizer.encode(["a red cat"])).last_hidden_state  # type: ignore[union-attr]
         for t in scheduler.timesteps:
             x = scheduler.step(net(x, t, encoder_hidden_states=words).sample, t, x, eta=0.0).prev_sample
     assert drawn.dtype == torch.float32
@@ -99,7 +101,7 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
     assert (drawn - x).abs().max() < 1e-3 * x.abs().max()
     assert torch.equal(draw(model, replace(request, clip=False)).pixels, drawn)
     with pytest.raises(UserError, match="latents, which have no range"):
-        draw(model, replace(request, threshold=0.9))
+        draw(model, replace(request, dynamic_threshold=0.9))
 
 
 def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,19 +159,19 @@ def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.Capt
 def same_estimate(a: Model, b: Model) -> bool:
     """Whether both hear these captions and estimate alike, bit for bit."""
     x, t = normal((2, *a.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
-    conds = [model.reader.read((), ["a red cat", ""]) for model in (a, b)]
+    conds = [model.conditioner.encode((), ["a red cat", ""]) for model in (a, b)]
     with torch.no_grad():
         means = [model.diffusion.given(cond)(x, t).mean for model, cond in zip((a, b), conds)]
     assert means[0].std() > 0.1
-    return bool((conds[0].words == conds[1].words).all()) and torch.equal(*means)  # type: ignore[union-attr]
+    return bool((conds[0].text == conds[1].text).all()) and torch.equal(*means)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("skip", [0, 2])
 def test_a_saved_pipeline_hears_and_estimates_the_same(skip: int, tmp_path: Path) -> None:
     pipeline(tmp_path / "sd")
     model = load(tmp_path / "sd")
-    assert isinstance(model.words, ClipEncoder)
-    model.words.skip = skip
+    assert isinstance(model.text, ClipEncoder)
+    model.text.skip = skip
     model.save(tmp_path / "saved")
     again = load(tmp_path / "saved")
     assert again.card == model.card
@@ -181,13 +183,13 @@ def test_a_saved_pipeline_hears_and_estimates_the_same(skip: int, tmp_path: Path
 def test_words_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
     class Deaf:
         def read(self, captions: Any) -> Cond:
-            return Cond(words=torch.zeros(len(captions), 5, 12))
+            return Cond(text=torch.zeros(len(captions), 5, 12))
 
         def surplus(self, caption: str) -> str:
             return ""
 
     pipeline(tmp_path / "sd")
-    model = replace(load(tmp_path / "sd"), words=Deaf())
+    model = replace(load(tmp_path / "sd"), text=Deaf())
     with pytest.raises(UserError, match="a Deaf reads this model's captions, and it has no form on disk"):
         model.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
@@ -217,7 +219,7 @@ def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
         "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
         latents=Seeds((3,), model.shape).start(),
     ).images  # fmt: skip
-    request = Request(seeds=(3,), prompts=("a red cat",), grid="leading", steps=5, guidance=3.0, precision="float32")
+    request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
     drawn = draw(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
 
@@ -247,7 +249,7 @@ def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path)
     for place, file in enumerate(files):
         Image.effect_noise((64, 64), 90 + 40 * place).convert("RGB").save(file)
     base = load(tmp_path / "sd")
-    base.controlled_by(*folders).save(tmp_path / "steered")
+    base.with_controlnets(*folders).save(tmp_path / "steered")
     assert main(["export", str(tmp_path / "steered"), str(tmp_path / "out")]) == 0
     judge = judged(tmp_path / "out")
     assert type(judge).__name__ == "StableDiffusionControlNetPipeline"
@@ -258,10 +260,10 @@ def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path)
         output_type="latent", height=64, width=64, latents=Seeds((3,), base.shape).start(),
         controlnet_conditioning_scale=list(scales) if count > 1 else scales[0],
     ).images  # fmt: skip
-    request = Request(seeds=(3,), prompts=("a red cat",), grid="leading", steps=5, guidance=3.0, precision="float32")
+    request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
     plain = draw(base, replace(request, sampler="ddim")).pixels
     asked = replace(request, controls=tuple(files), control_scale=scales, sampler="ddim")
-    for model in (base.controlled_by(*map(str, folders)), load(tmp_path / "steered"), load(tmp_path / "out")):
+    for model in (base.with_controlnets(*map(str, folders)), load(tmp_path / "steered"), load(tmp_path / "out")):
         drawn = draw(model, asked).pixels
         assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
     assert (plain - right).abs().max() > 0.1 * right.abs().max()
@@ -279,7 +281,7 @@ def test_a_controls_folder_steers_from_the_command_line(tmp_path: Path, capsys: 
     with_it = ["--control", str(drawing), "--control-model"]
     assert main([*ask, *with_it, str(tmp_path / "edges"), "--out", str(tmp_path / "out")]) == 0
     (file,) = (tmp_path / "out").iterdir()
-    model = load(tmp_path / "base").controlled_by(tmp_path / "edges")
+    model = load(tmp_path / "base").with_controlnets(tmp_path / "edges")
     settings = {"prompts": "a red cat", "steps": 2, "precision": "float32"}
     assert (model.sample(**settings, controls=(str(drawing),)).array()[0] == np.asarray(Image.open(file))).all()
     assert (model.sample(**settings).array()[0] != np.asarray(Image.open(file))).any()
@@ -333,17 +335,17 @@ def xl_pipeline(folder: Path, *, refiner: bool = False, zeros: bool = True) -> A
 def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
     judge = xl_pipeline(tmp_path, zeros=zeros)
     model = load(tmp_path)
-    cond, null = model.reader.read((), ["a red cat 12"]), model.reader.nothing(1)
+    cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.nothing(1)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat 12", do_classifier_free_guidance=True)
     for got, right in ((cond, (words, vector)), (null, (empty, no_vector))):
-        torch.testing.assert_close(got.words, right[0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(got.vector, right[1], atol=1e-5, rtol=0)
+        torch.testing.assert_close(got.text, right[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(got.pooled, right[1], atol=1e-5, rtol=0)
         assert got.value.tolist() == [[64, 64, 0, 0, 64, 64]]  # type: ignore[union-attr]
     words, negative, vector, away = judge.encode_prompt(
         "a", negative_prompt="the cat", do_classifier_free_guidance=True
     )
-    torch.testing.assert_close(model.reader.nothing(1, "the cat").words, negative, atol=1e-5, rtol=0)
-    torch.testing.assert_close(model.reader.nothing(1, "the cat").vector, away, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.conditioner.nothing(1, "the cat").text, negative, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.conditioner.nothing(1, "the cat").pooled, away, atol=1e-5, rtol=0)
 
 
 def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) -> None:
@@ -359,7 +361,7 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
     drawn = draw(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
     assert torch.equal(draw(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe says it
-    assert not torch.equal(draw(model, replace(request, grid="karras")).pixels, drawn)
+    assert not torch.equal(draw(model, replace(request, spacing="karras")).pixels, drawn)
     assert (draw(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
     model.save(tmp_path / "saved")
     assert torch.equal(draw(load(tmp_path / "saved"), request).pixels, drawn)
@@ -376,11 +378,11 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
 def test_what_cannot_be_written_of_xl_is_refused_before_anything_is(tmp_path: Path) -> None:
     xl_pipeline(tmp_path / "xl")
     model = load(tmp_path / "xl")
-    assert isinstance(model.words, DualClipEncoder)
-    model.words.parts[0].skip = 1
+    assert isinstance(model.text, DualClipEncoder)
+    model.text.parts[0].skip = 1
     state = model.diffusion.net.state_dict()
     with pytest.raises(UserError, match="last blocks are left out cannot be written for XL"):
-        write(tmp_path / "out", model.card.net, state, model.card.process, words=model.words)  # type: ignore[arg-type]
+        write(tmp_path / "out", model.card.net, state, model.card.process, words=model.text)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="last blocks are left out cannot be written for XL"):
         model.save(tmp_path / "saved")
     assert not (tmp_path / "out").exists()
@@ -393,8 +395,8 @@ def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: P
     model = load(tmp_path / "refiner")
     assert (model.card.net.values, model.card.net.vector) == (5, 10)  # type: ignore[union-attr]
     request = Request(seeds=(0,), prompts=("a red cat",), guidance=3.0)
-    cond = model.reader.read((), request.prompts)
-    null = null_conditions(model.reader, request, cond, 1)
+    cond = model.conditioner.encode((), request.prompts)
+    null = null_conditions(model.conditioner, request, cond, 1)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat", do_classifier_free_guidance=True)
     x, t = normal((1, *model.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
     for told, right, score in ((cond, (words, vector), 6.0), (null, (empty, no_vector), 2.5)):

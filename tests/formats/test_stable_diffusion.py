@@ -74,9 +74,11 @@ def told(config: UNetConfig) -> Cond:
     return Cond(
         label=torch.tensor([4, 0, 1]) if config.classes else None,
         value=torch.tensor([[512.0, 64, 3, 0, 8, 1000]] * 3)[:, : config.values] if config.values else None,
-        vector=normal((3, config.vector), "vector") if config.vector else None,
-        image=normal((3, config.joined, config.size, config.size), "image") if config.joined else None,
-        words=normal((3, 5, config.context), "words"),
+        pooled=normal((3, config.vector), "vector") if config.vector else None,
+        concat=normal((3, config.concat_channels, config.size, config.size), "image")
+        if config.concat_channels
+        else None,
+        text=normal((3, 5, config.context), "words"),
     )
 
 
@@ -86,10 +88,10 @@ def pictures(config: UNetConfig) -> Tensor:
 
 def said_to_theirs(config: UNetConfig, cond: Cond) -> dict[str, Any]:
     """The same condition in diffusers' arguments."""
-    said: dict[str, Any] = {"encoder_hidden_states": cond.words}
+    said: dict[str, Any] = {"encoder_hidden_states": cond.text}
     if config.value_width:
-        return said | {"added_cond_kwargs": {"text_embeds": cond.vector, "time_ids": cond.value}}
-    for value in (cond.label, cond.vector, None if cond.value is None else cond.value[:, 0]):
+        return said | {"added_cond_kwargs": {"text_embeds": cond.pooled, "time_ids": cond.value}}
+    for value in (cond.label, cond.pooled, None if cond.value is None else cond.value[:, 0]):
         if value is not None:
             said["class_labels"] = value
     return said
@@ -98,7 +100,7 @@ def said_to_theirs(config: UNetConfig, cond: Cond) -> dict[str, Any]:
 @torch.no_grad()
 def verdict(net: Any, config: UNetConfig, **more: Any) -> Tensor:
     cond = told(config)
-    x = pictures(config) if cond.image is None else torch.cat([pictures(config), cond.image], dim=1)
+    x = pictures(config) if cond.concat is None else torch.cat([pictures(config), cond.concat], dim=1)
     out: Tensor = net(x, TIMES, **said_to_theirs(config, cond), **more).sample
     return out
 
@@ -297,7 +299,7 @@ def test_diffusers_controls_steer_the_same_here(name: str, guess: bool, tmp_path
         down = [residual * 0.5 ** (len(down) - i) for i, residual in enumerate(down)]
     right = verdict(base, config, down_block_additional_residuals=down, mid_block_additional_residual=middle)
     assert (right - verdict(base, config)).abs().max() > 0.1
-    close(answer(net, config, hints=(hint,), strength=strength), right)
+    close(answer(net, config, control=(hint,), control_scale=strength), right)
 
 
 @pytest.mark.parametrize("name", CONTROLS)
@@ -316,7 +318,7 @@ def test_what_we_write_of_a_control_steers_the_same_in_diffusers(name: str, tmp_
         down, middle = judge.eval()(
             pictures(config), TIMES, controlnet_cond=hint, return_dict=False, **said_to_theirs(config, cond)
         )
-        words = control.words(iter(control.keys_and_values(cond.words)), None)
+        words = control.contexts(iter(control.keys_and_values(cond.text)), None)
         found = control(
             pictures(config), TIMES, cond, control.hint(hint), caption=None, words=words, run=UNet(config).run
         )

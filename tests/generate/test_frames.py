@@ -63,7 +63,9 @@ def test_a_threshold_is_each_pictures_own_quantile_after_guidance(quantile: floa
     free = last(guidance=guidance, clip=False)
     edge = torch.quantile(free.abs().flatten(1), quantile, dim=1).clamp(min=1).view(-1, 1, 1, 1)
     assert (edge > 1).any()
-    assert torch.allclose(last(guidance=guidance, threshold=quantile), free.clamp(-edge, edge) / edge, atol=1e-6)
+    assert torch.allclose(
+        last(guidance=guidance, dynamic_threshold=quantile), free.clamp(-edge, edge) / edge, atol=1e-6
+    )
 
 
 # --- drawings ---
@@ -93,7 +95,7 @@ def test_a_file_is_followed_as_strongly_as_is_asked_and_deeper_parts_more_in_a_g
     Image.effect_noise((24, 24), 90).convert("RGB").save(tmp_path / "a.png")
     ask = Request(seeds=(1, 2), controls=(str(tmp_path / "a.png"),), control_scale=(0.5,))
     plain, guessed = (
-        add_control_images(model, Cond(), request).strength for request in (ask, replace(ask, guess=True))
+        add_control_images(model, Cond(), request).control_scale for request in (ask, replace(ask, guess=True))
     )
     assert plain is not None
     assert plain.tolist() == [[0.5]] * 2
@@ -116,5 +118,5 @@ def test_a_walk_that_begins_in_noise_where_the_picture_is_still_seen_is_told(sch
     net = UNetConfig(size=8, channels=(8,), blocks=1, attention=(False,), groups=2)
     process = DiffusionConfig(schedule=schedule, predicts="v")
     model = Model(make_diffusion(UNet(net), process), ModelCard(net=net, process=process))
-    said = begins_in_a_picture(model, Request(grid=grid, steps=20))
+    said = begins_in_a_picture(model, Request(spacing=grid, steps=20))
     assert (f"t = 0.80, where x_t is {share:.0%} picture" in said) if share else said == ""

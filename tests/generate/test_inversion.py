@@ -32,7 +32,7 @@ from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.text.tokenizer import Tokenizer
 
-HOW = Request(steps=6, precision="float32", sampler="ddim", clip=False, grid="leading")
+HOW = Request(steps=6, precision="float32", sampler="ddim", clip=False, spacing="leading")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def drawn(model: Model, count: int = 3) -> torch.Tensor:
 
 def test_exact_inversion_draws_the_picture_again(model: Model) -> None:
     x = drawn(model)
-    cat = model.reader.read(["cat"] * 3)
+    cat = model.conditioner.encode(["cat"] * 3)
     survived = {name: reconstruct(model, x, cat, HOW, convention=name) for name in ("own", "target", "exact")}
     assert survived["exact"].error < 1e-8
     assert survived["exact"].residual < 1e-4
@@ -62,14 +62,14 @@ def test_a_flow_is_inverted_to_noise_and_back(model: Model) -> None:
     """At its t = 1 there is nothing of the picture."""
     card = replace(model.card, process=replace(model.card.process, schedule="flow", predicts="flow"))
     flow = Model(make_diffusion(model.diffusion.net, card.process).eval(), card)
-    x, how = drawn(flow), replace(HOW, grid="even")
-    assert invert(flow, x, flow.reader.read(["cat"] * 3), how).deviation > 0.1
-    assert reconstruct(flow, x, flow.reader.read(["cat"] * 3), how).error < 1e-8
+    x, how = drawn(flow), replace(HOW, spacing="even")
+    assert invert(flow, x, flow.conditioner.encode(["cat"] * 3), how).deviation > 0.1
+    assert reconstruct(flow, x, flow.conditioner.encode(["cat"] * 3), how).error < 1e-8
 
 
 def test_a_batch_is_inverted_as_each_alone(model: Model) -> None:
     x = drawn(model)
-    cond = model.reader.read(["cat"] * 3)
+    cond = model.conditioner.encode(["cat"] * 3)
     many = invert(model, x, cond, HOW)
     few = invert(model, x[1:2], cond[1:2], HOW)
     assert torch.allclose(many.noise[1], few.noise[0], atol=1e-3)
@@ -78,7 +78,7 @@ def test_a_batch_is_inverted_as_each_alone(model: Model) -> None:
 
 def test_guidance_is_part_of_the_way(model: Model) -> None:
     x = drawn(model, 2)
-    how, cat = Request(**{**HOW.__dict__, "guidance": 1.5}), model.reader.read(["cat"] * 2)
+    how, cat = Request(**{**HOW.__dict__, "guidance": 1.5}), model.conditioner.encode(["cat"] * 2)
     assert reconstruct(model, x, cat, how).error < 1e-6
     plain = reconstruct(model, x, cat, HOW, convention="target").error
     guided = reconstruct(model, x, cat, how, convention="target").error
@@ -102,7 +102,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Model:
         values=(ValueRange("age", 0, 90),),
     )
     words = Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=8)
-    made = Model(make_diffusion(randomised(nn.build(net)), card.process).eval(), card, words=words)
+    made = Model(make_diffusion(randomised(nn.build(net)), card.process).eval(), card, text=words)
     base = tmp_path_factory.mktemp("listener")
     made.save(base / "listener")
     for name, rows in (("left", np.s_[:, :4]), ("top", np.s_[:4])):
@@ -162,9 +162,9 @@ def test_the_command_inverts_what_it_draws(
 
 def test_a_picture_beside_the_noise_is_shown_both_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net = UNetConfig(
-        size=8, in_channels=1, out_channels=1, channels=(8, 16), attention=(False, True), groups=4, joined=1
+        size=8, in_channels=1, out_channels=1, channels=(8, 16), attention=(False, True), groups=4, concat_channels=1
     )
-    process = DiffusionConfig(schedule="cosine", predicts="v", joined="small")
+    process = DiffusionConfig(schedule="cosine", predicts="v", concat="small")
     card = ModelCard(net, process, size=(8, 8), channels=1)
     Model(make_diffusion(randomised(nn.build(net)), process).eval(), card).save(tmp_path / "larger")
     Image.fromarray(np.array([[0, 200], [90, 255]], np.uint8)).save(tmp_path / "small.png")
@@ -178,9 +178,9 @@ def test_a_picture_beside_the_noise_is_shown_both_ways(tmp_path: Path, capsys: p
 def test_what_cannot_be_inverted_is_refused(model: Model) -> None:
     x = drawn(model, 1)
     with pytest.raises(UserError, match="exact"):
-        invert(model, x, model.reader.read(["cat"]), HOW, convention="exakt")
+        invert(model, x, model.conditioner.encode(["cat"]), HOW, convention="exakt")
     with pytest.raises(UserError, match="no pictures"):
-        invert(model, x[:0], model.reader.read([]), HOW)
+        invert(model, x[:0], model.conditioner.encode([]), HOW)
     with pytest.raises(ValueError, match="2 rows"):
         next(generate(model, Request(seeds=(1,)), Start(torch.zeros(2, 1, 8, 8), 1.0)))
 

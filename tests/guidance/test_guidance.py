@@ -80,7 +80,7 @@ def test_the_learned_variance_is_the_told_ones() -> None:
     diffusion = Diffusion(Net(), LinearBeta(), learned_variance=True)
     spread = classifier_free(diffusion, Cond(torch.tensor([0, 1])), Cond(torch.tensor([9, 9])), 2.0)(
         torch.randn(2, 4), T
-    ).spread
+    ).variance_fraction
     assert spread is not None
     assert spread[:, 0].tolist() == [0.5, 1.0]
 
@@ -522,7 +522,7 @@ def labels_told(dropout: float, batches: int = 10, count: int = 1000) -> Tensor:
             seen.append(cond.label)
             return x
 
-    config = TrainConfig(net=UNetConfig(classes=5), process=DiffusionConfig(label_dropout=dropout))
+    config = TrainConfig(net=UNetConfig(classes=5), process=DiffusionConfig(cond_dropout=dropout))
     goal = objective(Diffusion(Spy(), LinearBeta()), config, no_pictures_yet(config))
     for first in range(0, batches * count, count):
         rows = SampleRNG(0, tuple(range(first, first + count)), count)

@@ -22,7 +22,7 @@ ALL = replace(
     classes=3,
     values=2,
     vector=5,
-    joined=1,
+    concat_channels=1,
     text=TEXT,
     transformers=(1, 2),
     heads=(1, 4),
@@ -59,17 +59,17 @@ def said(config: UNetConfig | DiTConfig, what: str = "one") -> Cond:
     if config.text is not None:
         cond = replace(cond, tokens=tokens)
     elif config.context:
-        cond = replace(cond, words=words, mask=mask)
+        cond = replace(cond, text=words, mask=mask)
     if not isinstance(config, UNetConfig):
         return cond
     if config.values:
         cond = replace(cond, value=100 * normal((ROWS, config.values), what, "value").abs())
     if config.vector:
-        cond = replace(cond, vector=normal((ROWS, config.vector), what, "vector"))
-    if config.joined:
-        cond = replace(cond, image=normal((ROWS, config.joined, 8, 8), what, "image"))
+        cond = replace(cond, pooled=normal((ROWS, config.vector), what, "vector"))
+    if config.concat_channels:
+        cond = replace(cond, concat=normal((ROWS, config.concat_channels, 8, 8), what, "image"))
     if config.controls:
         hints = [normal((ROWS, how.channels, 8 * how.scale, 8 * how.scale), what, "hint") for how in config.controls]
         strength = torch.tensor([[1.0, 0.5], [0.0, 2.0], [0.7, 0.0], [1.0, 1.0]])
-        cond = replace(cond, hints=tuple(hints), strength=strength)
+        cond = replace(cond, control=tuple(hints), control_scale=strength)
     return cond

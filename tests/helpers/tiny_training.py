@@ -54,7 +54,7 @@ class TinyConfig:
     name: str = "tiny"
     data: DataConfig = DATA
     fit: Fit = FIT
-    watch: LogConfig = WATCH
+    log: LogConfig = WATCH
     poison: tuple[int, ...] = ()  # samples of the data set that are not finite
     poison_step: int = -1  # only at this step; -1: at every step
     slow: float = 0.0  # seconds a step
@@ -141,7 +141,7 @@ def ticks(config: TinyConfig, path: Path, who: Processes = ALONE, dtype: torch.d
     def plan(net: nn.Module) -> Plan:
         return Plan(
             fit=config.fit,
-            watch=config.watch,
+            log=config.log,
             batches=lambda start: batches(config, start, who),
             loss=objective(net),
             write=write,
@@ -177,8 +177,8 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def changed(config: TinyConfig = TinyConfig(), **values: object) -> TinyConfig:
-    """With some fields of `fit`, `watch` or the config itself replaced, each by its own name."""
-    for part in ("fit", "watch"):
+    """With some fields of `fit`, `log` or the config itself replaced, each by its own name."""
+    for part in ("fit", "log"):
         old = getattr(config, part)
         mine = {k: v for k, v in values.items() if hasattr(old, k)}
         config = replace(config, **{part: replace(old, **mine)})

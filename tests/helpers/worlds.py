@@ -96,7 +96,7 @@ class Oracle(nn.Module):
     def forward(self, shown: Tensor, told: Tensor, cond: Cond) -> Tensor:
         t = self.time(told)  # type: ignore[operator]
         level = self.schedule(t)
-        x_t = shown / over(self.predicts.scale(level), shown)
+        x_t = shown / over(self.predicts.c_in(level), shown)
         mean = self.world.denoise(x_t, level)
         return self.predicts.target(mean, level.eps(x_t, mean), level)
 

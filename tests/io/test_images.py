@@ -19,7 +19,7 @@ RECIPE = {
     "seed": 5,
     "label": "Ankle boot",
     "size": [28, 28],
-    "request": {"sampler": "ddim", "steps": 20, "grid": "trailing", "eta": 0.25, "guidance": 2.0, "clip": False},
+    "request": {"sampler": "ddim", "steps": 20, "spacing": "trailing", "eta": 0.25, "guidance": 2.0, "clip": False},
     "together": "0-7:Ankle boot",
     "versions": {"unnoise": "0.1.0", "torch": "2.13.0"},
 }
@@ -143,7 +143,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path) -> None:
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        images.publish(tmp_path / "a.png", fail)
+        png.publish(tmp_path / "a.png", fail)
     assert (tmp_path / "a.png").read_text() == "before"
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -157,7 +157,7 @@ def test_info_prints_the_command(tmp_path, capsys) -> None:
     out, err = capsys.readouterr()
     assert out.strip() == (
         "unnoise sample runs/00001-fashion --seeds '0-7:Ankle boot' --sampler ddim --steps 20 "
-        "--grid-spacing trailing --eta 0.25 --guidance 2.0 --no-clip"
+        "--timestep-spacing trailing --eta 0.25 --guidance 2.0 --no-clip"
     )
     assert "is not here" in err
     assert main(["info", str(tmp_path / "a.png"), "--json"]) == 0

@@ -30,11 +30,11 @@ from unnoise.training.distributed import ALONE
 
 SHAPE = (1, 12, 12)
 CURVES = {
-    "edm": DiffusionConfig(schedule="edm", predicts="edm", draw="edm"),
-    "flow": DiffusionConfig(schedule="flow", predicts="flow", draw="logit-normal"),
+    "edm": DiffusionConfig(schedule="edm", predicts="edm", time_sampler="edm"),
+    "flow": DiffusionConfig(schedule="flow", predicts="flow", time_sampler="logit-normal"),
     "flow on steps": DiffusionConfig(schedule="flow", predicts="v"),
-    "vp-sde": DiffusionConfig(schedule="vp-sde", predicts="eps", draw="continuous"),
-    "sub-vp": DiffusionConfig(schedule="sub-vp", predicts="score", draw="continuous"),
+    "vp-sde": DiffusionConfig(schedule="vp-sde", predicts="eps", time_sampler="continuous"),
+    "sub-vp": DiffusionConfig(schedule="sub-vp", predicts="score", time_sampler="continuous"),
     "score": DiffusionConfig(schedule="variance-exploding", predicts="score"),
 }
 
@@ -68,7 +68,7 @@ def asked(process: DiffusionConfig, world: Gaussian) -> Model:
     predicts = make_prediction(process, schedule)
 
     def time(told: Tensor) -> Tensor:
-        return (told.double() + 1) / process.steps if predicts.clock is None else schedule.time(-4 * told.double())
+        return (told.double() + 1) / process.steps if predicts.c_noise is None else schedule.time(-4 * told.double())
 
     made: Diffusion = make_diffusion(Oracle(world, schedule, predicts, time), process)
     card = ModelCard(net=UNetConfig(), process=process, size=SHAPE[1:], channels=1, clip=False)
@@ -146,7 +146,7 @@ def test_a_table_ends_at_its_first_entry_and_a_curve_where_noise_is_no_longer_se
     plain = DiffusionConfig()
     for table in (LinearBeta(), Cosine(), ZeroTerminalSNR(LinearBeta()), Shifted(Cosine(), 0.25)):
         assert last_time(table, 1000, plain) == 0.001
-        assert last_time(table, 50, DiffusionConfig(draw="continuous")) == 0.02
+        assert last_time(table, 50, DiffusionConfig(time_sampler="continuous")) == 0.02
     ends = {name: schedule_of(process) for name, process in CURVES.items()}
     for name, schedule in ends.items():
         level = schedule.at(last_time(schedule, 1000, CURVES[name]))

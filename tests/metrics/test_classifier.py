@@ -200,7 +200,7 @@ def test_training_learns_keeps_what_it_measured_and_is_reproducible(tmp_path: Pa
 
 
 def test_stopped_and_resumed_is_the_same_classifier(tmp_path: Path) -> None:
-    config = replace(tiny(), watch=LogConfig(grid_every=0, checkpoint_steps=7))
+    config = replace(tiny(), log=LogConfig(grid_every=0, checkpoint_steps=7))
     trained(config, tmp_path / "whole")
     trained(config, tmp_path / "parts", most=10)  # the checkpoint of step 7 is there, three steps are lost
     assert not (tmp_path / "parts" / "classifier").exists()

@@ -164,20 +164,20 @@ def test_transformers_makes_the_same_of_these_texts(whole: bool, pad: str, tmp_p
     mine = ClipTokenizer.load(tmp_path, 77)
     for text in TEXTS:
         wanted = right(text, padding="max_length", truncation=True, max_length=77).input_ids
-        assert mine.read([text])[0].tolist() == wanted, text
+        assert mine.encode([text])[0].tolist() == wanted, text
     mine.save(tmp_path / "again")
-    assert torch.equal(ClipTokenizer.load(tmp_path / "again", 77).read(TEXTS), mine.read(TEXTS))
+    assert torch.equal(ClipTokenizer.load(tmp_path / "again", 77).encode(TEXTS), mine.encode(TEXTS))
 
 
 def test_texts_are_begun_ended_padded_and_cut(tmp_path: Path) -> None:
     small_tokenizer(tmp_path)
     mine = ClipTokenizer.load(tmp_path, 77)
-    assert mine.read([""])[0].tolist() == [598] + [599] * 76
-    long = mine.read(["cat " * 80])[0].tolist()
+    assert mine.encode([""])[0].tolist() == [598] + [599] * 76
+    long = mine.encode(["cat " * 80])[0].tolist()
     assert (long[0], long[-1], len(set(long[1:-1]))) == (598, 599, 1)
-    assert mine.surplus("cat " * 75) == ""
-    assert mine.surplus("red " * 75 + "cat cat") == "cat cat"
-    assert mine.surplus("red " * 75 + "Fünf 🦩") == "Fünf 🦩"  # letters, not the bytes they are told as
+    assert mine.truncated("cat " * 75) == ""
+    assert mine.truncated("red " * 75 + "cat cat") == "cat cat"
+    assert mine.truncated("red " * 75 + "Fünf 🦩") == "Fünf 🦩"  # letters, not the bytes they are told as
 
 
 def test_what_is_no_tokenizer_of_clips_is_refused(tmp_path: Path) -> None:

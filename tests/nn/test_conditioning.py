@@ -1,4 +1,4 @@
-"""What a network is told: heard beforehand or not, the same bits; a null for each; errors for what it cannot take."""
+"""What a network is told: encoded beforehand or not, the same bits; a null for each; errors for what it cannot take."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from unnoise.noise import normal
 each_network = pytest.mark.parametrize("config", NETWORKS.values(), ids=NETWORKS)
 
 
-# --- heard beforehand ---
+# --- encoded beforehand ---
 
 
 @each_network
 def test_what_was_heard_beforehand_gives_the_same_bits(config: Any) -> None:
     net, cond = alive(config), said(config)
-    heard = net.hear(cond)
-    assert heard.heard
-    assert heard.tokens is None
-    assert heard.words is None
-    assert heard.hints == ()
-    assert net.hear(heard) is heard
+    encoded = net.encode(cond)
+    assert encoded.encoded
+    assert encoded.tokens is None
+    assert encoded.text is None
+    assert encoded.control == ()
+    assert net.encode(encoded) is encoded
     right = net(pictures(), TIMES, cond)
     assert right.std() > 0.1
-    assert torch.equal(net(pictures(), TIMES, heard), right)
+    assert torch.equal(net(pictures(), TIMES, encoded), right)
 
 
 @each_network
@@ -49,10 +49,10 @@ def test_nothing_is_heard_twice(config: Any) -> None:
     for name, module in net.named_modules():
         if name.startswith("text.") or name.endswith(".kv") or ".hint." in name:
             module.register_forward_hook(lambda module, inputs, out, name=name: ran.append(name))
-    heard = net.hear(cond)
+    encoded = net.encode(cond)
     assert ran
     ran.clear()
-    net(pictures(), TIMES, heard)
+    net(pictures(), TIMES, encoded)
     assert ran == []
 
 
@@ -60,8 +60,8 @@ def test_nothing_is_heard_twice(config: Any) -> None:
 def test_a_denoiser_hears_once(config: Any) -> None:
     diffusion, cond = make_diffusion(alive(config), DiffusionConfig()), said(config)
     calls = []
-    hear = diffusion.net.hear
-    diffusion.net.hear = lambda cond: calls.append(bool(cond.heard)) or hear(cond)  # type: ignore[method-assign]
+    encode = diffusion.net.encode
+    diffusion.net.encode = lambda cond: calls.append(bool(cond.encoded)) or encode(cond)  # type: ignore[method-assign]
     t = torch.tensor(0.5, dtype=torch.float64)
     right = diffusion(pictures(), t, cond).mean
     denoiser = diffusion.given(cond)
@@ -75,7 +75,7 @@ def test_a_denoiser_hears_once(config: Any) -> None:
 def test_rows_of_what_was_heard_are_cut_joined_and_replaced(config: Any) -> None:
     net = alive(config)
     one, other = said(config), said(config, "another")
-    heard, others = net.hear(one), net.hear(other)
+    encoded, others = net.encode(one), net.encode(other)
     rows = torch.tensor([True, False, False, True])
 
     def answer(cond: Cond, rows: Any = slice(None)) -> Tensor:
@@ -85,49 +85,51 @@ def test_rows_of_what_was_heard_are_cut_joined_and_replaced(config: Any) -> None
     right, wrong = answer(one), answer(other)
     assert (right - wrong).flatten(1).abs().amax(1).min() > 1e-3
     close: Any = {"atol": 2e-5, "rtol": 0}  # another batch adds in another order
-    torch.testing.assert_close(answer(heard[1:3], slice(1, 3)), right[1:3], **close)
-    torch.testing.assert_close(answer(heard.where(rows, others)), torch.where(rows[:, None, None, None], wrong, right))
-    both = net(torch.cat([pictures()] * 2), torch.cat([TIMES] * 2), heard.then(others))
+    torch.testing.assert_close(answer(encoded[1:3], slice(1, 3)), right[1:3], **close)
+    torch.testing.assert_close(
+        answer(encoded.where(rows, others)), torch.where(rows[:, None, None, None], wrong, right)
+    )
+    both = net(torch.cat([pictures()] * 2), torch.cat([TIMES] * 2), encoded.then(others))
     torch.testing.assert_close(both, torch.cat([right, wrong]), **close)
 
 
 @each_network
 def test_rows_that_were_heard_do_not_mix_with_rows_that_were_not(config: Any) -> None:
     """Else the captions of some rows would be lost without a word."""
-    heard = alive(config).hear(said(config))
+    encoded = alive(config).encode(said(config))
     with pytest.raises(ValueError, match="with and without"):
-        heard.where(torch.tensor([True, False, True, False]), said(config, "another"))
+        encoded.where(torch.tensor([True, False, True, False]), said(config, "another"))
     with pytest.raises(ValueError, match="with and without"):
-        said(config).then(heard)
+        said(config).then(encoded)
 
 
 @each_network
 def test_what_is_said_after_hearing_is_not_lost_in_silence(config: Any) -> None:
     net, cond = alive(config), said(config)
-    heard = net.hear(cond)
-    for name in ("tokens", "words", "hints"):
+    encoded = net.encode(cond)
+    for name in ("tokens", "text", "control"):
         value = getattr(cond, name)
         if value is None or value == ():
             continue
         with pytest.raises(UserError, match="is told words or drawings anew"):
-            net(pictures(), TIMES, replace(heard, **{name: value}))
+            net(pictures(), TIMES, replace(encoded, **{name: value}))
 
 
 def test_what_another_network_heard_is_refused() -> None:
-    heard = alive(NETWORKS["words"]).hear(said(NETWORKS["words"]))
+    encoded = alive(NETWORKS["words"]).encode(said(NETWORKS["words"]))
     with pytest.raises(
-        UserError, match="4 tensors were heard of this condition, this network hears 0, with drawings 2"
+        UserError, match="4 tensors were encoded of this condition, this network hears 0, with drawings 2"
     ):
-        alive(NETWORKS["drawings alone"])(pictures(), TIMES, heard)
-    with pytest.raises(UserError, match="4 tensors were heard of this condition, this network hears 2"):
-        alive(NETWORKS["dit, words"])(pictures(), TIMES, heard)
+        alive(NETWORKS["drawings alone"])(pictures(), TIMES, encoded)
+    with pytest.raises(UserError, match="4 tensors were encoded of this condition, this network hears 2"):
+        alive(NETWORKS["dit, words"])(pictures(), TIMES, encoded)
 
 
 @each_network
 def test_a_network_that_hears_nothing_beforehand_leaves_the_condition_alone(config: Any) -> None:
     for plain in (PLAIN, replace(PLAIN, classes=3), DiTConfig(size=8, width=16, depth=1, heads=2)):
         cond = Cond(torch.zeros(ROWS, dtype=torch.int64)) if plain.classes else NOTHING
-        assert alive(plain).hear(cond) is cond
+        assert alive(plain).encode(cond) is cond
 
 
 # --- rows ---
@@ -150,7 +152,7 @@ def test_everything_that_is_told_is_heard(config: Any) -> None:
         mine, others = getattr(cond, field.name), getattr(other, field.name)
         if mine is None or mine == ():
             continue
-        if field.name in ("label", "mask", "strength"):
+        if field.name in ("label", "mask", "control_scale"):
             others = mine.flip(0)
         changed = (net(pictures(), TIMES, replace(cond, **{field.name: others})) - right).abs().flatten(1).amax(1)
         assert changed.max() > 1e-3, field.name
@@ -163,16 +165,16 @@ def test_masked_words_and_padding_change_nothing(config: Any) -> None:
     if cond.tokens is not None:
         net.text.table.weight.data[0] = 100.0
         assert torch.equal(net(pictures(), TIMES, cond), right)
-    elif cond.words is not None:
-        words = torch.where(cond.mask[:, :, None], cond.words, 100.0)
-        assert torch.equal(net(pictures(), TIMES, replace(cond, words=words)), right)
+    elif cond.text is not None:
+        words = torch.where(cond.mask[:, :, None], cond.text, 100.0)
+        assert torch.equal(net(pictures(), TIMES, replace(cond, text=words)), right)
         assert not torch.allclose(net(pictures(), TIMES, replace(cond, mask=None)), right, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["everything", "dit, text"])
 def test_a_network_with_an_encoder_takes_its_words_too(name: str) -> None:
     net, cond = alive(NETWORKS[name]), said(NETWORKS[name])
-    words = replace(cond, tokens=None, words=net.text(cond.tokens), mask=cond.tokens != 0)
+    words = replace(cond, tokens=None, text=net.text(cond.tokens), mask=cond.tokens != 0)
     assert torch.equal(net(pictures(), TIMES, words), net(pictures(), TIMES, cond))
 
 
@@ -191,11 +193,11 @@ def test_each_number_is_its_own_network_of_its_sinusoid_and_nan_its_own_null() -
         return out
 
     wanted = [made(first, 3) + made(second, 700), null[:1] + made(second, 700), made(first, 3) + null[1:], null.sum(0)]
-    tell = net.tell(
+    emb_proj = net.emb_proj(
         torch.nn.functional.silu(net.time_embedding(net._waves(TIMES, 8)) + torch.stack([w.view(-1) for w in wanted]))
     )
-    told = torch.cat(list(net.told(TIMES, Cond(value=value), None)), dim=1)
-    torch.testing.assert_close(told, tell, atol=1e-5, rtol=0)
+    told = torch.cat(list(net.embed(TIMES, Cond(value=value), None)), dim=1)
+    torch.testing.assert_close(told, emb_proj, atol=1e-5, rtol=0)
     x = pictures()
     assert torch.equal(net(x, TIMES, NOTHING), net(x, TIMES, Cond(value=torch.full((ROWS, 2), float("nan")))))
 
@@ -212,12 +214,12 @@ def test_a_null_learns_only_where_a_number_is_not_told() -> None:
 
 
 def test_a_joined_picture_is_further_channels() -> None:
-    config = replace(PLAIN, joined=1)
+    config = replace(PLAIN, concat_channels=1)
     net, whole = alive(config), alive(replace(PLAIN, in_channels=4))
     whole.load_state_dict(net.state_dict())
     image = normal((ROWS, 1, 8, 8), "image")
     right = whole(torch.cat([pictures(), image], dim=1), TIMES, NOTHING)
-    assert torch.equal(net(pictures(), TIMES, Cond(image=image)), right)
+    assert torch.equal(net(pictures(), TIMES, Cond(concat=image)), right)
 
 
 # --- what cannot be ---
@@ -227,36 +229,40 @@ def test_a_joined_picture_is_further_channels() -> None:
     ("config", "cond", "message"),
     [
         (PLAIN, {"tokens": torch.ones(4, 3, dtype=torch.int64)}, "reads no captions: give it neither tokens nor words"),
-        (PLAIN, {"words": torch.ones(4, 3, 12)}, "reads no captions"),
+        (PLAIN, {"text": torch.ones(4, 3, 12)}, "reads no captions"),
         (PLAIN, {"mask": torch.ones(4, 3, dtype=torch.bool)}, "reads no captions"),
         (PLAIN, {"value": torch.ones(4, 1)}, "knows no numbers: give it no values"),
-        (PLAIN, {"vector": torch.ones(4, 1)}, "takes no vector: give it none"),
-        (PLAIN, {"image": torch.ones(4, 1, 8, 8)}, "is shown no second picture: give it no image"),
-        (PLAIN, {"hints": (torch.ones(4, 1, 8, 8),)}, "has no controls and is shown 1 drawings"),
-        (PLAIN, {"strength": torch.ones(4, 1)}, r"strengths are \(rows, 0\) for the 0 controls, not \(4, 1\)"),
+        (PLAIN, {"pooled": torch.ones(4, 1)}, "takes no vector: give it none"),
+        (PLAIN, {"concat": torch.ones(4, 1, 8, 8)}, "is shown no second picture: give it no image"),
+        (PLAIN, {"control": (torch.ones(4, 1, 8, 8),)}, "has no controls and is shown 1 drawings"),
+        (PLAIN, {"control_scale": torch.ones(4, 1)}, r"strengths are \(rows, 0\) for the 0 controls, not \(4, 1\)"),
         (ALL, {"tokens": None}, "give every picture tokens, an empty caption's where none is told"),
-        (ALL, {"words": torch.ones(4, 3, 12)}, "a caption is told twice"),
+        (ALL, {"text": torch.ones(4, 3, 12)}, "a caption is told twice"),
         (ALL, {"mask": torch.ones(4, 3, dtype=torch.bool)}, r"a mask of \(4, 3\) for words of \(4, 8\)"),
         (ALL, {"value": torch.ones(4, 3)}, r"values are \(rows, 2\) for this network, not \(4, 3\)"),
-        (ALL, {"vector": None}, "is told a vector of 5 numbers: give every picture one"),
-        (ALL, {"vector": torch.ones(4, 4)}, r"vectors are \(rows, 5\) for this network, not \(4, 4\)"),
-        (ALL, {"image": None}, "is shown a picture of 1 channels beside x_t: give it as image"),
-        (ALL, {"image": torch.ones(4, 1, 8, 4)}, "is 1 x 8 x 4 here; this network wants 1 x 8 x 8"),
-        (ALL, {"hints": (torch.ones(4, 3, 16, 16),)}, "has 2 controls and is shown 1 drawings: give it one a control"),
+        (ALL, {"pooled": None}, "is told a vector of 5 numbers: give every picture one"),
+        (ALL, {"pooled": torch.ones(4, 4)}, r"vectors are \(rows, 5\) for this network, not \(4, 4\)"),
+        (ALL, {"concat": None}, "is shown a picture of 1 channels beside x_t: give it as image"),
+        (ALL, {"concat": torch.ones(4, 1, 8, 4)}, "is 1 x 8 x 4 here; this network wants 1 x 8 x 8"),
         (
             ALL,
-            {"hints": (torch.ones(4, 1, 16, 16), torch.ones(4, 1, 8, 8))},
+            {"control": (torch.ones(4, 3, 16, 16),)},
+            "has 2 controls and is shown 1 drawings: give it one a control",
+        ),
+        (
+            ALL,
+            {"control": (torch.ones(4, 1, 16, 16), torch.ones(4, 1, 8, 8))},
             "drawing 0 has 1 channels and 16x16 pixels",
         ),
-        (ALL, {"hints": (torch.ones(4, 3, 15, 16), torch.ones(4, 1, 8, 8))}, "channels and multiples of 2 pixels"),
-        (ALL, {"hints": (torch.ones(4, 3, 8, 16), torch.ones(4, 1, 8, 8))}, "a drawing for 8x4 beside an x_t of 8x8"),
-        (ALL, {"strength": torch.ones(4, 3)}, r"strengths are \(rows, 2\) for the 2 controls, not \(4, 3\)"),
-        (NETWORKS["words"], {"words": None}, "give every picture words"),
-        (NETWORKS["words"], {"words": torch.ones(4, 5, 11)}, r"words are \(rows, words, 12\) .* not \(4, 5, 11\)"),
-        (NETWORKS["words"], {"words": None, "tokens": torch.ones(4, 5)}, "an encoder beside it makes of tokens"),
+        (ALL, {"control": (torch.ones(4, 3, 15, 16), torch.ones(4, 1, 8, 8))}, "channels and multiples of 2 pixels"),
+        (ALL, {"control": (torch.ones(4, 3, 8, 16), torch.ones(4, 1, 8, 8))}, "a drawing for 8x4 beside an x_t of 8x8"),
+        (ALL, {"control_scale": torch.ones(4, 3)}, r"strengths are \(rows, 2\) for the 2 controls, not \(4, 3\)"),
+        (NETWORKS["words"], {"text": None}, "give every picture words"),
+        (NETWORKS["words"], {"text": torch.ones(4, 5, 11)}, r"words are \(rows, words, 12\) .* not \(4, 5, 11\)"),
+        (NETWORKS["words"], {"text": None, "tokens": torch.ones(4, 5)}, "an encoder beside it makes of tokens"),
         (replace(PLAIN, values=1, null_value=False), {}, "was taught 1 numbers and nothing for 'not told'"),
         (NETWORKS["dit, words"], {"value": torch.ones(4, 1)}, "this network takes no values"),
-        (NETWORKS["dit, words"], {"hints": (torch.ones(4, 1, 8, 8),)}, "this network takes no drawings"),
+        (NETWORKS["dit, words"], {"control": (torch.ones(4, 1, 8, 8),)}, "this network takes no drawings"),
     ],
     ids=str,
 )
@@ -270,7 +276,7 @@ def test_what_cannot_be_taken_or_is_missing_is_an_error_for_people(config: Any, 
     ("settings", "message"),
     [
         ({"values": -1}, "values is 0"),
-        ({"joined": -1}, "joined is 0"),
+        ({"concat_channels": -1}, "concat_channels is 0"),
         ({"context": -1}, "context is the width of words"),
         ({"value_width": 6}, "of values that are told beside a vector"),
         ({"value_width": 5, "values": 1, "vector": 1}, "value_width is an even width"),
@@ -341,7 +347,7 @@ def test_packing_is_undone_bit_for_bit(config: Any) -> None:
         right = net(pictures(), TIMES, cond)
         with packed(net):
             torch.testing.assert_close(net(pictures(), TIMES, cond), right, atol=1e-4, rtol=0)
-            torch.testing.assert_close(net(pictures(), TIMES, net.hear(cond)), right, atol=1e-4, rtol=0)
+            torch.testing.assert_close(net(pictures(), TIMES, net.encode(cond)), right, atol=1e-4, rtol=0)
         assert torch.equal(net(pictures(), TIMES, cond), right)
 
 

@@ -24,9 +24,9 @@ from unnoise.noise import normal
 
 HOW = ControlConfig(channels=2, hint=(4, 6), scale=2)
 CONFIG = replace(PLAIN, context=12, classes=3, blocks=2, controls=(HOW,))
-WORDS = Cond(label=torch.tensor([2, 0, 3, 1]), words=normal((ROWS, 5, 12), "words"))
+WORDS = Cond(label=torch.tensor([2, 0, 3, 1]), text=normal((ROWS, 5, 12), "words"))
 HINT = normal((ROWS, 2, 16, 16), "hint").sigmoid()
-DRAWN = replace(WORDS, hints=(HINT,))
+DRAWN = replace(WORDS, control=(HINT,))
 
 
 def born(config: UNetConfig = CONFIG, seed: int = 0) -> UNet:
@@ -58,15 +58,15 @@ def test_without_a_drawing_or_without_strength_the_base_is_unchanged_bit_for_bit
     net = alive(CONFIG)
     right = base_of(net)(pictures(), TIMES, WORDS)
     assert torch.equal(net(pictures(), TIMES, WORDS), right)
-    assert torch.equal(net(pictures(), TIMES, replace(DRAWN, strength=torch.zeros(ROWS, 1))), right)
+    assert torch.equal(net(pictures(), TIMES, replace(DRAWN, control_scale=torch.zeros(ROWS, 1))), right)
     assert not torch.allclose(net(pictures(), TIMES, DRAWN), right, atol=1e-2)
 
 
 def test_strength_is_a_rows_own() -> None:
     net = alive(CONFIG)
     without, full = net(pictures(), TIMES, WORDS), net(pictures(), TIMES, DRAWN)
-    assert torch.equal(net(pictures(), TIMES, replace(DRAWN, strength=torch.ones(ROWS, 1))), full)
-    mixed = net(pictures(), TIMES, replace(DRAWN, strength=torch.tensor([[0.0], [1.0], [0.0], [1.0]])))
+    assert torch.equal(net(pictures(), TIMES, replace(DRAWN, control_scale=torch.ones(ROWS, 1))), full)
+    mixed = net(pictures(), TIMES, replace(DRAWN, control_scale=torch.tensor([[0.0], [1.0], [0.0], [1.0]])))
     assert torch.equal(mixed[[0, 2]], without[[0, 2]])
     assert torch.equal(mixed[[1, 3]], full[[1, 3]])
 
@@ -76,7 +76,7 @@ def test_two_of_one_at_half_strength_are_one() -> None:
     state = one.state_dict()
     state |= {n.replace("controls.0.", "controls.1."): t for n, t in state.items() if n.startswith("controls.")}
     two.load_state_dict(state)
-    halves = replace(DRAWN, hints=(HINT, HINT), strength=torch.full((ROWS, 2), 0.5))
+    halves = replace(DRAWN, control=(HINT, HINT), control_scale=torch.full((ROWS, 2), 0.5))
     assert torch.equal(two(pictures(), TIMES, halves), one(pictures(), TIMES, DRAWN))
 
 
@@ -91,7 +91,7 @@ def test_residuals_have_the_skips_shapes() -> None:
         told.append((2, width, h, h))
     hint = control.hint(normal((2, 2, 32, 32), "hint"))
     found = control(
-        seen, TIMES[:2], NOTHING, hint, caption=None, words=control.words(iter(()), None), run=alive(config).run
+        seen, TIMES[:2], NOTHING, hint, caption=None, words=control.contexts(iter(()), None), run=alive(config).run
     )
     assert [tuple(residual.shape) for residual in found] == told
     assert len(found) == 12 + 1
@@ -106,8 +106,8 @@ def test_each_residual_goes_to_its_own_skip_before_it_is_joined() -> None:
         conv.weight.data.zero_()
         conv.bias.data.fill_(constant)
     base = base_of(net)
-    told = base.told(TIMES, WORDS, None)
-    words = base.words(iter(base.hear(WORDS).heard), None)
+    told = base.embed(TIMES, WORDS, None)
+    words = base.contexts(iter(base.encode(WORDS).encoded), None)
     skips = base.down(base.conv_in(pictures()), told, words, base.run)
     h = base.mid_block(skips[-1], told, words, base.run) + constants[-1]
     skips = [skip + constant for skip, constant in zip(skips, constants[:-1], strict=True)]
@@ -123,11 +123,13 @@ def test_a_copy_with_open_convolutions_says_what_the_base_leaves_behind() -> Non
     control = net.controls[0]
     for conv in (*control.zero_convs, control.zero_middle):
         conv.weight.data = torch.eye(conv.weight.shape[0])[:, :, None, None]
-    told, words = net.told(TIMES, WORDS, None), net.words(iter(net.hear(WORDS).heard), None)
+    told, words = net.embed(TIMES, WORDS, None), net.contexts(iter(net.encode(WORDS).encoded), None)
     skips = net.down(net.conv_in(pictures()), told, words, net.run)
     middle = net.mid_block(skips[-1], told, words, net.run)
-    hint, *heard = net.hear(DRAWN).heard[net.depth :]
-    found = control(pictures(), TIMES, WORDS, hint, caption=None, words=control.words(iter(heard), None), run=net.run)
+    hint, *encoded = net.encode(DRAWN).encoded[net.depth :]
+    found = control(
+        pictures(), TIMES, WORDS, hint, caption=None, words=control.contexts(iter(encoded), None), run=net.run
+    )
     for residual, wanted in zip(found, [*skips, middle], strict=True):
         torch.testing.assert_close(residual, wanted, atol=1e-6, rtol=0)
 
@@ -137,8 +139,8 @@ def test_pooled_residuals_are_spatial_means() -> None:
     seen: list[list[Tensor]] = []
     for net in (plain, pooled):
         control = net.controls[0]
-        hint, *heard = net.hear(DRAWN).heard[net.depth :]
-        words = control.words(iter(heard), None)
+        hint, *encoded = net.encode(DRAWN).encoded[net.depth :]
+        words = control.contexts(iter(encoded), None)
         seen.append(control(pictures(), TIMES, WORDS, hint, caption=None, words=words, run=net.run))
     for each, mean in zip(*seen, strict=True):
         torch.testing.assert_close(mean, each.mean((2, 3), keepdim=True))
@@ -163,8 +165,8 @@ def test_the_network_of_drawings_has_the_published_shape() -> None:
 def test_bgr_is_rgb_turned_round() -> None:
     rgb, bgr = (alive(replace(CONFIG, controls=(ControlConfig(hint=(4,), scale=1, order=o),))) for o in ("rgb", "bgr"))
     drawing = normal((ROWS, 3, 8, 8), "drawing")
-    right = rgb(pictures(), TIMES, replace(WORDS, hints=(drawing,)))
-    assert torch.equal(bgr(pictures(), TIMES, replace(WORDS, hints=(drawing.flip(1),))), right)
+    right = rgb(pictures(), TIMES, replace(WORDS, control=(drawing,)))
+    assert torch.equal(bgr(pictures(), TIMES, replace(WORDS, control=(drawing.flip(1),))), right)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +254,8 @@ def test_a_strength_a_depth_scales_that_depth() -> None:
     net = alive(CONFIG)
     depths = len(net.controls[0].zero_convs) + 1
     flat = torch.full((ROWS, 1, depths), 0.5)
-    right = net(pictures(), TIMES, replace(DRAWN, strength=torch.full((ROWS, 1), 0.5)))
-    assert torch.equal(net(pictures(), TIMES, replace(DRAWN, strength=flat)), right)
+    right = net(pictures(), TIMES, replace(DRAWN, control_scale=torch.full((ROWS, 1), 0.5)))
+    assert torch.equal(net(pictures(), TIMES, replace(DRAWN, control_scale=flat)), right)
     for depth in range(depths):
         one = torch.zeros(ROWS, 1, depths)
         one[:, :, depth] = 1
@@ -262,4 +264,6 @@ def test_a_strength_a_depth_scales_that_depth() -> None:
             if place != depth:
                 conv.weight.data.zero_()
                 conv.bias.data.zero_()
-        assert torch.equal(net(pictures(), TIMES, replace(DRAWN, strength=one)), silenced(pictures(), TIMES, DRAWN))
+        assert torch.equal(
+            net(pictures(), TIMES, replace(DRAWN, control_scale=one)), silenced(pictures(), TIMES, DRAWN)
+        )

@@ -79,7 +79,7 @@ def test_diffusers_computes_the_same(depth: int, heads: int, linear: bool, maske
     with torch.no_grad():
         mask = MASK if masked else None
         right = judge(pictures(), encoder_hidden_states=captions(), encoder_attention_mask=mask).sample
-        got = net(pictures(), Context(tuple(net.hear(captions())), score_bias(mask, torch.float32)))
+        got = net(pictures(), Context(tuple(net.encode(captions())), score_bias(mask, torch.float32)))
     assert (right - pictures()).std() > 0.3
     torch.testing.assert_close(got, right, atol=2e-5, rtol=0)
 
@@ -93,28 +93,28 @@ def test_a_newborn_changes_nothing() -> None:
     assert len(found) == 2 + 1 + 3
     for transformer in found:
         x = normal((3, 8, 4, 4), "x")
-        assert torch.equal(transformer(x, Context(tuple(transformer.hear(captions())))), x)
+        assert torch.equal(transformer(x, Context(tuple(transformer.encode(captions())))), x)
 
 
 def test_moving_pixels_moves_the_output_and_rows_are_apart() -> None:
     net, x = alive(2), pictures()
-    words = Context(tuple(net.hear(captions())), score_bias(MASK, torch.float32))
+    words = Context(tuple(net.encode(captions())), score_bias(MASK, torch.float32))
     right = net(x, words)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
     moved = net(x.flatten(2)[:, :, order].view_as(x), words)
     torch.testing.assert_close(moved, right.flatten(2)[:, :, order].view_as(x), atol=1e-5, rtol=0)
     rows = torch.tensor([2, 0, 1])
-    swapped = net(x[rows], Context(tuple(net.hear(captions()[rows])), score_bias(MASK[rows], torch.float32)))
+    swapped = net(x[rows], Context(tuple(net.encode(captions()[rows])), score_bias(MASK[rows], torch.float32)))
     torch.testing.assert_close(swapped, right[rows], atol=1e-5, rtol=0)
 
 
 def test_a_masked_word_changes_nothing_and_all_others_do() -> None:
     net = alive()
-    right = net(pictures(), Context(tuple(net.hear(captions())), score_bias(MASK, torch.float32)))
+    right = net(pictures(), Context(tuple(net.encode(captions())), score_bias(MASK, torch.float32)))
     for word in range(LENGTH):
         other = captions()
         other[:, word] = 100 * normal((3, CONTEXT), "other")
-        changed = net(pictures(), Context(tuple(net.hear(other)), score_bias(MASK, torch.float32))) != right
+        changed = net(pictures(), Context(tuple(net.encode(other)), score_bias(MASK, torch.float32))) != right
         assert torch.equal(changed.flatten(1).any(1), MASK[:, word])
 
 
@@ -123,7 +123,7 @@ def test_a_row_without_a_word_gives_numbers() -> None:
     net = alive()
     none = torch.zeros(3, LENGTH, dtype=torch.bool)
     words = captions()
-    out = net(pictures(), Context(tuple(net.hear(words)), score_bias(none, torch.float32)))
+    out = net(pictures(), Context(tuple(net.encode(words)), score_bias(none, torch.float32)))
     assert torch.isfinite(out).all()
 
 
@@ -140,7 +140,7 @@ def test_cross_attention_is_its_formula_in_doubles(masked: bool) -> None:
         found.append(torch.einsum("blm,bmd->bld", weights / weights.sum(-1, keepdim=True), v[..., head]))
     right = F.linear(torch.cat(found, dim=2), net.out.weight, net.out.bias)
     bias = score_bias(MASK if masked else None, torch.float64)
-    torch.testing.assert_close(net(tokens, net.hear(words), bias), right, atol=1e-12, rtol=0)
+    torch.testing.assert_close(net(tokens, net.encode(words), bias), right, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -218,5 +218,5 @@ def test_a_block_of_pixart_computes_the_same() -> None:
             tokens, encoder_hidden_states=captions(), timestep=block.modulate(told),
             encoder_attention_mask=torch.where(MASK, 0.0, -1e4)[:, None],
         )  # fmt: skip
-        got = block(tokens, told, block.hear(captions()), score_bias(MASK, torch.float32))
+        got = block(tokens, told, block.encode(captions()), score_bias(MASK, torch.float32))
     torch.testing.assert_close(got, right, atol=1e-5, rtol=0)

@@ -115,17 +115,17 @@ def test_branches_of_a_newborn_add_nothing() -> None:
     for module in net.modules():
         if isinstance(module, Residual) and module.conv_shortcut is None and module.resample is None:
             x = normal((2, module.conv1.in_channels, 4, 4), "x")
-            assert torch.equal(module(x, normal((2, module.share), "told")), x)
+            assert torch.equal(module(x, normal((2, module.emb_channels), "told")), x)
         if isinstance(module, Attention):
             x = normal((2, module.qkv.in_features, 4, 4), "x")
             assert torch.equal(module(x), x)
 
 
 def test_every_map_is_born_with_the_variance_of_its_own_fans() -> None:
-    """Also those that share a matrix: 2 / (fan in + fan out), each with its own fan out."""
+    """Also those that emb_channels a matrix: 2 / (fan in + fan out), each with its own fan out."""
     net = UNet(UNetConfig())
-    fan_in = net.tell.in_features
-    for rows in torch.split(net.tell.weight, net.shares):
+    fan_in = net.emb_proj.in_features
+    for rows in torch.split(net.emb_proj.weight, net.emb_channels):
         if len(rows):
             assert rows.var().item() == pytest.approx(2 / (fan_in + len(rows)), rel=0.05)
     attention = next(module for module in net.modules() if isinstance(module, Attention))
@@ -187,11 +187,11 @@ def test_labels_are_refused_where_they_mean_nothing_and_asked_for_where_they_mus
 def test_scale_and_shift_of_zero_are_a_plain_norm() -> None:
     """AdaGN with a zero map is GroupNorm, as is an added embedding of zero."""
     adaptive, added = alive(replace(SMALL, scale_shift=True)), alive(SMALL)
-    rest = {name: tensor for name, tensor in adaptive.state_dict().items() if not name.startswith("tell.")}
+    rest = {name: tensor for name, tensor in adaptive.state_dict().items() if not name.startswith("emb_proj.")}
     added.load_state_dict(rest, strict=False)
     for net in (adaptive, added):
-        nn.init.zeros_(net.tell.weight)
-        nn.init.zeros_(net.tell.bias)
+        nn.init.zeros_(net.emb_proj.weight)
+        nn.init.zeros_(net.emb_proj.bias)
     x = pictures(SMALL)
     torch.testing.assert_close(adaptive(x, TIMES, NOTHING), added(x, TIMES, NOTHING), atol=1e-5, rtol=0)
 
@@ -421,7 +421,7 @@ def test_blocks_attend_where_they_are_told_to() -> None:
         ({"heads": 2, "head_width": 8}, "say the same thing twice"),
         ({"blocks": 0}, "blocks is at least 1"),
         ({"classes": -1}, "classes is 0"),
-        ({"dropout": 1.0}, "dropout is a share below 1"),
+        ({"dropout": 1.0}, "dropout is a emb_channels below 1"),
         ({"channels": (1, 16, 16), "groups": 1}, "even, 4 at least, not 1"),
     ],
     ids=str,

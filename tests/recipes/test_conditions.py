@@ -46,14 +46,14 @@ WORDED = TrainConfig(
     net=NET,
     process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one"),
     fit=Fit(images=12 * 8, batch=8, lr=3e-3, warmup=2, ema=(64,), precision="float32"),
-    watch=LogConfig(log_every=4, checkpoint_steps=6, grid_every=12, grid_rows=2, grid_labels=3, grid_steps=2),
+    log=LogConfig(log_every=4, checkpoint_steps=6, grid_every=12, grid_rows=2, grid_labels=3, grid_steps=2),
 )
 CONTROLLED = replace(
     WORDED,
     name="controlled",
     data=replace(WORDED.data, control="edges"),
     net=replace(NET, controls=(ControlConfig(hint=(4, 8), scale=1),)),
-    process=replace(WORDED.process, label_dropout=0.5),
+    process=replace(WORDED.process, cond_dropout=0.5),
 )
 
 
@@ -76,7 +76,7 @@ def controlled(worded, tmp_path_factory):
 
 def test_what_it_leaves_reads_and_draws(worded):
     loaded = model.load(worded)
-    assert isinstance(loaded.words, Tokenizer)
+    assert isinstance(loaded.text, Tokenizer)
     assert loaded.card.captions
     prompts = ("a red circle on white", "a blue square on black")
     pictures = loaded.sample(prompts=prompts, seeds=(1, 1), steps=2)
@@ -91,7 +91,7 @@ def test_what_it_leaves_reads_and_draws(worded):
 def cut_short(worded, length):
     """The model, its tokenizer reading `length` tokens."""
     loaded = model.load(worded)
-    return replace(loaded, words=Tokenizer(loaded.words.text, length))
+    return replace(loaded, text=Tokenizer(loaded.text.text, length))
 
 
 def test_a_training_says_how_many_of_its_captions_are_cut(worded, tmp_path):
@@ -121,7 +121,7 @@ def test_an_evaluation_says_how_many_captions_are_cut(worded):
 
     (note,) = said(short, Request())
     rows = data.order(0, 0, len(pictures))[:10].tolist()
-    count = sum(short.words.surplus(pictures.caption(row)) != "" for row in rows)
+    count = sum(short.text.truncated(pictures.caption(row)) != "" for row in rows)
     assert note.startswith(f"{count} of 10 captions ")
     assert said(short, Request(prompts=("a red circle on white",)))[0].startswith("1 of 1 captions is")
     assert said(short, Request(prompts=("a",))) == []
@@ -137,10 +137,10 @@ def test_bits_say_whether_captions_were_told(worded):
 
     pictures = data.open(WORDED.data)
     plain = data.Dataset(replace(pictures.source, captions=None), pictures.config)
-    assert "told their captions" in batch_condition(Request(), pictures)
-    assert "told their captions" in batch_condition(Request(prompts=("a red circle",)), plain)
-    assert "told nothing" in batch_condition(Request(), plain)
-    assert "told nothing" in batch_condition(Request(labels=("none",)), pictures)
+    assert "told their captions" in told(Request(), pictures)
+    assert "told their captions" in told(Request(prompts=("a red circle",)), plain)
+    assert "told nothing" in told(Request(), plain)
+    assert "told nothing" in told(Request(labels=("none",)), pictures)
 
 
 def test_a_prompt_that_is_cut_is_warned_of(worded):
@@ -154,7 +154,7 @@ def test_a_prompt_that_is_cut_is_warned_of(worded):
 def test_the_network_hears_the_words(worded):
     loaded = model.load(worded)
     x, t = torch.randn(2, 3, 16, 16), torch.tensor(0.5, dtype=torch.float64)
-    batch_condition = loaded.reader.read(prompts=["a red circle on white", "a blue square on black"])
+    batch_condition = loaded.conditioner.encode(prompts=["a red circle on white", "a blue square on black"])
     means = loaded.diffusion(x[:1].expand(2, -1, -1, -1), t, batch_condition).mean
     assert not torch.equal(means[0], means[1])
 
@@ -202,9 +202,9 @@ def test_a_negative_prompt_takes_the_place_of_no_words(worded):
     none = loaded.sample(prompts=red, guidance=5.0, seeds=(3,), steps=3)
     assert (blue.pixels.int() - none.pixels.int()).abs().max() > 1
     null = null_conditions(
-        loaded.reader, Request(negative_prompt=red), conditions(loaded.reader, Request(prompts=(red,))), 1
+        loaded.conditioner, Request(negative_prompt=red), conditions(loaded.conditioner, Request(prompts=(red,))), 1
     )
-    assert torch.equal(null.tokens, loaded.reader.read(prompts=[red]).tokens)
+    assert torch.equal(null.tokens, loaded.conditioner.encode(prompts=[red]).tokens)
 
 
 # --- what is dropped ---
@@ -219,8 +219,8 @@ def test_each_row_is_dropped_by_its_own_lot_all_at_once_and_each_by_itself():
     words = Tokenizer.learn(["red", "blue"], vocabulary=300, length=5)
     reader = Conditioner(("a", "b"), 2, words)
     n = 10_000
-    whole = Cond(label=torch.arange(n) % 2, tokens=words.read(["red", "blue"] * (n // 2)).tokens)
-    empty = words.read([""]).tokens
+    whole = Cond(label=torch.arange(n) % 2, tokens=words.encode(["red", "blue"] * (n // 2)).tokens)
+    empty = words.encode([""]).tokens
     assert empty is not None
 
     def gone(process: DiffusionConfig) -> tuple[torch.Tensor, torch.Tensor]:
@@ -233,27 +233,27 @@ def test_each_row_is_dropped_by_its_own_lot_all_at_once_and_each_by_itself():
     def near(share: torch.Tensor, p: float) -> bool:
         return abs(share.double().mean() - p) < 3 * (p * (1 - p) / n) ** 0.5
 
-    label, words_gone = gone(DiffusionConfig(label_dropout=0.1))
+    label, words_gone = gone(DiffusionConfig(cond_dropout=0.1))
     assert torch.equal(label, words_gone)  # jointly
     assert near(label, 0.1)
-    label, words_gone = gone(DiffusionConfig(label_dropout=0.0, drop_each=0.2))
+    label, words_gone = gone(DiffusionConfig(cond_dropout=0.0, cond_dropout_each=0.2))
     assert near(label, 0.2)
     assert near(words_gone, 0.2)
     assert near(label & words_gone, 0.04)  # independently
-    label, words_gone = gone(DiffusionConfig(label_dropout=0.1, drop_each=0.2))
+    label, words_gone = gone(DiffusionConfig(cond_dropout=0.1, cond_dropout_each=0.2))
     assert near(label & words_gone, 0.1 + 0.9 * 0.04)
-    assert not any(lost.any() for lost in gone(DiffusionConfig(label_dropout=0.0)))
+    assert not any(lost.any() for lost in gone(DiffusionConfig(cond_dropout=0.0)))
 
 
 def test_drawings_stay_where_words_are_dropped():
     pictures = data.open(CONTROLLED.data)
     batch = pictures.batch(range(64))
     words = Tokenizer.learn(batch.caption or (), vocabulary=320, length=20)
-    reader = Conditioner(words=words)
+    reader = Conditioner(text=words)
     whole = batch_condition(batch, reader, CONTROLLED)
-    found = drop_conditions(whole, rows_of(64), DiffusionConfig(label_dropout=1.0), reader)
-    assert torch.equal(found.hints[0], batch.control)
-    assert torch.equal(found.tokens, words.read([""] * 64).tokens)
+    found = drop_conditions(whole, rows_of(64), DiffusionConfig(cond_dropout=1.0), reader)
+    assert torch.equal(found.control[0], batch.control)
+    assert torch.equal(found.tokens, words.encode([""] * 64).tokens)
 
 
 # --- a model to begin from ---
@@ -297,7 +297,7 @@ def test_controls_of_one_base_add_up(worded, controlled, tmp_path):
     """Two of one at half strength are one; the base's own pictures where neither is given."""
     Image.effect_noise((16, 16), 90).convert("RGB").save(tmp_path / "drawing.png")
     drawing, base, one = str(tmp_path / "drawing.png"), model.load(worded), model.load(controlled)
-    both = base.controlled_by(one, one)
+    both = base.with_controlnets(one, one)
     assert len(both.controls) == 2
     ask = {"prompts": "a red circle", "seeds": (1,), "steps": 2, "clip": False}
     single = one.sample(**ask, controls=(drawing,), control_scale=(8.0,)).pixels.int()
@@ -308,7 +308,7 @@ def test_controls_of_one_base_add_up(worded, controlled, tmp_path):
     assert (both.sample(**ask).pixels.int() - single).abs().max() > 1
     assert torch.equal(both.sample(**ask).pixels, base.sample(**ask).pixels)
     with pytest.raises(UserError, match="belong to another network"):
-        Model(base.diffusion, replace(base.card, net=replace(NET, channels=(8, 24)))).controlled_by(one)
+        Model(base.diffusion, replace(base.card, net=replace(NET, channels=(8, 24)))).with_controlnets(one)
 
 
 def test_a_run_holds_its_base(worded, controlled, tmp_path):
@@ -329,7 +329,7 @@ def test_a_base_without_controls_is_trained_on(worded, tmp_path):
     list(train(asked, tmp_path / "run"))
     base, further = (model.load(path).diffusion.net.state_dict() for path in (worded, tmp_path / "run"))
     assert all((further[name] - value).abs().max() < 1e-9 for name, value in base.items())
-    tokenizers = [model.load(path).words.text for path in (worded, tmp_path / "run")]
+    tokenizers = [model.load(path).text.text for path in (worded, tmp_path / "run")]
     assert tokenizers[0] == tokenizers[1]
 
 
@@ -352,7 +352,7 @@ def test_a_base_that_is_the_inner_part_is_grown_around(tmp_path):
             break
     shutil.rmtree(tmp_path / "core")  # the run holds what it began with
     assert [tick.step for tick in train(asked, tmp_path / "grown")] == [7, 8]
-    assert model.load(tmp_path / "grown").words.text == learned.words.text
+    assert model.load(tmp_path / "grown").text.text == learned.text.text
     learned.save(tmp_path / "core")
     unshifted = replace(asked, process=replace(asked.process, schedule_options={"shift": 2.0}))
     with pytest.raises(UserError, match=r"process.schedule_options \{'shift': 2.0\} should be \{\}, that of the base"):
@@ -395,7 +395,7 @@ def test_a_condition_can_be_given_whole(worded):
     loaded = model.load(worded)
     said = ("a red circle on white", "a blue square on black")
     request = Request(seeds=(4, 5), steps=2)
-    frames = list(generate(loaded, request, cond=loaded.reader.read(prompts=said)))
+    frames = list(generate(loaded, request, cond=loaded.conditioner.encode(prompts=said)))
     by_prompts = list(generate(loaded, replace(request, prompts=said)))
     assert torch.equal(frames[-1].pictures, by_prompts[-1].pictures)
 
@@ -411,8 +411,8 @@ def test_what_is_told_goes_where_the_pictures_are(worded):
     """On the meta device, as on a graphics card: nothing that is told stays behind."""
     config = WORDED
     net = init_network(config).to("meta")
-    words = model.load(worded).words
-    goal = objective(make_diffusion(net, config.process), config, Conditioner(words=words))
+    words = model.load(worded).text
+    goal = objective(make_diffusion(net, config.process), config, Conditioner(text=words))
     batch = data.open(config.data).batch(range(4))
     asked = []
     goal.diffusion.net.forward = lambda x, time, cond: asked.append(cond) or x
@@ -424,11 +424,11 @@ def test_controls_of_another_process_are_refused(worded, controlled):
     base, one = model.load(worded), model.load(controlled)
     other = replace(base, card=replace(base.card, process=replace(base.card.process, predicts="eps")))
     with pytest.raises(UserError, match="another process"):
-        other.controlled_by(one)
+        other.with_controlnets(one)
     wet = replace(
         base, card=replace(base.card, net=replace(NET, dropout=0.1))
     )  # dropout is none of a drawing's business
-    assert len(wet.controlled_by(one).controls) == 1
+    assert len(wet.with_controlnets(one).controls) == 1
 
 
 def test_a_drawing_has_to_be_there_to_be_followed_less(worded):

@@ -279,7 +279,7 @@ def config(pictures: Path, **fit: object) -> ContrastiveConfig:
         data=DataConfig(path=str(pictures), size=8, channels=3),
         net=NET,
         fit=replace(how, **fit),  # type: ignore[arg-type]
-        watch=LogConfig(log_every=10, checkpoint_every=1e9, grid_every=0),
+        log=LogConfig(log_every=10, checkpoint_every=1e9, grid_every=0),
     )
 
 

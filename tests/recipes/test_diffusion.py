@@ -12,10 +12,10 @@ from PIL import Image
 from tests.helpers.tiny_training import contents, same
 from unnoise import data, model, nn
 from unnoise.config.convert import override
+from unnoise.config.files import load
 from unnoise.config.networks import UNetConfig
 from unnoise.config.presets import PRESETS, toy
 from unnoise.config.training import Fit, LogConfig, TrainConfig
-from unnoise.config.yaml import load
 from unnoise.denoiser import Estimate, make_diffusion
 from unnoise.errors import UserError
 from unnoise.likelihood.bound import bound_term
@@ -32,7 +32,7 @@ SMALL = replace(
     net=replace(UNetConfig(), size=8, in_channels=1, out_channels=1, channels=(8, 8), blocks=1, groups=4, classes=4,
                 attention=(False, True), dropout=0.2),
     fit=Fit(images=12 * 16, batch=16, accumulate=2, lr=3e-3, warmup=4, ema=(64, 16), ema_rampup=0.5),
-    watch=LogConfig(log_every=4, checkpoint_steps=5, grid_every=6, grid_rows=2, grid_steps=2),
+    log=LogConfig(log_every=4, checkpoint_steps=5, grid_every=6, grid_rows=2, grid_steps=2),
 )  # fmt: skip
 EXACT = override(SMALL, {"precision": "float32"})
 
@@ -190,7 +190,7 @@ def test_how_it_is_computed_changes_no_bit(kind, tmp_path):
         "gradient_checkpointing": {"gradient_checkpointing": "true"},
         "workers": {"workers": "2", "cache_bytes": "0"},
     }
-    short = override(EXACT, {"images": "64", "watch.grid_every": "0"})
+    short = override(EXACT, {"images": "64", "log.grid_every": "0"})
     list(train(short, tmp_path / "a"))
     list(train(override(short, values[kind]), tmp_path / "b"))
     assert same(contents(tmp_path / "a"), contents(tmp_path / "b"))
@@ -211,7 +211,7 @@ def test_the_transformer_trains_too(tmp_path):
     [
         ({"net.classes": "7"}, r"net\.classes 7 should be 4, the classes of toy \(disc, square, cross, ring\)"),
         ({"net.out_channels": "3"}, r"net\.out_channels 3 should be 1"),
-        ({"null_class": "false"}, r"label_dropout needs net\.null_class"),
+        ({"null_class": "false"}, r"cond_dropout needs net\.null_class"),
         ({"predicts": "epsilon"}, "no prediction 'epsilon'.*eps"),
         ({"schedule": "cosin"}, "no schedule 'cosin'.*'cosine'"),
         ({"weight": "simpel"}, "did you mean 'simple'"),

@@ -45,7 +45,7 @@ CONFIG = NoisyClassifierConfig(
     net=NET,
     process=COSINE,
     fit=Fit(images=512, batch=64, optimizer="adamw", lr=3e-3, warmup=2, ema=(100,), ema_rampup=0.1),
-    watch=LogConfig(log_every=4, checkpoint_every=1e9, grid_every=0),
+    log=LogConfig(log_every=4, checkpoint_every=1e9, grid_every=0),
 )
 
 
@@ -183,7 +183,7 @@ def test_trainings_that_cannot_be_are_refused(tmp_path: Path) -> None:
         recipe.describe(replace(CONFIG, net=replace(NET, classes=7)), data.open(TOY))
     guide = NoisyClassifier(net_of(NET), card())
     with pytest.raises(UserError, match="goes by a diffusion's losses"):
-        recipe.objective(guide, replace(CONFIG, process=replace(COSINE, draw="importance")))
+        recipe.objective(guide, replace(CONFIG, process=replace(COSINE, time_sampler="importance")))
     with pytest.raises(UserError, match="3 should be"):
         validate.check(replace(CONFIG, net=replace(NET, in_channels=3)))
 

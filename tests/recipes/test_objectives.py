@@ -27,7 +27,7 @@ from unnoise.training.distributed import Processes
 STEPS = 8
 BOUND = override(
     SMALL,
-    {"precision": "float32", "objective": "bound", "steps": str(STEPS), "dropout": "0", "watch.grid_every": "0"},
+    {"precision": "float32", "objective": "bound", "steps": str(STEPS), "dropout": "0", "log.grid_every": "0"},
 )
 LEARNED = override(BOUND, {"learned_variance": "true", "net.out_channels": "2"})
 EVERY = 32  # rows: four of each step, for draws are stratified
@@ -126,7 +126,7 @@ def taught(steps: int = 5, rounds: int = 12) -> LossAwareSampler:
     draw = LossAwareSampler(steps)
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     for _ in range(rounds):
-        draw.hear(t, t * steps)
+        draw.record(t, t * steps)
         draw.settle(lambda rows: rows)
     return draw
 
@@ -138,7 +138,7 @@ def test_the_chances_are_the_root_mean_square_of_the_last_ten_losses():
     generator = torch.Generator().manual_seed(0)
     losses = torch.rand(14, 3, generator=generator, dtype=torch.float64)
     for row in losses:
-        draw.hear(t, row)
+        draw.record(t, row)
         draw.settle(lambda rows: rows)
     size = losses[-10:].square().mean(0).sqrt()
     assert torch.allclose(draw.chances(), 0.999 * size / size.sum() + 0.001 / 3, rtol=1e-12)
@@ -163,12 +163,12 @@ def test_it_is_uniform_until_every_step_has_ten():
     u = torch.rand(500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     draw = taught(rounds=9)
     t = torch.tensor([1, 2, 3, 4], dtype=torch.float64) / 5
-    draw.hear(t, t)
+    draw.record(t, t)
     draw.settle(lambda rows: rows)
     assert not draw.ready  # the fifth has nine
     assert torch.equal(draw(u, schedule), table_steps(5)(u, schedule))
     assert torch.equal(draw.weight(u.ceil()), torch.ones(500, dtype=torch.float64))
-    draw.hear(torch.ones(1, dtype=torch.float64), torch.ones(1))
+    draw.record(torch.ones(1, dtype=torch.float64), torch.ones(1))
     draw.settle(lambda rows: rows)
     assert draw.ready
 
@@ -176,19 +176,19 @@ def test_it_is_uniform_until_every_step_has_ten():
 def test_what_is_heard_counts_after_the_step_and_a_bad_step_not_at_all():
     draw = taught()
     before = draw.chances()
-    draw.hear(torch.ones(3, dtype=torch.float64), torch.full((3,), 100.0))
+    draw.record(torch.ones(3, dtype=torch.float64), torch.full((3,), 100.0))
     assert torch.equal(draw.chances(), before)
     draw.forget()
-    draw.hear(torch.ones(1, dtype=torch.float64), torch.full((1,), 100.0))
+    draw.record(torch.ones(1, dtype=torch.float64), torch.full((1,), 100.0))
     draw.settle(lambda rows: rows)
     once = taught()
-    once.hear(torch.ones(1, dtype=torch.float64), torch.full((1,), 100.0))
+    once.record(torch.ones(1, dtype=torch.float64), torch.full((1,), 100.0))
     once.settle(lambda rows: rows)
     assert torch.equal(draw.chances(), once.chances())
     assert draw.chances()[4] > before[4]
 
 
-IMPORTANT = override(BOUND, {"draw": "importance", "images": "480", "checkpoint_steps": "8", "watch.keep": "9"})
+IMPORTANT = override(BOUND, {"draw": "importance", "images": "480", "checkpoint_steps": "8", "log.keep": "9"})
 
 
 def test_a_training_that_was_stopped_draws_the_same_times(tmp_path):

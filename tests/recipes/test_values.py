@@ -24,11 +24,11 @@ from unnoise.config.cards import ValueRange
 from unnoise.config.data import DataConfig
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.files import dumps
 from unnoise.config.networks import DiTConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
-from unnoise.config.yaml import dumps
 from unnoise.data.registry import find
 from unnoise.data.source import numbers
 from unnoise.errors import UserError
@@ -153,28 +153,33 @@ READER = Conditioner(("a", "b"), 2, None, (ValueRange("age", 20, 70), ValueRange
 
 
 def test_a_number_is_told_from_0_to_1000_between_its_lowest_and_highest() -> None:
-    cond = READER.read(["a", "b", "none"], values={"score": [-1, 1, 0.5], "age": [20, 45, 120]})
+    cond = READER.encode(["a", "b", "none"], values={"score": [-1, 1, 0.5], "age": [20, 45, 120]})
     assert cond.value is not None
     assert cond.value.dtype == torch.float32
     assert cond.value.tolist() == [[0, 0], [500, 1000], [2000, 750]]  # columns in the model's order
     raw = torch.tensor([[45.0, -1.0], [20.0, torch.nan]], dtype=torch.float64)
-    same = READER.told(torch.tensor([0, 1]), None, raw).value
+    same = READER.from_labels(torch.tensor([0, 1]), None, raw).value
     assert same is not None
     assert same[0].tolist() == [500, 0]
     assert same[1].isnan().tolist() == [False, True]
     late = Conditioner(values=(ValueRange("time", 1.7e9, 1.7e9 + 1000),))
-    assert late.read(values={"time": [1.7e9 + 3]}).value.tolist() == [[3]]  # not rounded to float32 before
+    assert late.encode(values={"time": [1.7e9 + 3]}).value.tolist() == [[3]]  # not rounded to float32 before
 
 
 def test_what_is_not_said_is_not_told() -> None:
-    for cond in (READER.read(["a", "b"]), READER.nothing(2), READER.by_seed([1, 2]), READER.told(torch.ones(2), None)):
+    for cond in (
+        READER.encode(["a", "b"]),
+        READER.nothing(2),
+        READER.random_class([1, 2]),
+        READER.from_labels(torch.ones(2), None),
+    ):
         assert cond.value is not None
         assert cond.value.shape == (2, 2)
         assert cond.value.isnan().all()
-    half = READER.read(["a"], values={"age": [20]}).value
+    half = READER.encode(["a"], values={"age": [20]}).value
     assert half is not None
     assert half.isnan().tolist() == [[False, True]]
-    assert Conditioner().read(["none"]).value is None
+    assert Conditioner().encode(["none"]).value is None
 
 
 def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
@@ -190,21 +195,21 @@ def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
 
 def test_names_that_a_model_does_not_know() -> None:
     with pytest.raises(UserError, match="no number of this model 'aeg'; did you mean 'age'"):
-        READER.read(["a"], values={"aeg": [1]})
+        READER.encode(["a"], values={"aeg": [1]})
     with pytest.raises(UserError, match="is told no numbers and takes no 'age'"):
-        Conditioner().read(values={"age": [1]})
+        Conditioner().encode(values={"age": [1]})
     with pytest.raises(UserError, match="no finite number"):
-        READER.read(values={"age": [float("nan")]})
+        READER.encode(values={"age": [float("nan")]})
     strict = replace(READER, null_value=False)
     with pytest.raises(UserError, match="never left without score"):
-        strict.read(values={"age": [30]})
+        strict.encode(values={"age": [30]})
     with pytest.raises(ValueError, match="2 labels beside 3 age"):
-        READER.read(["a", "b"], values={"age": [1, 2, 3]})
+        READER.encode(["a", "b"], values={"age": [1, 2, 3]})
 
 
 def test_what_lies_outside_is_said() -> None:
-    assert READER.outside({"age": (20.0, 70.0), "score": (0.0,)}) == []
-    assert READER.outside({"age": (19.0, 30.0, 71.0)}) == [
+    assert READER.out_of_range({"age": (20.0, 70.0), "score": (0.0,)}) == []
+    assert READER.out_of_range({"age": (19.0, 30.0, 71.0)}) == [
         "age 19 lies outside what the model saw, 20 to 70",
         "age 71 lies outside what the model saw, 20 to 70",
     ]
@@ -228,14 +233,14 @@ def test_numbers_are_dropped_with_the_rest_and_each_by_itself() -> None:
     def near(share: torch.Tensor, p: float) -> bool:
         return abs(share.double().mean() - p) < 4 * (p * (1 - p) / n) ** 0.5
 
-    label, age, score = gone(DiffusionConfig(label_dropout=0.1))
+    label, age, score = gone(DiffusionConfig(cond_dropout=0.1))
     assert torch.equal(label, age)
     assert torch.equal(age, score)
     assert near(age, 0.1)
-    lost = gone(DiffusionConfig(label_dropout=0.0, drop_each=0.2))
+    lost = gone(DiffusionConfig(cond_dropout=0.0, cond_dropout_each=0.2))
     assert all(near(each, 0.2) for each in lost)
     assert all(near(lost[i] & lost[j], 0.04) for i, j in ((0, 1), (0, 2), (1, 2)))
-    assert all(not each.any() for each in gone(DiffusionConfig(label_dropout=0.0)))
+    assert all(not each.any() for each in gone(DiffusionConfig(cond_dropout=0.0)))
     assert not whole.value.isnan().any()
 
 
@@ -257,7 +262,7 @@ TINY = TrainConfig(
     ),
     process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one"),
     fit=Fit(images=200 * 16, batch=16, lr=5e-3, warmup=2, ema=(64,), precision="float32"),
-    watch=LogConfig(log_every=50, grid_every=0),
+    log=LogConfig(log_every=50, grid_every=0),
 )
 
 
@@ -285,13 +290,13 @@ def test_it_learns_what_the_number_means(trained: Path) -> None:
     loaded = model.load(trained)
     assert loaded.card.values == (ValueRange("light", 1.0, 31.0),)
     lights = [4.0, 10.0, 16.0, 22.0, 28.0]
-    told = loaded.reader.read(values={"light": lights})
+    told = loaded.conditioner.encode(values={"light": lights})
     x, t = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor(0.99, dtype=torch.float64)
     means = loaded.diffusion(x, t, told).mean.mean((1, 2, 3))
     truth = torch.tensor(lights) * 2 / 31 - 1
     assert (means.diff() > 0.1).all(), means
     assert (means - truth).abs().max() < 0.25, means
-    free = loaded.diffusion(x, t, loaded.reader.nothing(5)).mean.mean((1, 2, 3))
+    free = loaded.diffusion(x, t, loaded.conditioner.nothing(5)).mean.mean((1, 2, 3))
     assert free.abs().max() < 0.5, free
     dark, bright = loaded.sample(values={"light": [4, 28]}, seeds=(0, 0), steps=5).pixels.float().mean((1, 2, 3))
     assert bright - dark > 80
@@ -333,7 +338,7 @@ def test_a_network_has_as_many_columns_as_numbers_are_named(lights: Path, tmp_pa
         check(replace(here, data=replace(here.data, values=())))
     with pytest.raises(UserError, match=r"set net.kind=unet"):
         check(replace(here, net=DiTConfig(size=4, in_channels=1, out_channels=1)))
-    with pytest.raises(UserError, match=r"label_dropout needs net.null_value"):
+    with pytest.raises(UserError, match=r"cond_dropout needs net.null_value"):
         check(replace(here, net=replace(TINY.net, null_value=False)))
     (tmp_path / "my.yaml").write_text(
         dumps(replace(here, net=replace(TINY.net, values=0))).replace("  values: 0\n", "")
@@ -365,7 +370,7 @@ def test_a_training_goes_on_from_its_base_with_the_bases_range(lights: Path, tra
     base = model.load(trained)
     assert describe(further, data.open(further.data), base).values == (ValueRange("light", 1.0, 31.0),)
     batch = data.open(further.data).batch([0, 2])
-    assert told_of(batch, base.reader, further).value.tolist() == [[pytest.approx(1e4 / 30)], [pytest.approx(400)]]
+    assert told_of(batch, base.conditioner, further).value.tolist() == [[pytest.approx(1e4 / 30)], [pytest.approx(400)]]
     other = replace(base, card=replace(base.card, values=(ValueRange("age"),)))
     with pytest.raises(UserError, match=r"data.values light should be the base's, in its order: age"):
         describe(further, data.open(further.data), other)
@@ -424,10 +429,10 @@ def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
         found.append(cond.value)
         return whole(diffusion, reader, cond, *rest)
 
-    monkeypatch.setattr(frames, "told", listening)
+    monkeypatch.setattr(frames, "guided_denoiser", listening)
     how = Request(steps=2, batch=16, guidance=guidance)
     about = report(loaded, real, how, metrics=("kernel",), count=40, features=judge)
-    truth = loaded.reader.scaled(torch.from_numpy(real.values()[rows]))
+    truth = loaded.conditioner.scale_values(torch.from_numpy(real.values()[rows]))
     assert torch.allclose(torch.cat(found), truth, rtol=0, atol=0, equal_nan=True)
     assert truth.isnan().any()
     assert about["warnings"] == []
@@ -439,7 +444,7 @@ def test_processes_share_the_numbers_with_the_pictures(
     """What several processes are told, one after the other, is what one alone is; one may have nothing to do."""
     loaded, found = model.load(trained), []
     whole = frames.guided_denoiser
-    monkeypatch.setattr(frames, "told", lambda *told: found.append(told[2].value) or whole(*told))
+    monkeypatch.setattr(frames, "guided_denoiser", lambda *told: found.append(told[2].value) or whole(*told))
     module = importlib.import_module("unnoise.evaluation.evaluate")
     monkeypatch.setattr(module, "measure", lambda drawn, *rest, **named: filter(None, [list(drawn).clear()]))
     ask = EvaluateConfig(metrics=("kernel",), count=40, features=judge)
@@ -482,7 +487,7 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
     (tmp_path / "set" / "metadata.jsonl").write_text("\n".join(lines))
     config = replace(TINY, data=replace(TINY.data, path=str(tmp_path / "set")), fit=replace(TINY.fit, images=32))
     config = replace(config, net=replace(TINY.net, classes=2, null_value=False))  # which has to be told
-    list(train(replace(config, process=replace(TINY.process, label_dropout=0.0)), tmp_path / "run"))
+    list(train(replace(config, process=replace(TINY.process, cond_dropout=0.0)), tmp_path / "run"))
     loaded, seen = model.load(tmp_path / "run"), []
     real = data.open(data_for(loaded, str(tmp_path / "set")))
 
@@ -492,7 +497,7 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
 
     whole = frames.guided_denoiser
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "told", told)
+        patch.setattr(frames, "guided_denoiser", told)
         report(loaded, real, Request(steps=1, batch=30), metrics=("kernel",), count=30, features=judge)
     light = (seen[0].value[:, 0] / 1000 * 23).round().int()
     assert len(light) == 30

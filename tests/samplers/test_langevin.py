@@ -94,7 +94,7 @@ def test_ncsn_by_name_for_pictures_in_our_range(name: str, levels: int, sigma_ma
         schedule = VarianceExploding(levels, 0.01 * scale, sigma_max * scale)
         x = scale * (0.5 + sigma_max * seeds.start().double()) - (scale - 1)
         *_, before, end = walk(world.denoiser(schedule), x, even(schedule, levels), steps, seeds)
-        assert torch.equal(end.x, end.trail[-1].mean)
+        assert torch.equal(end.x, end.history[-1].mean)
         ends.append(end.x)
     assert torch.allclose(2 * ends[0] - 1, ends[1], atol=1e-9)
     assert before.t == pytest.approx(1 / levels)
@@ -116,7 +116,7 @@ def test_denoising_is_one_more_look() -> None:
     assert asked == [t for t in (1.0, 0.75, 0.5, 0.25) for _ in range(3)] + [0.25] + asked[13:]
     assert len(asked) == 13 + 12
     assert torch.equal(with_[-1].x, world.denoise(without[-1].x, schedule.at(0.25)))
-    assert with_[-1].trail[-1].mean is not without[-1].trail[-1].mean
+    assert with_[-1].history[-1].mean is not without[-1].history[-1].mean
     assert len(list(walk(denoiser, seeds.start(), even(schedule, 1), ncsn_v2(), seeds))) == 1
 
 
@@ -228,7 +228,7 @@ def test_calls_and_order(predictor_first: bool) -> None:
     seeds = Seeds((1,), (6,))
     end = list(walk(Denoiser(schedule, estimate), seeds.start(), even(schedule, 2), step, seeds))[-1]
     assert asked == ([1.0, 0.5, 0.5, 0.5] if predictor_first else [1.0, 1.0, 1.0, 0.5, 0.5, 0.5])
-    assert torch.allclose(end.x, end.trail[-1].mean)
+    assert torch.allclose(end.x, end.history[-1].mean)
 
 
 def test_ends() -> None:

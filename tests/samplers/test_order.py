@@ -302,7 +302,7 @@ def test_unipc_without_its_corrector_is_dpm_solver() -> None:
     ours, same = (list(walk(denoiser, x, times, step, silence)) for step in (unipc(2, corrects=False), dpm_solver(2)))
     assert torch.equal(ours[-1].x, same[-1].x)
     third, same_third = (
-        step(denoiser, State(same[4].x, times[5], (*same[3].trail, *same[4].trail)), times[6], silence).x
+        step(denoiser, State(same[4].x, times[5], (*same[3].history, *same[4].history)), times[6], silence).x
         for step in (unipc(3, corrects=False), dpm_solver(3, rule=EXACT))
     )
     assert torch.allclose(third, same_third, rtol=1e-12)
@@ -385,7 +385,7 @@ def learned(denoiser: Denoiser) -> Denoiser:
 @every
 def test_no_walk_divides_by_zero(name: str, schedule: Schedule, dtype: torch.dtype) -> None:
     seeds = Seeds((1, 2), (3,))
-    for grid in (even, SPACINGS[SAMPLERS[name].grid](1000)):
+    for grid in (even, SPACINGS[SAMPLERS[name].spacing](1000)):
         for steps in (1, 2, 6):
             times = grid(schedule, steps)
             x = (seeds.start() * schedule(times[0]).sigma.float()).to(dtype)
@@ -410,7 +410,7 @@ def test_a_thousand_steps(name: str) -> None:
 @every_in_time
 def test_a_thousand_steps_to_a_point(name: str, schedule: Schedule) -> None:
     """Where all pictures are one, the walk ends in it, to the bit, in bfloat16 too; no state on the way is infinite."""
-    times, noise = SPACINGS[SAMPLERS[name].grid](1000)(schedule, 1000), torch.tensor([[1.0, -1.0]])
+    times, noise = SPACINGS[SAMPLERS[name].spacing](1000)(schedule, 1000), torch.tensor([[1.0, -1.0]])
     for dtype in (torch.float32, torch.bfloat16):
         point, half = torch.full((1, 2), 0.25, dtype=dtype), torch.full((1, 2), 0.5, dtype=dtype)
         x = (torch.tensor([[1.0, -2.0]]) * schedule(times[0]).sigma).to(dtype)
@@ -526,11 +526,11 @@ def test_the_preview_and_the_end_are_the_newest_estimate(name: str) -> None:
     times, noise = even(LinearBeta(), 6), white(0, (2, 3))
     states = walk(learned(Gaussian().denoiser(LinearBeta())), torch.ones(2, 3), times, make(name), noise)
     for (t, s), state in zip(pairwise(times.tolist()), states):
-        seen = state.trail[-1]
+        seen = state.history[-1]
         assert s <= seen.t <= (1 if name == "heun-churn" else t)
         assert seen.mean.shape == state.x.shape
-        assert len(state.trail) <= 4
-    assert torch.allclose(state.x, state.trail[-1].mean)  # the step to t = 0 returns the estimate
+        assert len(state.history) <= 4
+    assert torch.allclose(state.x, state.history[-1].mean)  # the step to t = 0 returns the estimate
 
 
 def test_bad_choices_are_refused() -> None:
@@ -637,7 +637,7 @@ def test_unipc_beside_diffusers(order: int, kind: str) -> None:
         x = start()
         for at, t in enumerate(scheduler.timesteps[: steps - {3: 2}.get(order, kind == "bh1")]):
             x = scheduler.step(toy(x, t), t, x).prev_sample
-            ours = states[at].x if at == steps - 1 else states[at].trail[-1].x
+            ours = states[at].x if at == steps - 1 else states[at].history[-1].x
             assert torch.allclose(x, ours, atol=1e-3 * max(1.0, x.abs().max().item())), at
 
 

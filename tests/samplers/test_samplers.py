@@ -467,7 +467,7 @@ def test_a_walk_can_be_taken_up_again_at_any_state() -> None:
     assert len(states) == 8
     again = last(walk(world.denoiser(schedule), states[3].x, times[4:], ddpm(), seeds))
     assert torch.equal(again, states[-1].x)
-    assert torch.equal(states[3].trail[-1].mean, world.denoise(states[2].x, schedule(times[3])))
+    assert torch.equal(states[3].history[-1].mean, world.denoise(states[2].x, schedule(times[3])))
 
 
 def test_a_walk_keeps_no_gradients_and_leaves_the_mode_alone() -> None:
@@ -504,7 +504,7 @@ def test_every_name_makes_a_step() -> None:
     counted = Denoiser(schedule, lambda x_t, t: (calls.append(1), denoiser(x_t, t))[1])
     for name, sampler in SAMPLERS.items():
         calls.clear()
-        times = SPACINGS[sampler.grid](1000)(schedule, 10)
+        times = SPACINGS[sampler.spacing](1000)(schedule, 10)
         noise = white(0, (2, 3))
         end = last(walk(counted, noise(times[0]), times, sampler.make(Request(steps=10)), noise))
         assert torch.isfinite(end).all(), name

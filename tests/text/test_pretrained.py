@@ -62,7 +62,7 @@ def folders(tmp_path_factory):
 
 def test_clip_is_heard_whole_with_its_padding(folders):
     encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9))
-    cond = encoder.read(CAPTIONS)
+    cond = encoder.encode(CAPTIONS)
     assert encoder.width == 16
     assert cond.mask is None
     ids = torch.full((3, 9), 3)  # padded with the end
@@ -72,46 +72,46 @@ def test_clip_is_heard_whole_with_its_padding(folders):
     theirs = transformers.CLIPTextModel.from_pretrained(folders / "clip")
     with torch.no_grad():
         found = theirs(input_ids=ids, output_hidden_states=True)
-    torch.testing.assert_close(cond.words, found.last_hidden_state)
-    penultimate = Encoder(EncoderConfig(path=str(folders / "clip"), length=9, layer=-2)).read(CAPTIONS).words
+    torch.testing.assert_close(cond.text, found.last_hidden_state)
+    penultimate = Encoder(EncoderConfig(path=str(folders / "clip"), length=9, layer=-2)).encode(CAPTIONS).text
     norm = getattr(theirs, "text_model", theirs).final_layer_norm
     torch.testing.assert_close(penultimate, norm(found.hidden_states[-2]).detach())
-    assert not torch.allclose(penultimate, cond.words, atol=1e-3)
+    assert not torch.allclose(penultimate, cond.text, atol=1e-3)
 
 
 def test_the_padding_of_t5_is_masked(folders):
     encoder = Encoder(EncoderConfig(path=str(folders / "t5"), length=8, masked=True))
-    cond = encoder.read(CAPTIONS)
+    cond = encoder.encode(CAPTIONS)
     assert encoder.width == 24
     assert cond.mask.sum(1).tolist() == [6, 4, 1]  # words and the end
     alone = transformers.T5EncoderModel.from_pretrained(folders / "t5")
     with torch.no_grad():
         right = alone(input_ids=torch.tensor([[4, 6, 9, 3]])).last_hidden_state
-    torch.testing.assert_close(cond.words[1:2, :4], right, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(cond.text[1:2, :4], right, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_too_long_is_said(folders):
     encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=5))
-    assert encoder.surplus("a red circle on white") == "on white"
-    assert encoder.surplus("a red circle") == ""
-    assert encoder.read(["a red circle on white"]).words.shape == (1, 5, 16)
+    assert encoder.truncated("a red circle on white") == "on white"
+    assert encoder.truncated("a red circle") == ""
+    assert encoder.encode(["a red circle on white"]).text.shape == (1, 5, 16)
 
 
 def test_captions_are_read_once_and_kept_on_disk(folders, tmp_path, monkeypatch):
     config = EncoderConfig(path=str(folders / "clip"), length=9, cache=str(tmp_path / "cache"))
     first = Encoder(config)
-    first.keep(CAPTIONS[:2])
+    first.cache(CAPTIONS[:2])
     assert set(first.kept) == set(CAPTIONS)  # the empty one too: the null row
     (file,) = (tmp_path / "cache").iterdir()
     second = Encoder(config)
-    monkeypatch.setattr(Encoder, "_read", lambda self, captions: pytest.fail("read again"))
-    second.keep(reversed(CAPTIONS))
-    assert torch.equal(second.read(CAPTIONS).words, first.read(CAPTIONS).words)
+    monkeypatch.setattr(Encoder, "_encode", lambda self, captions: pytest.fail("read again"))
+    second.cache(reversed(CAPTIONS))
+    assert torch.equal(second.encode(CAPTIONS).text, first.encode(CAPTIONS).text)
     monkeypatch.undo()
     file.write_bytes(file.read_bytes()[:100])  # damaged: read anew
     third = Encoder(config)
-    third.keep(CAPTIONS)
-    assert torch.equal(third.read(CAPTIONS).words, first.read(CAPTIONS).words)
+    third.cache(CAPTIONS)
+    assert torch.equal(third.encode(CAPTIONS).text, first.encode(CAPTIONS).text)
 
 
 def test_another_encoder_in_the_same_place_is_read_anew(folders, tmp_path):
@@ -121,12 +121,12 @@ def test_another_encoder_in_the_same_place_is_read_anew(folders, tmp_path):
     shutil.copytree(folders / "clip", place)
     config = EncoderConfig(path=str(place), length=9, cache=str(tmp_path / "cache"))
     old = Encoder(config)
-    old.keep(CAPTIONS)
+    old.cache(CAPTIONS)
     torch.manual_seed(1)
     transformers.CLIPTextModel(transformers.CLIPTextConfig.from_pretrained(place)).save_pretrained(place)
     new = Encoder(config)
-    new.keep(CAPTIONS)
-    assert not torch.allclose(new.read(CAPTIONS).words, old.read(CAPTIONS).words, atol=1e-3)
+    new.cache(CAPTIONS)
+    assert not torch.allclose(new.encode(CAPTIONS).text, old.encode(CAPTIONS).text, atol=1e-3)
 
 
 def test_a_network_is_trained_and_drawn_from_beside_it(folders, tmp_path):
@@ -136,7 +136,7 @@ def test_a_network_is_trained_and_drawn_from_beside_it(folders, tmp_path):
         encoder=EncoderConfig(path=str(folders / "t5"), length=10, masked=True, cache=str(tmp_path / "cache")),
         process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one"),
         fit=Fit(images=4 * 8, batch=8, lr=3e-3, warmup=2, ema=(64,), precision="float32"),
-        watch=LogConfig(log_every=4, grid_every=0, checkpoint_steps=2),
+        log=LogConfig(log_every=4, grid_every=0, checkpoint_steps=2),
     )
     list(train(config, tmp_path / "run"))
     loaded = model.load(tmp_path / "run")
@@ -155,22 +155,22 @@ def test_a_network_is_trained_and_drawn_from_beside_it(folders, tmp_path):
 
 def test_what_is_no_encoder_is_named(tmp_path):
     with pytest.raises(UserError, match="there is no encoder at"):
-        Encoder(EncoderConfig(path=str(tmp_path / "nowhere"))).read(["a"])
+        Encoder(EncoderConfig(path=str(tmp_path / "nowhere"))).encode(["a"])
     with pytest.raises(UserError, match=r"encoder.path is empty"):
-        Encoder(EncoderConfig()).read(["a"])
+        Encoder(EncoderConfig()).encode(["a"])
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(UserError, match="is a bert; an encoder of captions is a CLIP or a T5"):
-        Encoder(EncoderConfig(path=str(tmp_path / "bert"))).read(["a"])
+        Encoder(EncoderConfig(path=str(tmp_path / "bert"))).encode(["a"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="cannot be loaded"):
-        Encoder(EncoderConfig(path=str(tmp_path / "empty"))).read(["a"])
+        Encoder(EncoderConfig(path=str(tmp_path / "empty"))).encode(["a"])
 
 
 def test_no_captions_are_no_rows_and_lines_do_not_mix(folders, tmp_path):
     encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9, cache=str(tmp_path)))
     assert encoder._file(["", "a\nb", "c"]) != encoder._file(["", "a", "b\nc"])
-    twice = encoder.read(["a red circle", "", "a red circle"]).words
+    twice = encoder.encode(["a red circle", "", "a red circle"]).text
     assert torch.equal(twice[0], twice[2])
     assert set(encoder.kept) == {"a red circle", ""}  # each was read once
 

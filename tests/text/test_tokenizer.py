@@ -20,7 +20,7 @@ def learned(length: int = 12, vocabulary: int = 320) -> Tokenizer:
 
 
 def test_a_frequent_word_is_one_token() -> None:
-    rows = learned().read(CAPTIONS).tokens
+    rows = learned().encode(CAPTIONS).tokens
     assert rows is not None
     assert rows.shape == (6, 12)
     for row in rows.tolist():
@@ -33,20 +33,20 @@ def test_a_frequent_word_is_one_token() -> None:
 
 
 def test_the_empty_caption_is_begin_and_end() -> None:
-    rows = learned().read(["", "   "]).tokens
+    rows = learned().encode(["", "   "]).tokens
     assert rows is not None
     assert rows.tolist() == [[BEGIN, END] + [PAD] * 10] * 2
 
 
 def test_case_and_spaces_do_not_count() -> None:
-    rows = learned().read(["a red circle on white", "  A  Red\tcircle\non WHITE "]).tokens
+    rows = learned().encode(["a red circle on white", "  A  Red\tcircle\non WHITE "]).tokens
     assert rows is not None
     assert rows[0].tolist() == rows[1].tolist()
 
 
 def test_nothing_is_unknown() -> None:
     words = learned(length=64)
-    rows = words.read(["Ünïcödé 🦩 zebra"]).tokens
+    rows = words.encode(["Ünïcödé 🦩 zebra"]).tokens
     assert rows is not None
     ids = rows[0].tolist()
     inside = ids[1 : ids.index(END)]
@@ -56,13 +56,13 @@ def test_nothing_is_unknown() -> None:
 
 def test_what_is_too_long_is_cut_before_the_end_and_said() -> None:
     words = learned(length=5)
-    rows = words.read(["a red circle on white"]).tokens
+    rows = words.encode(["a red circle on white"]).tokens
     assert rows is not None
     assert rows.shape == (1, 5)
     assert rows[0, -1] == END
-    assert rows[0, :4].tolist() == learned().read(["a red circle"]).tokens[0, :4].tolist()  # type: ignore[index]
-    assert words.surplus("a red circle on white") == "on white"
-    assert words.surplus("a red circle") == ""
+    assert rows[0, :4].tolist() == learned().encode(["a red circle"]).tokens[0, :4].tolist()  # type: ignore[index]
+    assert words.truncated("a red circle on white") == "on white"
+    assert words.truncated("a red circle") == ""
 
 
 @pytest.mark.parametrize("text", ["  A   red 🦩 ﬁsh\tünïcödé ", "赤い 円 on white", "e\u0301clair"])
@@ -73,7 +73,7 @@ def test_what_is_not_heard_begins_with_a_whole_letter(text: str) -> None:
         words = learned(length=length)
         ids = words._ids([text])[0]
         heard = plain(words._library.decode(ids[: length - 2]).rstrip("\N{REPLACEMENT CHARACTER}"))
-        rest = words.surplus(text)
+        rest = words.truncated(text)
         assert (rest == "") == (len(ids) <= length - 2)
         assert rest in text
         assert whole.startswith(heard)
@@ -110,7 +110,7 @@ def test_it_is_a_function_of_the_captions_and_survives_a_file(tmp_path: Path) ->
     assert words.text == learned().text
     words.save(tmp_path / "tokenizer.json")
     again = Tokenizer.load(tmp_path / "tokenizer.json", 12)
-    assert again.read(CAPTIONS).tokens.tolist() == words.read(CAPTIONS).tokens.tolist()  # type: ignore[union-attr]
+    assert again.encode(CAPTIONS).tokens.tolist() == words.encode(CAPTIONS).tokens.tolist()  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": 3}', '{"model": {"vocab": {"a": 0}}}'])

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from tests.helpers.tiny_training import FACTS, TinyConfig, changed
-from unnoise.config import yaml
+from unnoise.config import files
 from unnoise.errors import UserError
 from unnoise.training import run
 
@@ -58,7 +58,7 @@ def test_files_of_others_among_the_runs_are_harmless(tmp_path):
 def test_what_was_asked_is_written_down(tmp_path):
     config = changed(lr=0.0123)
     path = made(tmp_path, config)
-    assert yaml.load(path / "config.yaml", TinyConfig) == config
+    assert files.load(path / "config.yaml", TinyConfig) == config
     (leg,) = json.loads((path / "env.json").read_text())
     assert leg["command"] == ["unnoise", "train"]
     assert leg["process"] == os.getpid()
@@ -73,7 +73,7 @@ def test_changed_settings_are_listed(tmp_path):
     path = made(tmp_path, TinyConfig())
     take(path, changed(lr=0.01, clip=None))
     assert "settings changed: fit.lr 0.05 -> 0.01, fit.clip 0.5 -> None" in (path / "log.txt").read_text()
-    assert yaml.load(path / "config.yaml", TinyConfig) == changed(lr=0.01, clip=None)
+    assert files.load(path / "config.yaml", TinyConfig) == changed(lr=0.01, clip=None)
 
 
 @pytest.mark.parametrize("values", [{"batch": 16}, {"ema": (5,)}, {"optimizer": "adamw"}, {"seed": 1}], ids=str)
@@ -82,7 +82,7 @@ def test_settings_that_the_state_depends_on_are_refused(values, tmp_path):
     (name,) = values
     with pytest.raises(UserError, match=rf"cannot go on with other settings.*fit\.{name} .* begin a new run"):
         take(path, changed(**values))
-    assert yaml.load(path / "config.yaml", TinyConfig) == TinyConfig()
+    assert files.load(path / "config.yaml", TinyConfig) == TinyConfig()
 
 
 def test_other_pictures_are_refused_and_nothing_is_changed(tmp_path):
@@ -90,7 +90,7 @@ def test_other_pictures_are_refused_and_nothing_is_changed(tmp_path):
     take(tmp_path, facts={"fingerprint": "abc", "count": 10, "path": "moved"})
     with pytest.raises(UserError, match=r"the pictures are not those .*10 pictures then, 11 now.*begin a new run"):
         take(tmp_path, changed(lr=0.01), facts={"fingerprint": "abd", "count": 11})
-    assert yaml.load(tmp_path / "config.yaml", TinyConfig) == TinyConfig()
+    assert files.load(tmp_path / "config.yaml", TinyConfig) == TinyConfig()
     assert json.loads((tmp_path / "data.json").read_text()) == {"fingerprint": "abc", "count": 10, "path": "moved"}
 
 
@@ -107,7 +107,7 @@ def test_a_second_training_refuses_and_says_who_holds_it(tmp_path):
 
 def test_another_process_refuses_too_and_a_dead_one_does_not_hold(tmp_path):
     code = (
-        "import sys, pathlib; from tiny_training import TinyConfig; from unnoise.training import run\n"
+        "import sys, pathlib; from tests.helpers.tiny_training import TinyConfig; from unnoise.training import run\n"
         "with run.hold(pathlib.Path(sys.argv[1]), TinyConfig()):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )

@@ -172,7 +172,7 @@ def decompress(
                 "bits": seen[-1][0] / numbers,
                 "steps": len(seen) - 1,
                 "seed": header.seed,
-                "label": None if header.label is None else loaded.reader.name(header.label),
+                "label": None if header.label is None else loaded.conditioner.name(header.label),
                 "model": header.model.hex(),
                 "seconds": round(seconds, 3),
             }

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.console import DONE, emit, say, show, writable
 from unnoise.cli.options import flag, option, within
-from unnoise.config import convert, yaml
+from unnoise.config import convert, files
 from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.presets import PRESETS
@@ -87,7 +87,7 @@ def plan(run: Path, preset: str, minutes: float) -> TrainConfig:
 
     if (run / "config.yaml").is_file():
         say(f"goes on in {run}")
-        return yaml.load(run / "config.yaml", TrainConfig)
+        return files.load(run / "config.yaml", TrainConfig)
     config = PRESETS[preset]()
     say("looking at how fast this machine is ...")
     expected = cost(config, timed=6).as_dict()

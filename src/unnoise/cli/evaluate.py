@@ -39,7 +39,13 @@ ASKED: dict[str, Parameter | None] = {
 
 
 @with_settings(Request, **ASKED)
-@with_settings(EvaluateConfig, metrics=None, count=COUNT, seed=Parameter(help="the first seed"))
+@with_settings(
+    EvaluateConfig,
+    metrics=None,
+    count=COUNT,
+    seed=Parameter(help="the first seed"),
+    evaluator=Parameter(alias="--judge"),
+)
 def evaluate(
     model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
     /,
@@ -81,7 +87,7 @@ def evaluate(
 
     loaded = models.load(model)
     with asking():
-        loaded.of_pictures()
+        loaded.require_pictures()
         config = data_for(loaded, data)
     ask, how = settings(asked, names, label)
     with processes(os.environ, kind_of(how.device)) as together:

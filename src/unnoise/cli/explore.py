@@ -29,7 +29,7 @@ PROMPTS = Parameter(
 )
 SHOWN = {"prompts": PROMPTS, **{name: Parameter(group=WHICH) for name in ("image", "mask")}}
 MIXED = {**ALL, **TOLD, **SHOWN, **dict.fromkeys(("seeds", "labels", "previews"))}
-PLAIN = {**MIXED, **dict.fromkeys(("eta", "sampler", "threshold"))}
+PLAIN = {**MIXED, **dict.fromkeys(("eta", "sampler", "dynamic_threshold"))}
 
 
 @with_settings(Request, **PLAIN | {"clip": None})
@@ -78,7 +78,7 @@ def invert(
 
     loaded = models.load(model)
     with asking():
-        loaded.of_pictures()
+        loaded.require_pictures()
         loaded = steered(loaded, asked.get("classifier", ""))
         x = torch.cat([read(path, loaded) for path in pictures])
     labels = (label or "none",) * len(x) if loaded.classes else ()
@@ -166,7 +166,7 @@ def interpolate(
 
     loaded = models.load(model)
     with asking():
-        loaded.of_pictures()
+        loaded.require_pictures()
     start: Start
     lines = down if len(ends) == 4 and not pictures else 1
     if pictures:
@@ -217,7 +217,7 @@ def vary(
 
     loaded = models.load(model)
     with asking():
-        loaded.of_pictures()
+        loaded.require_pictures()
     if asked.get("sampler", "auto") == "auto":
         asked["sampler"] = "ddpm"
     named = (label,) * count if label else whole(loaded, count)

@@ -37,9 +37,9 @@ def export(
     if not isinstance(card.net, UNetConfig):
         raise UsageError(f"{model} is a {card.net.kind}; diffusers folders are written of U-Nets only, so far")
     chosen = sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
-    words = loaded.words if isinstance(loaded.words, ClipEncoder | DualClipEncoder) else None
-    if loaded.words is not None and words is None and not isinstance(loaded.words, Encoder):
-        raise UsageError(f"what reads this model's captions, a {type(loaded.words).__name__}, diffusers does not know")
+    words = loaded.text if isinstance(loaded.text, ClipEncoder | DualClipEncoder) else None
+    if loaded.text is not None and words is None and not isinstance(loaded.text, Encoder):
+        raise UsageError(f"what reads this model's captions, a {type(loaded.text).__name__}, diffusers does not know")
     with asking():  # all that cannot be said there is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,

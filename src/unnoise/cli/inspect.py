@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from unnoise.cli.console import emit, existing, plain, say, show, table
 from unnoise.cli.options import flag, flags, option
 from unnoise.cli.sample import known_card
+from unnoise.config.renamed import upgrade
 from unnoise.config.request import Request
 from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import UserError
@@ -97,7 +98,7 @@ def again(recipe: Mapping[str, Any]) -> str:
     alone can differ from the same one drawn among others in its last bits.
     """
     try:
-        model, request = recipe["model"]["path"], recipe["request"]
+        model, request = recipe["model"]["path"], upgrade("Request", recipe["request"])
         words = ["unnoise", "sample", str(model), "--seeds", str(recipe["together"])]
         for text in recipe.get("prompts", ()):
             words += [f"--prompt={text}"] if str(text).startswith("-") else ["--prompt", str(text)]
@@ -110,7 +111,7 @@ def again(recipe: Mapping[str, Any]) -> str:
         words += flags({k: v for k, v in request.items() if k not in NOT_SAID}, Request)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the recipe in this picture is damaged: it lacks {error}") from error
-    renamed = ["--grid-spacing" if word == "--grid" else word for word in words]
+    renamed = ["--timestep-spacing" if word == "--spacing" else word for word in words]
     if "columns" in recipe:
         renamed += ["--grid", "grid.png", "--columns", str(recipe["columns"])]
     return shlex.join(plain(word) for word in renamed)
@@ -215,10 +216,10 @@ def describe_folder(path: Path) -> dict[str, Any]:
 
 
 def describe_run(path: Path) -> dict[str, Any]:
-    from unnoise.config import convert, yaml
+    from unnoise.config import convert, files
     from unnoise.config.training import TrainConfig
 
-    values, _ = yaml.read(path / "config.yaml")
+    values, _ = files.read(path / "config.yaml")
     found: dict[str, Any] = {"kind": "run", "path": str(path), "name": values.get("name"), "config": values}
     last = last_metrics(path / "metrics.jsonl")
     found["last"] = last

@@ -66,9 +66,10 @@ DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are cal
         alias="--num-inference-steps",
         validator=within(1, 100_000, "a step is one call of the network"),
     ),
-    "grid": Parameter(
+    "spacing": Parameter(
         group=HOW,
-        name="--grid-spacing",
+        name="--timestep-spacing",
+        alias="--grid-spacing",
         help="how the steps lie in time; auto: what the sampler likes",
         choices=("auto", *keys_of("samplers/timesteps.py", "SPACINGS")),
     ),
@@ -79,7 +80,7 @@ DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are cal
     "guidance_rescale": Parameter(group=HOW, validator=within(0, 1, "it is a share")),
     "classifier_scale": Parameter(group=HOW, validator=within(-1000, 1000, "0 is none")),
     "control_scale": Parameter(group=WHICH, validator=within(-1000, 1000, "1 is as it was trained, 0 is none")),
-    "threshold": Parameter(group=HOW, validator=within(0, 1, "it is a quantile")),
+    "dynamic_threshold": Parameter(group=HOW, alias="--threshold", validator=within(0, 1, "it is a quantile")),
     "batch": Parameter(group=HOW, alias="--batch-size", validator=within(1, 1_000_000, "pictures drawn at once")),
     "precision": Parameter(group=HOW, help="of the network; auto: bfloat16 where this machine is fast at it"),
     "device": Parameter(group=HOW, help="auto, cpu, cuda, cuda:1, mps"),
@@ -277,13 +278,13 @@ def sample(
     loaded = models.load(folder)
     if latents is None:
         with asking():
-            loaded.of_pictures()
+            loaded.require_pictures()
     elif not loaded.card.latents:
         raise UsageError("this model draws pictures and no latents: leave --latents out")
     with asking():
         loaded = steered(loaded, asked.get("classifier", ""))
         beside_it = [models.find(path) for path in control_model]  # the checkpoint meant now, whatever comes later
-        loaded = loaded.controlled_by(*beside_it)
+        loaded = loaded.with_controlnets(*beside_it)
     request = request_for(loaded, rows, asked, worded=bool(said))
     with asking():
         check(loaded, request)
@@ -291,10 +292,10 @@ def sample(
     if not said:
         rows = [(seed, label) for seed, label in zip(request.seeds, named(loaded, request), strict=True)]
     for text in dict.fromkeys((*said, request.negative_prompt)):
-        if loaded.words is not None and (surplus := loaded.words.surplus(text)):
+        if loaded.text is not None and (surplus := loaded.text.truncated(text)):
             say(f"note: the model hears only the beginning of {text!r}: not {surplus!r}")
 
-    for note in (*loaded.reader.outside(request.values), begins_in_a_picture(loaded, request)):
+    for note in (*loaded.conditioner.out_of_range(request.values), begins_in_a_picture(loaded, request)):
         if note:
             say(f"note: {note}")
 
@@ -445,13 +446,13 @@ def request_for(model: Model, rows: Sequence[Row], asked: dict[str, Any], *, wor
         return Request(seeds=seeds, prompts=tuple(prompt or "" for _, prompt in rows), **asked)
     labels: tuple[str, ...] = ()
     if any(label is not None for _, label in rows):
-        reader = model.reader
+        reader = model.conditioner
         labels = tuple(by_seed(reader, seed) if label is None else label for seed, label in rows)
     return Request(seeds=seeds, labels=labels, **asked)
 
 
 def by_seed(reader: Conditioner, seed: int) -> str:
-    label = reader.by_seed([seed]).label
+    label = reader.random_class([seed]).label
     return "none" if label is None else reader.name(int(label[0]))
 
 
@@ -459,10 +460,10 @@ def named(model: Model, request: Request) -> list[str | None]:
     """Each picture's class by name; None where the model knows no classes."""
     from unnoise.generate.conditions import conditions
 
-    label = conditions(model.reader, request).label
+    label = conditions(model.conditioner, request).label
     if label is None:
         return [None] * len(request.seeds)
-    return [model.reader.name(int(index)) for index in label]
+    return [model.conditioner.name(int(index)) for index in label]
 
 
 # ---------------------------------------------------------------------------------------------------- drawing

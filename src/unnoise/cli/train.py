@@ -20,7 +20,7 @@ from unnoise.cli.console import DONE, UsageError, asking, emit, existing, say, s
 from unnoise.cli.data import present
 from unnoise.cli.options import flag, keys_of, option
 from unnoise.cli.progress import Progress
-from unnoise.config import convert, validate, yaml
+from unnoise.config import convert, files, validate
 from unnoise.config.networks import UNetConfig
 from unnoise.config.presets import CLASSIFIERS, PRESETS
 from unnoise.config.training import ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
@@ -84,7 +84,7 @@ def sized(asked: Asked, config: TrainConfig | NoisyClassifierConfig | Contrastiv
     if isinstance(config, TrainConfig) and isinstance(config.net, UNetConfig):
         implied["net.values"] = ("many as data.values", len(data.values))
         joined = validate.concat_channels(config.process, data.channels)
-        implied["net.joined"] = ("process.joined", joined)
+        implied["net.concat_channels"] = ("process.concat", joined)
     if not isinstance(config, ContrastiveConfig):
         outputs = data.channels * (2 if config.process.learned_variance else 1)
         implied["net.out_channels"] = ("data.channels", outputs)
@@ -120,7 +120,7 @@ def begin(what: str) -> Asked:
 
 
 def from_file(path: Path) -> Asked:
-    data, lines = yaml.read(path)
+    data, lines = files.read(path)
     kinds: tuple[type[Config], ...] = (TrainConfig, ClassifierConfig, NoisyClassifierConfig, ContrastiveConfig)
     kind = max(kinds, key=lambda kind: len(data.keys() & {field.name for field in dataclasses.fields(kind)}))
     config = convert.from_dict(kind, data, str(path), lines=lines)
@@ -171,7 +171,7 @@ def presets(
     if json:
         emit(convert.to_dict(config))
     else:
-        show(yaml.dumps(config).rstrip())
+        show(files.dumps(config).rstrip())
 
 
 def preset_help() -> str:
@@ -276,7 +276,7 @@ def follow(config: Config, path: Path, together: Processes, *, silent: bool = Fa
     from unnoise.training.signals import Stopped
 
     total, start = steps(config.fit), runs.status(path)["step"] if (path / "config.yaml").is_file() else 0
-    bar = Progress(total, "training", start=start, every=config.watch.log_every, silent=silent or not together.first)
+    bar = Progress(total, "training", start=start, every=config.log.log_every, silent=silent or not together.first)
     loss = rate = 0.0
     with bar:
         try:

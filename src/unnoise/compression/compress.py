@@ -115,10 +115,10 @@ def receive(
         )
     if header.shape != model.shape:
         raise UserError(f"{where}: a picture of {_size(header.shape)}, and this model's are {_size(model.shape)}")
-    if header.label is not None and header.label > (model.reader.null or len(model.classes) - 1):
+    if header.label is not None and header.label > (model.conditioner.null_class or len(model.classes) - 1):
         raise UserError(f"{where}: told class {header.label}, which this model does not have: the file is damaged")
     coder.coding()
-    cond = _condition(model, "none" if header.label is None else model.reader.name(header.label))
+    cond = _condition(model, "none" if header.label is None else model.conditioner.name(header.label))
     plan = coder.Plan(header.seed, header.bits, "draw" if header.draws else "nearest", _last(model))
     denoiser, placed = _denoiser(model, cond, device)
     return coder.receive(denoiser, model.shape, plan, file.payload, header.pieces, whole=file.whole, device=placed)
@@ -129,7 +129,7 @@ def decompress(model: Model, data: bytes, *, device: str = "auto") -> Pictures:
     for seen in receive(model, data, device=device):
         mean = seen.mean
     header = format.read(data, "the compressed picture").header
-    labels = () if header.label is None else (model.reader.name(header.label),)
+    labels = () if header.label is None else (model.conditioner.name(header.label),)
     return Pictures(to_bytes(mean).cpu(), (header.seed,), labels)
 
 
@@ -146,7 +146,7 @@ def fingerprint(model: Model) -> bytes:
     for name, value in sorted(model.diffusion.net.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    silence = None if model.words is None else model.words.read([""]).tokens
+    silence = None if model.text is None else model.text.encode([""]).tokens
     if silence is not None:
         digest.update(silence.numpy().tobytes())
     return digest.digest()[:4]
@@ -169,11 +169,11 @@ def _last(model: Model) -> float:
 
 def _condition(model: Model, label: str) -> Cond:
     """What both sides tell the model: the label, and of words and numbers that there are none."""
-    if model.card.process.joined:
+    if model.card.process.concat:
         raise UserError("this model is shown a picture beside the noise, and a file has none: it compresses nothing")
-    if label == "none" and model.classes and model.reader.null is None:
+    if label == "none" and model.classes and model.conditioner.null_class is None:
         raise UserError(f"this model must be told a class: give a label, one of {', '.join(model.classes)}")
-    return model.reader.read([label])
+    return model.conditioner.encode([label])
 
 
 def pixels(model: Model, picture: Tensor | Image.Image | bytes) -> Tensor:
@@ -181,7 +181,7 @@ def pixels(model: Model, picture: Tensor | Image.Image | bytes) -> Tensor:
 
     Raises UserError where the size is another, or colours would be lost, and for a model of latents.
     """
-    channels, height, width = model.of_pictures().shape
+    channels, height, width = model.require_pictures().shape
     if not isinstance(picture, Tensor):
         config = DataConfig(size=min(height, width), channels=3)
         try:

@@ -35,7 +35,7 @@ class ValueRange:
     low: float = 0.0
     high: float = 1.0
     usual: float | None = None  # what it is told where nobody says it; None: what the network has for that
-    untold: float | None = None  # what guidance leads away from; None: the number itself, where it has a usual one
+    null: float | None = None  # what guidance leads away from; None: the number itself, where it has a usual one
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ModelCard:
     captions: tuple[str, ...] = ()  # what was said of some of the pictures it saw: examples of what it understands
     encoder: EncoderConfig | None = None  # what reads captions, where that is beside the network
     sampler: str = "ddim"  # what `auto` means for this model
-    grid: str = "auto"  # the times of that sampler, for this model; auto: what the sampler likes
+    spacing: str = "auto"  # the times of that sampler, for this model; auto: what the sampler likes
     clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
     latents: bool = False  # what it draws are the latents of an autoencoder that is not read
     info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source

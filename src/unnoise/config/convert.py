@@ -12,6 +12,7 @@ the types in the dataclass alone decide. No torch here, so that the command line
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -24,6 +25,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 import yaml  # type: ignore[import-untyped]
 
 from unnoise import errors
+from unnoise.config import renamed
 from unnoise.errors import UserError
 
 T = TypeVar("T")
@@ -149,6 +151,9 @@ def _find(config: Any, name: str, where: str) -> Key:
     found = [key for key in found if len(key) == min(map(len, found))]  # `net.width` before `net.text.width`
     if len(found) == 1:
         return found[0]
+    for earlier in renamed.candidates(wanted):
+        with contextlib.suppress(UserError):
+            return _find(config, ".".join(earlier), where)
     if found:
         raise Place(where).error(f"{name!r} could be any of {', '.join('.'.join(k) for k in found)}; say which")
     for key, value in _leaves(config):  # schedule_options.s: an entry of a free dictionary
@@ -181,6 +186,7 @@ def _record(cls: Any, data: Any, place: Place, base: Any) -> Any:
     if not isinstance(data, Mapping):
         raise place.error(f"should be a group of `key: value`, not {_show(data)}")
     hints = get_type_hints(cls)
+    data = renamed.upgrade(cls.__name__, data)
     for name in data:
         if name not in hints:
             raise place.at(name).error(str(errors.unknown("setting", name, hints)))

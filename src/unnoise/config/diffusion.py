@@ -21,10 +21,12 @@ class DiffusionConfig:
     objective: Literal["auto", "simple", "hybrid", "bound"] = "auto"  # auto: hybrid where the variance is learned
     weight: str = "simple"  # a name in objectives.WEIGHTS
     weight_options: dict[str, float] = field(default_factory=dict)
-    draw: str = "uniform"  # how training draws t: a name in objectives.DRAWS
-    draw_options: dict[str, float] = field(default_factory=dict)
+    time_sampler: str = "uniform"  # how training draws t: a name in objectives.DRAWS
+    time_sampler_options: dict[str, float] = field(default_factory=dict)
     stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
-    label_dropout: float = 0.1  # share of rows told nothing (no class, no words), per row; for guidance
-    drop_each: float = 0.0  # share of rows not told their class; likewise words, and each number, each by itself
-    joined: Literal["", "small", "masked"] = ""  # what is joined to x_t: the picture made small, or with a hole in it
-    joined_factor: int = 4  # how much smaller "small" is, in each direction
+    cond_dropout: float = 0.1  # share of rows told nothing (no class, no words), per row; for guidance
+    cond_dropout_each: float = (
+        0.0  # share of rows not told their class; likewise words, and each number, each by itself
+    )
+    concat: Literal["", "low_res", "masked"] = ""  # what is joined to x_t: the picture made small, or with a hole in it
+    concat_factor: int = 4  # how much smaller "low_res" is, in each direction

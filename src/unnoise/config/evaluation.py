@@ -15,7 +15,7 @@ class EvaluateConfig:
     seed: int = 0
     real: int = 50_000  # real pictures compared with, at most; drawn by lot where there are more
     features: str = "auto"  # inception, a weight file of it, a shipped classifier, or a classifier's directory
-    judge: str = "auto"  # of class accuracy: a shipped classifier or a directory; of retrieval: a contrastive run
+    evaluator: str = "auto"  # of class accuracy: a shipped classifier or a directory; of retrieval: a contrastive run
     subsets: int = 100  # of the kernel distance as published
     subset_size: int = 1_000  # pictures in each
     bits_count: int = 100  # real pictures whose bits are counted

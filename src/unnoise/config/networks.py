@@ -71,7 +71,7 @@ class UNetConfig:
     null_value: bool = True  # a learned vector for each number that is not told (NaN)
     vector: int = 0  # width of a vector that is told, by two layers, added to the time; 0: none
     value_width: int = 0  # of a value's sinusoid where vector and values feed one network (SDXL); 0: each has its own
-    joined: int = 0  # channels of a picture that is joined to the input, beyond in_channels
+    concat_channels: int = 0  # channels of a picture that is joined to the input, beyond in_channels
     context: int = 0  # width of the words that cross-attention reads; 0: the text encoder's, or none
     text: TextConfig | None = None  # an encoder of captions inside the network
     transformers: int | tuple[int, ...] = (

@@ -47,10 +47,10 @@ def fashion() -> TrainConfig:
             classes=10,
         ),
         # v and its plain error teach the class and the outline first; eps does so last, and there is little time
-        process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", label_dropout=0.1),
+        process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", cond_dropout=0.1),
         # small batches: with some minutes to learn in, the number of steps is what is short
         fit=Fit(images=100_000, batch=32, lr=1e-3, warmup=100, decay="cosine", ema=(7_000,), ema_rampup=0.1),
-        watch=LogConfig(log_every=20, checkpoint_every=60.0, grid_every=600, grid_rows=4, grid_steps=20),
+        log=LogConfig(log_every=20, checkpoint_every=60.0, grid_every=600, grid_rows=4, grid_steps=20),
     )
 
 
@@ -73,7 +73,12 @@ def fashion_edm() -> TrainConfig:
         name="fashion-edm",
         about="ours, in size; process of Karras et al. 2022, table 1",
         process=replace(
-            base.process, schedule="edm", schedule_options={"sigma_max": 80.0}, predicts="edm", weight="edm", draw="edm"
+            base.process,
+            schedule="edm",
+            schedule_options={"sigma_max": 80.0},
+            predicts="edm",
+            weight="edm",
+            time_sampler="edm",
         ),
         fit=replace(base.fit, clip=None),
     )
@@ -86,7 +91,7 @@ def fashion_flow() -> TrainConfig:
         base,
         name="fashion-flow",
         about="ours, in size; process of Lipman et al. 2022, times of Esser et al. 2024",
-        process=replace(base.process, schedule="flow", predicts="flow", weight="flow", draw="logit-normal"),
+        process=replace(base.process, schedule="flow", predicts="flow", weight="flow", time_sampler="logit-normal"),
     )
 
 
@@ -128,9 +133,9 @@ def toy() -> TrainConfig:
             scale_shift=True,
             classes=4,
         ),
-        process=DiffusionConfig(schedule="cosine", label_dropout=0.1),
+        process=DiffusionConfig(schedule="cosine", cond_dropout=0.1),
         fit=Fit(images=60_000, batch=64, lr=3e-3, warmup=20, decay="cosine", ema=(2_000,), ema_rampup=0.1),
-        watch=LogConfig(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=4, grid_steps=10),
+        log=LogConfig(log_every=10, checkpoint_every=10.0, grid_every=100, grid_rows=4, grid_steps=10),
     )
 
 
@@ -155,9 +160,10 @@ def shapes_text() -> TrainConfig:
             schedule="cosine",
             predicts="v",
             weight="snr-plus-one",
-            draw="edm",  # around sigma / alpha = 2: plain colours are seen through less noise, outlines through no more
-            draw_options={"mean": 0.7, "std": 1.2},
-            label_dropout=0.1,
+            # around sigma / alpha = 2: plain colours are seen through less noise, outlines through no more
+            time_sampler="edm",
+            time_sampler_options={"mean": 0.7, "std": 1.2},
+            cond_dropout=0.1,
         ),
         # few pictures a step: with minutes to learn in, steps are what is short
         fit=Fit(
@@ -170,7 +176,7 @@ def shapes_text() -> TrainConfig:
             ema=(7_000,),
             ema_rampup=0.1,
         ),
-        watch=LogConfig(
+        log=LogConfig(
             log_every=20, checkpoint_every=120.0, grid_every=1_000, grid_rows=4, grid_steps=20, grid_guidance=3.0
         ),
     )
@@ -188,9 +194,9 @@ def shapes_text_core() -> TrainConfig:
         data=replace(text.data, path="shapes-two", size=4),  # one shape says nothing of what belongs to what
         net=replace(text.net, size=4, channels=text.net.channels[2:], attention=text.net.attention[2:]),
         # a pixel of 4x4 is the mean of 16 of 16x16: a quarter of the noise
-        process=replace(text.process, schedule_options={"shift": 0.25}, draw_options={"mean": 0.7, "std": 1.0}),
+        process=replace(text.process, schedule_options={"shift": 0.25}, time_sampler_options={"mean": 0.7, "std": 1.0}),
         fit=replace(text.fit, images=150_000, batch=64),
-        watch=replace(text.watch, grid_every=0),
+        log=replace(text.log, grid_every=0),
     )
 
 
@@ -205,7 +211,7 @@ def shapes_control() -> TrainConfig:
         about="ours, in size; Zhang et al. 2023, with half of the captions dropped",
         data=replace(text.data, control="edges"),
         net=replace(text.net, controls=(ControlConfig(hint=(16, 32, 64), scale=1),)),
-        process=replace(text.process, label_dropout=0.5),
+        process=replace(text.process, cond_dropout=0.5),
         fit=replace(text.fit, images=50_000, batch=16),
     )
 
@@ -228,7 +234,9 @@ def emoji() -> TrainConfig:
             scale_shift=True,
             text=TextConfig(vocabulary=2048, length=24, width=128, depth=2, heads=4),
         ),
-        process=replace(base.process, draw_options={"mean": 0.3, "std": 1.3}),  # colours are less plain, more is fine
+        process=replace(
+            base.process, time_sampler_options={"mean": 0.3, "std": 1.3}
+        ),  # colours are less plain, more is fine
         fit=replace(base.fit, images=100_000),
     )
 
@@ -246,7 +254,7 @@ def cifar10_ddpm() -> TrainConfig:
         about="Ho, Jain, Abbeel 2020, App. B; warm-up and clipping from the authors' code",
         data=DataConfig(path="cifar10", size=32, channels=3, flip=True),
         net=UNetConfig(dropout=0.1),  # 128 x (1, 2, 2, 2), attention at 16x16: the defaults are this network
-        process=DiffusionConfig(schedule="linear", label_dropout=0.0, stratified=False),
+        process=DiffusionConfig(schedule="linear", cond_dropout=0.0, stratified=False),
         fit=Fit(images=800_000 * 128, ema=(half_life(0.9999, 128),), ema_rampup=None, precision="float32"),
     )
 
@@ -274,7 +282,7 @@ def cifar10_improved() -> TrainConfig:
             schedule="cosine",
             steps=4000,
             learned_variance=True,
-            label_dropout=0.0,
+            cond_dropout=0.0,
             stratified=False,
         ),
         fit=Fit(
@@ -301,7 +309,7 @@ def celeba64() -> TrainConfig:
             attention=(False, False, True, False, False),  # at 16x16
             dropout=0.1,
         ),
-        process=DiffusionConfig(schedule="linear", label_dropout=0.0, stratified=False),
+        process=DiffusionConfig(schedule="linear", cond_dropout=0.0, stratified=False),
         fit=Fit(images=500_000 * 128, ema=(half_life(0.9999, 128),), ema_rampup=None, precision="float32"),
     )
 
@@ -317,7 +325,7 @@ def lsun256() -> TrainConfig:
             channels=(128, 128, 256, 256, 512, 512),
             attention=(False, False, False, False, True, False),  # at 16x16
         ),
-        process=DiffusionConfig(schedule="linear", label_dropout=0.0, stratified=False),
+        process=DiffusionConfig(schedule="linear", cond_dropout=0.0, stratified=False),
         fit=Fit(images=1_200_000 * 64, batch=64, lr=2e-5, ema=(half_life(0.9999, 64),), ema_rampup=None),
     )
 
@@ -336,9 +344,9 @@ def folder64() -> TrainConfig:
             dropout=0.1,
             scale_shift=True,
         ),
-        process=DiffusionConfig(schedule="cosine", label_dropout=0.1),
+        process=DiffusionConfig(schedule="cosine", cond_dropout=0.1),
         fit=Fit(images=5_000_000, batch=64, lr=2e-4, warmup=1_000, ema=(500_000, 100_000), ema_rampup=0.05),
-        watch=LogConfig(grid_every=1_000),
+        log=LogConfig(grid_every=1_000),
     )
 
 
@@ -391,7 +399,7 @@ def fashion_noisy_classifier() -> NoisyClassifierConfig:
             ema=(7_000,),
             ema_rampup=0.1,
         ),
-        watch=LogConfig(log_every=20, checkpoint_every=60.0, grid_every=0),
+        log=LogConfig(log_every=20, checkpoint_every=60.0, grid_every=0),
     )
 
 
@@ -420,7 +428,7 @@ def emoji_contrastive() -> ContrastiveConfig:
             ema=(10_000,),
             ema_rampup=0.1,
         ),
-        watch=LogConfig(log_every=20, checkpoint_every=120.0, grid_every=0),
+        log=LogConfig(log_every=20, checkpoint_every=120.0, grid_every=0),
     )
 
 

@@ -24,7 +24,7 @@ class Request:
     guess: bool = False  # follow the drawings where no words help: guidance of 3 or so then leads towards them
     sampler: str = "auto"  # a name in samplers.SAMPLERS; auto: the model's own default
     steps: int = 50
-    grid: str = "auto"  # spacing of the times: a name in samplers.times.GRIDS
+    spacing: str = "auto"  # spacing of the times: a name in samplers.times.GRIDS
     eta: float = 0.0  # DDIM: 0 is deterministic, 1 is ancestral
     guidance: float = 1.0  # how strongly what is told is followed; 1 is plainly, 1.5 to 4 is usual, 0 tells nothing
     guidance_rescale: float = 0.0  # share of the unguided contrast that is kept, 0.7 against burnt colours; 0: none
@@ -34,7 +34,7 @@ class Request:
     classifier: str = ""  # a run of a noisy classifier, to guide by too; with guidance 0, by it alone
     classifier_scale: float = 1.0  # how strongly that classifier guides; 1 is Bayes' rule
     clip: bool = True  # keep each estimate on the way in [-1, 1], where the model allows it
-    threshold: float | None = None  # a quantile, 0.995 say: estimates are divided by it instead of clipped
+    dynamic_threshold: float | None = None  # a quantile, 0.995 say: estimates are divided by it instead of clipped
     batch: int = 64  # pictures drawn at once; fewer take less memory
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"

@@ -66,7 +66,7 @@ class TrainConfig:
     encoder: EncoderConfig | None = None  # of captions, for a net with a `context` of its width and no `text`
     process: DiffusionConfig = DiffusionConfig()
     fit: Fit = Fit()
-    watch: LogConfig = LogConfig()
+    log: LogConfig = LogConfig()
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class ClassifierConfig:
         decay="cosine",
         ema=(10_000,),
     )
-    watch: LogConfig = LogConfig(grid_every=0)
+    log: LogConfig = LogConfig(grid_every=0)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class NoisyClassifierConfig:
     shift: int = 1  # pixels, by which pictures are moved at most, each way
     held_out: float = 0.1  # share of the pictures that is not trained on, where the set has no such part of its own
     fit: Fit = Fit(images=10_000_000, batch=256, optimizer="adamw", lr=3e-4, weight_decay=0.05, decay="cosine")
-    watch: LogConfig = LogConfig(grid_every=0)
+    log: LogConfig = LogConfig(grid_every=0)
 
 
 @dataclass(frozen=True)
@@ -123,4 +123,4 @@ class ContrastiveConfig:
     net: ContrastiveNet = ContrastiveNet()
     shift: int = 1  # pixels, by which pictures are moved at most, each way
     fit: Fit = Fit(images=1_000_000, batch=256, optimizer="adamw", lr=1e-3, weight_decay=0.05, decay="cosine")
-    watch: LogConfig = LogConfig(grid_every=0)
+    log: LogConfig = LogConfig(grid_every=0)

@@ -28,7 +28,7 @@ def supported_inputs(
 
 def supported_inputs_of(card: ModelCard) -> str:
     """What the model of this card takes, where what reads its captions is named there."""
-    return supported_inputs(card.classes, words=uses_text(card), values=card.values, shown=picture_options(card))
+    return supported_inputs(card.classes, words=uses_text(card), values=card.values, pictures=picture_options(card))
 
 
 def uses_text(card: ModelCard) -> bool:
@@ -38,7 +38,7 @@ def uses_text(card: ModelCard) -> bool:
 
 def picture_options(card: ModelCard) -> tuple[str, ...]:
     """The options of the pictures that the model of this card is shown."""
-    joined = {"": (), "small": ("--image",), "masked": ("--image with --mask",)}[card.process.joined]
+    joined = {"": (), "low_res": ("--image",), "masked": ("--image with --mask",)}[card.process.concat]
     controls = len(card.net.controls) if isinstance(card.net, UNetConfig) else 0
     times = f", {controls} times" if controls > 1 else ""
     return (*joined, f"--control{times}") if controls else joined

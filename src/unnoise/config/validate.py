@@ -14,7 +14,7 @@ from unnoise.errors import UserError
 
 def check(config: TrainConfig | NoisyClassifierConfig) -> None:
     """Raise one UserError that lists every number out of its range; nothing here needs torch or the data."""
-    wrong = [*_wrong_fit(config.fit), *_wrong_log(config.watch), *_wrong_process(config.process)]
+    wrong = [*_wrong_fit(config.fit), *_wrong_log(config.log), *_wrong_process(config.process)]
     net, data = config.net, config.data
     wrong += _at_least({"data.size": data.size, "net.size": net.size, "data.channels": data.channels}, 1)
     wrong += _at_least({"net.classes": net.classes, "data.workers": data.workers}, 0)
@@ -26,8 +26,8 @@ def check(config: TrainConfig | NoisyClassifierConfig) -> None:
     if net.out_channels != outputs:
         reason = "twice the picture's, for the variance is learned" if outputs != data.channels else "the picture's"
         wrong.append(f"net.out_channels {net.out_channels} should be {outputs}, {reason}")
-    if net.classes and not net.null_class and (config.process.label_dropout or config.process.drop_each):
-        wrong.append("process.label_dropout needs net.null_class, the row that is told; or set it to 0")
+    if net.classes and not net.null_class and (config.process.cond_dropout or config.process.cond_dropout_each):
+        wrong.append("process.cond_dropout needs net.null_class, the row that is told; or set it to 0")
     if isinstance(config, TrainConfig):
         if config.encoder is not None and net.text is not None:
             wrong.append("net.text and encoder both read captions: set one of them to none")
@@ -55,7 +55,7 @@ def check_base(config: TrainConfig) -> None:
 
 def concat_channels(process: DiffusionConfig, channels: int) -> int:
     """How many channels are joined to x_t, beside pictures of `channels`: see data/degrade.py."""
-    return {"": 0, "small": channels, "masked": channels + 1}[process.joined]
+    return {"": 0, "low_res": channels, "masked": channels + 1}[process.concat]
 
 
 def _wrong_conditions(config: TrainConfig) -> Iterator[str]:
@@ -64,19 +64,19 @@ def _wrong_conditions(config: TrainConfig) -> Iterator[str]:
     joined = concat_channels(process, config.data.channels)
     if not isinstance(net, UNetConfig):
         if names or joined:
-            yield f"data.values and process.joined are told to a U-Net, not to a {net.kind}: set net.kind=unet"
+            yield f"data.values and process.concat are told to a U-Net, not to a {net.kind}: set net.kind=unet"
         return
     if net.values != len(names):
         listed = f" ({', '.join(names)})" if names else ", which names none"
         yield f"net.values {net.values} should be {len(names)}, the number of data.values{listed}"
-    if names and not net.null_value and (process.label_dropout or process.drop_each):
-        yield "process.label_dropout needs net.null_value, what is said where a number is not told; or set it to 0"
-    if net.joined != joined:
-        why = f"the channels of process.joined {process.joined!r}" if joined else "process.joined says nothing"
-        yield f"net.joined {net.joined} should be {joined}: {why}"
-    if process.joined == "small" and (process.joined_factor < 2 or config.data.size % process.joined_factor):
+    if names and not net.null_value and (process.cond_dropout or process.cond_dropout_each):
+        yield "process.cond_dropout needs net.null_value, what is said where a number is not told; or set it to 0"
+    if net.concat_channels != joined:
+        why = f"the channels of process.concat {process.concat!r}" if joined else "process.concat says nothing"
+        yield f"net.concat_channels {net.concat_channels} should be {joined}: {why}"
+    if process.concat == "low_res" and (process.concat_factor < 2 or config.data.size % process.concat_factor):
         size = config.data.size
-        yield f"process.joined_factor {process.joined_factor} should be 2 or more, and divide data.size {size}"
+        yield f"process.concat_factor {process.concat_factor} should be 2 or more, and divide data.size {size}"
 
 
 def _wrong_fit(fit: Fit) -> Iterator[str]:
@@ -99,19 +99,19 @@ def _wrong_fit(fit: Fit) -> Iterator[str]:
         yield "fit.ema is empty: name at least one half-life, in pictures; a model is drawn from its average"
 
 
-def _wrong_log(watch: LogConfig) -> Iterator[str]:
-    yield from _at_least({"watch.log_every": watch.log_every, "watch.keep": watch.keep}, 1)
-    yield from _at_least({"watch.grid_every": watch.grid_every}, 0)
-    yield from _at_least({"watch.grid_labels": watch.grid_labels, "watch.grid_rows": watch.grid_rows}, 1)
-    yield from _at_least({"watch.grid_steps": watch.grid_steps}, 1)
-    if watch.checkpoint_every <= 0:
-        yield f"watch.checkpoint_every {watch.checkpoint_every} should be above 0 seconds"
-    if watch.checkpoint_steps is not None and watch.checkpoint_steps < 1:
-        yield f"watch.checkpoint_steps {watch.checkpoint_steps} should be 1 or more, or none"
+def _wrong_log(log: LogConfig) -> Iterator[str]:
+    yield from _at_least({"log.log_every": log.log_every, "log.keep": log.keep}, 1)
+    yield from _at_least({"log.grid_every": log.grid_every}, 0)
+    yield from _at_least({"log.grid_labels": log.grid_labels, "log.grid_rows": log.grid_rows}, 1)
+    yield from _at_least({"log.grid_steps": log.grid_steps}, 1)
+    if log.checkpoint_every <= 0:
+        yield f"log.checkpoint_every {log.checkpoint_every} should be above 0 seconds"
+    if log.checkpoint_steps is not None and log.checkpoint_steps < 1:
+        yield f"log.checkpoint_steps {log.checkpoint_steps} should be 1 or more, or none"
 
 
 def _wrong_process(process: DiffusionConfig) -> Iterator[str]:
-    for name in ("label_dropout", "drop_each"):
+    for name in ("cond_dropout", "cond_dropout_each"):
         if not 0 <= getattr(process, name) <= 1:
             yield f"process.{name} {getattr(process, name)} should be a share, in [0, 1]"
 

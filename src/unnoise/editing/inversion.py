@@ -90,7 +90,7 @@ def residual(denoiser: Denoiser, before: State, after: State) -> Tensor:
 
     What was said there is not asked for again, where the step up ended with that look.
     """
-    seen = after.trail[-1] if after.trail else None
+    seen = after.history[-1] if after.history else None
     if seen is not None and seen.x is after.x and seen.t is after.t:
         denoiser = Denoiser(denoiser.schedule, lambda x, t: seen.estimate)
     back = ddim()(denoiser, State(after.x, after.t), before.t, silence)
@@ -114,9 +114,9 @@ def _better(
     """Row by row, the one that misses by less."""
     take = new[1] < best[1]
     rows = over(take.double(), best[0]).bool()
-    spread = best[2].spread
-    if spread is not None and new[2].spread is not None:
-        spread = torch.where(rows, new[2].spread, spread)
+    spread = best[2].variance_fraction
+    if spread is not None and new[2].variance_fraction is not None:
+        spread = torch.where(rows, new[2].variance_fraction, spread)
     mean = torch.where(rows, new[2].mean, best[2].mean)
     return torch.where(rows, new[0], best[0]), torch.where(take, new[1], best[1]), Estimate(mean, spread)
 

@@ -53,7 +53,7 @@ def check(names: Sequence[str], model: Model, ask: EvaluateConfig, pictures: Dat
 
     Raises UserError where there is nothing that the model is told and the reader, or the judge, can read.
     """
-    if model.words is None:
+    if model.text is None:
         raise UserError("this model hears no words, so no caption can be right: take --metrics accuracy for classes")
     if not pictures.captions:
         raise UserError(f"{pictures.config.path} has no captions to draw; give --data shapes-one:test")
@@ -73,12 +73,12 @@ def readable(pictures: Dataset) -> bool:
 
 def judge_of(ask: EvaluateConfig, pictures: Dataset) -> ContrastiveEvaluator:
     """The judge of retrieval. Raises UserError where none is named, or one of other pictures."""
-    if ask.judge == "auto":
+    if ask.evaluator == "auto":
         raise UserError(
             "retrieval needs a judge that learned the pictures and their captions: train one (unnoise train "
             f"emoji-contrastive, --data {pictures.config.path.partition(':')[0]}) and give its run as --judge"
         )
-    judge = contrastive.load(ask.judge)
+    judge = contrastive.load(ask.evaluator)
     judge.pictures(torch.empty(0, *pictures.shape))
     return judge
 

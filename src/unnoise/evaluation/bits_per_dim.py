@@ -72,7 +72,7 @@ def measure(
     """The entry of one of BITS in a report. Raises UserError where it cannot be had."""
     told = _told(model, ask, how, pictures, processes)
     entry = {"id": name, "name": BITS[name], "better": "down", "classes": told.cond.label is not None}
-    entry["captions"] = model.words is not None and bool(how.prompts or (pictures.captions and not how.labels))
+    entry["captions"] = model.text is not None and bool(how.prompts or (pictures.captions and not how.labels))
     entry["numbers"] = numbered(model, pictures)
     found = yield from (_bound if name == "bits" else _flow)(model, ask, how, told, processes)
     return entry | found
@@ -112,10 +112,12 @@ def _told(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, pr
         raise UserError(f"{len(rows)} pictures cannot be shared by {processes.world} processes: raise --bits-count")
     batch, count = pictures.batch(mine), len(mine)
     if how.labels or how.prompts:
-        label = model.reader.rows(how.labels * count or ("none",) * count)
+        label = model.conditioner.label_rows(how.labels * count or ("none",) * count)
         captions = how.prompts * count or ("",) * count
         return Told(
-            batch.x, model.reader.told(label, captions, batch.value if numbered(model, pictures) else None), first
+            batch.x,
+            model.conditioner.from_labels(label, captions, batch.value if numbered(model, pictures) else None),
+            first,
         )
     return Told(batch.x, told_of(model, pictures, batch), first)
 

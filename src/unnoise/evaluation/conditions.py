@@ -29,7 +29,7 @@ def asked_of(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset)
     """`how` for `ask.count` pictures: a seed, a label and a prompt each, as far as the model hears them."""
     labels = labels_for(model.card.classes, ask.count, how, pictures)
     prompts = prompts_for(model, ask.count, how, pictures)
-    captioned = pictures.captions and model.words is not None and not how.prompts
+    captioned = pictures.captions and model.text is not None and not how.prompts
     if labels and not how.labels and (captioned or numbered(model, pictures)):
         labels = labels_beside(model.card.classes, ask.count, pictures)
     return replace(how, seeds=tuple(range(ask.seed, ask.seed + ask.count)), labels=labels, prompts=prompts)
@@ -59,7 +59,7 @@ def one_label(how: Request) -> None:
 
 def prompts_for(model: Model, count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
     """A prompt for each picture: the one that was given, else the captions of real pictures, drawn by lot."""
-    if model.words is None:
+    if model.text is None:
         return ()
     if how.prompts or not pictures.captions:
         return (how.prompts[0] if how.prompts else "",) * count
@@ -70,9 +70,9 @@ def with_numbers(model: Model, request: Request, pictures: Dataset) -> Cond | No
     """What the model is told, with the numbers of real pictures drawn by lot; None where it, or they, have none."""
     if not numbered(model, pictures):
         return None
-    label = model.reader.rows(request.labels)
+    label = model.conditioner.label_rows(request.labels)
     value = torch.from_numpy(pictures.values()[by_lot(len(request.seeds), pictures)])
-    return add_control_images(model, model.reader.told(label, request.prompts or None, value), request)
+    return add_control_images(model, model.conditioner.from_labels(label, request.prompts or None, value), request)
 
 
 def labels_beside(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
@@ -96,9 +96,9 @@ def told_of(model: Model, pictures: Dataset, batch: Batch) -> Cond:
     model's."""
     label = batch.label if pictures.classes == model.card.classes else None
     if label is None and model.card.classes:
-        label = model.reader.rows(("none",) * len(batch.x))
+        label = model.conditioner.label_rows(("none",) * len(batch.x))
     captions = batch.caption if pictures.captions else ("",) * len(batch.x)
-    return model.reader.told(label, captions, batch.value if numbered(model, pictures) else None)
+    return model.conditioner.from_labels(label, captions, batch.value if numbered(model, pictures) else None)
 
 
 def all_told_of(model: Model, pictures: Dataset, batch: Batch, how: Request) -> Cond:
@@ -113,7 +113,7 @@ def all_told_of(model: Model, pictures: Dataset, batch: Batch, how: Request) -> 
     strength = torch.tensor(how.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
     if how.guess:
         strength = guess_scales(strength, model.residuals)
-    return replace(cond, hints=(batch.control,), strength=strength)
+    return replace(cond, control=(batch.control,), control_scale=strength)
 
 
 def numbered(model: Model, pictures: Dataset) -> bool:

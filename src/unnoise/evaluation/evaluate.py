@@ -129,7 +129,7 @@ def _draw_and_measure(
     check(model, whole, cond)
     if cond is not None:
         cond = cond[torch.tensor(processes.share(range(ask.count)), dtype=torch.int64)]
-    asked = None if "none" in whole.labels else model.reader.rows(request.labels)
+    asked = None if "none" in whole.labels else model.conditioner.label_rows(request.labels)
 
     def drawn() -> Iterator[Drawn]:
         for frame in generate(model, request, cond=cond) if request.seeds else ():

@@ -67,7 +67,7 @@ def report_apart(
     }
 
 
-ALWAYS = ("steps", "grid", "eta", "guidance", "clip")  # said whatever they are
+ALWAYS = ("steps", "spacing", "eta", "guidance", "clip")  # said whatever they are
 NEVER = ("seeds", "values", "batch", "device", "previews")  # which pictures and where, not how
 
 

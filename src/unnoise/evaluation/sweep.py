@@ -67,7 +67,7 @@ def ddim_ways(
     for grid in grids:
         where = f", {grid}" if len(grids) > 1 else ""
         for count in steps:
-            base = replace(how, steps=count, grid=grid)
+            base = replace(how, steps=count, spacing=grid)
             ways += [Variant(f"eta {eta:g}{where}", f"{count}", replace(base, sampler="ddim", eta=eta)) for eta in etas]
             if sigma_hat:
                 ways.append(Variant(f"sigma-hat{where}", f"{count}", replace(base, sampler="ddim-sigma-hat", eta=0.0)))
@@ -104,19 +104,19 @@ def guided_figures(model: Model, ask: EvaluateConfig, how: Request, pictures: Da
 
     Raises UserError for a model that is told nothing, which guidance leads nowhere.
     """
-    words = model.words is not None and (pictures.captions or bool(how.prompts))
+    words = model.text is not None and (pictures.captions or bool(how.prompts))
     if not words and not model.card.classes and not numbered(model, pictures):
-        if model.words is None and not model.card.values:
+        if model.text is None and not model.card.values:
             raise UserError("this model is told no classes, captions or numbers, so there is nothing to guide to")
-        what = "captions" if model.words is not None else ", ".join(known.name for known in model.card.values)
+        what = "captions" if model.text is not None else ", ".join(known.name for known in model.card.values)
         raise UserError(
             f"{pictures.config.path} has no {what}, so there is nothing to guide to: give --data of a set that has"
-            f"{', or --prompts' if model.words is not None else ''}"
+            f"{', or --prompts' if model.text is not None else ''}"
         )
     told = ["accuracy"] if model.card.classes else []
     if words and pictures.captions:
         told += ["caption"] if alignment.readable(pictures) else []
-        told += ["retrieval"] if ask.judge != "auto" and contrastive.is_judge(ask.judge) else []
+        told += ["retrieval"] if ask.evaluator != "auto" and contrastive.is_judge(ask.evaluator) else []
     return "frechet", "precision", "recall", *told
 
 
@@ -151,7 +151,7 @@ def compare(
         judged = alignment.judged(aligned, model, ask, pictures, prompts)
         hearing[prompts] = judged, _of_real(judged, pictures, prompts)
     for way, request, cond in zip(ways, requests, conds, strict=True):
-        asked = None if "none" in request.labels else model.reader.rows(request.labels)
+        asked = None if "none" in request.labels else model.conditioner.label_rows(request.labels)
         judged, real = hearing[request.prompts]
         seen = _Seen(min(show, ask.count), request, judged | dict(right or {}), real)
         for at in measure(

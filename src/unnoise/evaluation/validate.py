@@ -38,12 +38,12 @@ def _check_model(model: Model, pictures: Dataset) -> None:
             f"the model draws pictures of {_size(model.shape)}, those of {pictures.config.path} are "
             f"{_size(pictures.shape)}; give data of the model's size and channels"
         )
-    if model.card.process.joined:
+    if model.card.process.concat:
         raise UserError(
             "this model is shown a picture beside the noise, and none goes with those that are evaluated: draw with "
             "`unnoise sample --image`, and compare the two with your eyes or a measure of your own"
         )
-    if model.card.values and not model.reader.null_value:
+    if model.card.values and not model.conditioner.null_value:
         known = int(np.isfinite(pictures.values()).all(1).sum()) if numbered(model, pictures) else 0
         if known < len(pictures):
             says = f"says it of {known:,} of {len(pictures):,} pictures" if known else "does not say it"
@@ -60,8 +60,10 @@ def _check_request(model: Model, names: Sequence[str], how: Request) -> None:
             f"{len(how.prompts)} prompts to evaluate; give one for all pictures, or none for the captions of real ones"
         )
     one_label(how)
-    if how.prompts and model.words is None:
-        raise UserError(f"this model hears no words and takes no prompt: leave --prompts out; {model.reader.takes}")
+    if how.prompts and model.text is None:
+        raise UserError(
+            f"this model hears no words and takes no prompt: leave --prompts out; {model.conditioner.supported_inputs}"
+        )
     asked = {"--label": how.labels, "--prompts": how.prompts, "--controls": how.controls}
     told = " and ".join(option for option, said in asked.items() if said)
     aligned, bits = ([name for name in names if name in kind] for kind in (ALIGNMENT, BITS))
@@ -84,12 +86,12 @@ def untold(model: Model, pictures: Dataset) -> list[str]:
 def unheard(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> list[str]:
     """In words, how many captions that the model is told are too long for it."""
     if how.prompts:
-        note = truncation_note(model.words, how.prompts[:1])
+        note = truncation_note(model.text, how.prompts[:1])
     else:
         counted = all(name in BITS for name in metric_names(ask.metrics))
         told = pictures.captions and not (counted and how.labels)  # bits of one label are told no caption
         rows = data.order(0, 0, len(pictures))[: ask.bits_count if counted else ask.count].tolist()
-        note = truncation_note(model.words, map(pictures.caption, rows)) if told else ""
+        note = truncation_note(model.text, map(pictures.caption, rows)) if told else ""
     return [note] if note else []
 
 

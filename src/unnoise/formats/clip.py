@@ -213,11 +213,11 @@ class ClipTokenizer:
             raise UserError(f"{folder} holds no tokenizer that can be used: {problem}") from None
         return cls(made, length=length, pad=pad)
 
-    def read(self, texts: Sequence[str]) -> Tensor:
+    def encode(self, texts: Sequence[str]) -> Tensor:
         """A row a text."""
         return rows_of(self._ids(texts), self.length, self.begin, self.end, self.pad)
 
-    def surplus(self, text: str) -> str:
+    def truncated(self, text: str) -> str:
         """What of a text is too long to be read: its end, or nothing."""
         return truncated_part(self._library, text, self.length - 2)
 

@@ -43,7 +43,7 @@ class Hints(TypedDict):
     classes: tuple[str, ...]
     values: tuple[ValueRange, ...]
     sampler: str
-    grid: str
+    spacing: str
     clip: bool
     latents: bool
     info: dict[str, Any]
@@ -74,7 +74,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     config = _config(unet / part.CONFIG, REFINER_IDS if index.get(REFINES) is True else unet2d_condition.TIME_IDS)
     file = parts["scheduler"] / SCHEDULER
     said = read_json(file) if file.is_file() or is_part(index.get("scheduler")) else {}
-    process, sampler, grid, clip = schedulers.from_config(said, str(file))
+    process, sampler, spacing, clip = schedulers.from_config(said, str(file))
     outputs = config.in_channels * (2 if process.learned_variance else 1)
     if config.out_channels != outputs:
         raise UserError(
@@ -98,7 +98,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
         classes=classes,
         values=_values(config),
         sampler=sampler,
-        grid=grid,
+        spacing=spacing,
         clip=clip and not latents,
         latents=latents,
         info=info,

@@ -74,14 +74,14 @@ def pieces(net: UNetEncoder) -> dict[str, Pieces]:
     config = net.config
     vector = "add_embedding" if config.value_width else "class_embedding"
     blocks = [theirs(f"{name}.") for name, module in net.named_modules() if isinstance(module, Residual)]
-    shares = [share for share in net.shares if share]
+    emb_channels = [emb_channels for emb_channels in net.emb_channels if emb_channels]
     table: dict[str, Pieces] = {}
     for name, tensor in net.state_dict().items():
         shape, rest = tuple(tensor.shape), tuple(tensor.shape[1:])
         module, _, leaf = name.rpartition(".")
         parent, _, layer = module.rpartition(".")
-        if module == "tell":
-            parts = {f"{b}time_emb_proj.{leaf}": (n, *rest) for b, n in zip(blocks, shares, strict=True)}
+        if module == "emb_proj":
+            parts = {f"{b}time_emb_proj.{leaf}": (n, *rest) for b, n in zip(blocks, emb_channels, strict=True)}
         elif layer in SHARED:
             tos = SHARED[layer]
             parts = {f"{theirs(f'{parent}.')}{to}.{leaf}": (len(tensor) // len(tos), *rest) for to in tos}

@@ -80,7 +80,7 @@ class Said(NamedTuple):
 
     process: DiffusionConfig
     sampler: str
-    grid: str
+    spacing: str
     clip: bool  # estimates to [-1, 1]
 
 
@@ -116,8 +116,8 @@ def from_config(given: Mapping[str, Any], where: str) -> Said:
         learned_variance=variance == "learned_range",
     )
     sampler = DRAWN.get(kind, SAMPLERS[variance])
-    grid = "auto" if sampler != "euler" else "karras" if data["use_karras_sigmas"] else data["timestep_spacing"]
-    return Said(process, sampler, grid, data["clip_sample"] and kind in CLIPPED)
+    spacing = "auto" if sampler != "euler" else "karras" if data["use_karras_sigmas"] else data["timestep_spacing"]
+    return Said(process, sampler, spacing, data["clip_sample"] and kind in CLIPPED)
 
 
 def _check(data: Mapping[str, Any], where: str) -> None:

@@ -42,12 +42,12 @@ class ClipEncoder:
         return self.tower.config.width
 
     @torch.no_grad()
-    def read(self, captions: Sequence[str]) -> Cond:
+    def encode(self, captions: Sequence[str]) -> Cond:
         """Words, a row a caption; all of them count, the padding too, as the networks were trained."""
-        return Cond(words=self.tower(self.tokenizer.read(captions), skip=self.skip).words)
+        return Cond(text=self.tower(self.tokenizer.encode(captions), skip=self.skip).words)
 
-    def surplus(self, caption: str) -> str:
-        return self.tokenizer.surplus(caption)
+    def truncated(self, caption: str) -> str:
+        return self.tokenizer.truncated(caption)
 
 
 class DualClipEncoder:
@@ -64,17 +64,17 @@ class DualClipEncoder:
         return sum(each.width for each in self.parts)
 
     @torch.no_grad()
-    def read(self, captions: Sequence[str]) -> Cond:
+    def encode(self, captions: Sequence[str]) -> Cond:
         """Words (B, L, the towers' widths together) and a vector (B, projection), a row a caption."""
-        heard = [each.tower(each.tokenizer.read(captions), skip=1 + each.skip, normed=False) for each in self.parts]
+        heard = [each.tower(each.tokenizer.encode(captions), skip=1 + each.skip, normed=False) for each in self.parts]
         words, vector = torch.cat([one.words for one in heard], dim=2), heard[-1].vector
         if self.zeros:
             said = torch.tensor([bool(caption) for caption in captions])
             words, vector = words * said[:, None, None], vector * said[:, None]
-        return Cond(words=words, vector=vector)
+        return Cond(text=words, pooled=vector)
 
-    def surplus(self, caption: str) -> str:
-        return max((each.surplus(caption) for each in self.parts), key=len)
+    def truncated(self, caption: str) -> str:
+        return max((each.truncated(caption) for each in self.parts), key=len)
 
 
 def read(folder: Path) -> ClipEncoder | DualClipEncoder | None:

@@ -170,7 +170,7 @@ def from_config(given: Mapping[str, Any], where: str, *, time_ids: int = TIME_ID
         size=size(data, where),
         in_channels=inputs - joined,
         out_channels=outputs,
-        joined=joined,
+        concat_channels=joined,
         dropout=real(data, "dropout", where),
     )
     return _checked(config, where)
@@ -184,9 +184,9 @@ def control_from_config(given: Mapping[str, Any], base: UNetConfig, where: str) 
     data = _data(given, CONTROL_DEFAULTS, "ControlNetModel", where)
     theirs = _from(data, where, base.values or TIME_IDS)
     inputs = whole(data, "in_channels", where, most=WIDTH)
-    if inputs != base.in_channels + base.joined:
+    if inputs != base.in_channels + base.concat_channels:
         raise UserError(
-            f"{where}: in_channels is {inputs}, its network's {base.in_channels + base.joined}: they differ"
+            f"{where}: in_channels is {inputs}, its network's {base.in_channels + base.concat_channels}: they differ"
         )
     same: tuple[str, ...] = (
         "channels",
@@ -371,7 +371,7 @@ def _to(config: UNetConfig) -> dict[str, Any]:
         [a_level(config.transformers, level) for level in levels],
     )
     return _to_told(config) | {
-        "in_channels": config.in_channels + config.joined,
+        "in_channels": config.in_channels + config.concat_channels,
         "flip_sin_to_cos": config.cosine_first,
         "freq_shift": int(shift) if shift == int(shift) else shift,
         "down_block_types": [f"{'CrossAttn' if attends else ''}DownBlock2D" for attends in config.attention],

@@ -31,14 +31,14 @@ def conditions(reader: Conditioner, request: Request) -> Cond:
     count = len(request.seeds)
     values = {name: _each(many, count, name) for name, many in request.values.items()}
     if not request.labels and not request.prompts:
-        return reader.by_seed(request.seeds, values)
-    return reader.read(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"), values)
+        return reader.random_class(request.seeds, values)
+    return reader.encode(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"), values)
 
 
 def full_condition(model: Model, request: Request) -> Cond:
     """`conditions`, and the joined picture and the drawings of a request: all that `generate` tells, a row per seed.
     Raises UserError for what the model does not take, and for what is missing."""
-    cond = replace(conditions(model.reader, request), image=concat_image(model, request))
+    cond = replace(conditions(model.conditioner, request), concat=concat_image(model, request))
     return add_control_images(model, cond, request)
 
 
@@ -46,20 +46,20 @@ def null_conditions(reader: Conditioner, request: Request, cond: Cond, count: in
     """The rows of `cond` told nothing, or the negative prompt: what guidance leads away from. The joined picture
     and the drawings stay, unless the model is to guess: then only what is told follows them."""
     null = reader.nothing(count, request.negative_prompt)
-    strength = cond.strength
+    strength = cond.control_scale
     if request.guess and strength is not None:
         strength = torch.zeros_like(strength)
-    value = null.value if reader.null_value else reader.untold(cond.value)
-    return replace(null, value=value, image=cond.image, hints=cond.hints, strength=strength)
+    value = null.value if reader.null_value else reader.null_values(cond.value)
+    return replace(null, value=value, concat=cond.concat, control=cond.control, control_scale=strength)
 
 
 def add_control_images(model: Model, cond: Cond, request: Request) -> Cond:
     """`cond`, and the drawings of a request in every row. Raises UserError for one that cannot be used."""
     takes = model.controls
-    strongly = not cond.hints and (request.guess or request.control_scale != (1.0,))
+    strongly = not cond.control and (request.guess or request.control_scale != (1.0,))
     if not takes and (request.controls or strongly):
         out = "--control" if request.controls else "--guess and --control-scale"
-        raise UserError(f"this model follows no drawings: leave {out} out; {model.reader.takes}")
+        raise UserError(f"this model follows no drawings: leave {out} out; {model.conditioner.supported_inputs}")
     if not request.controls:
         if strongly:
             raise UserError("there is no drawing to follow so strongly: give one, --control FILE")
@@ -74,28 +74,31 @@ def add_control_images(model: Model, cond: Cond, request: Request) -> Cond:
     strength = torch.tensor(scales if len(scales) > 1 else scales * len(takes), dtype=torch.float32).expand(count, -1)
     if request.guess:
         strength = guess_scales(strength, model.residuals)
-    return replace(cond, hints=tuple(hint.expand(count, -1, -1, -1) for hint in hints), strength=strength)
+    return replace(cond, control=tuple(hint.expand(count, -1, -1, -1) for hint in hints), control_scale=strength)
 
 
 def concat_image(model: Model, request: Request) -> Tensor | None:
     """What a request joins to x_t, in every row: (B, C, H, W). Raises UserError for a file that cannot be used, and
     where there has to be one, or none."""
     process = model.card.process
-    if not process.joined:
+    if not process.concat:
         if request.image or request.mask:
             raise UserError(
-                f"this model is shown no picture beside the noise: leave --image and --mask out; {model.reader.takes}"
+                f"this model is shown no picture beside the noise: leave --image and --mask out; "
+                f"{model.conditioner.supported_inputs}"
             )
         return None
     if not request.image:
-        wants = "the small picture" if process.joined == "small" else "the picture, and --mask what is drawn anew of it"
+        wants = (
+            "the small picture" if process.concat == "low_res" else "the picture, and --mask what is drawn anew of it"
+        )
         raise UserError(f"this model is shown a picture beside the noise: give it, --image {wants}")
-    if process.joined == "masked" and not request.mask:
+    if process.concat == "masked" and not request.mask:
         raise UserError("this model draws a part of a picture anew: say which, --mask white where it is, else black")
-    if process.joined == "small" and request.mask:
+    if process.concat == "low_res" and request.mask:
         raise UserError("this model makes small pictures larger and takes no mask: leave --mask out")
-    if process.joined == "small":
-        image = degrade.upscale(low_res_image(Path(request.image), model), process.joined_factor)
+    if process.concat == "low_res":
+        image = degrade.upscale(low_res_image(Path(request.image), model), process.concat_factor)
     else:
         hole = read_picture(Path(request.mask), model.card.size, 1, "mask")
         image = read_picture(Path(request.image), model.card.size, model.card.channels, "picture")
@@ -106,7 +109,7 @@ def concat_image(model: Model, request: Request) -> Tensor | None:
 def low_res_image(file: Path, model: Model) -> Tensor:
     """The small picture in a file, (1, C, h, w) in [-1, 1]: as it is; or that of a large one, brought to the size of
     the model's pictures and made small as in training. Raises UserError for one in between."""
-    factor, (height, width) = model.card.process.joined_factor, model.card.size
+    factor, (height, width) = model.card.process.concat_factor, model.card.size
     small = (height // factor, width // factor)
     found = open_picture(file, min(height, width), model.card.channels, "picture").size[::-1]  # height, width
     if found == small:

@@ -94,7 +94,7 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
         rows = slice(first, min(first + request.batch, len(request.seeds)))
         noise = Seeds(request.seeds[rows], model.shape, placement.device)
         asked = Counted(
-            guided_denoiser(diffusion, model.reader, cond[rows], rows.stop - rows.start, request, placement, guide)
+            guided_denoiser(diffusion, model.conditioner, cond[rows], rows.stop - rows.start, request, placement, guide)
         )
         denoiser = Denoiser(diffusion.schedule, asked)
         if start is None:
@@ -105,10 +105,10 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
             pictures = None
             if at == steps:
                 pictures = model.codec.decode(state.x).cpu()
-                if model.card.process.joined == "masked" and cond.image is not None:
-                    pictures = degrade.paste(pictures, cond.image[rows].cpu())
+                if model.card.process.concat == "masked" and cond.concat is not None:
+                    pictures = degrade.paste(pictures, cond.concat[rows].cpu())
             elif at in shown:
-                pictures = model.codec.decode(state.trail[-1].mean).cpu()
+                pictures = model.codec.decode(state.history[-1].mean).cpu()
             yield Frame(rows, at, steps, pictures, asked.calls)
 
 
@@ -116,8 +116,8 @@ def times_of(model: Model, request: Request) -> Tensor:
     """The times at which the walks of a request stop. Raises UserError for a grid that has not so many."""
     card = model.card
     name = card.sampler if request.sampler == "auto" else request.sampler
-    own = card.grid if name == card.sampler and card.grid != "auto" else find(name).grid
-    grid = find_spacing(own if request.grid == "auto" else request.grid, model.diffusion.steps)
+    own = card.spacing if name == card.sampler and card.spacing != "auto" else find(name).spacing
+    grid = find_spacing(own if request.spacing == "auto" else request.spacing, model.diffusion.steps)
     return grid(model.diffusion.schedule, request.steps)
 
 
@@ -161,8 +161,8 @@ def draw(model: Model, request: Request, start: Start | None = None, cond: Cond 
     model = steered(model, request.classifier)
     parts = [frame.pictures for frame in generate(model, request, start, cond) if frame.done]
     drawn = torch.cat([part for part in parts if part is not None])
-    cond = conditions(model.reader, request) if cond is None else cond
-    labels = () if cond.label is None else tuple(model.reader.name(int(row)) for row in cond.label)
+    cond = conditions(model.conditioner, request) if cond is None else cond
+    labels = () if cond.label is None else tuple(model.conditioner.name(int(row)) for row in cond.label)
     return Pictures(drawn if model.card.latents else to_bytes(drawn), request.seeds, labels)
 
 
@@ -178,7 +178,7 @@ def guided_denoiser(
     """The denoiser that is told these rows, guided and kept in the range of pictures as the request says."""
     cond = cond.to(placement.device)
     label = cond.label
-    if reader.steers:  # the label is the classifier's alone
+    if reader.classifier_only:  # the label is the classifier's alone
         cond = replace(cond, label=None)
     null = cond if request.guidance == 1 else null_conditions(reader, request, cond, count).to(placement.device)
     denoiser = classifier_free(diffusion, cond, null, request.guidance, rescale=request.guidance_rescale)
@@ -187,8 +187,8 @@ def guided_denoiser(
     if request.guidance_interval is not None:
         plain = diffusion.given(null if request.guidance == 0 else cond)
         denoiser = guidance_interval(denoiser, plain, *request.guidance_interval)
-    if request.threshold is not None:
-        return dynamic_threshold(denoiser, request.threshold)
+    if request.dynamic_threshold is not None:
+        return dynamic_threshold(denoiser, request.dynamic_threshold)
     return clip_denoised(denoiser) if request.clip else denoiser
 
 
@@ -196,7 +196,9 @@ def steered(model: Model, classifier: str) -> Model:
     """The model, hearing the classes of a noisy classifier where it knows none itself."""
     if not classifier or model.classes:
         return model
-    return replace(model, steered=noisy_classifier.read_card(noisy_classifier.find(Path(classifier))).classes)
+    return replace(
+        model, classifier_classes=noisy_classifier.read_card(noisy_classifier.find(Path(classifier))).classes
+    )
 
 
 def guide_of(request: Request, placement: Placement) -> NoisyClassifier | None:
@@ -231,20 +233,20 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
         raise UserError("this model did not learn its variance: take the sampler ddpm or ddpm-large")
     times_of(model, request)
     best(request.device, request.precision)
-    if model.hears and model.words is None and (cond is None or (cond.words is None and cond.tokens is None)):
+    if model.uses_text and model.text is None and (cond is None or (cond.text is None and cond.tokens is None)):
         raise UserError(
             "this network reads captions, and what reads them for it is not beside it: load the folder of its whole "
             "pipeline, or hand that to the model, words=..."
         )
-    if request.negative_prompt and model.words is None:
-        model.reader.nothing(1, request.negative_prompt)  # which says why
+    if request.negative_prompt and model.text is None:
+        model.conditioner.nothing(1, request.negative_prompt)  # which says why
     if request.guidance != 1:
-        if not model.card.classes and model.words is None and not model.card.values:
+        if not model.card.classes and model.text is None and not model.card.values:
             raise UserError(
                 "this model was trained without classes, words or numbers, so there is nothing to guide to: take "
                 "--guidance 1"
             )
-        model.reader.nothing(1, request.negative_prompt)
+        model.conditioner.nothing(1, request.negative_prompt)
     elif request.negative_prompt:
         raise UserError("guidance 1 leads away from nothing, so a negative prompt is not heard: take --guidance 4")
     if cond is None:
@@ -263,7 +265,7 @@ def _check_numbers(request: Request) -> None:
     for what, many in (scales | {"control_scale": request.control_scale}).items():
         if not all(map(math.isfinite, many)):
             raise UserError(f"{what} is {many[0] if len(many) == 1 else many}: give a finite number")
-    shares = {"eta": request.eta, "guidance_rescale": request.guidance_rescale, "threshold": request.threshold}
+    shares = {"eta": request.eta, "guidance_rescale": request.guidance_rescale, "threshold": request.dynamic_threshold}
     for what, share in shares.items():
         if share is not None and not 0 <= share <= 1:
             raise UserError(f"{what} is {share:g}: it is a share, give one from 0 to 1")
@@ -272,8 +274,8 @@ def _check_numbers(request: Request) -> None:
 def _check_guides(model: Model, cond: Cond, request: Request) -> None:
     """Raises UserError for a threshold on latents, an interval that is none, a classifier that cannot guide these."""
     low, high = request.guidance_interval or (0.0, 0.0)
-    if model.card.latents and request.threshold is not None:
-        raise UserError("this model draws latents, which have no range to be kept in: leave --threshold out")
+    if model.card.latents and request.dynamic_threshold is not None:
+        raise UserError("this model draws latents, which have no range to be kept in: leave --dynamic-threshold out")
     if not 0 <= low <= high:
         raise UserError(f"no noise level lies between {low:g} and {high:g}: give --guidance-interval low high")
     if request.classifier:

@@ -66,7 +66,7 @@ def shared(model: Model, request: Request, t: float) -> Start:
     if t < begin:
         diffusion = place(model.diffusion, placement)
         cond, guide = full_condition(model, request)[:1], guide_of(request, placement)
-        denoiser = guided_denoiser(diffusion, model.reader, cond, 1, request, placement, guide)
+        denoiser = guided_denoiser(diffusion, model.conditioner, cond, 1, request, placement, guide)
         times = torch.cat([whole[whole > t + 1e-9], torch.tensor([t], dtype=torch.float64)])
         step = find(model.card.sampler if request.sampler == "auto" else request.sampler).make(request)
         for state in walk(denoiser, x, times, step, noise):

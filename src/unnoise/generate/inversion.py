@@ -43,17 +43,19 @@ def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str
         raise UserError("no pictures to invert: give at least one")
     model = steered(model, how.classifier)
     if how.guidance != 1:
-        model.reader.nothing(1)  # refused here where there is nothing to guide away from
+        model.conditioner.nothing(1)  # refused here where there is nothing to guide away from
     up = CONVENTIONS[convention]()
     placement = best(how.device, how.precision)
     diffusion = place(model.diffusion, placement)
     times = times_of(model, how)
-    how = replace(how, clip=False, threshold=None)
+    how = replace(how, clip=False, dynamic_threshold=None)
     guide = guide_of(how, placement)
     noises, misses = [], []
     for first in range(0, len(x), how.batch):
         rows = slice(first, min(first + how.batch, len(x)))
-        denoiser = guided_denoiser(diffusion, model.reader, cond[rows], rows.stop - rows.start, how, placement, guide)
+        denoiser = guided_denoiser(
+            diffusion, model.conditioner, cond[rows], rows.stop - rows.start, how, placement, guide
+        )
         before = State(model.codec.encode(x[rows]).to(placement.device), times[-1])
         worst = torch.zeros(len(before.x))
         for after in walk(denoiser, before.x, times.flip(0), up, silence):

@@ -32,8 +32,8 @@ def guidance_interval(guided: Denoiser, plain: Denoiser, low: float, high: float
         rows = inside.to(x_t.device).view(-1, *[1] * (x_t.ndim - 1))
         yes, no = guided(x_t, t), plain(x_t, t)
         spread = None
-        if yes.spread is not None and no.spread is not None:
-            spread = torch.where(rows, yes.spread, no.spread)
+        if yes.variance_fraction is not None and no.variance_fraction is not None:
+            spread = torch.where(rows, yes.variance_fraction, no.variance_fraction)
         return Estimate(torch.where(rows, yes.mean, no.mean), spread)
 
     return Denoiser(schedule, estimate)

@@ -38,7 +38,7 @@ class NoisyClassifier(nn.Module):
         self.net, self.card = net, card
         self.schedule = schedule_of(card.process)
         shows = make_prediction(card.process, self.schedule)
-        self._scale, self._clock = shows.scale, shows.clock or discrete(card.process.steps)
+        self._scale, self._clock = shows.c_in, shows.c_noise or discrete(card.process.steps)
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Logits (B, classes), float32, of x_t (B, C, H, W) at times t, () or (B,)."""

@@ -260,11 +260,16 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU."""
+    """The tensors of a safetensors file, on the CPU, under today's names."""
     try:
-        return load_file(path)
+        return renamed(load_file(path))
     except (SafetensorError, OSError) as e:
         raise Damaged(path.parent, path.name, f"cannot be read: {e}") from None
+
+
+def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, averages or moments of an earlier version under today's names: `tell` is `emb_proj` since format 2."""
+    return {re.sub(r"(?<!\w)tell\.", "emb_proj.", name): tensor for name, tensor in state.items()}
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:

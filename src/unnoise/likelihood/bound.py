@@ -101,10 +101,10 @@ def large(steps: Steps, estimate: Estimate) -> Tensor:
 
 def learned(steps: Steps, estimate: Estimate) -> Tensor:
     """Between the two in the logarithm, where the network says. Eq. 15 of Nichol & Dhariwal 2021."""
-    if estimate.spread is None:
+    if estimate.variance_fraction is None:
         raise ValueError("this model did not learn a variance: take the variance small or large")
-    low = over(steps.small.log(), estimate.spread)
-    return low + estimate.spread * over(steps.large.log() - steps.small.log(), estimate.spread)
+    low = over(steps.small.log(), estimate.variance_fraction)
+    return low + estimate.variance_fraction * over(steps.large.log() - steps.small.log(), estimate.variance_fraction)
 
 
 VARIANCES: dict[str, Variance] = {"small": small, "large": large, "learned": learned}
@@ -189,7 +189,7 @@ def bound_term(x: Tensor, estimate: Estimate, t: Tensor, schedule: Schedule, ste
 
     The variance is the learned one where the estimate has a spread, else the posterior's.
     """
-    variance = small if estimate.spread is None else learned
+    variance = small if estimate.variance_fraction is None else learned
     return cost(x, estimate, steps_from(schedule, t, steps), variance=variance).nats / math.log(2)
 
 
@@ -303,7 +303,7 @@ def whole_bound(
             picture, now = x[row], steps[step]
             estimate = given(row)(now.at.mix(picture, noise(row, now.t).to(x)), now.t)
             if clip:
-                estimate = Estimate(estimate.mean.clamp(-1, 1), estimate.spread)
+                estimate = Estimate(estimate.mean.clamp(-1, 1), estimate.variance_fraction)
             found = cost(picture, estimate, now, variance=variance, decoder=decoder)
         bits[row, step], errors[row, step] = found.nats.cpu().double() / math.log(2), found.error.cpu().double()
         done += len(row)

@@ -31,8 +31,8 @@ def last_time(schedule: Schedule, steps: int, process: DiffusionConfig) -> float
     if is_table(schedule):
         return 1 / steps
     seen = schedule.time(torch.tensor(-math.log(LEAST), dtype=torch.float64)).item()
-    clock = make_prediction(process, schedule).clock  # None: it counts steps
-    return max(seen, 1 / steps) if clock is None and process.draw in ON_STEPS else seen
+    clock = make_prediction(process, schedule).c_noise  # None: it counts steps
+    return max(seen, 1 / steps) if clock is None and process.time_sampler in ON_STEPS else seen
 
 
 def even_chain(schedule: Schedule, last: float, steps: int) -> Steps:

@@ -168,7 +168,7 @@ def _share(values: Tensor) -> Share:
 
 
 def _tokens(tokenizer: Tokenizer, said: Sequence[str]) -> Tensor:
-    tokens = tokenizer.read(said).tokens
+    tokens = tokenizer.encode(said).tokens
     assert tokens is not None
     return tokens
 

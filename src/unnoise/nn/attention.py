@@ -25,7 +25,7 @@ PIECE = 1 << 21  # scores at once without: 4 MiB, about what the caches of a cor
 class Context(NamedTuple):
     """What a block's cross-attentions read: keys and values (B, L, 2 D) each, and what is added to all scores."""
 
-    heard: tuple[Tensor, ...] = ()
+    encoded: tuple[Tensor, ...] = ()
     bias: Tensor | None = None  # (B, 1, 1, L): 0, or hardly less than infinity where a word does not count
 
 
@@ -137,14 +137,14 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(context, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
 
-    def hear(self, words: Tensor) -> Tensor:
+    def encode(self, words: Tensor) -> Tensor:
         """Keys, then values, of words (B, M, context): (B, M, 2 D)."""
-        heard: Tensor = self.kv(words)
-        return heard
+        encoded: Tensor = self.kv(words)
+        return encoded
 
-    def forward(self, tokens: Tensor, heard: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, encoded: Tensor, bias: Tensor | None = None) -> Tensor:
         b, length, width = tokens.shape
         q = self.q(tokens).view(b, length, self.heads, -1).transpose(1, 2)
-        k, v = heard.view(b, -1, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        k, v = encoded.view(b, -1, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
         out: Tensor = self.out(read(q, k, v, bias))
         return out

@@ -1,6 +1,6 @@
 """The parts of a U-Net: residual blocks, attention behind them, steps down and up.
 
-Each is called with its input and what it is told of time and class, (B, share).
+Each is called with its input and what it is told of time and class, (B, emb_channels).
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Block(nn.Module):
         """How many cross-attentions it has."""
         return len(self.attention.blocks) if isinstance(self.attention, Transformer) else 0
 
-    def hear(self, words: Tensor) -> list[Tensor]:
+    def encode(self, words: Tensor) -> list[Tensor]:
         """What they read of words (B, L, context)."""
-        return self.attention.hear(words) if isinstance(self.attention, Transformer) else []
+        return self.attention.encode(words) if isinstance(self.attention, Transformer) else []
 
-    def forward(self, h: Tensor, told: Tensor, skip: Tensor | None = None, words: Context = NO_CONTEXT) -> Tensor:
-        h = self.resnet(h if skip is None else torch.cat([h, skip], dim=1), told)
+    def forward(self, h: Tensor, emb: Tensor, skip: Tensor | None = None, words: Context = NO_CONTEXT) -> Tensor:
+        h = self.resnet(h if skip is None else torch.cat([h, skip], dim=1), emb)
         if isinstance(self.attention, Transformer):
             h = self.attention(h, words)
         elif self.attention is not None:
@@ -59,9 +59,9 @@ class Block(nn.Module):
 
 
 class Residual(nn.Module):
-    """norm, SiLU, [resample], convolution, what is told, norm, SiLU, dropout, convolution; added to the input.
+    """norm, SiLU, [resample], convolution, what is emb, norm, SiLU, dropout, convolution; added to the input.
 
-    (B, C_in, H, W) and `told` (B, C_out), or (B, 2 C_out) as (scale, shift) -> (B, C_out, H', W').
+    (B, C_in, H, W) and `emb` (B, C_out), or (B, 2 C_out) as (scale, shift) -> (B, C_out, H', W').
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.scale_shift = config.scale_shift
-        self.share = 2 * c_out if config.scale_shift else c_out
+        self.emb_channels = 2 * c_out if config.scale_shift else c_out
         self.dropout = config.dropout
         self.resample = resample
         self.norm1 = nn.GroupNorm(config.groups, c_in, eps=config.norm_eps)
@@ -78,16 +78,16 @@ class Residual(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = group_norm(x, self.norm1, silu=True)
         if self.resample is not None:
             x, h = self.resample(x), self.resample(h)
         h = self.conv1(h)
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = emb.chunk(2, dim=1)
             h = group_norm(h, self.norm2, silu=True, scale=scale, shift=shift)
         else:
-            h = group_norm(h, self.norm2, silu=True, add=told)
+            h = group_norm(h, self.norm2, silu=True, add=emb)
         h = self.conv2(F.dropout(h, self.dropout, self.training))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
@@ -97,14 +97,14 @@ class Residual(nn.Module):
 class Down(nn.Module):
     """Half the size, by a convolution that steps by two. DDPM pads right and bottom only, as TensorFlow's "SAME"."""
 
-    share = 0
+    emb_channels = 0
 
     def __init__(self, config: UNetConfig, channels: int) -> None:
         super().__init__()
         self.asymmetric = config.asymmetric_padding
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if self.asymmetric else 1)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)) if self.asymmetric else x)
         return out
 
@@ -112,13 +112,13 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Twice the size: every pixel four times, then a convolution."""
 
-    share = 0
+    emb_channels = 0
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         out: Tensor = self.conv(double(x))
         return out
 

@@ -74,10 +74,11 @@ class ControlNet(UNetEncoder):
         words: Iterator[Context],
         run: Run,
     ) -> list[Tensor]:
-        """A residual for each skip, in the order of the way down, and the middle's; `caption` as in `WayDown.told`."""
-        told = self.told(time, cond, caption)
-        skips = self.down(self.conv_in(x) + hint, told, words, run)
-        middle = self.mid_block(skips[-1], told, words, run)
+        """A residual for each skip, in the order of the way down, and the middle's; `caption` as in
+        `UNetEncoder.embed`."""
+        emb = self.embed(time, cond, caption)
+        skips = self.down(self.conv_in(x) + hint, emb, words, run)
+        middle = self.mid_block(skips[-1], emb, words, run)
         residuals = [conv(skip) for conv, skip in zip(self.zero_convs, skips, strict=True)]
         residuals.append(self.zero_middle(middle))
         return [residual.mean((2, 3), keepdim=True) for residual in residuals] if self.pooled else residuals
@@ -116,12 +117,16 @@ def guess_scales(strength: Tensor, residuals: int, *, decay: float = 0.825) -> T
 def check_hints(cond: Cond, controls: Sequence[ControlConfig]) -> None:
     """Raises UserError for drawings, or strengths, that a network with these controls cannot take."""
     count = len(controls)
-    if cond.hints and len(cond.hints) != count:
+    if cond.control and len(cond.control) != count:
         wanted = f"{count} control{'s' * (count != 1)}" if count else "no controls"
-        raise UserError(f"this network has {wanted} and is shown {len(cond.hints)} drawings: give it one a control")
-    if cond.strength is not None and (cond.strength.ndim not in (2, 3) or cond.strength.shape[1] != count):
-        raise UserError(f"strengths are (rows, {count}) for the {count} controls, not {tuple(cond.strength.shape)}")
-    for place, (hint, how) in enumerate(zip(cond.hints, controls)):
+        raise UserError(f"this network has {wanted} and is shown {len(cond.control)} drawings: give it one a control")
+    if cond.control_scale is not None and (
+        cond.control_scale.ndim not in (2, 3) or cond.control_scale.shape[1] != count
+    ):
+        raise UserError(
+            f"strengths are (rows, {count}) for the {count} controls, not {tuple(cond.control_scale.shape)}"
+        )
+    for place, (hint, how) in enumerate(zip(cond.control, controls)):
         channels, height, width = hint.shape[1:]
         if channels != how.channels or height % how.scale or width % how.scale:
             raise UserError(

@@ -3,7 +3,7 @@
     x <- x + gate * f((1 + scale) LN(x) + shift),    f = attention, then a two-layer network, in each of `depth` blocks
 
 shift, scale and gate are linear in what time and class say, and zero at birth: every block begins as the identity.
-Where words are told, each block also reads them, between the two, by a cross-attention that is neither normed nor gated
+Where words are emb, each block also reads them, between the two, by a cross-attention that is neither normed nor gated
 and whose last map is zero at birth (Chen et al. 2023, PixArt). Peebles & Xie 2023. Laws (tests/nn/test_dit.py): the
 published parameter counts; zero output at birth; moving the patches moves nothing but the positions; a sample does not
 see its batch.
@@ -92,46 +92,46 @@ class DiT(nn.Module):
         self.pooled_embedding = nn.Linear(config.text.width, width) if config.text is not None else None
         initialise(self)
 
-    def hear(self, cond: Cond) -> Cond:
-        """The same condition, with what depends on neither x nor time computed: see `UNet.hear`."""
+    def encode(self, cond: Cond) -> Cond:
+        """The same condition, with what depends on neither x nor time computed: see `UNet.encode`."""
         if text.is_encoded(cond):
             return cond
         read = text.encode_text(cond, self.text, context(self.config))
         if read is None:
             return cond
         words, mask = read[0].to(self.patch_out.weight.dtype), read[1]
-        heard = [block.hear(words) for block in self.blocks if isinstance(block, DiTBlock)]
+        encoded = [block.encode(words) for block in self.blocks if isinstance(block, DiTBlock)]
         if self.text is not None:
-            heard.insert(0, text.pooled(words, mask))
-        return replace(cond, tokens=None, words=None, mask=mask, heard=tuple(heard))
+            encoded.insert(0, text.pooled(words, mask))
+        return replace(cond, tokens=None, text=None, mask=mask, encoded=tuple(encoded))
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         config = self.config
         _refuse(cond)
         if x.shape[-2:] != (config.size, config.size):
             raise UserError(f"this network draws {config.size}x{config.size}, not {x.shape[-1]}x{x.shape[-2]}")
-        cond = self.hear(cond)
+        cond = self.encode(cond)
         own = (self.text is not None) + (len(self.blocks) if context(config) else 0)
-        if len(cond.heard) != own:
-            raise UserError(f"{len(cond.heard)} tensors were heard of this condition, this network hears {own}")
-        heard = list(cond.heard)
-        told = self.told(time, cond, heard.pop(0) if self.text is not None else None)
-        bias = score_bias(cond.mask, x.dtype) if heard else None
+        if len(cond.encoded) != own:
+            raise UserError(f"{len(cond.encoded)} tensors were encoded of this condition, this network hears {own}")
+        encoded = list(cond.encoded)
+        emb = self.embed(time, cond, encoded.pop(0) if self.text is not None else None)
+        bias = score_bias(cond.mask, x.dtype) if encoded else None
         tokens = self.patch_in(x).flatten(2).transpose(1, 2)  # (B, L, D)
         tokens = tokens + self.positions.to(tokens.dtype)
         for place, block in enumerate(self.blocks):
-            read = (heard[place], bias) if heard else ()
+            read = (encoded[place], bias) if encoded else ()
             if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, told, *read, use_reentrant=False)
+                tokens = checkpoint(block, tokens, emb, *read, use_reentrant=False)
             else:
-                tokens = block(tokens, told, *read)
-        shift, scale = self.modulate_out(told)[:, None].chunk(2, dim=2)
+                tokens = block(tokens, emb, *read)
+        shift, scale = self.modulate_out(emb)[:, None].chunk(2, dim=2)
         patches = self.patch_out(modulated(tokens, shift, scale))  # (B, L, P P C)
         side, p = config.size // config.patch, config.patch
         grid: Tensor = patches.view(len(x), side, side, p, p, config.out_channels)
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(x), config.out_channels, config.size, config.size)
 
-    def told(self, time: Tensor, cond: Cond, caption: Tensor | None) -> Tensor:
+    def embed(self, time: Tensor, cond: Cond, caption: Tensor | None) -> Tensor:
         """What time (B,), class and a caption as one vector say, activated: (B, D)."""
         config = self.config
         waves = sinusoid(time, WAVES, shift=0.0, cosine_first=True).to(self.modulate_out.weight.dtype)
@@ -164,18 +164,18 @@ class DiTBlock(nn.Module):
         if context(config):
             self.cross_attention = CrossAttention(width, context(config), heads=config.heads)
 
-    def hear(self, words: Tensor) -> Tensor:
+    def encode(self, words: Tensor) -> Tensor:
         """What it reads of words (B, L, context)."""
         assert self.cross_attention is not None
-        return self.cross_attention.hear(words)
+        return self.cross_attention.encode(words)
 
-    def forward(self, tokens: Tensor, told: Tensor, heard: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-        rows = self.modulate(told)[:, None].chunk(6, dim=2)  # six of (B, 1, D)
+    def forward(self, tokens: Tensor, emb: Tensor, encoded: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        rows = self.modulate(emb)[:, None].chunk(6, dim=2)  # six of (B, 1, D)
         shift, scale, gate = rows[:3]
         read = self.out(attend(modulated(tokens, shift, scale), self.qkv, self.heads))
         tokens = torch.addcmul(tokens, gate, F.dropout(read, self.dropout, self.training))
-        if self.cross_attention is not None and heard is not None:
-            tokens = tokens + self.cross_attention(tokens, heard, bias)
+        if self.cross_attention is not None and encoded is not None:
+            tokens = tokens + self.cross_attention(tokens, encoded, bias)
         shift, scale, gate = rows[3:]
         hidden = F.gelu(self.mlp_in(modulated(tokens, shift, scale)), approximate="tanh")
         thought = self.mlp_out(F.dropout(hidden, self.dropout, self.training))
@@ -214,9 +214,9 @@ def context(config: DiTConfig) -> int:
 
 def _refuse(cond: Cond) -> None:
     """Raises UserError for what no DiT of ours is told."""
-    told = {"values": cond.value, "a vector": cond.vector, "an image": cond.image}
-    told |= {"drawings": cond.hints[0] if cond.hints else None, "strengths": cond.strength}
-    for name, value in told.items():
+    given = {"values": cond.value, "a vector": cond.pooled, "an image": cond.concat}
+    given |= {"drawings": cond.control[0] if cond.control else None, "strengths": cond.control_scale}
+    for name, value in given.items():
         if value is not None:
             raise UserError(f"this network takes no {name.removeprefix('a ').removeprefix('an ')}: give it none")
 

@@ -48,7 +48,7 @@ def class_table(classes: int, width: int, *, null_class: bool) -> nn.Embedding |
 
 
 def class_rows(cond: Cond, batch: int, *, classes: int, null_class: bool, device: torch.device) -> Tensor | None:
-    """Which row of the table each sample is told, (B,) int64: its label; the null row where nothing is said.
+    """Which row of the table each sample is emb, (B,) int64: its label; the null row where nothing is said.
 
     Raises UserError for labels that the network cannot take, or needs and does not get.
     """
@@ -98,7 +98,7 @@ class ValueEmbedding(nn.Module):
 
 
 def value_rows(cond: Cond, batch: int, *, values: int, null: bool, device: torch.device) -> Tensor | None:
-    """The numbers that each sample is told, (B, values) float32; NaN where nothing is said.
+    """The numbers that each sample is emb, (B, values) float32; NaN where nothing is said.
 
     Raises UserError for numbers that the network cannot take, or needs and does not get.
     """
@@ -118,27 +118,27 @@ def value_rows(cond: Cond, batch: int, *, values: int, null: bool, device: torch
 
 
 def vector_rows(cond: Cond, width: int) -> Tensor | None:
-    """The vector that each sample is told, (B, width). Raises UserError where it cannot be taken, or is missing."""
+    """The vector that each sample is emb, (B, width). Raises UserError where it cannot be taken, or is missing."""
     if width == 0:
-        if cond.vector is not None:
+        if cond.pooled is not None:
             raise UserError("this network takes no vector: give it none")
         return None
-    if cond.vector is None:
+    if cond.pooled is None:
         raise UserError(f"this network is told a vector of {width} numbers: give every picture one")
-    if cond.vector.ndim != 2 or cond.vector.shape[1] != width:
-        raise UserError(f"vectors are (rows, {width}) for this network, not {tuple(cond.vector.shape)}")
-    return cond.vector
+    if cond.pooled.ndim != 2 or cond.pooled.shape[1] != width:
+        raise UserError(f"vectors are (rows, {width}) for this network, not {tuple(cond.pooled.shape)}")
+    return cond.pooled
 
 
-def joined(x: Tensor, cond: Cond, channels: int) -> Tensor:
+def concat(x: Tensor, cond: Cond, channels: int) -> Tensor:
     """x (B, C, H, W) with the told picture's channels behind its own. Raises UserError where it does not fit."""
     if channels == 0:
-        if cond.image is not None:
+        if cond.concat is not None:
             raise UserError("this network is shown no second picture: give it no image")
         return x
-    if cond.image is None:
+    if cond.concat is None:
         raise UserError(f"this network is shown a picture of {channels} channels beside x_t: give it as image")
-    if cond.image.shape[1:] != (channels, *x.shape[2:]):
-        wanted, got = (" x ".join(map(str, shape)) for shape in ((channels, *x.shape[2:]), cond.image.shape[1:]))
+    if cond.concat.shape[1:] != (channels, *x.shape[2:]):
+        wanted, got = (" x ".join(map(str, shape)) for shape in ((channels, *x.shape[2:]), cond.concat.shape[1:]))
         raise UserError(f"the image beside x_t is {got} here; this network wants {wanted} (channels, height, width)")
-    return torch.cat([x, cond.image.to(x.dtype)], dim=1)
+    return torch.cat([x, cond.concat.to(x.dtype)], dim=1)

@@ -22,7 +22,12 @@ from unnoise.errors import UserError
 from unnoise.nn.blocks import Down, Residual, Up
 from unnoise.nn.unet import UNet
 
-OWN = ("conv_in.", "conv_norm_out.", "conv_out.", "tell.")  # between pictures and features; and see `grow` for tell
+OWN = (
+    "conv_in.",
+    "conv_norm_out.",
+    "conv_out.",
+    "emb_proj.",
+)  # between pictures and features; and see `grow` for emb_proj
 
 
 def inner(config: UNetConfig, levels: int) -> UNetConfig:
@@ -57,7 +62,7 @@ def grow(net: UNet, core: UNetConfig, weights: Mapping[str, Tensor]) -> None:
                 mine[_place(name, levels)].copy_(tensor)
         here, there = _rows(net), _rows(parts)
         for name, rows in there.items():
-            for of in ("tell.weight", "tell.bias"):
+            for of in ("emb_proj.weight", "emb_proj.bias"):
                 mine[of][here[_place(name, levels)]] = weights[of][rows]
 
 
@@ -70,10 +75,10 @@ def _place(name: str, levels: int) -> str:
 
 
 def _rows(net: UNet) -> dict[str, slice]:
-    """Which rows of `tell` are those of which part."""
+    """Which rows of `emb_proj` are those of which part."""
     rows, start = {}, 0
     for name, part in net.named_modules():
         if isinstance(part, Residual | Down | Up):
-            rows[name] = slice(start, start + part.share)
-            start += part.share
+            rows[name] = slice(start, start + part.emb_channels)
+            start += part.emb_channels
     return rows

@@ -37,9 +37,9 @@ class EncoderClassifier(UNetEncoder):
         self.finish()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        told, words = self.told(time, NOTHING, None), self.words(iter(()), None)
-        h = self.down(self.conv_in(x), told, words, _run)[-1]
-        h = self.mid_block(h, told, words, _run)
+        emb, words = self.embed(time, NOTHING, None), self.contexts(iter(()), None)
+        h = self.down(self.conv_in(x), emb, words, _run)[-1]
+        h = self.mid_block(h, emb, words, _run)
         logits: Tensor = self.pool(group_norm(h, self.norm_out, silu=True))
         return logits
 

@@ -36,12 +36,12 @@ def group_norm(
 
     x is (B, C, H, W) in any layout; add, scale and shift are (B, C); scale and shift come together.
     """
-    told = (add, scale, shift)
+    emb = (add, scale, shift)
     if _enabled and _fits(x, norm):
         y: Tensor
-        y, _ = torch.ops.unnoise.group_norm(x, norm.weight, norm.bias, *told, norm.num_groups, norm.eps, silu)
+        y, _ = torch.ops.unnoise.group_norm(x, norm.weight, norm.bias, *emb, norm.num_groups, norm.eps, silu)
         return y
-    return plain(x, norm.weight, norm.bias, *told, groups=norm.num_groups, eps=norm.eps, silu=silu)
+    return plain(x, norm.weight, norm.bias, *emb, groups=norm.num_groups, eps=norm.eps, silu=silu)
 
 
 def plain(
@@ -171,11 +171,11 @@ def _check_built() -> None:
 def _errors(dtype: torch.dtype, layout: torch.memory_format) -> list[tuple[str, float]]:
     draw = torch.Generator().manual_seed(0)
     x, grad = (torch.randn(2, 36, 5, 7, generator=draw).to(dtype, memory_format=layout) for _ in range(2))
-    told = [torch.randn(shape, generator=draw) for shape in ((36,), (36,), (2, 36), (2, 36), (2, 36))]
-    exact = [t.double().requires_grad_() for t in (x, *told)]
+    emb = [torch.randn(shape, generator=draw) for shape in ((36,), (36,), (2, 36), (2, 36), (2, 36))]
+    exact = [t.double().requires_grad_() for t in (x, *emb)]
     truth = plain(*exact, groups=12, eps=1e-5, silu=True)
-    y, stats = torch.ops.unnoise.group_norm(x, *told, 12, 1e-5, True)
-    grads = torch.ops.unnoise.group_norm_backward(grad, x, stats, *told, 12, True)
+    y, stats = torch.ops.unnoise.group_norm(x, *emb, 12, 1e-5, True)
+    grads = torch.ops.unnoise.group_norm_backward(grad, x, stats, *emb, 12, True)
     truths = (truth, *torch.autograd.grad(truth, exact, grad.double()))
     names = ("y", "dx", "dweight", "dbias", "dadd", "dscale", "dshift")
     return [(name, ((a.double() - b).norm() / b.norm()).item()) for name, a, b in zip(names, (y, *grads), truths)]

@@ -6,7 +6,7 @@ As in latent diffusion's first text model (Rombach et al. 2022, a BERT-like enco
 Imagen do, one vector of the whole caption also joins the time embedding (`pooled`): the mean of the words, since a mean
 needs no place that has to learn to gather, and is right for captions of any length.
 
-Laws (tests/nn/test_text.py): more padding changes nothing; the order of words is heard; a row does not see its
+Laws (tests/nn/test_text.py): more padding changes nothing; the order of words is encoded; a row does not see its
 batch; what torch's own transformer computes with these weights.
 """
 
@@ -77,10 +77,10 @@ def pooled(words: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def is_encoded(cond: Cond) -> bool:
-    """Whether this was heard already. Raises UserError where more was said since, which would be lost."""
-    if cond.heard and (cond.tokens is not None or cond.words is not None or cond.hints):
-        raise UserError("a condition that was heard is told words or drawings anew: say them before it is heard")
-    return bool(cond.heard)
+    """Whether this was encoded already. Raises UserError where more was said since, which would be lost."""
+    if cond.encoded and (cond.tokens is not None or cond.text is not None or cond.control):
+        raise UserError("a condition that was encoded is told words or drawings anew: say them before it is encoded")
+    return bool(cond.encoded)
 
 
 def encode_text(cond: Cond, text: TextEncoder | None, context: int) -> tuple[Tensor, Tensor | None] | None:
@@ -90,16 +90,16 @@ def encode_text(cond: Cond, text: TextEncoder | None, context: int) -> tuple[Ten
     the network cannot take, or needs and does not get.
     """
     if not context:
-        if cond.tokens is not None or cond.words is not None or cond.mask is not None:
+        if cond.tokens is not None or cond.text is not None or cond.mask is not None:
             raise UserError("this network reads no captions: give it neither tokens nor words")
         return None
-    if cond.words is not None and cond.tokens is not None:
+    if cond.text is not None and cond.tokens is not None:
         raise UserError("a caption is told twice, as tokens and as words: give one of them")
-    if cond.words is not None:
-        if cond.words.ndim != 3 or cond.words.shape[2] != context:
-            raise UserError(f"words are (rows, words, {context}) for this network, not {tuple(cond.words.shape)}")
-        _check_mask(cond.mask, cond.words)
-        return cond.words, cond.mask
+    if cond.text is not None:
+        if cond.text.ndim != 3 or cond.text.shape[2] != context:
+            raise UserError(f"words are (rows, words, {context}) for this network, not {tuple(cond.text.shape)}")
+        _check_mask(cond.mask, cond.text)
+        return cond.text, cond.mask
     if cond.tokens is None:
         what = "tokens" if text is not None else "words"
         raise UserError(

@@ -22,7 +22,7 @@ LAYER_EPS = 1e-5
 
 
 class Transformer(nn.Module):
-    """(B, C, H, W), and for each of its blocks what was heard of the words -> (B, C, H, W)."""
+    """(B, C, H, W), and for each of its blocks what was encoded of the words -> (B, C, H, W)."""
 
     def __init__(
         self, channels: int, context: int, *, heads: int, groups: int, depth: int = 1, dropout: float = 0.0
@@ -35,16 +35,16 @@ class Transformer(nn.Module):
         )
         self.proj_out = nn.Linear(channels, channels)
 
-    def hear(self, words: Tensor) -> list[Tensor]:
+    def encode(self, words: Tensor) -> list[Tensor]:
         """What each block reads of words (B, L, context)."""
-        return [block.hear(words) for block in self.blocks if isinstance(block, TransformerBlock)]
+        return [block.encode(words) for block in self.blocks if isinstance(block, TransformerBlock)]
 
     def forward(self, x: Tensor, words: Context) -> Tensor:
         b, c, h, w = x.shape
         tokens = group_norm(x, self.norm, silu=False).permute(0, 2, 3, 1).reshape(b, h * w, c)
         tokens = self.proj_in(tokens)
-        for block, heard in zip(self.blocks, words.heard, strict=True):
-            tokens = block(tokens, heard, words.bias)
+        for block, encoded in zip(self.blocks, words.encoded, strict=True):
+            tokens = block(tokens, encoded, words.bias)
         out: Tensor = self.proj_out(tokens)
         return x + out.view(b, h, w, c).permute(0, 3, 1, 2)
 
@@ -61,12 +61,12 @@ class TransformerBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width, eps=LAYER_EPS)
         self.feed_forward = GatedFeedForward(width, dropout=dropout)
 
-    def hear(self, words: Tensor) -> Tensor:
-        return self.cross_attention.hear(words)
+    def encode(self, words: Tensor) -> Tensor:
+        return self.cross_attention.encode(words)
 
-    def forward(self, tokens: Tensor, heard: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, encoded: Tensor, bias: Tensor | None) -> Tensor:
         tokens = tokens + self.self_attention(self.norm1(tokens))
-        tokens = tokens + self.cross_attention(self.norm2(tokens), heard, bias)
+        tokens = tokens + self.cross_attention(self.norm2(tokens), encoded, bias)
         out: Tensor = tokens + self.feed_forward(self.norm3(tokens))
         return out
 

@@ -10,7 +10,7 @@ Ho et al. 2020, App. B; Nichol & Dhariwal 2021; Dhariwal & Nichol 2021, sec. 3; 
 
 Laws (tests/nn/test_unet.py, tests/nn/test_transformer.py, tests/nn/test_controlnet.py): the published parameter counts;
 zero output at birth; a scale and shift of zero is a plain norm; a sample does not see its batch; a condition that was
-heard beforehand gives the same bits; what diffusers computes with these weights (tests/formats/test_diffusers.py).
+encoded beforehand gives the same bits; what diffusers computes with these weights (tests/formats/test_diffusers.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from unnoise.nn import text
 from unnoise.nn.attention import Context, score_bias
 from unnoise.nn.blocks import Block, Down, Residual, Up, a_level, context, double, heads
 from unnoise.nn.controlnet import ControlNet
-from unnoise.nn.embeddings import joined
+from unnoise.nn.embeddings import concat
 from unnoise.nn.norm import group_norm
 from unnoise.nn.text import TextEncoder
 from unnoise.nn.unet_encoder import Run, UNetEncoder
@@ -59,53 +59,53 @@ class UNet(UNetEncoder):
         self.controls = nn.ModuleList(ControlNet(config, how) for how in config.controls)
         controls.copy_base(self)
 
-    def hear(self, cond: Cond) -> Cond:
-        """The same condition, with all that depends on neither x nor time computed: `heard` instead of captions and
+    def encode(self, cond: Cond) -> Cond:
+        """The same condition, with all that depends on neither x nor time computed: `encoded` instead of captions and
         drawings. Whoever asks the network many times calls this once; the numbers are the same, bit for bit.
 
-        Its rows can be cut, joined and replaced by rows that were heard too.
+        Its rows can be cut, joined and replaced by rows that were encoded too.
         """
         if text.is_encoded(cond):
             return cond
         controls.check_hints(cond, self.config.controls)
-        heard: list[Tensor] = []
+        encoded: list[Tensor] = []
         mask = cond.mask
-        dtype = self.tell.weight.dtype
+        dtype = self.emb_proj.weight.dtype
         read = text.encode_text(cond, self.text, context(self.config))
         if read is not None:
             words, mask = read[0].to(dtype), read[1]
             if self.text is not None:
-                heard.append(text.pooled(words, mask))
-            heard += self.keys_and_values(words)
-        for control, hint in zip(self.each_control(), cond.hints):
-            heard.append(control.hint(hint.to(dtype)))
+                encoded.append(text.pooled(words, mask))
+            encoded += self.keys_and_values(words)
+        for control, hint in zip(self.each_control(), cond.control):
+            encoded.append(control.hint(hint.to(dtype)))
             if read is not None:
-                heard += control.keys_and_values(words)
-        if not heard:
+                encoded += control.keys_and_values(words)
+        if not encoded:
             return cond
-        return replace(cond, tokens=None, words=None, hints=(), mask=mask, heard=tuple(heard))
+        return replace(cond, tokens=None, text=None, control=(), mask=mask, encoded=tuple(encoded))
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         _fits(x, 2 ** (len(self.config.channels) - 1))
-        cond = self.hear(cond)
+        cond = self.encode(cond)
         drawn = self._drawn(cond)
-        heard = iter(cond.heard)
-        caption = next(heard) if self.text is not None else None
+        encoded = iter(cond.encoded)
+        caption = next(encoded) if self.text is not None else None
         bias = score_bias(cond.mask, x.dtype) if self.depth else None
-        told, words = self.told(time, cond, caption), self.words(heard, bias)
-        x = joined(x, cond, self.config.joined)
-        skips = self.down(self.conv_in(x), told, words, self.run)
-        h = self.mid_block(skips[-1], told, words, self.run)
+        emb, words = self.embed(time, cond, caption), self.contexts(encoded, bias)
+        x = concat(x, cond, self.config.concat_channels)
+        skips = self.down(self.conv_in(x), emb, words, self.run)
+        h = self.mid_block(skips[-1], emb, words, self.run)
         steered: list[Tensor] = []  # what all controls together add to each skip, and to the middle
         for place, control in enumerate(self.each_control() if drawn else ()):
-            hint, read = _on(x, next(heard)), control.words(heard, bias)
+            hint, read = _on(x, next(encoded)), control.contexts(encoded, bias)
             residuals = control(x, time, cond, hint, caption=caption, words=read, run=self.run)
-            residuals = controls.scaled(residuals, None if cond.strength is None else cond.strength[:, place])
+            residuals = controls.scaled(residuals, None if cond.control_scale is None else cond.control_scale[:, place])
             steered = [a + b for a, b in zip(steered, residuals)] or residuals
         if steered:
             *skips, h = [left + add for left, add in zip((*skips, h), steered, strict=True)]
         for level in self.up_blocks:
-            h = level(h, skips, told, words, self.run)
+            h = level(h, skips, emb, words, self.run)
         out: Tensor = self.conv_out(group_norm(h, self.conv_norm_out, silu=True))
         return out
 
@@ -120,15 +120,15 @@ class UNet(UNetEncoder):
         return out
 
     def _drawn(self, cond: Cond) -> bool:
-        """Whether drawings were heard. Raises UserError for what another network heard."""
+        """Whether drawings were encoded. Raises UserError for what another network encoded."""
         mine = self.depth + (self.text is not None)
         with_drawings = mine + sum(1 + control.depth for control in self.each_control())
-        if len(cond.heard) not in (mine, with_drawings):
+        if len(cond.encoded) not in (mine, with_drawings):
             raise UserError(
-                f"{len(cond.heard)} tensors were heard of this condition, this network hears {mine}, with drawings "
-                f"{with_drawings}: it was heard by another network, and has to be heard anew"
+                f"{len(cond.encoded)} tensors were encoded of this condition, this network hears {mine}, with drawings "
+                f"{with_drawings}: it was encoded by another network, and has to be encoded anew"
             )
-        return len(cond.heard) > mine
+        return len(cond.encoded) > mine
 
 
 class UpLevel(nn.Module):
@@ -146,11 +146,11 @@ class UpLevel(nn.Module):
             self.step = Residual(config, width, width, double) if config.residual_resampling else Up(width)
 
     def forward(
-        self, h: Tensor, skips: list[Tensor], told: Iterator[Tensor], words: Iterator[Context], run: Run
+        self, h: Tensor, skips: list[Tensor], emb: Iterator[Tensor], words: Iterator[Context], run: Run
     ) -> Tensor:
         for block in self.blocks:
-            h = run(block, h, next(told), skips.pop(), next(words))
-        return h if self.step is None else run(self.step, h, next(told))
+            h = run(block, h, next(emb), skips.pop(), next(words))
+        return h if self.step is None else run(self.step, h, next(emb))
 
 
 # --- what can be built and shown --------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def check(config: UNetConfig) -> None:
     if config.classes < 0:
         raise UserError(f"classes is 0 (unconditional) or more, not {config.classes}")
     if not 0 <= config.dropout < 1:
-        raise UserError(f"dropout is a share below 1, not {config.dropout}")
+        raise UserError(f"dropout is a emb_channels below 1, not {config.dropout}")
     if config.size % 2 ** (levels - 1):
         raise UserError(
             f"size {config.size} cannot be halved {levels - 1} times, as {levels} levels of channels ask: "
@@ -191,7 +191,7 @@ def check(config: UNetConfig) -> None:
 
 
 def _check_told(config: UNetConfig) -> None:
-    for name in ("values", "vector", "value_width", "joined"):
+    for name in ("values", "vector", "value_width", "concat_channels"):
         if getattr(config, name) < 0:
             raise UserError(f"{name} is 0 (none) or more, not {getattr(config, name)}")
     if config.value_width and not (config.values and config.vector and config.value_width % 2 == 0):
@@ -229,7 +229,7 @@ def _fits(x: Tensor, multiple: int) -> None:
 
 
 def _on(x: Tensor, hint: Tensor) -> Tensor:
-    """What was heard of a drawing, if it is of the size of x. Raises UserError."""
+    """What was encoded of a drawing, if it is of the size of x. Raises UserError."""
     if hint.shape[2:] != x.shape[2:]:
         raise UserError(
             f"a drawing for {hint.shape[3]}x{hint.shape[2]} beside an x_t of {x.shape[3]}x{x.shape[2]}: give it in the "

@@ -1,4 +1,4 @@
-"""The half of a U-Net that a control network copies: what is told, the first convolution, the way down, the middle."""
+"""The half of a U-Net that a control network copies: what is emb, the first convolution, the way down, the middle."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Run = Callable[..., Tensor]
 class UNetEncoder(nn.Module):
     """What a U-Net and its control networks have in common. Abstract: whoever inherits calls `finish` at the end."""
 
-    shares: list[int]  # how many numbers each part is told, in the order in which they run
+    emb_channels: list[int]  # how many numbers each part is emb, in the order in which they run
     depths: list[int]  # how many cross-attentions each block has, likewise
-    tell: nn.Linear
+    emb_proj: nn.Linear
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -50,28 +50,28 @@ class UNetEncoder(nn.Module):
         self.pooled_embedding: nn.Linear | None = None  # of the caption as one vector; it says nothing at birth
         if config.text is not None:
             self.pooled_embedding = nn.Linear(context(config), 4 * first)
-        self.conv_in = nn.Conv2d(config.in_channels + config.joined, first, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.in_channels + config.concat_channels, first, 3, padding=1)
         self.left = [first]  # channels of what the way down leaves behind, in order
         self.down_blocks = nn.ModuleList(DownLevel(config, level, self.left) for level in range(len(config.channels)))
         self.mid_block = Middle(config)
 
     def finish(self) -> None:
-        """Make the map of what is told, once all parts are there, and give every weight its value at birth.
+        """Make the map of what is emb, once all parts are there, and give every weight its value at birth.
 
         Each part has its own linear map of what is told. They stand in one matrix, one below the other in the order in
         which the parts run: one product a step instead of one a block.
         """
-        self.shares = [part.share for part in self.modules() if isinstance(part, Residual | Down | Up)]
+        self.emb_channels = [part.emb_channels for part in self.modules() if isinstance(part, Residual | Down | Up)]
         self.depths = [part.depth for part in self.modules() if isinstance(part, Block)]
-        self.tell = nn.Linear(4 * self.config.channels[0], sum(self.shares))
+        self.emb_proj = nn.Linear(4 * self.config.channels[0], sum(self.emb_channels))
         initialise(self)
 
-    def told(self, time: Tensor, cond: Cond, pooled: Tensor | None) -> Iterator[Tensor]:
-        """What each part is told of all but words, (B, share) a part, in the order in which they run.
+    def embed(self, time: Tensor, cond: Cond, pooled: Tensor | None) -> Iterator[Tensor]:
+        """What each part is told of all but words, (B, emb_channels) a part, in the order in which they run.
 
         Time is (B,); `pooled` is the caption as one vector, for a network with a text encoder.
         """
-        config, dtype = self.config, self.tell.weight.dtype
+        config, dtype = self.config, self.emb_proj.weight.dtype
         embedding = self.time_embedding(self._waves(time, config.channels[0]).to(dtype))
         batch, device = len(time), time.device
         rows = class_rows(cond, batch, classes=config.classes, null_class=config.null_class, device=device)
@@ -89,27 +89,27 @@ class UNetEncoder(nn.Module):
             embedding = embedding + self.vector_embedding(vector.to(dtype))
         if self.pooled_embedding is not None and pooled is not None:
             embedding = embedding + self.pooled_embedding(pooled)
-        return iter(self.tell(F.silu(embedding)).split(self.shares, dim=1))
+        return iter(self.emb_proj(F.silu(embedding)).split(self.emb_channels, dim=1))
 
     def keys_and_values(self, words: Tensor) -> list[Tensor]:
         """What each cross-attention reads of words (B, L, context), in the order in which they run."""
         parts = [module for name, module in self.named_modules() if not name.startswith("controls.")]
-        return [heard for block in parts if isinstance(block, Block) for heard in block.hear(words)]
+        return [encoded for block in parts if isinstance(block, Block) for encoded in block.encode(words)]
 
     @property
     def depth(self) -> int:
         """How many cross-attentions there are."""
         return sum(self.depths)
 
-    def words(self, heard: Iterator[Tensor], bias: Tensor | None) -> Iterator[Context]:
-        """The next of what was heard, shared out among the blocks."""
-        return iter([Context(tuple(islice(heard, depth)), bias) for depth in self.depths])
+    def contexts(self, encoded: Iterator[Tensor], bias: Tensor | None) -> Iterator[Context]:
+        """The next of what was encoded, shared out among the blocks."""
+        return iter([Context(tuple(islice(encoded, depth)), bias) for depth in self.depths])
 
-    def down(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Context], run: Run) -> list[Tensor]:
+    def down(self, h: Tensor, emb: Iterator[Tensor], words: Iterator[Context], run: Run) -> list[Tensor]:
         """What the way down leaves behind of h (B, C_0, H, W), which is the first of it."""
         skips = [h]
         for level in self.down_blocks:
-            skips += level(skips[-1], told, words, run)
+            skips += level(skips[-1], emb, words, run)
         return skips
 
     def _waves(self, numbers: Tensor, width: int) -> Tensor:
@@ -135,13 +135,13 @@ class DownLevel(nn.Module):
             self.step = Residual(config, width, width, halve) if config.residual_resampling else Down(config, width)
             left.append(width)
 
-    def forward(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Context], run: Run) -> list[Tensor]:
+    def forward(self, h: Tensor, emb: Iterator[Tensor], words: Iterator[Context], run: Run) -> list[Tensor]:
         """What each part leaves behind; the last of it goes on down."""
         left = [h]
         for block in self.blocks:
-            left.append(run(block, left[-1], next(told), None, next(words)))
+            left.append(run(block, left[-1], next(emb), None, next(words)))
         if self.step is not None:
-            left.append(run(self.step, left[-1], next(told)))
+            left.append(run(self.step, left[-1], next(emb)))
         return left[1:]
 
 
@@ -155,9 +155,9 @@ class Middle(nn.Module):
             [Block(config, width, lowest, config.middle_attention), Block(config, width, lowest, attends=False)]
         )
 
-    def forward(self, h: Tensor, told: Iterator[Tensor], words: Iterator[Context], run: Run) -> Tensor:
+    def forward(self, h: Tensor, emb: Iterator[Tensor], words: Iterator[Context], run: Run) -> Tensor:
         for block in self.blocks:
-            h = run(block, h, next(told), None, next(words))
+            h = run(block, h, next(emb), None, next(words))
         return h
 
 
@@ -165,7 +165,7 @@ def initialise(net: UNetEncoder) -> None:
     """DDPM's: uniform with variance 2 / (fan in + fan out), no bias; what a branch ends with is zero.
 
     Maps that share a matrix are drawn each with its own fan out. Classes are told softly: beside rows of N(0, 1) the
-    time would not be heard; likewise what a text encoder looks up.
+    time would not be encoded; likewise what a text encoder looks up.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -174,7 +174,7 @@ def initialise(net: UNetEncoder) -> None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
-    for rows in torch.split(net.tell.weight, net.shares):
+    for rows in torch.split(net.emb_proj.weight, net.emb_channels):
         if len(rows):
             nn.init.xavier_uniform_(rows)
     for module in net.modules():

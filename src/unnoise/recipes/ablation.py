@@ -39,7 +39,7 @@ def cells(base: TrainConfig) -> list[Cell]:
     for row, objective in OBJECTIVES.items():
         for column, predicts in PREDICTED.items():
             process = replace(
-                objective, predicts=predicts, steps=base.process.steps, label_dropout=base.process.label_dropout
+                objective, predicts=predicts, steps=base.process.steps, cond_dropout=base.process.cond_dropout
             )
             outputs = base.data.channels * (2 if process.learned_variance else 1)
             found.append(

@@ -84,7 +84,7 @@ def course(
     def no_sheet(_: Path, __: Mapping[str, Tensor]) -> None:
         """A judge draws nothing."""
 
-    plan = Plan(fit, config.watch, batches, loss, write, no_sheet, facts)
+    plan = Plan(fit, config.log, batches, loss, write, no_sheet, facts)
     yield from follow(run, learner, plan, processes=processes)
 
 

@@ -102,7 +102,7 @@ def objective(
 
     def loss(batch: Batch, rows: SampleRNG) -> Tensor:
         assert batch.caption is not None
-        tokens = tokenizer.read(batch.caption).tokens
+        tokens = tokenizer.encode(batch.caption).tokens
         assert tokens is not None
         each: Tensor = net(moved(batch.x, rows, config.shift), tokens.to(batch.x.device))
         return each

@@ -80,8 +80,8 @@ def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
     x = torch.empty(1, channels, size, size, device="meta")
     batch = _batch(config, 1)
     cond = batch_condition(batch, no_pictures_yet(config), config)
-    if config.process.joined:
-        cond = replace(cond, image=concat_input(batch.x, config.process, SampleRNG(0, (0,), 1)))
+    if config.process.concat:
+        cond = replace(cond, concat=concat_input(batch.x, config.process, SampleRNG(0, (0,), 1)))
     cond = cond.to("meta")
     weights = {id(p) for p in net.parameters()}
     kept: dict[int, Tensor] = {}

@@ -78,13 +78,13 @@ class Objective:
         cond = batch_condition(batch, self.reader, self.config)
         if cond.rows:
             cond = drop_conditions(cond, rows, process, self.reader)
-        if process.joined:
-            cond = replace(cond, image=concat_input(x, process, rows))
+        if process.concat:
+            cond = replace(cond, concat=concat_input(x, process, rows))
         cond = cond.to(x.device)
         each = self._each(x, t, cond, eps)
         if self.memory is None:
             return each
-        self.memory.hear(t, each)
+        self.memory.record(t, each)
         return each * self.memory.weight(t).to(each)
 
     def _each(self, x: Tensor, t: Tensor, cond: Cond, eps: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Objective:
         steps = self.config.process.steps
         if self.minimised == "bound":
             return steps * bound_term(x, estimate, t, self.diffusion.schedule, steps)  # on average the sum over T steps
-        frozen = Estimate(estimate.mean.detach(), estimate.spread)
+        frozen = Estimate(estimate.mean.detach(), estimate.variance_fraction)
         return simple + steps / 1000 * bound_term(x, frozen, t, self.diffusion.schedule, steps)  # 0.001 of the sum
 
 
@@ -109,18 +109,18 @@ def objective(diffusion: Diffusion, config: TrainConfig, reader: Conditioner) ->
 def batch_condition(batch: Batch, reader: Conditioner, config: TrainConfig) -> Cond:
     """What the network is told of each picture of a batch."""
     captions = ("",) * len(batch.x) if batch.caption is None else batch.caption
-    cond = reader.told(batch.label if config.net.classes else None, captions, batch.value)
+    cond = reader.from_labels(batch.label if config.net.classes else None, captions, batch.value)
     if not isinstance(config.net, UNetConfig) or not config.net.controls:
         return cond
     assert batch.control is not None
-    return replace(cond, hints=(batch.control,))
+    return replace(cond, control=(batch.control,))
 
 
 def concat_input(x: Tensor, process: DiffusionConfig, rows: SampleRNG) -> Tensor:
     """The picture that is joined to x_t: x (B, C, H, W) made small and large again, or with a hole of the
     sample's own."""
-    if process.joined == "small":
-        return degrade.upscale(degrade.downscale(x, process.joined_factor), process.joined_factor)
+    if process.concat == "low_res":
+        return degrade.upscale(degrade.downscale(x, process.concat_factor), process.concat_factor)
     draws = torch.stack([rows.uniform(name) for name in degrade.BOX_DRAWS], dim=1)
     return degrade.mask_out(x, degrade.boxes(draws, *x.shape[2:]).to(x.device))
 
@@ -130,17 +130,17 @@ def drop_conditions(cond: Cond, rows: SampleRNG, process: DiffusionConfig, reade
 
     Drawings and joined pictures stay: a network learns to follow them without words too.
     """
-    if not process.label_dropout and not process.drop_each:
+    if not process.cond_dropout and not process.cond_dropout_each:
         return cond
     null = reader.nothing(1)
-    if process.label_dropout:
-        cond = cond.where(rows.uniform("no label") < process.label_dropout, null)
-    if process.drop_each:
-        cond = cond.where(rows.uniform("no class alone") < process.drop_each, Cond(label=null.label))
+    if process.cond_dropout:
+        cond = cond.where(rows.uniform("no label") < process.cond_dropout, null)
+    if process.cond_dropout_each:
+        cond = cond.where(rows.uniform("no class alone") < process.cond_dropout_each, Cond(label=null.label))
         words = replace(null, label=None, value=None)
-        cond = cond.where(rows.uniform("no words alone") < process.drop_each, words)
-    if process.drop_each and cond.value is not None:
-        lots = [rows.uniform(f"no {known.name} alone") < process.drop_each for known in reader.values]
+        cond = cond.where(rows.uniform("no words alone") < process.cond_dropout_each, words)
+    if process.cond_dropout_each and cond.value is not None:
+        lots = [rows.uniform(f"no {known.name} alone") < process.cond_dropout_each for known in reader.values]
         gone = torch.stack(lots, dim=1).to(cond.value.device)
         cond = replace(cond, value=cond.value.masked_fill(gone, math.nan))
     return cond
@@ -182,7 +182,7 @@ def read_by(config: TrainConfig, captions: Iterable[str]) -> Encoder:
         raise UserError(
             f"net.context {config.net.context} should be {encoder.width}, the width of {encoder.config.path}"
         )
-    encoder.keep(captions)
+    encoder.cache(captions)
     return encoder
 
 
@@ -198,7 +198,7 @@ def train(
     pictures = data.open(config.data)
     base = load_base(config, run)
     card = describe(config, pictures, base)
-    words = base.words if base is not None and config.encoder is None else learned_words(config, pictures)
+    words = base.text if base is not None and config.encoder is None else learned_words(config, pictures)
     placement = place(config, processes)
     net = prepare(init_network(config, base), placement)
     learner = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
@@ -216,7 +216,7 @@ def train(
     goal = objective(make_diffusion(net, config.process), config, reader_of(card, words))
     plan = Plan(
         fit=config.fit,
-        watch=config.watch,
+        log=config.log,
         batches=batches,
         loss=goal,
         write=write,
@@ -405,31 +405,31 @@ def samples(
 
     Where a picture is joined to x_t, those of the first `pictures`.
     """
-    watch = config.watch
-    names, captions = card.classes[: watch.grid_labels], card.captions[: watch.grid_labels]
-    columns = len(captions) or len(names) or watch.grid_labels
-    seeds = tuple(range(watch.grid_rows * columns))
-    labels = () if captions else names * watch.grid_rows
+    log = config.log
+    names, captions = card.classes[: log.grid_labels], card.captions[: log.grid_labels]
+    columns = len(captions) or len(names) or log.grid_labels
+    seeds = tuple(range(log.grid_rows * columns))
+    labels = () if captions else names * log.grid_rows
     request = Request(
         seeds=tuple(processes.share(seeds)),
         labels=tuple(processes.share(labels)),
-        prompts=tuple(processes.share(captions * watch.grid_rows)),
-        guidance=watch.grid_guidance if words is not None or null_row(card) is not None else 1.0,
+        prompts=tuple(processes.share(captions * log.grid_rows)),
+        guidance=log.grid_guidance if words is not None or null_row(card) is not None else 1.0,
         values={} if reader_of(card, words).null_value else {v.name: ((v.low + v.high) / 2,) for v in card.values},
-        steps=watch.grid_steps,
+        steps=log.grid_steps,
         device=placement.device,
         precision=config.fit.precision,
     )
     pixels = torch.zeros(0, card.channels, *card.size, dtype=torch.uint8)
     if request.seeds:
         state = {name: value.cpu() for name, value in weights.items()}
-        model = Model.of(card, state, "this training", words)
+        model = Model.from_state(card, state, "this training", words)
         cond = None
-        if config.process.joined:
+        if config.process.concat:
             x = pictures.batch([seed % len(pictures) for seed in request.seeds]).x
             image = concat_input(x, config.process, SampleRNG(config.fit.seed, request.seeds, len(seeds)))
-            cond = replace(conditions(model.reader, request), image=image)
+            cond = replace(conditions(model.conditioner, request), concat=image)
         pixels = draw(model, request, cond=cond).pixels
     pixels = processes.gather(pixels.to(placement.device)).cpu()
     if processes.first:
-        Pictures(pixels, seeds, labels or captions * watch.grid_rows).save(file, columns)
+        Pictures(pixels, seeds, labels or captions * log.grid_rows).save(file, columns)

@@ -73,7 +73,10 @@ def objective(classifier: NoisyClassifier, config: NoisyClassifierConfig) -> Cal
     process = config.process
     times = losses.make_time_sampler(process)
     if isinstance(times, losses.LossAwareSampler):
-        raise UserError(f"process.draw {process.draw} goes by a diffusion's losses, and a classifier has none: uniform")
+        raise UserError(
+            f"process.time_sampler {process.time_sampler} goes by a diffusion's losses, and a classifier has none: "
+            "take uniform"
+        )
 
     def loss(batch: Batch, rows: SampleRNG) -> Tensor:
         assert batch.label is not None

@@ -74,7 +74,7 @@ class Sampler:
     """A sampler as people name it: how to make its step from a request, and what is to be known about it."""
 
     make: Callable[[Request], Step]
-    grid: str = "even"  # the times it likes
+    spacing: str = "even"  # the times it likes
     calls: int = 1  # network calls a step
     last_calls: int = 1  # network calls of the step that ends at t = 0
     order: int = 1  # of convergence, of the variance where it is stochastic; 0: steps alone do not end in the truth
@@ -87,43 +87,43 @@ SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler(lambda request: ddpm(small), stochastic=True),
     "ddpm-large": Sampler(lambda request: ddpm(large), stochastic=True),
     "ddpm-learned": Sampler(lambda request: ddpm(learned), stochastic=True),
-    "euler": Sampler(lambda request: euler(), grid="karras"),
-    "euler-ancestral": Sampler(lambda request: euler_ancestral(), grid="karras", stochastic=True),
-    "heun": Sampler(lambda request: heun(), grid="karras", calls=2, order=2),
-    "heun-midpoint": Sampler(lambda request: heun(place=1 / 2), grid="karras", calls=2, order=2),
-    "heun-ralston": Sampler(lambda request: heun(place=2 / 3), grid="karras", calls=2, order=2),
+    "euler": Sampler(lambda request: euler(), spacing="karras"),
+    "euler-ancestral": Sampler(lambda request: euler_ancestral(), spacing="karras", stochastic=True),
+    "heun": Sampler(lambda request: heun(), spacing="karras", calls=2, order=2),
+    "heun-midpoint": Sampler(lambda request: heun(place=1 / 2), spacing="karras", calls=2, order=2),
+    "heun-ralston": Sampler(lambda request: heun(place=2 / 3), spacing="karras", calls=2, order=2),
     "heun-churn": Sampler(
         lambda request: heun(40 / request.steps, between=(0.05, 50.0), inflate=1.003),
-        grid="karras",
+        spacing="karras",
         calls=2,
         order=0,
         stochastic=True,
     ),
-    "dpm++2m": Sampler(lambda request: dpm_solver(2), grid="even-log-snr", order=2),
-    "dpm++2m-taylor": Sampler(lambda request: dpm_solver(2, rule=EXACT), grid="even-log-snr", order=2),
-    "dpm++3m": Sampler(lambda request: dpm_solver(3, rule=EXACT), grid="even-log-snr", order=3),
-    "dpm++3m-released": Sampler(lambda request: dpm_solver(3, rule=RELEASED), grid="even-log-snr", order=2),
-    "dpm++2s": Sampler(lambda request: dpm_solver_single(2), grid="even-log-snr", calls=2, order=2),
-    "dpm++3s": Sampler(lambda request: dpm_solver_single(3), grid="even-log-snr", calls=3, order=3),
-    "dpm++2m-sde": Sampler(lambda request: dpm_solver_sde(), grid="even-log-snr", order=2, stochastic=True),
-    "dpm-solver-2": Sampler(lambda request: dpm_solver_single(2, smooth=NOISE), grid="even-log-snr", calls=2, order=2),
-    "dpm-solver-3": Sampler(lambda request: dpm_solver_single(3, smooth=NOISE), grid="even-log-snr", calls=3, order=3),
-    "unipc": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
-    "unipc-2": Sampler(lambda request: unipc(2), grid="even-log-snr", order=3),
-    "unipc-3": Sampler(lambda request: unipc(3), grid="even-log-snr", order=4),
-    "plms": Sampler(lambda request: plms(), grid="even-log-snr", order=2),
+    "dpm++2m": Sampler(lambda request: dpm_solver(2), spacing="log-snr", order=2),
+    "dpm++2m-taylor": Sampler(lambda request: dpm_solver(2, rule=EXACT), spacing="log-snr", order=2),
+    "dpm++3m": Sampler(lambda request: dpm_solver(3, rule=EXACT), spacing="log-snr", order=3),
+    "dpm++3m-released": Sampler(lambda request: dpm_solver(3, rule=RELEASED), spacing="log-snr", order=2),
+    "dpm++2s": Sampler(lambda request: dpm_solver_single(2), spacing="log-snr", calls=2, order=2),
+    "dpm++3s": Sampler(lambda request: dpm_solver_single(3), spacing="log-snr", calls=3, order=3),
+    "dpm++2m-sde": Sampler(lambda request: dpm_solver_sde(), spacing="log-snr", order=2, stochastic=True),
+    "dpm-solver-2": Sampler(lambda request: dpm_solver_single(2, smooth=NOISE), spacing="log-snr", calls=2, order=2),
+    "dpm-solver-3": Sampler(lambda request: dpm_solver_single(3, smooth=NOISE), spacing="log-snr", calls=3, order=3),
+    "unipc": Sampler(lambda request: unipc(2), spacing="log-snr", order=3),
+    "unipc-2": Sampler(lambda request: unipc(2), spacing="log-snr", order=3),
+    "unipc-3": Sampler(lambda request: unipc(3), spacing="log-snr", order=4),
+    "plms": Sampler(lambda request: plms(), spacing="log-snr", order=2),
     "langevin": Sampler(
         lambda request: langevin(fraction(0.2), 5),
-        grid="even-log-snr",
+        spacing="log-snr",
         calls=5,
         last_calls=6,
         order=0,
         stochastic=True,
     ),
     "ncsn": Sampler(
-        lambda request: ncsn(denoise=True), grid="even-log-snr", calls=100, last_calls=101, order=0, stochastic=True
+        lambda request: ncsn(denoise=True), spacing="log-snr", calls=100, last_calls=101, order=0, stochastic=True
     ),
-    "ncsn-v2": Sampler(lambda request: ncsn_v2(), grid="even-log-snr", calls=5, last_calls=6, order=0, stochastic=True),
+    "ncsn-v2": Sampler(lambda request: ncsn_v2(), spacing="log-snr", calls=5, last_calls=6, order=0, stochastic=True),
     "pc": Sampler(
         lambda request: predictor_corrector(reverse_diffusion(), snr(0.16)),
         calls=2,

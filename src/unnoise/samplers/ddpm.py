@@ -35,9 +35,9 @@ def large(kernel: Posterior, at: Level, estimate: Estimate) -> Tensor:
 
 def learned(kernel: Posterior, at: Level, estimate: Estimate) -> Tensor:
     """Between the two in the logarithm, where the network says. Eq. 15 of Nichol & Dhariwal 2021."""
-    if estimate.spread is None:
+    if estimate.variance_fraction is None:
         raise ValueError("this model did not learn a variance: take the variance small or large")
-    spread = estimate.spread
+    spread = estimate.variance_fraction
     found = torch.exp(spread * over(kernel.large.log(), spread) + (1 - spread) * over(kernel.small.log(), spread))
     return torch.where(over(kernel.small, spread) > 0, found, 0.0)  # at the end one of the two is log 0
 

@@ -85,7 +85,7 @@ def dpm_solver_sde() -> Step:
     """SDE-DPM-Solver++(2M): ancestral sampling from the picture as it will be half way. One network call a step."""
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        trail = (*state.trail, Evaluation(state.x, state.t, denoiser(state.x, state.t)))[-2:]
+        trail = (*state.history, Evaluation(state.x, state.t, denoiser(state.x, state.t)))[-2:]
         looks = trail[::-1]
         scale = weights(stochastic, denoiser.schedule, state.x, (s, *(look.t for look in looks)))
         pictures = [state.x, *(look.mean for look in looks)]

@@ -77,4 +77,4 @@ def _churned(
     to = schedule(t)
     added = ((to.sigma / to.alpha).square() - ratio.square()).clamp(min=0).sqrt() * to.alpha
     x = over(to.alpha / at.alpha, state.x) * state.x + over(inflate * added, state.x) * noise(state.t, 1).to(state.x)
-    return State(torch.where(over(inside.double(), x).bool(), x, state.x), t, state.trail)
+    return State(torch.where(over(inside.double(), x).bool(), x, state.x), t, state.history)

@@ -107,13 +107,13 @@ def predictor_corrector(predictor: Step, share: Share, corrections: int = 1, *, 
 
         if not predictor_first:
             x, _ = _dynamics(denoiser, state.x, state.t, state.t, shrunk, corrections, noise)
-            return predictor(denoiser, State(x, state.t, state.trail), s, noise)
+            return predictor(denoiser, State(x, state.t, state.history), s, noise)
         ahead = predictor(denoiser, state, s, noise)
         if not bool((s > 0).any()):
             return ahead
         asked = torch.where(s > 0, s, state.t)  # a row that has arrived is not moved: what it is told has no weight
         x, seen = _dynamics(denoiser, ahead.x, s, asked, shrunk, corrections, noise)
-        return State(x, s, (*ahead.trail, seen)[-len(ahead.trail) :])
+        return State(x, s, (*ahead.history, seen)[-len(ahead.history) :])
 
     return step
 

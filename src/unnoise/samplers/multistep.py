@@ -80,7 +80,7 @@ def multistep(formula: Formula, order: int, smooth: Smooth, *how: object) -> Ste
     """The step that remembers `order` looks; with a shorter trail, it is of the order that the trail allows."""
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        trail = (*state.trail, Evaluation(state.x, state.t, denoiser(state.x, state.t)))[-order:]
+        trail = (*state.history, Evaluation(state.x, state.t, denoiser(state.x, state.t)))[-order:]
         return State(add(formula, denoiser.schedule, state, s, trail[::-1], smooth, *how), s, trail)
 
     return step

@@ -120,6 +120,6 @@ SPACINGS: dict[str, Callable[[int], Spacing]] = {
     "linspace": linspace,
     "ddim-uniform": ddim_uniform,
     "ddim-quadratic": ddim_quadratic,
-    "even-log-snr": lambda table: even_log_snr(),
+    "log-snr": lambda table: even_log_snr(),
     "karras": lambda table: karras(),
 }

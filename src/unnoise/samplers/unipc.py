@@ -40,7 +40,7 @@ def unipc(order: int = 2, *, corrects: bool = True, bh1: bool = False) -> Step:
         raise ValueError(f"UniPC has the orders 1, 2 and 3, not {order}")
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        trail = state.trail
+        trail = state.history
         if not (trail and torch.equal(trail[-1].t, state.t)):
             trail = (*trail, Evaluation(state.x, state.t, denoiser(state.x, state.t)))
         trail = trail[-order:]

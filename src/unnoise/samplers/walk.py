@@ -40,7 +40,7 @@ class State:
 
     x: Tensor
     t: Tensor
-    trail: tuple[Evaluation, ...] = ()
+    history: tuple[Evaluation, ...] = ()
 
 
 Step = Callable[[Denoiser, State, Tensor, Noise], State]

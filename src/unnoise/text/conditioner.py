@@ -30,19 +30,21 @@ class Conditioner:
     """
 
     classes: tuple[str, ...] = ()
-    null: int | None = None  # the row of "no class", where the network has one
-    words: PromptEncoder | None = None  # what reads captions, where the network hears them
+    null_class: int | None = None  # the row of "no class", where the network has one
+    text: PromptEncoder | None = None  # what reads captions, where the network hears them
     values: tuple[ValueRange, ...] = ()  # the numbers that it is told, a column each
     null_value: bool = True  # whether it was taught what to do where a number is not told
-    steers: bool = False  # the classes are those of a classifier that guides; the network itself knows none
-    shown: tuple[str, ...] = ()  # options of the pictures that the model is shown
+    classifier_only: bool = False  # the classes are those of a classifier that guides; the network itself knows none
+    picture_options: tuple[str, ...] = ()  # options of the pictures that the model is shown
 
     @property
-    def takes(self) -> str:
+    def supported_inputs(self) -> str:
         """What the model does take, to be said beside what it does not."""
-        return supported_inputs(self.classes, words=self.words is not None, values=self.values, shown=self.shown)
+        return supported_inputs(
+            self.classes, words=self.text is not None, values=self.values, pictures=self.picture_options
+        )
 
-    def read(
+    def encode(
         self,
         labels: Sequence[str] = (),
         prompts: Sequence[str] = (),
@@ -58,23 +60,23 @@ class Conditioner:
             raise ValueError(" beside ".join(f"{count} {what}" for what, count in counts.items()))
         count = max(counts.values(), default=0)
         words = self._words(prompts, count)
-        return Cond(label=self._labels(labels, count), value=self.numbers(values, count), **_text_fields(words))
+        return Cond(label=self._labels(labels, count), value=self.encode_values(values, count), **_text_fields(words))
 
-    def told(self, label: Tensor | None, captions: Sequence[str] | None, value: Tensor | None = None) -> Cond:
+    def from_labels(self, label: Tensor | None, captions: Sequence[str] | None, value: Tensor | None = None) -> Cond:
         """What is told of pictures of these labels (B,), which are rows of the model's classes, captions, and numbers
         (B, K), a column a name; none: none of them is told."""
-        words = self.words.read(captions) if self.words and captions is not None else NOTHING
+        words = self.text.encode(captions) if self.text and captions is not None else NOTHING
         if self.values and value is not None:
-            value = self.scaled(value)
+            value = self.scale_values(value)
         elif self.values and (label is not None or captions is not None):
             count = len(label) if label is not None else len(captions or ())
-            value = self.numbers({}, count)
+            value = self.encode_values({}, count)
             value = value if value is None or label is None else value.to(label.device)
         else:
             value = None
         return Cond(label=label, value=value, **_text_fields(words))
 
-    def numbers(self, values: Mapping[str, Sequence[float]], count: int) -> Tensor | None:
+    def encode_values(self, values: Mapping[str, Sequence[float]], count: int) -> Tensor | None:
         """(count, K) as the network is told them, where one is not said the usual one or NaN; None for a network that
         takes none.
 
@@ -84,7 +86,9 @@ class Conditioner:
         names = [known.name for known in self.values]
         for name, many in values.items():
             if not names:
-                raise UserError(f"this model is told no numbers and takes no {name!r}: leave it out; {self.takes}")
+                raise UserError(
+                    f"this model is told no numbers and takes no {name!r}: leave it out; {self.supported_inputs}"
+                )
             if name not in names:
                 raise unknown("number of this model", name, names)
             if not all(math.isfinite(number) for number in many):
@@ -98,24 +102,24 @@ class Conditioner:
             return None
         usual = {known.name: [math.nan if known.usual is None else known.usual] * count for known in self.values}
         columns = [list(values.get(name, ())) or usual[name] for name in names]
-        return self.scaled(torch.tensor(columns, dtype=torch.float64).T)
+        return self.scale_values(torch.tensor(columns, dtype=torch.float64).T)
 
-    def untold(self, value: Tensor | None) -> Tensor | None:
+    def null_values(self, value: Tensor | None) -> Tensor | None:
         """Numbers as they were told, (B, K), in rows that guidance leads away from: what a row cannot do without."""
         for place, known in enumerate(self.values):
-            if value is not None and known.untold is not None:
+            if value is not None and known.null is not None:
                 value = value.clone()
-                value[:, place] = VALUE_SCALE * (known.untold - known.low) / (known.high - known.low)
+                value[:, place] = VALUE_SCALE * (known.null - known.low) / (known.high - known.low)
         return value
 
-    def scaled(self, value: Tensor) -> Tensor:
+    def scale_values(self, value: Tensor) -> Tensor:
         """Numbers (B, K) as the network is told them: (B, K) float32, 0 for the lowest of the training, SCALE for
         the highest."""
         low = torch.tensor([known.low for known in self.values], dtype=torch.float64, device=value.device)
         high = torch.tensor([known.high for known in self.values], dtype=torch.float64, device=value.device)
         return (VALUE_SCALE * (value.double() - low) / (high - low)).float()
 
-    def outside(self, values: Mapping[str, Sequence[float]]) -> list[str]:
+    def out_of_range(self, values: Mapping[str, Sequence[float]]) -> list[str]:
         """In words, which numbers lie where no picture of the training did."""
         ranges = {known.name: known for known in self.values}
         return [
@@ -125,34 +129,38 @@ class Conditioner:
             if name in ranges and ranges[name].usual is None and not ranges[name].low <= number <= ranges[name].high
         ]
 
-    def rows(self, labels: Sequence[str]) -> Tensor | None:
+    def label_rows(self, labels: Sequence[str]) -> Tensor | None:
         """The rows of these labels alone, (B,); None where the model knows no classes."""
         return self._labels(labels, len(labels))
 
-    def by_seed(self, seeds: Sequence[int], values: Mapping[str, Sequence[float]] = MappingProxyType({})) -> Cond:
+    def random_class(self, seeds: Sequence[int], values: Mapping[str, Sequence[float]] = MappingProxyType({})) -> Cond:
         """A class for each seed, every one equally likely, no words, and these numbers: what is drawn when nobody says
         which."""
         label = None
         if self.classes:
             rows = [int(uniform((), seed, "class").item() * len(self.classes)) for seed in seeds]
             label = torch.tensor(rows, dtype=torch.int64)
-        return Cond(label=label, value=self.numbers(values, len(seeds)), **_text_fields(self._words((), len(seeds))))
+        return Cond(
+            label=label, value=self.encode_values(values, len(seeds)), **_text_fields(self._words((), len(seeds)))
+        )
 
     def nothing(self, count: int, words: str = "") -> Cond:
         """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
-        if words and self.words is None:
-            raise UserError(f"this model hears no words and takes no negative prompt: leave it out; {self.takes}")
+        if words and self.text is None:
+            raise UserError(
+                f"this model hears no words and takes no negative prompt: leave it out; {self.supported_inputs}"
+            )
         needed = [known.name for known in self.values if known.usual is None]
         if needed and not self.null_value:
             raise UserError(
                 f"this model was never left without {needed[0]}, so there is nothing to guide away from: "
                 "take --guidance 1"
             )
-        return self.read(["none"] * count if self.classes and not self.steers else (), [words] * count)
+        return self.encode(["none"] * count if self.classes and not self.classifier_only else (), [words] * count)
 
     def name(self, index: int) -> str:
         """The label that `read` turns into this row."""
-        return "none" if index == self.null else self.classes[index]
+        return "none" if index == self.null_class else self.classes[index]
 
     def _labels(self, labels: Sequence[str], count: int) -> Tensor | None:
         if not self.classes:
@@ -160,39 +168,40 @@ class Conditioner:
                 if label != "none":
                     raise UserError(
                         f"this model was trained without classes and takes no label {label!r}: leave it out; "
-                        f"{self.takes}"
+                        f"{self.supported_inputs}"
                     )
             return None
         if labels:
             return torch.tensor([self._index(label) for label in labels], dtype=torch.int64)
-        if self.steers:
+        if self.classifier_only:
             return None
         return torch.full((count,), self._index("none"), dtype=torch.int64)
 
     def _words(self, prompts: Sequence[str], count: int) -> Cond:
-        if self.words is None:
+        if self.text is None:
             for prompt in prompts:
                 if prompt:
                     raise UserError(
-                        f"this model hears no words and takes no prompt {prompt!r}: leave it out; {self.takes}"
+                        f"this model hears no words and takes no prompt {prompt!r}: leave it out; "
+                        f"{self.supported_inputs}"
                     )
             return NOTHING
-        return self.words.read(prompts or [""] * count)
+        return self.text.encode(prompts or [""] * count)
 
     def _index(self, label: str) -> int:
         if label in self.classes:
             return self.classes.index(label)
-        if label == "none" and self.null is not None:
-            return self.null
+        if label == "none" and self.null_class is not None:
+            return self.null_class
         if label == "none":
             raise UserError(
                 "this model has no row for 'no class': name a class for every picture, and take --guidance 1"
             )
         if label.isascii() and label.isdigit() and int(label) < len(self.classes):
             return int(label)
-        raise unknown("class", label, [*self.classes, *(["none"] if self.null is not None else [])])
+        raise unknown("class", label, [*self.classes, *(["none"] if self.null_class is not None else [])])
 
 
 def _text_fields(cond: Cond) -> dict[str, Any]:
     """What a condition says of words, to be said in another."""
-    return {"tokens": cond.tokens, "words": cond.words, "mask": cond.mask, "vector": cond.vector}
+    return {"tokens": cond.tokens, "text": cond.text, "mask": cond.mask, "pooled": cond.pooled}

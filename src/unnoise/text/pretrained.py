@@ -42,15 +42,15 @@ class Encoder:
         """D, the `context` of a network that hears this."""
         return int(self._net.config.hidden_size if self._clip else self._net.config.d_model)
 
-    def read(self, captions: Sequence[str]) -> Cond:
+    def encode(self, captions: Sequence[str]) -> Cond:
         missing = [text for text in dict.fromkeys(captions) if text not in self.kept]
         for first in range(0, len(missing), BATCH):
             some = missing[first : first + BATCH]
-            self.kept |= dict(zip(some, self._read(some)))
+            self.kept |= dict(zip(some, self._encode(some)))
         words = torch.stack([self.kept[text] for text in captions])
-        return Cond(words=words, mask=self._mask(captions) if self.config.masked else None)
+        return Cond(text=words, mask=self._mask(captions) if self.config.masked else None)
 
-    def surplus(self, caption: str) -> str:
+    def truncated(self, caption: str) -> str:
         ids = self._tokenizer(caption, add_special_tokens=True)["input_ids"]
         ends = self._tokenizer.num_special_tokens_to_add()
         if len(ids) <= self.config.length:
@@ -62,7 +62,7 @@ class Encoder:
         words = self._tokenizer(caption, add_special_tokens=False)["input_ids"]
         return str(self._tokenizer.decode(words[heard:])).strip("\N{REPLACEMENT CHARACTER} ")
 
-    def keep(self, captions: Iterable[str]) -> None:
+    def cache(self, captions: Iterable[str]) -> None:
         """Read each of these once, now, or take it from the cache. The empty caption is kept with them."""
         wanted = sorted({"", *captions})
         file = self._file(wanted) if self.config.cache else None
@@ -74,7 +74,7 @@ class Encoder:
             if len(found) == len(wanted):
                 self.kept |= dict(zip(wanted, found.float()))
                 return
-        parts = [self._read(wanted[first : first + BATCH]) for first in range(0, len(wanted), BATCH)]
+        parts = [self._encode(wanted[first : first + BATCH]) for first in range(0, len(wanted), BATCH)]
         words = torch.cat(parts)
         if file is not None:
             publish(file, lambda beside: save_file({"words": words}, beside))
@@ -82,7 +82,7 @@ class Encoder:
 
     # --- transformers ---
 
-    def _read(self, captions: Sequence[str]) -> Tensor:
+    def _encode(self, captions: Sequence[str]) -> Tensor:
         """(B, L, D): the asked layer's output, normed as the last one is."""
         told = self._tokens(captions)
         with torch.no_grad():

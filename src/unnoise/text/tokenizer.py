@@ -32,10 +32,10 @@ FILE = "tokenizer.json"
 class PromptEncoder(Protocol):
     """What makes of captions what a network is told: a tokenizer, or an encoder beside the network."""
 
-    def read(self, captions: Sequence[str]) -> Cond:
+    def encode(self, captions: Sequence[str]) -> Cond:
         """A row a caption."""
 
-    def surplus(self, caption: str) -> str:
+    def truncated(self, caption: str) -> str:
         """What of a caption is too long to be heard: its end, from a whole letter on, or nothing."""
 
 
@@ -96,11 +96,11 @@ class Tokenizer:
     def vocabulary(self) -> int:
         return len(json.loads(self.text)["model"]["vocab"])
 
-    def read(self, captions: Sequence[str]) -> Cond:
+    def encode(self, captions: Sequence[str]) -> Cond:
         """A row a caption: begin, its tokens, end, then padding; what is too long is cut before the end."""
         return Cond(tokens=rows_of(self._ids(captions), self.length, BEGIN, END, PAD))
 
-    def surplus(self, caption: str) -> str:
+    def truncated(self, caption: str) -> str:
         return truncated_part(self._library, caption, self.length - 2)
 
     def _ids(self, captions: Sequence[str]) -> list[list[int]]:
@@ -136,7 +136,7 @@ def truncation_note(words: PromptEncoder | None, captions: Iterable[str]) -> str
     """In words, how many of these captions are longer than what is heard of them, and the longest of them; empty where
     none is."""
     often = Counter(captions)
-    unheard = {} if words is None else {text: end for text in often if (end := words.surplus(text))}
+    unheard = {} if words is None else {text: end for text in often if (end := words.truncated(text))}
     if not unheard:
         return ""
     count, longest = sum(often[text] for text in unheard), max(unheard, key=len)

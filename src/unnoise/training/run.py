@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from unnoise.config import convert, yaml
+from unnoise.config import convert, files
 from unnoise.config.data import DataConfig
 from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
@@ -43,11 +43,11 @@ class Config(Protocol):
     @property
     def fit(self) -> Fit: ...
     @property
-    def watch(self) -> LogConfig: ...
+    def log(self) -> LogConfig: ...
 
 
 # settings that change nothing of what is learned: another value is still the same run
-INCIDENTAL = ("about", "device", "watch.", "data.workers", "data.cache_bytes")
+INCIDENTAL = ("about", "device", "log.", "data.workers", "data.cache_bytes")
 # settings that the state of a training cannot be carried over: a training that goes on keeps them
 FIXED = (
     "net.",
@@ -84,7 +84,7 @@ def choose(root: Path, config: Config, *, resume: bool = True) -> Path:
 
 def status(path: Path) -> dict[str, Any]:
     """How far a run is: {"step", "steps", "images", "seconds", "finished"}; step 0 before its first checkpoint."""
-    fit = convert.from_dict(Fit, yaml.read(path / "config.yaml")[0]["fit"], str(path))
+    fit = convert.from_dict(Fit, files.read(path / "config.yaml")[0]["fit"], str(path))
     total = -(-fit.images // fit.batch)
     states = sorted(path.glob("checkpoints/step-*/state.json"))
     state = json.loads(states[-1].read_text()) if states else {"step": 0, "images": 0, "seconds": 0.0}
@@ -111,7 +111,7 @@ def _slug(name: str) -> str:
 def _changes(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
     """What the run's own settings are and what is asked now, where they differ; unreadable settings differ."""
     try:
-        old: Any = yaml.load(path / "config.yaml", type(config))
+        old: Any = files.load(path / "config.yaml", type(config))
     except UserError as e:
         return {"config.yaml": (str(e), "")}
     return convert.differences(old, config)
@@ -174,7 +174,7 @@ class Run:
         replace(file, json.dumps(facts, indent=1, ensure_ascii=False))
         if self._changes:
             self.log(f"settings changed: {_listed(self._changes)}")
-        replace(self.path / "config.yaml", yaml.dumps(self._config))
+        replace(self.path / "config.yaml", files.dumps(self._config))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -223,7 +223,7 @@ def hold(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator
         with _lock(path):
             run = Run(path, config, _allowed(path, config))
             if not (path / "config.yaml").exists():
-                replace(path / "config.yaml", yaml.dumps(config))
+                replace(path / "config.yaml", files.dumps(config))
             run.checkpoints.mkdir(exist_ok=True)
             run.samples.mkdir(exist_ok=True)
             _note_machine(run, command)

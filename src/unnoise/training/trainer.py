@@ -38,7 +38,7 @@ class Plan:
     """What a recipe brings: its pictures, its objective, and how its model is written and drawn from."""
 
     fit: Fit
-    watch: LogConfig
+    log: LogConfig
     batches: Callable[[int], Iterator[Any]]  # step -> this process's batches from there on
     loss: Callable[[Any, SampleRNG], Tensor]
     write: Callable[[Path, Weights], None]  # model.safetensors and whatever else makes it a model
@@ -135,7 +135,7 @@ class _Course:
             self.run.rewind(self.learner.step)
         if self.learner.step >= self.total:
             self.say("finished already")
-        self.due = time.monotonic() + self.plan.watch.checkpoint_every
+        self.due = time.monotonic() + self.plan.log.checkpoint_every
 
     def load(self, directory: Path) -> None:
         """Be what a checkpoint holds."""
@@ -182,19 +182,19 @@ class _Course:
 
     def after(self, tick: Tick, *, stop: bool, save: bool) -> str:
         """Log, draw, save, as far as it is time to; returns what happened, in words."""
-        watch, last = self.plan.watch, tick.step >= self.total
+        log, last = self.plan.log, tick.step >= self.total
         events = [tick.event] if tick.event else []
         self.log.add(tick)
         if tick.event:
             self.say(f"step {tick.step}: {tick.event}")
-        if self.run is not None and (tick.step % watch.log_every == 0 or last):
+        if self.run is not None and (tick.step % log.log_every == 0 or last):
             self.run.record(tick.step, self.log.line(tick, self.plan.fit.batch))
-        elif tick.step % watch.log_every == 0 or last:
+        elif tick.step % log.log_every == 0 or last:
             self.log.line(tick, self.plan.fit.batch)
-        if watch.grid_every and not stop and (tick.step % watch.grid_every == 0 or last):
+        if log.grid_every and not stop and (tick.step % log.grid_every == 0 or last):
             self.draw(tick.step)
             events.append("drew samples")
-        if stop or last or save or (watch.checkpoint_steps and tick.step % watch.checkpoint_steps == 0):
+        if stop or last or save or (log.checkpoint_steps and tick.step % log.checkpoint_steps == 0):
             events.append(self.save(must=stop or last))
         if last:
             self.say(f"finished: {tick.images} pictures in {self.log.seconds:.0f} seconds")
@@ -216,7 +216,7 @@ class _Course:
                 self._publish(weights, averages, moments)
             except checkpoint.CannotSave as e:
                 problem = e
-        self.due = time.monotonic() + self.plan.watch.checkpoint_every
+        self.due = time.monotonic() + self.plan.log.checkpoint_every
         if not self.processes.any(problem is not None):
             self.saved, self.rollbacks = learner.step, 0
             return "saved"
@@ -250,7 +250,7 @@ class _Course:
 
         needed = sum(map(checkpoint.size, (weights, moments, *averages.values())))
         checkpoint.publish(self.run.checkpoints / checkpoint.name(self.learner.step), write, needed=needed)
-        checkpoint.prune(self.run.checkpoints, self.plan.watch.keep)
+        checkpoint.prune(self.run.checkpoints, self.plan.log.keep)
 
     # --- a step that is not finite ---
 

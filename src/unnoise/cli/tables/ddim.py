@@ -65,7 +65,7 @@ def ddim(
     loaded, real = opened(model, data)
     results = run(loaded, real, ask, ways, shown)
     early = {
-        spacing: begins_in_a_picture(loaded, replace(how, steps=max(counts), grid=spacing)) for spacing in spacings
+        spacing: begins_in_a_picture(loaded, replace(how, steps=max(counts), spacing=spacing)) for spacing in spacings
     }
     names = list(dict.fromkeys(r.way.row for r in results))
     head = ("Frechet distance", *(f"S = {count}" for count in counts))

@@ -79,7 +79,7 @@ def ddpm(
         code = follow(cell.config, path, ALONE)
         if code:
             return code
-        loaded = models.load(path).of_pictures()
+        loaded = models.load(path).require_pictures()
         how = Request(sampler=cell.sampler, steps=steps, device=device or "auto")
         ask = EvaluateConfig(count=count, features=features, bits_count=bits, bits_steps=bits_steps)
         entries = [

@@ -45,11 +45,11 @@ JUDGED = {  # what a judge makes of real pictures
 }
 GUIDED = ("frechet", "precision", "recall", *JUDGED)
 GUIDES = ("guidance", "classifier", "classifier_scale")
-HOW = {name: DRAWING[name] for name in ("sampler", "eta", "grid")}
+HOW = {name: DRAWING[name] for name in ("sampler", "eta", "spacing")}
 
 
 @with_settings(Request, **{**DRAWN, **HOW, **dict.fromkeys(GUIDES)})
-@with_settings(EvaluateConfig, **{name: how for name, how in MEASURED.items() if name != "judge"})
+@with_settings(EvaluateConfig, **MEASURED | {"evaluator": Parameter(alias="--judge")})
 def guidance(
     model: MODEL,
     /,

@@ -31,7 +31,9 @@ def inversion(
     count: Annotated[
         int, option("real pictures taken", "--num", "-n", validator=within(1, 1_000_000, "pictures"))
     ] = 32,
-    spacing: Annotated[str, Parameter(name="--grid-spacing", help="how the steps lie in time")] = "even",
+    spacing: Annotated[
+        str, Parameter(name="--timestep-spacing", alias="--grid-spacing", help="how the steps lie in time")
+    ] = "even",
     data: DATA = None,
     out: OUT = Path("table-inversion"),
     precision: Annotated[str, option("of the network")] = "float32",
@@ -62,7 +64,7 @@ def inversion(
 
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
     found: list[Reconstruction] = []
-    base = Request(sampler="ddim", grid=spacing, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
+    base = Request(sampler="ddim", spacing=spacing, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
     cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
     requests = [dataclasses.replace(base, steps=number, guidance=scale) for _, number, scale in cells]
     with asking():

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from unnoise.data import Dataset
     from unnoise.model import Model
 
-MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "judge": None}
-DRAWN = {**ALL, **TOLD, **dict.fromkeys(("seeds", "labels", "previews", "steps", "sampler", "eta", "grid"))}
+MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "evaluator": None}
+DRAWN = {**ALL, **TOLD, **dict.fromkeys(("seeds", "labels", "previews", "steps", "sampler", "eta", "spacing"))}
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
 DATA = Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")]
 OUT = Annotated[Path, option("a folder for the table, the pictures and the plot")]
@@ -72,6 +72,6 @@ def opened(path: Path, data: str | None) -> tuple[Model, Dataset]:
 
     loaded = models.load(path)
     with asking():
-        loaded.of_pictures()
+        loaded.require_pictures()
         config = data_for(loaded, data)
     return loaded, pictures.open(config)

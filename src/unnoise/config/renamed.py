@@ -1,0 +1,57 @@
+"""Earlier names of settings: files, recipes and commands that use them still work.
+
+A directory written by an earlier version keeps its names; they are translated when it is read, and new files hold the
+new names only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+LOG = {"watch": "log"}
+SPACINGS = {"even-log-snr": "log-snr"}
+
+FIELDS: dict[str, dict[str, str]] = {  # dataclass: {earlier name: name}
+    "DiffusionConfig": {
+        "joined": "concat",
+        "joined_factor": "concat_factor",
+        "draw": "time_sampler",
+        "draw_options": "time_sampler_options",
+        "label_dropout": "cond_dropout",
+        "drop_each": "cond_dropout_each",
+    },
+    "UNetConfig": {"joined": "concat_channels"},
+    "TrainConfig": LOG,
+    "ClassifierConfig": LOG,
+    "NoisyClassifierConfig": LOG,
+    "ContrastiveConfig": LOG,
+    "ModelCard": {"grid": "spacing"},
+    "ValueRange": {"untold": "null"},
+    "EvaluateConfig": {"judge": "evaluator"},
+    "Request": {"grid": "spacing", "threshold": "dynamic_threshold"},
+}
+VALUES: dict[tuple[str, str], dict[str, str]] = {  # (dataclass, field): {earlier value: value}
+    ("DiffusionConfig", "concat"): {"small": "low_res"},
+    ("ModelCard", "spacing"): SPACINGS,
+    ("Request", "spacing"): SPACINGS,
+}
+
+
+def upgrade(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` of the dataclass called `kind`, under today's names. A name given in both forms keeps both."""
+    names = FIELDS.get(kind, {})
+    found = {names[name] if name in names and names[name] not in data else name: value for name, value in data.items()}
+    for name, value in found.items():
+        values = VALUES.get((kind, name), {})
+        found[name] = values.get(value, value) if isinstance(value, str) else value
+    return found
+
+
+def candidates(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """The dotted names that `key` may mean if parts of it are earlier names; without `key` itself."""
+    options = [[part, *dict.fromkeys(names[part] for names in FIELDS.values() if part in names)] for part in key]
+    for found in product(*options):
+        if found != key:
+            yield found
