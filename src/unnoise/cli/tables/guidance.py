@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from cyclopts import Parameter
+
 from unnoise.cli.console import asking, existing, writable
 from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.sample import DRAWING
