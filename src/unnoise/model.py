@@ -59,16 +59,10 @@ class Model:
     card: ModelCard
     codec: Codec = field(default_factory=Pixels)
     text: PromptEncoder | None = None  # what reads captions
-    classifier_classes: tuple[str, ...] = ()  # classes of a classifier that guides a model without classes of its own
 
     @property
     def conditioner(self) -> Conditioner:
-        reader = reader_of(self.card, self.text)
-        return (
-            replace(reader, classes=self.classifier_classes, classifier_only=True)
-            if self.classifier_classes
-            else reader
-        )
+        return reader_of(self.card, self.text)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -131,14 +125,14 @@ class Model:
         Raises UserError for what this model cannot draw, TypeError for an unknown setting. Warns where of a prompt only
         the beginning is heard.
         """
-        from unnoise.generate.frames import draw
+        from unnoise.generate.frames import sample
 
         said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
         request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, values=numbers, **settings)
         if note := truncation_note(self.text, filter(None, (*said, request.negative_prompt))):
             warnings.warn(note, stacklevel=2)
-        return draw(self, request)
+        return sample(self, request)
 
     def with_controlnets(self, *others: Model | str | Path) -> Model:
         """This model with the controls of others beside its own, in this order: a drawing each when it draws.
@@ -153,8 +147,7 @@ class Model:
             raise UserError("controls steer a U-Net, and this model is another network")
         more = [each for other in others for each in self._controls_of(other, net)]
         net, state = controlnet.beside(net, self.diffusion.net.state_dict(), more)
-        made = Model.from_state(replace(self.card, net=net), state, "this model and its controls", self.text)
-        return replace(made, classifier_classes=self.classifier_classes)
+        return Model.from_state(replace(self.card, net=net), state, "this model and its controls", self.text)
 
     def _controls_of(self, other: Model | str | Path, net: UNetConfig) -> list[tuple[ControlConfig, dict[str, Tensor]]]:
         """The controls of another, each with its weights. Raises UserError where they are not this model's."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from unnoise.cli.console import emit, existing, plain, say, show, table
 from unnoise.cli.options import flag, flags, option
-from unnoise.cli.sample import known_card
+from unnoise.cli.requests import known_card
 from unnoise.config.renamed import upgrade
 from unnoise.config.request import Request
 from unnoise.config.usage import supported_inputs_of

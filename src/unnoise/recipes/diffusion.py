@@ -33,8 +33,8 @@ from unnoise.config.training import TrainConfig
 from unnoise.data import Batch, Dataset, degrade
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.errors import UserError
-from unnoise.generate.conditions import conditions
-from unnoise.generate.frames import draw
+from unnoise.generate.conditions import text_and_labels
+from unnoise.generate.frames import sample
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
 from unnoise.likelihood.bound import bound_term
@@ -428,8 +428,8 @@ def samples(
         if config.process.concat:
             x = pictures.batch([seed % len(pictures) for seed in request.seeds]).x
             image = concat_input(x, config.process, SampleRNG(config.fit.seed, request.seeds, len(seeds)))
-            cond = replace(conditions(model.conditioner, request), concat=image)
-        pixels = draw(model, request, cond=cond).pixels
+            cond = replace(text_and_labels(model.conditioner, request), concat=image)
+        pixels = sample(model, request, cond=cond).pixels
     pixels = processes.gather(pixels.to(placement.device)).cpu()
     if processes.first:
         Pictures(pixels, seeds, labels or captions * log.grid_rows).save(file, columns)

@@ -186,7 +186,12 @@ class Conditioner:
                         f"{self.supported_inputs}"
                     )
             return NOTHING
-        return self.text.encode(prompts or [""] * count)
+        unique = list(dict.fromkeys(prompts or [""]))
+        found = self.text.encode(unique)
+        if len(unique) == count:
+            return found
+        rows = [unique.index(prompt) for prompt in prompts] or [0] * count
+        return found[torch.tensor(rows, dtype=torch.int64)]
 
     def _index(self, label: str) -> int:
         if label in self.classes:

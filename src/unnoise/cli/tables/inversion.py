@@ -59,8 +59,8 @@ def inversion(
     from unnoise import data as pictures
     from unnoise.evaluation import validate
     from unnoise.evaluation.conditions import all_told_of
-    from unnoise.generate.frames import check
-    from unnoise.generate.inversion import reconstruct
+    from unnoise.generate.inversion import prepare_inversion, reconstruct
+    from unnoise.generate.job import place
 
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
     found: list[Reconstruction] = []
@@ -70,11 +70,12 @@ def inversion(
     with asking():
         validate.check(loaded, EvaluateConfig(metrics=()), base, real)
         cond = all_told_of(loaded, real, some, base)
+        placed = place(loaded, device, precision)
         for how in requests:
-            check(loaded, how, cond)
+            prepare_inversion(placed, dataclasses.replace(how, seeds=tuple(range(len(some.x)))), cond)
     with Progress(len(cells), "there and back", unit="way") as bar:
         for at, ((way, number, _), how) in enumerate(zip(cells, requests, strict=True), start=1):
-            found.append(reconstruct(loaded, some.x, cond, how, convention=way))
+            found.append(reconstruct(placed, some.x, cond, how, convention=way))
             bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
     head = ("convention", "guidance", *(f"S = {number}" for number in counts))
     rows = [
