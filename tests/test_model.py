@@ -18,7 +18,7 @@ from unnoise.config.networks import DiTConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.generate.frames import draw, generate
+from unnoise.generate.frames import generate, sample
 from unnoise.model import CARD, WEIGHTS, Model, load
 from unnoise.text.conditioner import Conditioner
 
@@ -69,7 +69,7 @@ def test_a_picture_belongs_to_its_seed(sampler: str) -> None:
 def test_previews_change_nothing() -> None:
     model = small()
     request = Request(seeds=(3, 4), labels=("cat",), steps=10, sampler="ddpm", precision="float32")
-    plain = draw(model, request).pixels
+    plain = sample(model, request).pixels
     frames = list(generate(model, Request(**{**vars(request), "previews": 3})))
     shown = [frame.step for frame in frames if frame.pictures is not None]
     assert shown == [2, 5, 8, 10]
@@ -80,10 +80,10 @@ def test_previews_change_nothing() -> None:
 def test_two_threads_get_what_each_gets_alone() -> None:
     model = small()
     requests = [Request(seeds=(i,), labels=("dog",), steps=6, sampler="ddpm", precision="float32") for i in range(4)]
-    alone = [draw(model, request).pixels for request in requests]
+    alone = [sample(model, request).pixels for request in requests]
     found: dict[int, torch.Tensor] = {}
     threads = [
-        threading.Thread(target=lambda i=i: found.setdefault(i, draw(model, requests[i]).pixels)) for i in range(4)
+        threading.Thread(target=lambda i=i: found.setdefault(i, sample(model, requests[i]).pixels)) for i in range(4)
     ]
     for thread in threads:
         thread.start()
@@ -128,8 +128,8 @@ def test_labels_are_read() -> None:
     [
         ({"sampler": "dimm"}, "did you mean 'ddim'"),
         ({"spacing": "evn"}, "did you mean 'even'"),
-        ({"sampler": "ddpm", "eta": 0.5}, "not DDIM"),
-        ({"sampler": "ddpm-learned"}, "did not learn"),
+        ({"sampler": "ddpm", "eta": 0.5}, "eta is an option of DDIM"),
+        ({"sampler": "ddpm-learned"}, "no learned variance"),
         ({"labels": ("cat", "dog", "cat")}, "3 labels for 2 seeds"),
         ({"labels": ("cow",)}, "no class 'cow'"),
         ({"seeds": ()}, "no seeds"),
@@ -138,10 +138,10 @@ def test_labels_are_read() -> None:
         ({"guidance": math.nan}, "guidance is nan: give a finite number"),
         ({"control_scale": (1.0, math.inf)}, r"control_scale is \(1.0, inf\): give a finite number"),
         ({"control_scale": (math.nan,)}, "control_scale is nan: give a finite number"),
-        ({"eta": -3.0}, "eta is -3: it is a share"),
-        ({"guidance_rescale": 5.0}, "guidance_rescale is 5: it is a share"),
-        ({"dynamic_threshold": math.nan}, "threshold is nan: it is a share"),
-        ({"dynamic_threshold": 99.5}, "threshold is 99.5: it is a share"),
+        ({"eta": -3.0}, "eta is -3: give a number from 0 to 1"),
+        ({"guidance_rescale": 5.0}, "guidance_rescale is 5: give a number"),
+        ({"dynamic_threshold": math.nan}, "threshold is nan: give a number"),
+        ({"dynamic_threshold": 99.5}, "threshold is 99.5: give a number"),
         ({"spacing": "leading", "steps": 101}, "table of 100"),
     ],
 )
@@ -155,7 +155,7 @@ def test_models_without_classes() -> None:
 
     model = small(replace(NET, classes=0), ())
     assert model.sample(seeds=[1], **FLOAT).labels == ()
-    with pytest.raises(UserError, match="nothing to guide to"):
+    with pytest.raises(UserError, match="cannot be guided"):
         model.sample(seeds=[1], guidance=2.0, **FLOAT)
 
 
@@ -165,10 +165,10 @@ def test_what_is_clipped_is_what_both_the_request_and_the_card_allow() -> None:
     allowed = small()
     refused = replace(allowed, card=replace(allowed.card, clip=False))
     ask = Request(seeds=(1,), labels=("dog",), **FLOAT)  # type: ignore[arg-type]
-    clipped, free = (draw(allowed, replace(ask, clip=clip)).pixels for clip in (True, False))
+    clipped, free = (sample(allowed, replace(ask, clip=clip)).pixels for clip in (True, False))
     assert not torch.equal(clipped, free)
     for clip in (True, False):
-        assert torch.equal(draw(refused, replace(ask, clip=clip)).pixels, free)
+        assert torch.equal(sample(refused, replace(ask, clip=clip)).pixels, free)
 
 
 def saved(folder: Path) -> Path:

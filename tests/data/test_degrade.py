@@ -29,7 +29,7 @@ from unnoise.config.validate import check
 from unnoise.data.degrade import BOX_DRAWS, boxes, downscale, mask_out, paste, upscale
 from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.generate.conditions import concat_image, null_conditions
+from unnoise.generate.conditions import concat_image, null_condition
 from unnoise.generate.frames import generate
 from unnoise.recipes.cost import cost
 from unnoise.recipes.diffusion import concat_input, drop_conditions, load_base, train
@@ -167,7 +167,7 @@ def test_joined_pictures_stay_where_the_rest_is_dropped_and_for_guidance() -> No
     assert found.concat is not None
     assert (found.label == 1).all()
     assert torch.equal(found.concat, image)
-    null = null_conditions(reader, Request(), whole, 8)
+    null = null_condition(reader, Request(seeds=tuple(range(8))), whole)
     assert null.concat is not None
     assert torch.equal(null.concat, image)
 
@@ -226,9 +226,9 @@ def test_a_small_picture_and_the_large_one_that_it_was_are_told_alike(trained: d
     assert small.shape == (2, 1, 4, 4)
     assert torch.equal(small[1, 0], torch.from_numpy(pixels).float() / 127.5 - 1)
     assert (large - small).abs().max() < 1e-6
-    with pytest.raises(UserError, match="is 3x3; this model makes 2x2 into 4x4"):
+    with pytest.raises(UserError, match="is 3x3; this model turns 2x2 into 4x4"):
         loaded.sample(image=str(tmp_path / "between.png"), steps=1)
-    with pytest.raises(UserError, match="another shape than the model's pictures, 4x4"):
+    with pytest.raises(UserError, match="not the aspect ratio of the model's pictures, 4x4"):
         loaded.sample(image=str(tmp_path / "thin.png"), steps=1)
 
 
@@ -289,13 +289,13 @@ def test_a_condition_with_a_picture_can_be_given_whole(trained: dict[str, Path])
 def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights: Path, tmp_path: Path) -> None:
     small, with_hole = (model.load(trained[kind]) for kind in KINDS)
     file = str(lights / "3.png")
-    with pytest.raises(UserError, match="give it, --image the small picture"):
+    with pytest.raises(UserError, match="needs an image input: add --image"):
         small.sample(steps=1)
-    with pytest.raises(UserError, match="takes no mask"):
+    with pytest.raises(UserError, match="has no mask input"):
         small.sample(image=file, mask=file, steps=1)
-    with pytest.raises(UserError, match="give it, --image the picture, and --mask"):
+    with pytest.raises(UserError, match="needs an image input: add --image FILE, and --mask"):
         with_hole.sample(steps=1)
-    with pytest.raises(UserError, match="say which, --mask"):
+    with pytest.raises(UserError, match="inpaints part of a picture: add --mask"):
         with_hole.sample(image=file, steps=1)
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match=r"the mask .*text.png cannot be read: not a picture"):
@@ -304,7 +304,7 @@ def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights:
     with pytest.raises(UserError, match="is shown a picture beside the noise"):
         next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
     plain = replace(small, card=replace(small.card, process=replace(small.card.process, concat="")))
-    with pytest.raises(UserError, match="is shown no picture beside the noise: leave --image and --mask out"):
+    with pytest.raises(UserError, match="has no image input beside x_t: leave --image and --mask out"):
         plain.sample(image=file, steps=1)
 
 

@@ -25,7 +25,7 @@ from unnoise.evaluation.evaluate import Clock, Drawn, evaluate, measure, plain
 from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.report import how_drawn, markdown
 from unnoise.evaluation.sample_metrics import metric_names
-from unnoise.generate.frames import draw
+from unnoise.generate.frames import sample
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import frechet, moments
@@ -222,7 +222,7 @@ def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path)
     judges = find_evaluators(ask, real.classes, real)
 
     def direct(labels: tuple[str, ...]) -> float:
-        drawn = draw(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
+        drawn = sample(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
         return float(figures(report([Drawn(drawn.pixels, None)], ask, judges, cache=tmp_path))["frechet"]["value"])
 
     value = figures(found)["frechet"]["value"]

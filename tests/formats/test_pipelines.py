@@ -27,8 +27,8 @@ from unnoise.config.request import Request
 from unnoise.errors import UserError
 from unnoise.formats.diffusers import write
 from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
-from unnoise.generate.conditions import null_conditions
-from unnoise.generate.frames import draw
+from unnoise.generate.conditions import null_condition
+from unnoise.generate.frames import sample
 from unnoise.model import Model, load
 from unnoise.noise import Seeds, normal
 
@@ -86,7 +86,7 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
     request = Request(
         seeds=(3,), prompts=("a red cat",), sampler="ddim", spacing="leading", steps=4, precision="float32"
     )
-    drawn = draw(model, request).pixels
+    drawn = sample(model, request).pixels
     scheduler = theirs.DDIMScheduler(
         **NOISE | {"steps_offset": 0}, clip_sample=False, set_alpha_to_one=True, prediction_type="epsilon"
     )
@@ -99,9 +99,9 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
     assert drawn.dtype == torch.float32
     assert x.abs().max() > 3
     assert (drawn - x).abs().max() < 1e-3 * x.abs().max()
-    assert torch.equal(draw(model, replace(request, clip=False)).pixels, drawn)
+    assert torch.equal(sample(model, replace(request, clip=False)).pixels, drawn)
     with pytest.raises(UserError, match="latents, which have no range"):
-        draw(model, replace(request, dynamic_threshold=0.9))
+        sample(model, replace(request, dynamic_threshold=0.9))
 
 
 def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,7 +220,7 @@ def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
         latents=Seeds((3,), model.shape).start(),
     ).images  # fmt: skip
     request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
-    drawn = draw(model, request).pixels
+    drawn = sample(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
 
 
@@ -261,10 +261,10 @@ def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path)
         controlnet_conditioning_scale=list(scales) if count > 1 else scales[0],
     ).images  # fmt: skip
     request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
-    plain = draw(base, replace(request, sampler="ddim")).pixels
+    plain = sample(base, replace(request, sampler="ddim")).pixels
     asked = replace(request, controls=tuple(files), control_scale=scales, sampler="ddim")
     for model in (base.with_controlnets(*map(str, folders)), load(tmp_path / "steered"), load(tmp_path / "out")):
-        drawn = draw(model, asked).pixels
+        drawn = sample(model, asked).pixels
         assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
     assert (plain - right).abs().max() > 0.1 * right.abs().max()
 
@@ -358,13 +358,13 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
     ).images  # fmt: skip
     told = {"original_height": (50.0,), "crop_left": (9.0,)}
     request = Request(seeds=(3,), prompts=("a red cat",), values=told, steps=5, guidance=3.0, precision="float32")
-    drawn = draw(model, request).pixels
+    drawn = sample(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
-    assert torch.equal(draw(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe says it
-    assert not torch.equal(draw(model, replace(request, spacing="karras")).pixels, drawn)
-    assert (draw(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
+    assert torch.equal(sample(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe says it
+    assert not torch.equal(sample(model, replace(request, spacing="karras")).pixels, drawn)
+    assert (sample(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
     model.save(tmp_path / "saved")
-    assert torch.equal(draw(load(tmp_path / "saved"), request).pixels, drawn)
+    assert torch.equal(sample(load(tmp_path / "saved"), request).pixels, drawn)
     assert main(["export", str(tmp_path / "saved"), str(tmp_path / "out")]) == 0
     assert same_estimate(load(tmp_path / "out"), model)
     again = judged(tmp_path / "out")
@@ -396,7 +396,7 @@ def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: P
     assert (model.card.net.values, model.card.net.vector) == (5, 10)  # type: ignore[union-attr]
     request = Request(seeds=(0,), prompts=("a red cat",), guidance=3.0)
     cond = model.conditioner.encode((), request.prompts)
-    null = null_conditions(model.conditioner, request, cond, 1)
+    null = null_condition(model.conditioner, request, cond)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat", do_classifier_free_guidance=True)
     x, t = normal((1, *model.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
     for told, right, score in ((cond, (words, vector), 6.0), (null, (empty, no_vector), 2.5)):

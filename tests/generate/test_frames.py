@@ -20,7 +20,8 @@ from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.generate.conditions import add_control_images, control_image
-from unnoise.generate.frames import begins_in_a_picture, generate
+from unnoise.generate.frames import generate
+from unnoise.generate.job import starts_in_a_picture
 from unnoise.model import Model
 from unnoise.nn import UNet
 from unnoise.nn.controlnet import guess_scales
@@ -118,5 +119,5 @@ def test_a_walk_that_begins_in_noise_where_the_picture_is_still_seen_is_told(sch
     net = UNetConfig(size=8, channels=(8,), blocks=1, attention=(False,), groups=2)
     process = DiffusionConfig(schedule=schedule, predicts="v")
     model = Model(make_diffusion(UNet(net), process), ModelCard(net=net, process=process))
-    said = begins_in_a_picture(model, Request(spacing=grid, steps=20))
+    said = starts_in_a_picture(model, Request(spacing=grid, steps=20))
     assert (f"t = 0.80, where x_t is {share:.0%} picture" in said) if share else said == ""

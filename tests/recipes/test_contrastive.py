@@ -442,17 +442,17 @@ def test_words_stand_below_the_columns_of_a_sheet() -> None:
     assert all(ink[40 + 90 * i : 40 + 90 * (i + 1)].any() for i in range(4))
 
 
-def test_sample_lays_the_nearest_beside_what_it_drew(
+def test_nearest_lays_real_pictures_beside_generated_ones(
     model: Path, run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = data.open(DataConfig(path=str(pictures), size=8, channels=3))
     out, sheet = tmp_path / "out", tmp_path / "near.png"
     ask = ["sample", str(model), "--prompt", SAID[0], "--seeds", "0-2", "--steps", "2", "--out", str(out), "--json"]
-    ask += ["--nearest", str(pictures), "--nearest-count", "2", "--nearest-grid", str(sheet), "--scale", "1"]
     assert main(ask) == 0
-    about = json.loads(capsys.readouterr().out)
-    near = about["nearest"]
-    drawn = [np.asarray(Image.open(each["path"])) for each in about["pictures"]]
+    drawn = [np.asarray(Image.open(each["path"])) for each in json.loads(capsys.readouterr().out)["pictures"]]
+    ask = ["nearest", str(out), "--data", str(pictures), "--count", "2", "--grid", str(sheet), "--scale", "1", "--json"]
+    assert main(ask) == 0
+    near = json.loads(capsys.readouterr().out)
     x = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 127.5 - 1
     found = nearest(x, real, 2)
     assert [[each["name"] for each in line["nearest"]] for line in near["pictures"]] == [
@@ -465,23 +465,23 @@ def test_sample_lays_the_nearest_beside_what_it_drew(
     first = [pixels[3:11, margin + 3 + 11 * i : margin + 11 + 11 * i] for i in range(3)]
     expected = [drawn[0], *(real.pixels(row).transpose(1, 2, 0) for row in found.row[0].tolist())]
     assert all(np.array_equal(a, b) for a, b in zip(first, expected, strict=True))
-    assert main([*ask, "--nearest-judge", str(run)]) == 0
-    judged = json.loads(capsys.readouterr().out)["nearest"]
-    assert judged["by"] == str(run)
-    judge = contrastive.load(run)
-    expected_rows = nearest(x, real, 2, features=judge.pictures).row
+    assert main([*ask, "--features", str(run)]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["by"] == "embeddings"
+    embed = contrastive.load(run)
+    expected_rows = nearest(x, real, 2, features=embed.pictures).row
     assert judged["pictures"][2]["nearest"][0]["name"] == real.name(int(expected_rows[2, 0]))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [(["--nearest-judge", "model"], "holds no contrastive judge"), (["--nearest-count", "99"], "fewer than")],
+    ("words", "message"),
+    [(["--features", "model"], "holds no contrastive judge"), (["--count", "99"], "fewer than")],
 )
-def test_nearest_pictures_that_cannot_be_found_are_refused_before_any_is_drawn(
-    words: list[str], said: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_nearest_refuses_what_it_cannot_compare(
+    words: list[str], message: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(model) if word == "model" else word for word in words]
-    ask = ["sample", str(model), "--prompt", SAID[0], "--steps", "1", "--out", str(tmp_path / "out")]
-    assert main([*ask, "--nearest", str(pictures), *words]) == 2
-    assert said in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    sheet = tmp_path / "near.png"
+    assert main(["nearest", str(pictures), "--data", str(pictures), "--grid", str(sheet), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not sheet.exists()

@@ -36,8 +36,8 @@ from unnoise.evaluation import sweep
 from unnoise.evaluation.conditions import by_lot
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.report import said
-from unnoise.generate import frames
-from unnoise.generate.conditions import conditions, null_conditions
+from unnoise.generate.conditions import null_condition, text_and_labels
+from unnoise.generate.job import Job
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.recipes.cost import cost
@@ -183,12 +183,12 @@ def test_what_is_not_said_is_not_told() -> None:
 
 
 def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
-    values = conditions(READER, Request(seeds=(1, 2), values={"age": (45.0,), "score": (-1.0, 1.0)})).value
+    values = text_and_labels(READER, Request(seeds=(1, 2), values={"age": (45.0,), "score": (-1.0, 1.0)})).value
     assert values is not None
     assert values.tolist() == [[500, 0], [500, 1000]]
     with pytest.raises(UserError, match="2 ages for 3 seeds"):
-        conditions(READER, Request(seeds=(1, 2, 3), values={"age": (1.0, 2.0)}))
-    null = null_conditions(READER, Request(), conditions(READER, Request(seeds=(1,), values={"age": (45.0,)})), 1)
+        text_and_labels(READER, Request(seeds=(1, 2, 3), values={"age": (1.0, 2.0)}))
+    null = null_condition(READER, Request(), text_and_labels(READER, Request(seeds=(1,), values={"age": (45.0,)})))
     assert null.value is not None
     assert null.value.isnan().all()
 
@@ -321,7 +321,7 @@ def test_the_command_line_tells_numbers_and_makes_it_again(
     capsys.readouterr()
     assert main([*words[:-1], "light=40", "--out", str(tmp_path / "d")]) == 0
     assert "note: light 40 lies outside what the model saw, 1 to 31" in capsys.readouterr().err
-    for wrong, why in (("lihgt=3", "did you mean 'light'"), ("light", "name=number"), ("light=nan", "name=number")):
+    for wrong, why in (("lihgt=3", "did you mean 'light'"), ("light", "NAME=NUMBER"), ("light=nan", "NAME=NUMBER")):
         assert main([*words[:-1], wrong, "--out", str(tmp_path / "e")]) != 0
         assert why in capsys.readouterr().err
     assert main([*words, "--value", "light=3", "--out", str(tmp_path / "e")]) != 0
@@ -423,13 +423,8 @@ def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
     loaded, found = model.load(trained), []
     real = data.open(data_for(loaded, str(lights)))
     rows = [data.order(0, 0, len(real)).tolist()[i % 32] for i in range(40)]
-    whole = frames.guided_denoiser
-
-    def listening(diffusion: Any, reader: Conditioner, cond: Cond, *rest: Any) -> Any:
-        found.append(cond.value)
-        return whole(diffusion, reader, cond, *rest)
-
-    monkeypatch.setattr(frames, "guided_denoiser", listening)
+    whole = Job.denoiser
+    monkeypatch.setattr(Job, "denoiser", lambda job, rows: found.append(job.cond.value[rows]) or whole(job, rows))
     how = Request(steps=2, batch=16, guidance=guidance)
     about = report(loaded, real, how, metrics=("kernel",), count=40, features=judge)
     truth = loaded.conditioner.scale_values(torch.from_numpy(real.values()[rows]))
@@ -443,8 +438,8 @@ def test_processes_share_the_numbers_with_the_pictures(
 ) -> None:
     """What several processes are told, one after the other, is what one alone is; one may have nothing to do."""
     loaded, found = model.load(trained), []
-    whole = frames.guided_denoiser
-    monkeypatch.setattr(frames, "guided_denoiser", lambda *told: found.append(told[2].value) or whole(*told))
+    whole = Job.denoiser
+    monkeypatch.setattr(Job, "denoiser", lambda job, rows: found.append(job.cond.value[rows]) or whole(job, rows))
     module = importlib.import_module("unnoise.evaluation.evaluate")
     monkeypatch.setattr(module, "measure", lambda drawn, *rest, **named: filter(None, [list(drawn).clear()]))
     ask = EvaluateConfig(metrics=("kernel",), count=40, features=judge)
@@ -491,13 +486,9 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
     loaded, seen = model.load(tmp_path / "run"), []
     real = data.open(data_for(loaded, str(tmp_path / "set")))
 
-    def told(*asked: Any) -> Any:
-        seen.append(asked[2])
-        return whole(*asked)
-
-    whole = frames.guided_denoiser
+    whole = Job.denoiser
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "guided_denoiser", told)
+        patch.setattr(Job, "denoiser", lambda job, rows: seen.append(job.cond[rows]) or whole(job, rows))
         report(loaded, real, Request(steps=1, batch=30), metrics=("kernel",), count=30, features=judge)
     light = (seen[0].value[:, 0] / 1000 * 23).round().int()
     assert len(light) == 30
