@@ -20,18 +20,16 @@ from unnoise.samplers.dpm_solver import (
 from unnoise.samplers.euler import euler, euler_ancestral
 from unnoise.samplers.heun import heun
 from unnoise.samplers.langevin import absolute, fraction, langevin, ncsn, ncsn_v2, predictor_corrector, snr
-from unnoise.samplers.multistep import NOISE, PICTURE
 from unnoise.samplers.plms import plms
 from unnoise.samplers.sde import euler_maruyama, probability_flow, reverse_diffusion
+from unnoise.samplers.state import Evaluation, State
 from unnoise.samplers.timesteps import SPACINGS, Spacing
 from unnoise.samplers.unipc import unipc
-from unnoise.samplers.walk import Evaluation, State, Step, last, walk
+from unnoise.samplers.walk import Step, advance, last, walk
 
 __all__ = [
     "EXACT",
     "MIDPOINT",
-    "NOISE",
-    "PICTURE",
     "RELEASED",
     "SAMPLERS",
     "SPACINGS",
@@ -41,6 +39,7 @@ __all__ = [
     "State",
     "Step",
     "absolute",
+    "advance",
     "ddim",
     "ddpm",
     "dpm_solver",
@@ -90,10 +89,10 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler(lambda request: euler(), spacing="karras"),
     "euler-ancestral": Sampler(lambda request: euler_ancestral(), spacing="karras", stochastic=True),
     "heun": Sampler(lambda request: heun(), spacing="karras", calls=2, order=2),
-    "heun-midpoint": Sampler(lambda request: heun(place=1 / 2), spacing="karras", calls=2, order=2),
-    "heun-ralston": Sampler(lambda request: heun(place=2 / 3), spacing="karras", calls=2, order=2),
+    "heun-midpoint": Sampler(lambda request: heun(alpha=1 / 2), spacing="karras", calls=2, order=2),
+    "heun-ralston": Sampler(lambda request: heun(alpha=2 / 3), spacing="karras", calls=2, order=2),
     "heun-churn": Sampler(
-        lambda request: heun(40 / request.steps, between=(0.05, 50.0), inflate=1.003),
+        lambda request: heun(40 / request.steps, s_range=(0.05, 50.0), s_noise=1.003),
         spacing="karras",
         calls=2,
         order=0,
@@ -106,8 +105,12 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm++2s": Sampler(lambda request: dpm_solver_single(2), spacing="log-snr", calls=2, order=2),
     "dpm++3s": Sampler(lambda request: dpm_solver_single(3), spacing="log-snr", calls=3, order=3),
     "dpm++2m-sde": Sampler(lambda request: dpm_solver_sde(), spacing="log-snr", order=2, stochastic=True),
-    "dpm-solver-2": Sampler(lambda request: dpm_solver_single(2, smooth=NOISE), spacing="log-snr", calls=2, order=2),
-    "dpm-solver-3": Sampler(lambda request: dpm_solver_single(3, smooth=NOISE), spacing="log-snr", calls=3, order=3),
+    "dpm-solver-2": Sampler(
+        lambda request: dpm_solver_single(2, predict_noise=True), spacing="log-snr", calls=2, order=2
+    ),
+    "dpm-solver-3": Sampler(
+        lambda request: dpm_solver_single(3, predict_noise=True), spacing="log-snr", calls=3, order=3
+    ),
     "unipc": Sampler(lambda request: unipc(2), spacing="log-snr", order=3),
     "unipc-2": Sampler(lambda request: unipc(2), spacing="log-snr", order=3),
     "unipc-3": Sampler(lambda request: unipc(3), spacing="log-snr", order=4),
