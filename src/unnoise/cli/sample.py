@@ -22,6 +22,7 @@ from unnoise.cli.options import (
     MOST_PICTURES,
     flag,
     keys_of,
+    listed,
     option,
     pairs,
     parse_names,
@@ -31,6 +32,7 @@ from unnoise.cli.options import (
     within,
 )
 from unnoise.cli.progress import Progress
+from unnoise.config import renamed
 from unnoise.config.cards import ModelCard
 from unnoise.config.convert import from_dict
 from unnoise.config.request import Request
@@ -54,11 +56,15 @@ WHICH = Group("Which pictures", sort_key=1)
 WHERE = Group("What is written", sort_key=2)
 HOW = Group("How they are drawn", sort_key=3)
 
+SAMPLERS = ("auto", *keys_of("samplers/__init__.py", "SAMPLERS"))
+SPACINGS = ("auto", *keys_of("samplers/timesteps.py", "SPACINGS"))
+
 DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are called by people
     "sampler": Parameter(
         group=HOW,
-        help="how to go from noise to picture; auto: the model's own default",
-        choices=("auto", *keys_of("samplers/__init__.py", "SAMPLERS")),
+        help="how to go from noise to picture; auto: the model's own default" + listed(SAMPLERS),
+        choices=(*SAMPLERS, *renamed.SAMPLERS),
+        show_choices=False,  # which would list the earlier names too
     ),
     "steps": Parameter(
         group=HOW,
@@ -70,8 +76,9 @@ DRAWING: dict[str, Parameter | None] = {  # what the fields of a Request are cal
         group=HOW,
         name="--timestep-spacing",
         alias="--grid-spacing",
-        help="how the steps lie in time; auto: what the sampler likes",
-        choices=("auto", *keys_of("samplers/timesteps.py", "SPACINGS")),
+        help="how the steps lie in time; auto: what the sampler likes" + listed(SPACINGS),
+        choices=(*SPACINGS, *renamed.SPACINGS),
+        show_choices=False,
     ),
     "eta": Parameter(group=HOW, validator=within(0, 1, "0 is deterministic, 1 draws fresh noise at every step")),
     "guidance": Parameter(

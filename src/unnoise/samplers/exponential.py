@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unnoise.schedules import Level
-from unnoise.schedules.level import Number, clamp, expm1, where
+from unnoise.schedules.level import Number, expm1, where
 
 FAR = 30.0  # log(alpha / sigma) beyond which nothing changes any more, to 13 digits: also where it is infinite
 
@@ -28,7 +28,8 @@ def places(at: Level[Number], to: Level[Number], others: Sequence[Level[Number]]
 
 def log_ratio(level: Level[Number]) -> Number:
     """log(alpha / sigma), finite."""
-    return clamp(level.log_ratio, -FAR, FAR)
+    ratio = level.log_ratio
+    return min(max(ratio, -FAR), FAR) if isinstance(ratio, float) else ratio.clamp(-FAR, FAR)
 
 
 def moments(k: Number, count: int) -> list[Number]:

@@ -66,7 +66,8 @@ def heun(
 
 def _ratio(level: Level[Number]) -> Number:
     """sigma / alpha; where nothing is left of the picture, sigma."""
-    return level.sigma / where(level.alpha > 0, level.alpha, 1.0)
+    ratio: Number = level.sigma / where(level.alpha > 0, level.alpha, 1.0)
+    return ratio
 
 
 def _churned(

@@ -2,7 +2,7 @@
 
     x <- x + step score + sqrt(2 step) z,    score = (alpha mean - x) / sigma^2
 
-Song & Ermon 2019 and 2020; algorithms 4 and 5 of Song et al. 2021. A step size is given as the fraction c of sigma^2: then
+Song & Ermon 2019 and 2020; algorithms 4 and 5 of Song et al. 2021. With a step size of c sigma^2,
 
     x <- x + c (alpha mean - x) + sqrt(2 c) sigma z
 
@@ -45,7 +45,7 @@ def absolute(step: float, smallest: float, *, half: bool = False) -> StepSize:
 
 
 def snr(ratio: float, *, batch: bool = False) -> StepSize:
-    """The step at which the noise is 1 / `ratio` times as long as the step's pull: step = 2 (ratio ||z|| / ||score||)^2.
+    """The step size at which the score's part is `ratio` times the noise: step = 2 (ratio ||z|| / ||score||)^2.
 
     ||z|| is sqrt(d), ||score|| that of the row. `batch` takes the means of both over the batch, as the authors' code
     does; then a picture depends on the rest of its batch.
@@ -117,7 +117,8 @@ def predictor_corrector(
         damping = over(where(arrived, 0.0, (at.alpha / to.alpha) ** 2), state.x)
 
         def damped(pull: Tensor, z: Tensor, sigma: Number) -> Number:
-            return damping * step_size(pull, z, sigma)
+            size: Number = damping * step_size(pull, z, sigma)
+            return size
 
         if not predictor_first:
             x, _ = _dynamics(denoiser, state.x, state.t, state.t, damped, corrections, noise)

@@ -54,7 +54,10 @@ def corrected(
     higher = can_be_higher(at, to)
     if not others or not some(higher):
         return combine((on_x, on_mean), (here.x, here.mean))
-    found = by_length(lambda n: weights(at, to, levels[: n - 1]), evaluations)
+    if isinstance(at.alpha, float):
+        found = weights(at, to, levels)
+    else:
+        found = by_length(lambda n: weights(at, to, levels[: n - 1]), evaluations)
     each = [where(higher, weight, 0.0) for weight in found]
     means = [other.mean for other in others]
     if not predict_noise:
@@ -81,10 +84,8 @@ def by_length(weights: Callable[[int], Sequence[Number]], evaluations: Sequence[
     Rows of a joined state may have histories of different lengths; a weight of an evaluation that a row lacks is 0.
     """
     count = len(evaluations)
-    if not any(each.t.ndim for each in evaluations):
-        return [*weights(count)]
-    lengths = sum((~each.t.isnan()).long() for each in evaluations)
-    if bool((lengths == count).all()):
+    lengths = sum((~each.t.isnan()).long() for each in evaluations)  # () or (B,)
+    if not some(lengths < count):
         return [*weights(count)]
     found: list[Number] = [0.0] * (count - 1)
     for n in range(1, count + 1):

@@ -28,6 +28,6 @@ def plms(order: int = 4) -> Step:
 
 
 def weights(at: Level[Number], to: Level[Number], others: Sequence[Level[Number]]) -> list[Number]:
-    """The weights of eps_j - eps_0: DDIM's step is (alpha_s / alpha_t) x + (sigma_s - sigma_t alpha_s / alpha_t) eps'."""
+    """The weights of eps_j - eps_0; the step is (alpha_s / alpha_t) x + (sigma_s - sigma_t alpha_s / alpha_t) eps'."""
     on_eps = to.sigma - to.alpha / where(at.alpha > 0, at.alpha, 1.0) * at.sigma
     return [on_eps * weight for weight in ADAMS_BASHFORTH[len(others)][1:]]

@@ -22,7 +22,7 @@ from unnoise.samplers.multistep import corrected
 from unnoise.samplers.state import Evaluation, State, merge
 from unnoise.samplers.walk import Step
 from unnoise.schedules import Level
-from unnoise.schedules.level import Number
+from unnoise.schedules.level import Number, some, where
 
 
 def unipc(order: int = 2, *, corrects: bool = True, bh1: bool = False) -> Step:
@@ -46,11 +46,11 @@ def unipc(order: int = 2, *, corrects: bool = True, bh1: bool = False) -> Step:
         here, *before = history[::-1]
         here = Evaluation(state.x, state.t, here.estimate)  # x is the corrected one, the estimate the predicted one's
         x = corrected(weights, denoiser.schedule, s, (here, *before))
-        ends = s == 0
-        if not corrects or bool(ends.all()):
+        (to,) = denoiser.schedule.levels(s)
+        if not corrects or not some(to.sigma > 0):
             return State(x, s, history)
-        elsewhere = torch.where(ends, state.t, s)  # a row that ends has no corrector: this evaluation has no weight
-        ahead = Evaluation(x, s, denoiser(x, elsewhere))
+        u = where(to.sigma > 0, s, state.t)  # a row that ends has no corrector: there this evaluation has no weight
+        ahead = Evaluation(x, s, denoiser(x, u))
         x = corrected(weights, denoiser.schedule, s, (here, ahead, *before))
         return State(x, s, (*history, ahead)[-order:])
 
@@ -60,6 +60,8 @@ def unipc(order: int = 2, *, corrects: bool = True, bh1: bool = False) -> Step:
 def _with_current(denoiser: Denoiser, state: State) -> tuple[Evaluation, ...]:
     """The history with an evaluation at the current time: the corrector's, or for rows that have none a new one."""
     history = state.history
+    if history and history[-1].t is state.t:
+        return history
     there = history[-1].t == state.t if history else torch.tensor(False)
     if bool(there.all()):
         return history

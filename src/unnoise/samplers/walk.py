@@ -7,7 +7,7 @@ picture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,7 @@ class Tabulated(Schedule):
     """A schedule that looks up its levels at the times of one walk, as plain floats."""
 
     schedule: Schedule
-    table: Mapping[float, Level[Number]]
+    table: dict[float, Level[Number]]
 
     @staticmethod
     def at_times(schedule: Schedule, times: Tensor) -> Tabulated:
@@ -77,5 +77,10 @@ class Tabulated(Schedule):
     def levels(self, *times: Tensor) -> list[Level[Number]]:
         try:
             return [self.table[t.item()] for t in times]
-        except (KeyError, RuntimeError):  # a time between two of the walk's, or times of each row's own
+        except KeyError:  # a time between two of the walk: its level is needed more than once
+            for t in times:
+                if t.item() not in self.table:
+                    self.table[t.item()] = self.schedule.levels(t)[0]
+            return [self.table[t.item()] for t in times]
+        except RuntimeError:  # times of each row's own are no numbers
             return self.schedule.levels(*times)

@@ -21,20 +21,21 @@ Number = float | Tensor
 if TYPE_CHECKING:  # a default for a type variable: from Python 3.13 on in `typing`
     from typing_extensions import TypeVar
 
-    N = TypeVar("N", bound=Number, default=Tensor)
+    N_co = TypeVar("N_co", bound=Number, default=Tensor, covariant=True)
 else:
     from typing import TypeVar
 
-    N = TypeVar("N")
+    N_co = TypeVar("N_co", covariant=True)
+N = TypeVar("N", bound=Number)
 
 
-class Level(NamedTuple, Generic[N]):
+class Level(NamedTuple, Generic[N_co]):
     """The amplitudes of picture and noise: float64 tensors in the shape of the times, or floats."""
 
-    alpha: N
-    sigma: N
+    alpha: N_co
+    sigma: N_co
 
-    def over(self, x: Tensor) -> Level[N]:
+    def over(self, x: Tensor) -> Level[N_co]:
         """The same level, ready to multiply `x` (B, ...): trailing axes of one, in x's dtype and on its device."""
         return Level(over(self.alpha, x), over(self.sigma, x))
 
@@ -51,35 +52,38 @@ class Level(NamedTuple, Generic[N]):
         return -self.eps(x_t, mean) / over(self.sigma, x_t)
 
     @property
-    def log_ratio(self) -> N:
+    def log_ratio(self) -> N_co:
         """log(alpha / sigma), half the log signal-to-noise ratio; +inf where there is no noise."""
-        ratio: N = log(self.alpha) - log(self.sigma)
+        ratio: N_co = log(self.alpha) - log(self.sigma)
         return ratio
 
     @property
-    def snr(self) -> N:
+    def snr(self) -> N_co:
         """alpha^2 / sigma^2."""
-        snr: Any = (self.alpha / self.sigma) ** 2
+        alpha: Any = self.alpha
+        snr: N_co = (alpha / self.sigma) ** 2
         return snr
 
 
-class Posterior(NamedTuple, Generic[N]):
+class Posterior(NamedTuple, Generic[N_co]):
     """q(x_s | x_t, x) = N(x_coef x + x_t_coef x_t, small), and the two variances between which the reverse one lies.
 
     `small` is the posterior's own (DDPM's beta tilde), `large` the forward step's, Var[x_t | x_s] (DDPM's beta).
     Eq. 6-7 of Ho et al. 2020, for any pair of levels.
     """
 
-    x_coef: N
-    x_t_coef: N
-    small: N
-    large: N
+    x_coef: N_co
+    x_t_coef: N_co
+    small: N_co
+    large: N_co
 
 
 def posterior(at: Level[N], to: Level[N]) -> Posterior[N]:
     """Computes the posterior of x_s given x_t and the picture, `at` the level of t, `to` that of s < t."""
-    a, b = at.log_ratio, to.log_ratio
-    fresh: Any = -expm1(2 * (a - b))  # the fraction of the noise that was added after s; without cancellation
+    ratios: tuple[Any, Any] = at.log_ratio, to.log_ratio
+    fresh = -expm1(
+        2 * (ratios[0] - ratios[1])
+    )  # the fraction of the noise that was added after s; without cancellation
     return Posterior(
         x_coef=to.alpha * fresh,
         x_t_coef=(at.alpha * to.sigma**2) / (to.alpha * at.sigma**2),
@@ -92,48 +96,40 @@ def over(values: N, x: Tensor) -> N:
     """Shapes numbers () or (B,) to multiply x (B, ...), in its dtype and on its device; floats stay floats."""
     if isinstance(values, float):
         return values
-    shaped: Any = values.to(device=x.device, dtype=x.dtype).reshape(values.shape + (1,) * (x.ndim - 1))
+    numbers: Any = values
+    shaped: N = numbers.to(device=x.device, dtype=x.dtype).reshape(numbers.shape + (1,) * (x.ndim - 1))
     return shaped
 
 
 def combine(weights: Iterable[Number], tensors: Iterable[Tensor]) -> Tensor:
     """The sum of the tensors (B, ...), each multiplied by its weight: a float, or a number for each row (B,)."""
-    total: Tensor | None = None
-    for weight, x in zip(weights, tensors, strict=True):
-        if total is None:
-            total = over(weight, x) * x
-        elif isinstance(weight, float):
-            total = torch.add(total, x, alpha=weight)
-        else:
-            total = total + over(weight, x) * x
-    assert total is not None, "at least one tensor"
+    (weight, x), *rest = zip(weights, tensors, strict=True)
+    total = over(weight, x) * x
+    for weight, x in rest:
+        total = total.add(x, alpha=weight) if isinstance(weight, float) else total + over(weight, x) * x
     return total
 
 
 # --- elementary functions of floats and tensors; where a float has no value, they have the tensor's limit ---
 
 
-def log(x: N) -> N:
+def log(x: Any) -> Any:
     """The natural logarithm; -inf at 0."""
-    found: Any = (math.log(x) if x > 0 else -math.inf) if isinstance(x, float) else x.log()
-    return found
+    if isinstance(x, float):
+        return math.log(x) if x > 0 else -math.inf
+    return x.log()
 
 
-def expm1(x: N) -> N:
+def expm1(x: Any) -> Any:
     """exp(x) - 1, exact also near 0."""
-    found: Any = math.expm1(x) if isinstance(x, float) else torch.expm1(x)
-    return found
+    return math.expm1(x) if isinstance(x, float) else torch.expm1(x)
 
 
-def sqrt(x: N) -> N:
+def sqrt(x: Any) -> Any:
     """The square root; 0 below 0."""
-    found: Any = (math.sqrt(x) if x > 0 else 0.0) if isinstance(x, float) else x.clamp(min=0).sqrt()
-    return found
-
-
-def clamp(x: N, low: float, high: float) -> N:
-    found: Any = min(max(x, low), high) if isinstance(x, float) else x.clamp(low, high)
-    return found
+    if isinstance(x, float):
+        return math.sqrt(x) if x > 0 else 0.0
+    return x.clamp(min=0).sqrt()
 
 
 def where(condition: bool | Tensor, then: Number, otherwise: Number) -> Any:

@@ -30,6 +30,11 @@ class Tabled(VariancePreserving):
         return torch.cat([torch.zeros(1, dtype=torch.float64), torch.log1p(-self.betas()).cumsum(0)])
 
     @cached_property
+    def _rising(self) -> Tensor:
+        """-log(alpha^2), which rises: to search in."""
+        return -self.table
+
+    @cached_property
     def _pairs(self) -> Tensor:
         """Each entry of the table and the next one, (T, 2)."""
         return torch.stack([self.table[:-1], self.table[1:]], 1)
@@ -45,7 +50,7 @@ class Tabled(VariancePreserving):
 
     def time_of(self, log_alpha2: Tensor) -> Tensor:
         steps = len(self.table) - 1
-        high = torch.searchsorted(-self.table, -log_alpha2.contiguous()).clamp(1, steps)
+        high = torch.searchsorted(self._rising, -log_alpha2.contiguous()).clamp(1, steps)
         low = high - 1
         return (low + (log_alpha2 - self.table[low]) / (self.table[high] - self.table[low])) / steps
 
