@@ -288,7 +288,8 @@ def test_order_one_has_many_names(schedule: Schedule) -> None:
     slope = (x / at.alpha - denoiser(x, t).mean) / (at.sigma / at.alpha)
     by_hand = to.alpha * (x / at.alpha + (to.sigma / to.alpha - at.sigma / at.alpha) * slope)
     for step in (
-        ddim(), dpm_solver(1), dpm_solver(1, predict_noise=True), dpm_solver_single(1), unipc(1, corrects=False), plms(1),
+        ddim(), dpm_solver(1), dpm_solver(1, predict_noise=True), dpm_solver_single(1), unipc(1, corrects=False),
+        plms(1),
     ):  # fmt: skip
         assert torch.allclose(step(denoiser, State(x, t), s, silence).x, by_hand, rtol=1e-12, atol=1e-12)
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
 from unnoise.samplers.multistep import can_be_higher
-from unnoise.samplers.state import Evaluation, State
+from unnoise.samplers.state import Evaluation, State, merge
 from unnoise.samplers.walk import Step
 from unnoise.schedules import over
 from unnoise.schedules.level import Number, combine, some, where
@@ -76,7 +76,7 @@ def langevin(step_size: StepSize, inner: int, *, denoise: bool = True) -> Step:
         to, at = denoiser.schedule.levels(s, state.t)
         clean = to.sigma == 0
         if denoise and some(clean):
-            seen = Evaluation(x, state.t, denoiser(x, state.t))
+            seen = merge(clean, Evaluation(x, state.t, denoiser(x, state.t)), seen)
         grow = to.alpha / where(at.alpha > 0, at.alpha, 1.0)
         on_x = where(can_be_higher(at, to) | clean, grow, to.sigma / at.sigma)  # without a picture, noise of that level
         ends = clean & denoise

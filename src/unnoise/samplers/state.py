@@ -58,12 +58,14 @@ class State:
         return State(torch.cat([state.x for state in states]), _cat_times([s.t for s in states], sizes), history)
 
 
-def merge(rows: Tensor, then: Evaluation, otherwise: Evaluation) -> Evaluation:
-    """Takes `then` for the rows of a mask (B,), `otherwise` for the others."""
+def merge(condition: bool | Tensor, then: Evaluation, otherwise: Evaluation) -> Evaluation:
+    """The rows of `then` where the condition, one or (B,), holds, of `otherwise` where it does not."""
+    if isinstance(condition, bool):
+        return then if condition else otherwise
     a, b = then.estimate.variance_fraction, otherwise.estimate.variance_fraction
-    fraction = None if a is None or b is None else where_rows(rows, a, b)
-    estimate = Estimate(where_rows(rows, then.mean, otherwise.mean), fraction)
-    return Evaluation(where_rows(rows, then.x, otherwise.x), torch.where(rows, then.t, otherwise.t), estimate)
+    fraction = None if a is None or b is None else where_rows(condition, a, b)
+    estimate = Estimate(where_rows(condition, then.mean, otherwise.mean), fraction)
+    return Evaluation(where_rows(condition, then.x, otherwise.x), torch.where(condition, then.t, otherwise.t), estimate)
 
 
 def _cut(estimate: Estimate, rows: Tensor | slice) -> Estimate:

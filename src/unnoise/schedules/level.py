@@ -80,10 +80,8 @@ class Posterior(NamedTuple, Generic[N_co]):
 
 def posterior(at: Level[N], to: Level[N]) -> Posterior[N]:
     """Computes the posterior of x_s given x_t and the picture, `at` the level of t, `to` that of s < t."""
-    ratios: tuple[Any, Any] = at.log_ratio, to.log_ratio
-    fresh = -expm1(
-        2 * (ratios[0] - ratios[1])
-    )  # the fraction of the noise that was added after s; without cancellation
+    log_ratio: Any = at.log_ratio
+    fresh = -expm1(2 * (log_ratio - to.log_ratio))  # fraction of the noise added after s; no cancellation
     return Posterior(
         x_coef=to.alpha * fresh,
         x_t_coef=(at.alpha * to.sigma**2) / (to.alpha * at.sigma**2),
