@@ -341,7 +341,7 @@ def test_what_is_refused_before_the_first_step_was_asked_wrongly(
         (["table", "guidance", "model", "--scales", "1,nan"], "'nan'"),
         (["table", "inversion", "model", "--guidance", "1,x"], "'x'"),
         (["table", "inversion", "model", "--guidance", ","], "','"),
-        (["table", "inversion", "model", "--grid-spacing", "even,karras"], "grid of times"),
+        (["table", "inversion", "model", "--grid-spacing", "even,karras"], "timestep spacing"),
         (["vary", "model", "--shared", ","], "','"),
         (["vary", "model", "--shared", "1,0"], "'0'"),
         (["table", "ddim", "modl"], "did you mean model"),

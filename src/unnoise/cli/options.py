@@ -86,6 +86,11 @@ def keys_of(file: str, name: str) -> tuple[str, ...]:
     raise AssertionError(f"{file} has no dictionary {name}")
 
 
+def listed(names: Sequence[str]) -> str:
+    """The end of a help text that lists the names of an option."""
+    return f". One of: {', '.join(names)}"
+
+
 def with_settings(settings: type, **parameters: Parameter | None) -> Callable[[F], F]:
     """Give a command, in place of its `**asked`, one option a field of `settings`; a field set to None gets none.
 

@@ -7,17 +7,22 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from unnoise.cli.options import flag, keys_of, option, within
+from unnoise.cli.options import flag, keys_of, listed, option, within
+from unnoise.config import renamed
 
 WHICH = Group("Which pictures", sort_key=1)
 WHERE = Group("Output", sort_key=2)
 HOW = Group("Sampling", sort_key=3)
 
+SAMPLERS = ("auto", *keys_of("samplers/__init__.py", "SAMPLERS"))
+SPACINGS = ("auto", *keys_of("samplers/timesteps.py", "SPACINGS"))
+
 SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request that all these commands have
     "sampler": Parameter(
         group=HOW,
-        help="sampling method; auto: the model's default",
-        choices=("auto", *keys_of("samplers/__init__.py", "SAMPLERS")),
+        help="sampling method; auto: the model's default" + listed(SAMPLERS),
+        choices=(*SAMPLERS, *renamed.SAMPLERS),
+        show_choices=False,  # which would list the earlier names too
     ),
     "steps": Parameter(
         group=HOW,
@@ -29,8 +34,9 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
         group=HOW,
         name="--timestep-spacing",
         alias="--grid-spacing",
-        help="how the steps are spaced in time; auto: the sampler's default",
-        choices=("auto", *keys_of("samplers/timesteps.py", "SPACINGS")),
+        help="how the steps are spaced in time; auto: the sampler's default" + listed(SPACINGS),
+        choices=(*SPACINGS, *renamed.SPACINGS),
+        show_choices=False,
     ),
     "eta": Parameter(group=HOW, validator=within(0, 1, "0 is deterministic, 1 is ancestral sampling")),
     "guidance": Parameter(

@@ -11,6 +11,7 @@ from itertools import product
 from typing import Any
 
 LOG = {"watch": "log"}
+SAMPLERS = {"unipc-2": "unipc"}
 SPACINGS = {"even-log-snr": "log-snr"}
 
 FIELDS: dict[str, dict[str, str]] = {  # dataclass: {earlier name: name}
@@ -34,7 +35,9 @@ FIELDS: dict[str, dict[str, str]] = {  # dataclass: {earlier name: name}
 }
 VALUES: dict[tuple[str, str], dict[str, str]] = {  # (dataclass, field): {earlier value: value}
     ("DiffusionConfig", "concat"): {"small": "low_res"},
+    ("ModelCard", "sampler"): SAMPLERS,
     ("ModelCard", "spacing"): SPACINGS,
+    ("Request", "sampler"): SAMPLERS,
     ("Request", "spacing"): SPACINGS,
 }
 

@@ -55,7 +55,7 @@ def ddim(
     with asking():
         counts = numbers(steps, "--steps")
         shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
-        spacings = chosen_from(grids, keys_of("samplers/timesteps.py", "SPACINGS"), "grid of times")
+        spacings = chosen_from(grids, keys_of("samplers/timesteps.py", "SPACINGS"), "timestep spacing")
         writable(out, "the table", folder=True)
     from unnoise.evaluation.sweep import ddim_ways
     from unnoise.generate.job import starts_in_a_picture

@@ -13,6 +13,7 @@ from unnoise.cli.options import keys_of, option, within
 from unnoise.cli.progress import Progress
 from unnoise.cli.tables.options import AS_JSON, AS_MARKDOWN, DATA, MODEL, OUT, chosen_from, numbers, opened, scales_of
 from unnoise.cli.tables.output import answer, write_tables
+from unnoise.config import renamed
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import unknown
@@ -52,8 +53,9 @@ def inversion(
         counts = numbers(steps, "--steps")
         scales = scales_of(guidance, "--guidance")
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
-        if spacing not in (grids := keys_of("samplers/timesteps.py", "SPACINGS")):
-            raise unknown("grid of times", spacing, grids)
+        spacing = renamed.SPACINGS.get(spacing, spacing)
+        if spacing not in (spacings := keys_of("samplers/timesteps.py", "SPACINGS")):
+            raise unknown("timestep spacing", spacing, spacings)
         writable(out, "the table", folder=True)
     loaded, real = opened(model, data)
     from unnoise import data as pictures

@@ -12,6 +12,7 @@ from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.evaluate import data_for
 from unnoise.cli.options import flag, option, parse_names, parse_numbers, within
 from unnoise.cli.sampling_options import ALL, FOR_ALL
+from unnoise.config import renamed
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import unknown
@@ -49,7 +50,8 @@ def scales_of(text: str, what: str = "--scales") -> list[float]:
 
 
 def chosen_from(text: str, valid: Sequence[str], what: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(parse_names(text)))
+    earlier = renamed.SAMPLERS | renamed.SPACINGS
+    names = tuple(dict.fromkeys(earlier.get(name, name) for name in parse_names(text)))
     for name in names:
         if name not in valid:
             raise unknown(what, name, valid)
