@@ -154,28 +154,63 @@ def _needs(kind, dtype):
         pytest.skip("this torch or processor packs no weights")
 
 
-def test_packing_is_undone_bit_for_bit():
+def test_a_packed_copy_leaves_the_original_bit_for_bit():
     net = diffusion().net
     modules, state = dict(net.named_modules()), copy.deepcopy(net.state_dict())
     with torch.no_grad():
         x, _, cond = asked()
         time = torch.tensor([3.0, 700.0])
         before = net(x, time, cond)
-        with packed(net) as swift:
-            if _works(PackedConv, torch.float32):
-                assert isinstance(net.conv_in, PackedConv)
-            assert (swift(x, time, cond) - before).abs().max() < 1e-4
+        fast = packed(net)
+        if _works(PackedConv, torch.float32):
+            assert isinstance(fast.conv_in, PackedConv)
+        assert (fast(x, time, cond) - before).abs().max() < 1e-4
         assert torch.equal(net(x, time, cond), before)
     assert dict(net.named_modules()) == modules
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
 
-def test_packing_is_undone_after_an_error():
-    net = diffusion().net
-    modules = dict(net.named_modules())
-    with pytest.raises(KeyError), packed(net):
-        raise KeyError
-    assert dict(net.named_modules()) == modules
+class Halved(nn.Module):
+    """A module whose output is halved."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs):
+        return self.inner(*inputs) / 2
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d, Norm, AttentionCore, Up], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("placement", PLACES, ids=str)
+def test_patched_then_placed_computes_what_the_patched_network_does(kind, placement):
+    """Every seam: packing leaves the replacements, packs what is plain around and inside them, and nothing is lost."""
+    original = diffusion()
+    patch = Patch(kind, lambda module, name: HalvedNorm(module) if kind is Norm else Halved(module))
+    right = copy.copy(original)
+    right._modules = {**original._modules, "net": patched(original.net, [patch])}
+    with torch.no_grad():
+        plain, exact = original(*asked()).mean, right(*asked()).mean
+        got = place(original, placement, [patch])(*asked()).mean
+        assert ((exact - plain).norm() / plain.norm()).item() > 0.05
+        assert ((got - exact).norm() / exact.norm()).item() < (1e-5 if placement.dtype == torch.float32 else 0.03)
+        assert torch.equal(original(*asked()).mean, plain)
+        again = place(right, placement)(*asked()).mean
+        assert torch.equal(again, got), "a patched network placed is the same as one patched while it is placed"
+
+
+def test_a_part_of_a_step_up_that_was_replaced_is_not_packed_away():
+    """A step up is packed as one operation, which would drop a replacement of its convolution."""
+    net = patched(
+        diffusion().net, [Patch(nn.Conv2d, lambda module, name: Halved(module), name="up_blocks.*.step.conv")]
+    )
+    assert any(isinstance(module, Halved) for module in packed(net).modules())
+
+
+def test_a_patch_of_a_packed_network_is_an_error():
+    _needs(PackedConv, torch.float32)
+    with pytest.raises(ValueError, match="no Conv2d to patch: it has .*PackedConv"):
+        patched(packed(diffusion().net), [Patch(nn.Conv2d, lambda module, name: Halved(module))])
 
 
 def test_a_packed_network_says_that_it_has_no_gradient():

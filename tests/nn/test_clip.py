@@ -56,15 +56,15 @@ def test_transformers_computes_the_same(kind: str, act: str, end: int, tmp_path:
     mine = clip.read(tmp_path)
     right = net(TOKENS, output_hidden_states=True)
     got = mine(TOKENS)
-    torch.testing.assert_close(got.words, right.last_hidden_state, atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.text, right.last_hidden_state, atol=1e-5, rtol=0)
     pooled = right.text_embeds if "Projection" in kind else right.pooler_output
     assert pooled.shape[1] == (6 if "Projection" in kind else 16)
-    torch.testing.assert_close(got.vector, pooled, atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.pooled, pooled, atol=1e-5, rtol=0)
     norm = net.get_submodule("text_model" if "Projection" in kind else "").final_layer_norm
     for skip in (1, 2, 3):
         state = right.hidden_states[-(skip + 1)]
-        torch.testing.assert_close(mine(TOKENS, skip=skip).words, norm(state), atol=1e-5, rtol=0)
-        torch.testing.assert_close(mine(TOKENS, skip=skip, normed=False).words, state, atol=1e-5, rtol=0)
+        torch.testing.assert_close(mine(TOKENS, skip=skip).text, norm(state), atol=1e-5, rtol=0)
+        torch.testing.assert_close(mine(TOKENS, skip=skip, normed=False).text, state, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["CLIPTextModel", "CLIPTextModelWithProjection"])
@@ -76,7 +76,7 @@ def test_what_we_write_transformers_reads(kind: str, tmp_path: Path) -> None:
     net, report = getattr(transformers, kind).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values()), report
     right = net.eval()(TOKENS)
-    torch.testing.assert_close(mine(TOKENS).words, right.last_hidden_state, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mine(TOKENS).text, right.last_hidden_state, atol=1e-5, rtol=0)
     assert clip.read(tmp_path / "ours").config == mine.config
 
 
@@ -89,7 +89,7 @@ def test_old_and_new_names_are_read_and_positions_are_not_needed(prefix: str, tm
     state = {prefix + name.removeprefix("text_model."): tensor for name, tensor in load_file(file).items()}
     state[f"{prefix}embeddings.position_ids"] = torch.arange(9)[None]
     save_file(state, file)
-    torch.testing.assert_close(clip.read(tmp_path)(TOKENS).words, net(TOKENS).last_hidden_state, atol=1e-5, rtol=0)
+    torch.testing.assert_close(clip.read(tmp_path)(TOKENS).text, net(TOKENS).last_hidden_state, atol=1e-5, rtol=0)
     del state[f"{prefix}final_layer_norm.bias"]
     save_file(state, file)
     with pytest.raises(UserError, match=r"final_layer_norm\.bias is missing"):
@@ -101,7 +101,7 @@ def test_a_token_sees_those_before_it_only() -> None:
     net = ClipText(ClipConfig(vocabulary=40, length=9, width=16, hidden=24, depth=2, heads=4, end=39)).eval()
     other = TOKENS.clone()
     other[:, 4] = 30
-    changed = (net(other).words != net(TOKENS).words).any(2)
+    changed = (net(other).text != net(TOKENS).text).any(2)
     assert changed.tolist() == [[False] * 4 + [True] * 5] * 3
 
 
