@@ -100,7 +100,7 @@ class DiT(nn.Module):
         embeddings, mask = text.encode_text(cond, self.text, context_width(self.config))
         if embeddings is None:
             return cond
-        embeddings = embeddings.to(self.patch_out.weight.dtype)
+        embeddings = embeddings.to(self.dtype)
         keys_values = tuple(block.encode(embeddings) for block in self.blocks if isinstance(block, DiTBlock))
         pooled = text.pooled(embeddings, mask) if self.text is not None else None
         return replace(cond, tokens=None, text=None, mask=mask, encoded=Encoded(pooled, keys_values))
@@ -144,10 +144,15 @@ class DiT(nn.Module):
                 f"cross-attentions, expected {depth}): encode it with this one"
             )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, in which the network computes."""
+        return next(self.parameters()).dtype
+
     def embed(self, time: Tensor, cond: Cond, pooled: Tensor | None) -> Tensor:
         """The embedding of time (B,), class and the pooled caption (B, D), after its SiLU: (B, D)."""
         config = self.config
-        waves = sinusoid(time, WAVES, shift=0.0, cosine_first=True).to(self.modulate_out.weight.dtype)
+        waves = sinusoid(time, WAVES, shift=0.0, cosine_first=True).to(self.dtype)
         embedding: Tensor = self.time_embedding(waves)
         rows = class_rows(cond, len(time), classes=config.classes, null_class=config.null_class, device=time.device)
         if self.class_embedding is not None:

@@ -71,17 +71,16 @@ class UNet(UNetEncoder):
         if text.is_encoded(cond):
             return cond
         controlnet.check_hints(cond, self.config.controls)
-        dtype = self.emb_proj.weight.dtype
         embeddings, mask = text.encode_text(cond, self.text, context_width(self.config))
         pooled: Tensor | None = None
         keys_values: tuple[Tensor, ...] = ()
         if embeddings is not None:
-            embeddings = embeddings.to(dtype)
+            embeddings = embeddings.to(self.dtype)
             pooled = text.pooled(embeddings, mask) if self.text is not None else None
             keys_values = self.keys_and_values(embeddings)
         controls = tuple(
             EncodedControl(
-                control.hint(image.to(dtype)), () if embeddings is None else control.keys_and_values(embeddings)
+                control.hint(image.to(self.dtype)), () if embeddings is None else control.keys_and_values(embeddings)
             )
             for control, image in zip(self.each_control(), cond.control)
         )

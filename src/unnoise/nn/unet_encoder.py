@@ -74,7 +74,7 @@ class UNetEncoder(nn.Module):
         Time is (B,); `pooled` (B, D) is the pooled caption, for a network with a text encoder. All conditions but text
         and control images are in the embedding.
         """
-        config, dtype = self.config, self.emb_proj.weight.dtype
+        config, dtype = self.config, self.dtype
         embedding = self.time_embedding(self._waves(time, config.channels[0]).to(dtype))
         batch, device = len(time), time.device
         rows = class_rows(cond, batch, classes=config.classes, null_class=config.null_class, device=device)
@@ -98,6 +98,11 @@ class UNetEncoder(nn.Module):
         """The keys and values of text embeddings (B, L, context) for each cross-attention, in the order they run."""
         parts = [module for name, module in self.named_modules() if not name.startswith("controls.")]
         return tuple(encoded for block in parts if isinstance(block, Block) for encoded in block.encode(text))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, in which the network computes."""
+        return next(self.parameters()).dtype
 
     @property
     def depth(self) -> int:
