@@ -164,16 +164,16 @@ def test_masked_tokens_and_padding_change_nothing(config: Any) -> None:
         net.text.table.weight.data[0] = 100.0
         assert torch.equal(net(pictures(), TIMES, cond), right)
     elif cond.text is not None:
-        words = torch.where(cond.mask[:, :, None], cond.text, 100.0)
-        assert torch.equal(net(pictures(), TIMES, replace(cond, text=words)), right)
+        text = torch.where(cond.mask[:, :, None], cond.text, 100.0)
+        assert torch.equal(net(pictures(), TIMES, replace(cond, text=text)), right)
         assert not torch.allclose(net(pictures(), TIMES, replace(cond, mask=None)), right, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["everything", "dit, text"])
+@pytest.mark.parametrize("name", ["everything", "dit, tokens"])
 def test_a_network_with_a_text_encoder_accepts_its_output_as_text(name: str) -> None:
     net, cond = random_network(NETWORKS[name]), full_condition(NETWORKS[name])
-    words = replace(cond, tokens=None, text=net.text(cond.tokens), mask=cond.tokens != 0)
-    assert torch.equal(net(pictures(), TIMES, words), net(pictures(), TIMES, cond))
+    encoded = replace(cond, tokens=None, text=net.text(cond.tokens), mask=cond.tokens != 0)
+    assert torch.equal(net(pictures(), TIMES, encoded), net(pictures(), TIMES, cond))
 
 
 # --- numbers, vectors, joined pictures ---

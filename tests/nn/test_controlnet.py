@@ -89,7 +89,7 @@ def test_residuals_have_the_skips_shapes() -> None:
     )
     control = random_network(config).controls[0]
     shapes, x = [], normal((2, 3, 16, 16), "x")
-    for h, width in [(16, 8)] * 3 + [(8, 8)] * 3 + [(4, 8)] + [(4, 16)] * 2 + [(2, 16)] * 3 + [(2, 16)]:
+    for h, width in [(16, 8)] * 3 + [(8, 8)] * 3 + [(4, 8)] + [(4, 16)] * 2 + [(2, 16)] * 4:
         shapes.append((2, width, h, h))
     hint = control.hint(normal((2, 2, 32, 32), "hint"))
     found = control(

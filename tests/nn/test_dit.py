@@ -148,7 +148,7 @@ def test_a_new_network_outputs_zero_and_its_blocks_are_the_identity() -> None:
     assert torch.equal(out, torch.zeros_like(out))
     tokens = normal((2, 16, 16), "tokens")
     for block in net.blocks:
-        assert torch.equal(block(tokens, normal((2, 16), "told")), tokens)
+        assert torch.equal(block(tokens, normal((2, 16), "embedding")), tokens)
 
 
 def test_positions_are_the_formula() -> None:

@@ -24,12 +24,12 @@ CORE = inner(OUTER, 2)
 
 
 def grown(config: UNetConfig = OUTER) -> tuple[UNet, UNet]:
-    core, net = randomised(UNet(CORE)), newborn(config)
+    core, net = randomised(UNet(CORE)), new_network(config)
     grow(net, CORE, core.state_dict())
     return core, net
 
 
-def newborn(config: UNetConfig = OUTER) -> UNet:
+def new_network(config: UNetConfig = OUTER) -> UNet:
     torch.manual_seed(1)
     return UNet(config).eval()
 
@@ -65,13 +65,13 @@ def test_inner_levels_compute_what_the_inner_network_does() -> None:
     theirs, mine = between(core, 0, features, time, cond), between(net, 2, features, time, cond)
     assert theirs.abs().mean() > 0.1
     assert torch.equal(mine, theirs)
-    assert not torch.allclose(between(newborn(), 2, features, time, cond), theirs)
+    assert not torch.allclose(between(new_network(), 2, features, time, cond), theirs)
 
 
 def test_the_levels_around_keep_their_initial_weights() -> None:
     _, net = grown()
-    born = newborn().state_dict()
-    own = [name for name, value in net.state_dict().items() if torch.equal(value, born[name])]
+    initial = new_network().state_dict()
+    own = [name for name, value in net.state_dict().items() if torch.equal(value, initial[name])]
     assert {name.split(".")[0] for name in own} == {"conv_in", "conv_norm_out", "conv_out", "down_blocks", "up_blocks"}
     assert all(not name.startswith(("down_blocks.2", "down_blocks.3", "up_blocks.0.")) for name in own)
 

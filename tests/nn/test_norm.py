@@ -147,15 +147,15 @@ def test_a_sample_depends_neither_on_its_batch_nor_on_the_number_of_threads(layo
 def test_gradients_do_not_depend_on_the_number_of_threads(layout):
     _need()
     x, added = draw((2, 64, 33, 31), torch.float32, LAYOUTS[layout])
-    norm, before, seen = norm_of(64, 32), torch.get_num_threads(), []
+    norm, before, results = norm_of(64, 32), torch.get_num_threads(), []
     inputs = [t.requires_grad_() for t in (x, norm.weight, norm.bias, *added.values())]
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            seen.append(torch.autograd.grad(norm(x, silu=True, **added).square().sum(), inputs))
+            results.append(torch.autograd.grad(norm(x, silu=True, **added).square().sum(), inputs))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*seen))
+    assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 def test_a_mean_far_from_zero_costs_no_digits():
@@ -194,14 +194,14 @@ def test_second_derivatives_are_those_of_torch():
     _need()
     x, added = draw((2, 8, 4, 4), options=("add",))
     norm = norm_of(8, 4)
-    seen = []
+    results = []
     for on in (True, False):
         module._enabled = on
         leaves = [x.clone().requires_grad_(), added["add"].clone().requires_grad_()]
         y = norm(leaves[0], silu=True, add=leaves[1])
         first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
-        seen.append(torch.autograd.grad(first[0].square().sum() + first[1].sum(), [*leaves, norm.weight]))
-    for ours, torchs in zip(*seen):
+        results.append(torch.autograd.grad(first[0].square().sum() + first[1].sum(), [*leaves, norm.weight]))
+    for ours, torchs in zip(*results):
         assert torch.allclose(ours, torchs, rtol=1e-3, atol=1e-3)
 
 

@@ -26,7 +26,7 @@ def random_network(config: TextConfig = CONFIG) -> TextEncoder:
 
 def test_torchs_own_transformer_computes_the_same() -> None:
     net = random_network()
-    words = net.table(TOKENS) + net.positions.weight[:6]
+    text = net.table(TOKENS) + net.positions.weight[:6]
     for block in net.blocks:
         assert isinstance(block, TextBlock)
         layer = nn.TransformerEncoderLayer(16, 4, 64, 0.0, "gelu", batch_first=True, norm_first=True).double()
@@ -41,23 +41,23 @@ def test_torchs_own_transformer_computes_the_same() -> None:
         for name, module in (("linear1", block.linear_in), ("linear2", block.linear_out)):
             ours |= {f"{name}.{leaf}": getattr(module, leaf) for leaf in ("weight", "bias")}
         layer.load_state_dict(ours)
-        words = layer.train()(words.double(), src_key_padding_mask=TOKENS == 0)  # train: the way that is not fused
-    right = net.norm.double()(words)
+        text = layer.train()(text.double(), src_key_padding_mask=TOKENS == 0)  # train: the way that is not fused
+    right = net.norm.double()(text)
     got = random_network()(TOKENS)
     torch.testing.assert_close(got.double()[TOKENS != 0], right[TOKENS != 0], atol=2e-5, rtol=0)
 
 
 def test_more_padding_changes_nothing_and_the_order_of_tokens_matters() -> None:
     net = random_network()
-    words = net(TOKENS)
+    text = net(TOKENS)
     longer = torch.cat([TOKENS, torch.zeros(3, 3, dtype=torch.int64)], dim=1)
-    said = TOKENS != PAD
-    torch.testing.assert_close(net(longer)[:, :6][said], words[said], atol=1e-5, rtol=0)
-    torch.testing.assert_close(net(TOKENS[1:2, :2]), words[1:2, :2], atol=1e-5, rtol=0)
+    unmasked = TOKENS != PAD
+    torch.testing.assert_close(net(longer)[:, :6][unmasked], text[unmasked], atol=1e-5, rtol=0)
+    torch.testing.assert_close(net(TOKENS[1:2, :2]), text[1:2, :2], atol=1e-5, rtol=0)
     turned = TOKENS[:, [0, 2, 1, 3, 4, 5]]
-    assert (net(turned)[0, 1] - words[0, 2]).abs().max() > 0.1
+    assert (net(turned)[0, 1] - text[0, 2]).abs().max() > 0.1
     net.table.weight.data[PAD] += 100.0
-    assert torch.equal(net(TOKENS)[said], words[said])
+    assert torch.equal(net(TOKENS)[unmasked], text[unmasked])
 
 
 def test_every_token_depends_on_later_ones_too() -> None:
@@ -76,11 +76,11 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
 
 
 def test_a_pooled_caption_is_the_mean_of_its_tokens() -> None:
-    words = normal((3, 6, 4), "words").double()
-    right = torch.stack([words[0, :4].mean(0), words[1, :2].mean(0), words[2].mean(0)])
-    torch.testing.assert_close(pooled(words, token_mask(TOKENS)), right)
-    torch.testing.assert_close(pooled(words, None), words.mean(1))
-    assert not pooled(words, torch.zeros(3, 6, dtype=torch.bool)).any()
+    text = normal((3, 6, 4), "text").double()
+    right = torch.stack([text[0, :4].mean(0), text[1, :2].mean(0), text[2].mean(0)])
+    torch.testing.assert_close(pooled(text, token_mask(TOKENS)), right)
+    torch.testing.assert_close(pooled(text, None), text.mean(1))
+    assert not pooled(text, torch.zeros(3, 6, dtype=torch.bool)).any()
 
 
 def test_long_captions_are_errors() -> None:

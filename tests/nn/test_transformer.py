@@ -58,7 +58,7 @@ def pictures() -> Tensor:
 
 
 def captions() -> Tensor:
-    return normal((3, LENGTH, CONTEXT), "words")
+    return normal((3, LENGTH, CONTEXT), "text")
 
 
 MASK = torch.arange(LENGTH) < torch.tensor([[7], [1], [4]])
@@ -98,10 +98,10 @@ def test_a_new_transformer_is_the_identity() -> None:
 
 def test_permuting_pixels_permutes_the_output_and_rows_are_independent() -> None:
     net, x = random_network(2), pictures()
-    words = Context(tuple(net.encode(captions())), score_bias(MASK, torch.float32))
-    right = net(x, words)
+    context = Context(tuple(net.encode(captions())), score_bias(MASK, torch.float32))
+    right = net(x, context)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
-    moved = net(x.flatten(2)[:, :, order].view_as(x), words)
+    moved = net(x.flatten(2)[:, :, order].view_as(x), context)
     torch.testing.assert_close(moved, right.flatten(2)[:, :, order].view_as(x), atol=1e-5, rtol=0)
     rows = torch.tensor([2, 0, 1])
     swapped = net(x[rows], Context(tuple(net.encode(captions()[rows])), score_bias(MASK[rows], torch.float32)))
@@ -122,16 +122,16 @@ def test_a_row_without_unmasked_tokens_has_no_nan() -> None:
     """It attends to all of them equally: the mask only lowers the scores of some tokens below those of others."""
     net = random_network()
     none = torch.zeros(3, LENGTH, dtype=torch.bool)
-    words = captions()
-    out = net(pictures(), Context(tuple(net.encode(words)), score_bias(none, torch.float32)))
+    text = captions()
+    out = net(pictures(), Context(tuple(net.encode(text)), score_bias(none, torch.float32)))
     assert torch.isfinite(out).all()
 
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_cross_attention_is_its_formula_in_float64(masked: bool) -> None:
     net = randomised(CrossAttention(WIDTH, CONTEXT, heads=2)).double()
-    tokens, words = normal((3, 5, WIDTH), "tokens").double(), captions().double()
-    k, v = F.linear(words, net.kv.weight).chunk(2, dim=2)
+    tokens, text = normal((3, 5, WIDTH), "tokens").double(), captions().double()
+    k, v = F.linear(text, net.kv.weight).chunk(2, dim=2)
     q = tokens @ net.q.weight.T
     found = []
     for head in (slice(0, 8), slice(8, 16)):
@@ -140,7 +140,7 @@ def test_cross_attention_is_its_formula_in_float64(masked: bool) -> None:
         found.append(torch.einsum("blm,bmd->bld", weights / weights.sum(-1, keepdim=True), v[..., head]))
     right = F.linear(torch.cat(found, dim=2), net.out.weight, net.out.bias)
     bias = score_bias(MASK if masked else None, torch.float64)
-    torch.testing.assert_close(net(tokens, net.encode(words), bias), right, atol=1e-12, rtol=0)
+    torch.testing.assert_close(net(tokens, net.encode(text), bias), right, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -212,11 +212,11 @@ def test_a_block_of_pixart_computes_the_same() -> None:
         layer.weight.data = torch.cat([state[f"{part}.weight"] for part in parts])
         if layer.bias is not None:
             layer.bias.data = torch.cat([state[f"{part}.bias"] for part in parts])
-    tokens, told = normal((3, 5, WIDTH), "tokens"), normal((3, WIDTH), "told")
+    tokens, emb = normal((3, 5, WIDTH), "tokens"), normal((3, WIDTH), "embedding")
     with torch.no_grad():
         right = reference(
-            tokens, encoder_hidden_states=captions(), timestep=block.modulate(told),
+            tokens, encoder_hidden_states=captions(), timestep=block.modulate(emb),
             encoder_attention_mask=torch.where(MASK, 0.0, -1e4)[:, None],
         )  # fmt: skip
-        got = block(tokens, told, block.encode(captions()), score_bias(MASK, torch.float32))
+        got = block(tokens, emb, block.encode(captions()), score_bias(MASK, torch.float32))
     torch.testing.assert_close(got, right, atol=1e-5, rtol=0)

@@ -46,7 +46,7 @@ def random_network(config: UNetConfig) -> UNet:
     return randomised(UNet(config))
 
 
-def told(config: UNetConfig) -> Cond:
+def conditions(config: UNetConfig) -> Cond:
     return Cond(LABELS) if config.classes else NOTHING
 
 
@@ -96,9 +96,9 @@ def test_adm_has_its_parameter_count() -> None:
 def test_any_size_that_can_be_halved(config: UNetConfig) -> None:
     net = random_network(config)
     x = normal((4, 3, 8, 20), "oblong")
-    assert net(x, TIMES, told(config)).shape == (4, config.out_channels, 8, 20)
+    assert net(x, TIMES, conditions(config)).shape == (4, config.out_channels, 8, 20)
     with pytest.raises(UserError, match=r"22x8 do not fit this network: .* multiples of 4"):
-        net(normal((4, 3, 8, 22), "oblong"), TIMES, told(config))
+        net(normal((4, 3, 8, 22), "oblong"), TIMES, conditions(config))
 
 
 # --- birth ---
@@ -106,7 +106,7 @@ def test_any_size_that_can_be_halved(config: UNetConfig) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_a_new_network_outputs_zero(config: UNetConfig) -> None:
-    out = UNet(config)(pictures(config), TIMES, told(config))
+    out = UNet(config)(pictures(config), TIMES, conditions(config))
     assert torch.equal(out, torch.zeros_like(out))
 
 
@@ -115,7 +115,7 @@ def test_branches_of_a_new_network_are_zero() -> None:
     for module in net.modules():
         if isinstance(module, Residual) and module.conv_shortcut is None and module.resample is None:
             x = normal((2, module.conv1.in_channels, 4, 4), "x")
-            assert torch.equal(module(x, normal((2, module.emb_channels), "told")), x)
+            assert torch.equal(module(x, normal((2, module.emb_channels), "conditions")), x)
         if isinstance(module, Attention):
             x = normal((2, module.qkv.in_features, 4, 4), "x")
             assert torch.equal(module(x), x)
@@ -154,7 +154,7 @@ def test_sinusoids_are_the_formula() -> None:
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_output_depends_on_time_continuously(config: UNetConfig) -> None:
     net, x = random_network(config), pictures(config)[:1]
-    cond = told(config)[:1]
+    cond = conditions(config)[:1]
     at = {t: net(x, torch.tensor([t], dtype=torch.float64), cond) for t in (10.0, 10.01, 10.5, 11.0)}
     assert (at[10.0] - at[11.0]).abs().max() > 1e-2
     assert (at[10.0] - at[10.01]).norm() < 0.1 * (at[10.0] - at[10.5]).norm()
@@ -201,7 +201,7 @@ def test_scale_and_shift_of_zero_are_a_plain_norm() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_a_sample_does_not_depend_on_its_batch(config: UNetConfig) -> None:
-    net, x, cond = random_network(config), pictures(config), told(config)
+    net, x, cond = random_network(config), pictures(config), conditions(config)
     together = net(x, TIMES, cond)
     order = torch.tensor([2, 0, 3, 1])
     torch.testing.assert_close(net(x[order], TIMES[order], cond[order]), together[order], atol=1e-5, rtol=0)
@@ -284,9 +284,9 @@ def test_heads_by_number_and_by_width_are_the_same_network() -> None:
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_bfloat16_channels_last_is_close(config: UNetConfig) -> None:
     net, x = random_network(config), pictures(config)
-    exact = net(x, TIMES, told(config))
+    exact = net(x, TIMES, conditions(config))
     low = copy.deepcopy(net).to(torch.bfloat16).to(memory_format=torch.channels_last)
-    out = low(x.bfloat16().to(memory_format=torch.channels_last), TIMES, told(config))
+    out = low(x.bfloat16().to(memory_format=torch.channels_last), TIMES, conditions(config))
     assert out.dtype == torch.bfloat16
     assert (out.float() - exact).norm() < 0.05 * exact.norm()
 
@@ -306,14 +306,14 @@ def test_no_part_leaves_bfloat16_or_channels_last(config: UNetConfig) -> None:
     for module in net.modules():
         module.register_forward_hook(watch)
     with torch.inference_mode():
-        net(pictures(config).bfloat16().to(memory_format=torch.channels_last), TIMES, told(config))
+        net(pictures(config).bfloat16().to(memory_format=torch.channels_last), TIMES, conditions(config))
     assert left == []
 
 
 def test_the_layout_of_the_input_changes_nothing() -> None:
     net, x = random_network(IMPROVED), pictures(IMPROVED)
-    other = net(x.to(memory_format=torch.channels_last), TIMES, told(IMPROVED))
-    torch.testing.assert_close(other, net(x, TIMES, told(IMPROVED)), atol=1e-5, rtol=0)
+    other = net(x.to(memory_format=torch.channels_last), TIMES, conditions(IMPROVED))
+    torch.testing.assert_close(other, net(x, TIMES, conditions(IMPROVED)), atol=1e-5, rtol=0)
 
 
 def test_the_network_compiles_to_one_graph() -> None:
@@ -321,7 +321,7 @@ def test_the_network_compiles_to_one_graph() -> None:
     net = random_network(IMPROVED)
     traced = torch.compile(net, backend="eager", fullgraph=True)
     assert torch.equal(
-        traced(pictures(IMPROVED), TIMES, told(IMPROVED)), net(pictures(IMPROVED), TIMES, told(IMPROVED))
+        traced(pictures(IMPROVED), TIMES, conditions(IMPROVED)), net(pictures(IMPROVED), TIMES, conditions(IMPROVED))
     )
 
 
@@ -332,7 +332,7 @@ def gradients(net: UNet, seed: int = 0) -> Iterator[Tensor]:
     net.zero_grad()
     torch.manual_seed(seed)  # dropout's
     config = net.config
-    out = net(pictures(config), TIMES, told(config))
+    out = net(pictures(config), TIMES, conditions(config))
     (out * normal(tuple(out.shape), "direction")).sum().backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None, name
@@ -368,7 +368,7 @@ def kept_for_gradients(net: UNet) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        net(pictures(net.config), TIMES, told(net.config))
+        net(pictures(net.config), TIMES, conditions(net.config))
     return sum(sizes)
 
 
