@@ -21,8 +21,8 @@ def draws(n: int, dim: int, seed: int) -> Tensor:
 
 def test_counted_on_a_line() -> None:
     """Real 0 1 2 10, k = 1: radii 1 1 1 8, balls [-1, 1] [0, 2] [1, 3] [2, 18].
-    Generated 0.5 2.5 3 -1.5 40: in 2, 2, 2, 0, 0 balls. Radii of the generated ones: 2 .5 .5 2 37, balls [-1.5, 2.5] [2, 3]
-    [2.5, 3.5] [-3.5, .5] [3, 77]: all four real ones are inside.
+    Generated 0.5 2.5 3 -1.5 40: in 2, 2, 2, 0, 0 balls. Their radii: 2 .5 .5 2 37, balls [-1.5, 2.5] [2, 3] [2.5, 3.5]
+    [-3.5, .5] [3, 77]: all four real ones are inside.
     """
     real, generated = line(0, 1, 2, 10), line(0.5, 2.5, 3, -1.5, 40)
     found = precision_recall(real, generated, k=1)

@@ -1,4 +1,4 @@
-"""On real pictures distances agree with the eye: halves of the real set are close, and degraded pictures are farther."""
+"""On real pictures distances agree with the eye: halves of the real set are close, degraded pictures farther."""
 
 from __future__ import annotations
 

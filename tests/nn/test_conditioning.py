@@ -244,7 +244,7 @@ def test_a_concatenated_picture_is_further_channels() -> None:
         (ALL, {"value": torch.ones(4, 3)}, r"value must be of shape \(rows, 2\) for this network, not \(4, 3\)"),
         (ALL, {"pooled": None}, "is conditioned on a pooled vector of width 5: give every picture one"),
         (ALL, {"pooled": torch.ones(4, 4)}, r"pooled must be of shape \(rows, 5\) for this network, not \(4, 4\)"),
-        (ALL, {"concat": None}, "reads a picture of 1 channels beside x_t: give it as concat"),
+        (ALL, {"concat": None}, "needs a picture of 1 channels concatenated to x_t: give it as concat"),
         (
             ALL,
             {"concat": torch.ones(4, 1, 8, 4)},

@@ -104,5 +104,5 @@ def prepare(net: nn.Module, placement: Placement) -> nn.Module:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if placement.device == "cpu":
         norm.enable()
-        allocator.keep()
+        allocator.retain()
     return net

@@ -35,7 +35,7 @@ RESULT = "contrastive"  # its folder inside the run that trained it
 AMONG = 100  # candidate captions, reported beside retrieval among all
 
 
-class Share(NamedTuple):
+class Proportion(NamedTuple):
     """A fraction of pictures, and its standard error over pictures (nan for one picture)."""
 
     value: float
@@ -46,15 +46,15 @@ class Share(NamedTuple):
 class Retrieval:
     """The fractions of n pictures whose own caption is the nearest, and in the five nearest, of `among` captions."""
 
-    first: Share
-    fifth: Share
+    first: Proportion
+    fifth: Proportion
     among: int
     n: int
 
     def plain(self) -> dict[str, Any]:
         """The retrieval as a dictionary for JSON."""
-        shares = {"first": self.first, "fifth": self.fifth}
-        return {name: share._asdict() for name, share in shares.items()} | {"among": self.among, "n": self.n}
+        proportions = {"first": self.first, "fifth": self.fifth}
+        return {name: each._asdict() for name, each in proportions.items()} | {"among": self.among, "n": self.n}
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +133,7 @@ def retrieval(better: Tensor, others: int, *, among: int) -> Retrieval:
     if among < 2 or others < 1:
         raise UserError(f"retrieval needs at least 2 different captions, not {min(among, others + 1)}")
     sampled = min(among - 1, others)
-    first, fifth = (_share(_within(k, better, others, sampled)) for k in (1, 5))
+    first, fifth = (_proportion(_within(k, better, others, sampled)) for k in (1, 5))
     return Retrieval(first, fifth, sampled + 1, len(better))
 
 
@@ -164,8 +164,10 @@ def _log_choose(n: Tensor, k: int) -> Tensor:
     return torch.lgamma(n + 1) - torch.lgamma(left + 1) - torch.lgamma(n.new_tensor(k + 1))
 
 
-def _share(values: Tensor) -> Share:
-    return Share(values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else float("nan"))
+def _proportion(values: Tensor) -> Proportion:
+    return Proportion(
+        values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else float("nan")
+    )
 
 
 def _tokens(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-SOURCE = Path(__file__).parent / "csrc" / "group_norm.cpp"
+SOURCE = Path(__file__).parent / "csrc" / "group_norm.cpp"  # with its headers in the same folder
 NAME = "unnoise_group_norm"
 
 
@@ -48,7 +48,8 @@ def load(check: Callable[[], None]) -> None:
 
 def folder() -> Path:
     """The folder of the library for this source, torch and processor."""
-    depends_on = (SOURCE.read_text(), *_flags(), torch.__version__, sys.platform, _processor())
+    files = [SOURCE, *sorted(SOURCE.parent.glob("*.h"))]
+    depends_on = (*(file.read_text() for file in files), *_flags(), torch.__version__, sys.platform, _processor())
     key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()[:16]
     # TORCH_EXTENSIONS_DIR is torch's own setting for everything that its loader builds
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()

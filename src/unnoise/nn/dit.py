@@ -165,7 +165,7 @@ class DiT(nn.Module):
 class DiTBlock(nn.Module):
     """Attention and a two-layer network, each after a norm that is scaled and shifted, and before a gate.
 
-    With text, a cross-attention stands between the two.
+    With text, there is a cross-attention between the two.
     """
 
     def __init__(self, config: DiTConfig) -> None:

@@ -139,7 +139,7 @@ def concat(x: Tensor, cond: Cond, channels: int) -> Tensor:
             raise UserError("this network has no concatenated picture (concat_channels is 0): give none")
         return x
     if cond.concat is None:
-        raise UserError(f"this network reads a picture of {channels} channels beside x_t: give it as concat")
+        raise UserError(f"this network needs a picture of {channels} channels concatenated to x_t: give it as concat")
     if cond.concat.shape[1:] != (channels, *x.shape[2:]):
         wanted, given = (" x ".join(map(str, shape)) for shape in ((channels, *x.shape[2:]), cond.concat.shape[1:]))
         raise UserError(f"concat is {given} (channels, height, width), but this network needs {wanted}")

@@ -79,7 +79,7 @@ def pooled(text: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def is_encoded(cond: Cond) -> bool:
-    """Whether a condition is encoded. Raises UserError for an encoded one with text or control images beside it."""
+    """Whether a condition is encoded. Raises UserError for an encoded one with text or control images."""
     if cond.encoded is not None and (cond.tokens is not None or cond.text is not None or cond.control):
         raise UserError(
             "text or control images were added to a condition that is already encoded: add them before `encode`"
@@ -114,7 +114,7 @@ def encode_text(cond: Cond, encoder: TextEncoder | None, width: int) -> tuple[Te
         )
     if encoder is None:
         raise UserError(
-            "this network has no text encoder of its own: encode the tokens with the encoder beside it, and give text"
+            "this network has no text encoder of its own: give text, the output of the encoder that it was trained with"
         )
     _check_mask(cond.mask, cond.tokens)
     mask = token_mask(cond.tokens) if cond.mask is None else cond.mask
