@@ -1,63 +1,28 @@
 """The U-Net's laws: published sizes, initial output, independence of samples, and gradients.
 
-What it computes is judged in tests/formats/test_diffusers.py.
+Its output is compared with diffusers in tests/formats/test_diffusers.py.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from tests.helpers.random_weights import randomised
+from tests.helpers.unets import CONFIGS, IMPROVED, LABELS, SMALL, TIMES, conditions, count, pictures, random_network
 from unnoise.conditions import NOTHING, Cond
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
-from unnoise.nn import UNet, build
-from unnoise.nn.attention import SHORT, Attention, AttentionCore, split_heads
+from unnoise.nn import UNet
+from unnoise.nn.attention import Attention
 from unnoise.nn.embeddings import sinusoid
-from unnoise.nn.unet import Block, Down, Residual, heads
+from unnoise.nn.unet import Down, Residual, heads
 from unnoise.noise import normal
-
-SMALL = UNetConfig(size=16, channels=(8, 16, 16), blocks=1, attention=(False, True, False), groups=4)
-IMPROVED = replace(
-    SMALL,
-    out_channels=6,
-    scale_shift=True,
-    residual_resampling=True,
-    head_width=4,
-    cosine_first=True,
-    frequency_shift=0.0,
-    classes=3,
-)
-CONFIGS = {"ddpm": SMALL, "improved": IMPROVED}
-TIMES = torch.tensor([0.0, 999.0, 137.0, 500.0])
-LABELS = torch.tensor([2, 0, 3, 1])  # 3 is the null row
-
-
-def random_network(config: UNetConfig) -> UNet:
-    """A network with random weights everywhere, also where initial weights are zero."""
-    return randomised(UNet(config))
-
-
-def conditions(config: UNetConfig) -> Cond:
-    return Cond(LABELS) if config.classes else NOTHING
-
-
-def pictures(config: UNetConfig) -> Tensor:
-    return normal((len(TIMES), config.in_channels, config.size, config.size), "pictures")
-
-
-def count(config: UNetConfig) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in build(config).parameters())
-
 
 # --- sizes ---
 
@@ -227,22 +192,6 @@ def test_strided_convolutions_read_the_right_pixels() -> None:
         torch.testing.assert_close(down(x, x), expected)
 
 
-def test_attention_is_its_formula_in_float64() -> None:
-    qkv = nn.Linear(12, 36).double()
-    tokens = normal((2, 7, 12), "tokens").double()
-    q, k, v = (F.linear(tokens, w, b) for w, b in zip(qkv.weight.chunk(3), qkv.bias.chunk(3), strict=True))
-    for count_ in (1, 3):
-        width = 12 // count_
-        expected = torch.empty(2, 7, 12, dtype=torch.float64)
-        for head in range(count_):
-            at = slice(head * width, (head + 1) * width)
-            scores = torch.einsum("bld,bmd->blm", q[..., at], k[..., at]) / width**0.5
-            expected[..., at] = torch.einsum(
-                "blm,bmd->bld", scores.exp() / scores.exp().sum(-1, keepdim=True), v[..., at]
-            )
-        torch.testing.assert_close(AttentionCore()(*split_heads(qkv(tokens), 3, count_)), expected, atol=1e-12, rtol=0)
-
-
 def test_permuting_the_pixels_permutes_the_output_of_attention() -> None:
     attention = random_network(replace(SMALL, heads=2)).mid_block.blocks[0].attention
     assert isinstance(attention, Attention)
@@ -250,22 +199,6 @@ def test_permuting_the_pixels_permutes_the_output_of_attention() -> None:
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     moved = x.flatten(2)[:, :, order].view_as(x)
     torch.testing.assert_close(attention(moved), attention(x).flatten(2)[:, :, order].view_as(x), atol=1e-5, rtol=0)
-
-
-@pytest.mark.parametrize("length", [64, SHORT + 64])
-def test_attention_in_bfloat16_is_close_with_its_gradient(length: int) -> None:
-    """By both implementations, below and above SHORT, to a few times bfloat16's 2^-9."""
-    qkv = nn.Linear(32, 96)
-    tokens = normal((1, length, 32), "tokens").requires_grad_()
-    exact = AttentionCore()(*split_heads(qkv(tokens), 3, 2))
-    exact.square().sum().backward()
-    low = tokens.detach().bfloat16().requires_grad_()
-    out = AttentionCore()(*split_heads(copy.deepcopy(qkv).bfloat16()(low), 3, 2))
-    out.float().square().sum().backward()
-    assert (out - exact).norm() < 0.02 * exact.norm()
-    assert low.grad is not None
-    assert tokens.grad is not None
-    assert (low.grad - tokens.grad).norm() < 0.03 * tokens.grad.norm()
 
 
 def test_heads_by_number_and_by_width_are_the_same_network() -> None:
@@ -323,109 +256,3 @@ def test_the_network_compiles_to_one_graph() -> None:
     assert torch.equal(
         traced(pictures(IMPROVED), TIMES, conditions(IMPROVED)), net(pictures(IMPROVED), TIMES, conditions(IMPROVED))
     )
-
-
-# --- learning ---
-
-
-def gradients(net: UNet, seed: int = 0) -> Iterator[Tensor]:
-    net.zero_grad()
-    torch.manual_seed(seed)  # dropout's
-    config = net.config
-    out = net(pictures(config), TIMES, conditions(config))
-    (out * normal(tuple(out.shape), "direction")).sum().backward()
-    for name, parameter in net.named_parameters():
-        assert parameter.grad is not None, name
-        yield parameter.grad.clone()
-
-
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_every_weight_has_a_gradient(config: UNetConfig) -> None:
-    net = random_network(config)
-    for (name, parameter), grad in zip(net.named_parameters(), gradients(net), strict=True):
-        rows = grad.abs().flatten(1).sum(1) if grad.ndim > 1 else grad.abs()
-        if name.endswith("qkv.bias"):
-            rows = torch.cat([rows.chunk(3)[0], rows.chunk(3)[2]])  # a bias of all keys changes no weight of attention
-        assert (rows > 0).float().mean() > 0.99, name
-        assert parameter.shape == grad.shape
-
-
-@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_checkpointing_gives_the_same_gradients(config: UNetConfig) -> None:
-    net = random_network(replace(config, dropout=0.2)).train()
-    plain = list(gradients(net))
-    net.checkpointing = True
-    assert all(torch.equal(a, b) for a, b in zip(gradients(net), plain, strict=True))
-    other = list(gradients(net, seed=1))
-    assert not all(torch.equal(a, b) for a, b in zip(other, plain, strict=True))  # dropout was there
-
-
-def kept_for_gradients(net: UNet) -> int:
-    sizes: list[int] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        sizes.append(tensor.numel())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        net(pictures(net.config), TIMES, conditions(net.config))
-    return sum(sizes)
-
-
-def test_checkpointing_stores_less() -> None:
-    net = random_network(SMALL)
-    plain = kept_for_gradients(net)
-    net.checkpointing = True
-    assert kept_for_gradients(net) < 0.4 * plain
-
-
-def test_dropout_is_for_training() -> None:
-    net, x = random_network(replace(SMALL, dropout=0.5)), pictures(SMALL)
-    assert torch.equal(net(x, TIMES, NOTHING), net(x, TIMES, NOTHING))
-    net.train()
-    assert not torch.equal(net(x, TIMES, NOTHING), net(x, TIMES, NOTHING))
-
-
-def test_weights_fit_their_network_only() -> None:
-    state = random_network(SMALL).state_dict()
-    UNet(SMALL).load_state_dict(state)
-    for other in (
-        IMPROVED,
-        replace(SMALL, blocks=2),
-        replace(SMALL, middle_attention=False),
-        replace(SMALL, classes=1),
-    ):
-        with pytest.raises(RuntimeError):
-            UNet(other).load_state_dict(state)
-
-
-def test_attention_is_at_the_configured_levels() -> None:
-    net = UNet(replace(SMALL, attention=(True, False, True), middle_attention=False))
-    found = [name for name, module in net.named_modules() if isinstance(module, Block) and module.attention is not None]
-    levels = {name.rsplit(".blocks.", 1)[0] for name in found}
-    assert levels == {"down_blocks.0", "down_blocks.2", "up_blocks.0", "up_blocks.2"}
-    assert len(found) == 2 * 1 + 2 * 2
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"attention": (True,)}, "for each of the 3 levels, but has 1 values"),
-        ({"channels": ()}, "channels must be a width for each level"),
-        ({"groups": 3}, "channels 8 are not divisible by groups 3"),
-        ({"channels": (8, 20, 18)}, "channels 18 are not divisible by groups 4"),
-        ({"size": 18}, "size 18 cannot be halved 2 times"),
-        ({"heads": 3}, "heads 3 does not divide the 16 channels"),
-        ({"head_width": 32}, "head_width 32 does not divide the 16 channels"),
-        ({"heads": 0}, "heads 0 does not divide"),
-        ({"heads": 2, "head_width": 8}, "heads and head_width exclude each other"),
-        ({"blocks": 0}, "blocks must be at least 1"),
-        ({"classes": -1}, "classes must be 0"),
-        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
-        ({"channels": (1, 16, 16), "groups": 1}, "must be even and at least 4, not 1"),
-    ],
-    ids=str,
-)
-def test_an_invalid_configuration_is_an_error(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        UNet(replace(SMALL, **fields))
