@@ -80,7 +80,7 @@ def overhead(diffusion: Diffusion, batch: int, rounds: int, clock: str) -> float
     label, t = torch.arange(batch) % 10, torch.tensor(0.5, dtype=torch.float64)
     cond, null = Cond(label), Cond(torch.full((batch,), 10))
     guided, x = classifier_free(diffusion, cond, null, 2.0), torch.randn(batch, *SHAPE)
-    both, twice = null.then(cond), torch.cat([x, x]).to(next(diffusion.net.parameters()).dtype)
+    both, twice = null.cat(cond), torch.cat([x, x]).to(next(diffusion.net.parameters()).dtype)
     time = torch.full((2 * batch,), 500.0)
 
     def alone() -> object:

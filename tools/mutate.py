@@ -48,6 +48,9 @@ FIRST = {  # where the tests of a folder, or a file, are; those of the core come
     "evaluation/conditions.py": ["evaluation/test_alignment", "recipes/test_values", "evaluation/test_evaluate"],
     "evaluation/alignment.py": ["evaluation/test_alignment"],
     "text/tokenizer.py": ["text/test_tokenizer"],
+    "patch.py": ["test_patch"],
+    "acceleration/": ["acceleration/test_placement"],
+    "nn/slices.py": ["nn/test_slices"],
 }
 
 FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what stands there wrongly)
@@ -151,8 +154,11 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("likelihood/bound.py", "step < inner, turn", "step <= inner, turn"),
     ("likelihood/bound.py", "bits * weight, errors", "bits, errors"),
     ("likelihood/rate_distortion.py", "(found.asked > 0).sum(0)", "found.asked.sum(0)"),
-    ("conditions.py", "torch.cat([mine, others])", "torch.cat([others, mine])"),
-    ("patch.py", "    finally:\n        undo(replaced)", "    finally:\n        pass"),
+    ("conditions.py", "torch.cat([mine, others[name]])", "torch.cat([others[name], mine])"),
+    ("patch.py", "twin.__dict__[name] = value.copy()", "twin.__dict__[name] = value"),
+    ("patch.py", "    if not found:\n", "    if found is None:\n"),
+    ("acceleration/prepack.py", "type(up) is Up and type(up.conv) is nn.Conv2d", "True"),
+    ("nn/slices.py", "slice(end - count, end)", "slice(end - count + 1, end)"),
     ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),
     ("generate/frames.py", "math.hypot(level.alpha.item(), level.sigma.item())", "level.alpha.item()"),
     ("generate/conditions.py", ".float() / 255", ".float() / 127.5 - 1"),

@@ -261,7 +261,7 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(tmp_path: P
     refused("did you mean 'frechet'", replace(good, metrics=("frechat",)))
     refused("at least 10", replace(good, count=9))
     refused("at least 20", replace(good, real=19))
-    refused("takes pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
+    refused("needs pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
     refused("8x8 pixels with 1 channel, those of toy are 16x16", model=small())
     refused("knows no cross, disc, ring, square", replace(good, evaluator=str(tmp_path / "other")))
     refused("no features to compare toy in", ASK)

@@ -358,7 +358,7 @@ def test_a_base_that_is_the_inner_part_is_grown_around(tmp_path):
     with pytest.raises(UserError, match=r"process.schedule_options \{'shift': 2.0\} should be \{\}, that of the base"):
         next(train(unshifted, tmp_path / "run"))
     other = replace(asked, net=replace(asked.net, channels=(16, 8)))
-    with pytest.raises(UserError, match=r"net\.channels should begin with 8, 8"):
+    with pytest.raises(UserError, match=r"net\.channels must begin with 8, 8"):
         next(train(other, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 

@@ -201,7 +201,7 @@ def test_captions_that_read_alike_are_one_candidate() -> None:
     assert few[0].tolist() == [int((cosines[i] > cosines[i, i]).sum()) for i in range(3)]
     found = judge.retrieval(judge.pictures(x), SAID[:3], SAID, among=2)
     assert found.first == retrieval(few[0], 3, among=2).first
-    with pytest.raises(UserError, match="8x8 pixels with 3 channels, these have 9x8 with 3"):
+    with pytest.raises(UserError, match="8x8 pixels with 3 channels, not 9x8 with 3"):
         judge.pictures(torch.zeros(1, 3, 9, 8))
 
 
@@ -250,7 +250,7 @@ def test_the_nearest_by_features() -> None:
     apart = torch.cdist(x.mean((2, 3)).double(), real.mean((2, 3)).double())
     assert torch.equal(found.row, apart.argsort(1)[:, :2])
     assert torch.allclose(found.distance, apart.sort(1).values[:, :2])
-    with pytest.raises(UserError, match="ask for 1 to 30"):
+    with pytest.raises(UserError, match="use 1 to 30"):
         nearest(x, Some(real), 31)
     with pytest.raises(UserError, match="5x4 pixels"):
         nearest(torch.zeros(1, 3, 4, 5), Some(real), 1)
@@ -347,7 +347,7 @@ def test_damage_is_refused_and_named(run: Path, tmp_path: Path) -> None:
     (folder / contrastive.CARD).write_text("{")
     refused("cannot be read")
     (folder / contrastive.CARD).unlink()
-    refused("holds no contrastive judge")
+    refused("holds no contrastive model")
     with pytest.raises(UserError, match="there is no directory"):
         contrastive.load(tmp_path / "nowhere")
 
@@ -475,7 +475,7 @@ def test_nearest_lays_real_pictures_beside_generated_ones(
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--features", "model"], "holds no contrastive judge"), (["--count", "99"], "fewer than")],
+    [(["--features", "model"], "holds no contrastive model"), (["--count", "99"], "fewer than")],
 )
 def test_nearest_refuses_what_it_cannot_compare(
     words: list[str], message: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

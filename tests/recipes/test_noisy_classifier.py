@@ -64,7 +64,7 @@ def card(**changes: object) -> NoisyClassifierCard:
 
 def test_the_pool_is_the_mean_asking_all_places() -> None:
     """Against torch's own attention, with the pool's weights."""
-    pool = AttentionPool(16, 5, places=9, heads=4).double()
+    pool = AttentionPool(16, 5, pixels=9, heads=4).double()
     theirs = nn.MultiheadAttention(16, 4, batch_first=True).double()
     theirs.in_proj_weight.data = torch.cat([pool.query.weight, pool.kv.weight])
     theirs.in_proj_bias.data = torch.cat([pool.query.bias, pool.kv.bias])

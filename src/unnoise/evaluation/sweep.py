@@ -117,7 +117,7 @@ def guided_figures(model: Model, ask: EvaluateConfig, how: Request, pictures: Da
     told = ["accuracy"] if model.card.classes else []
     if words and pictures.captions:
         told += ["caption"] if alignment.readable(pictures) else []
-        told += ["retrieval"] if ask.evaluator != "auto" and contrastive.is_judge(ask.evaluator) else []
+        told += ["retrieval"] if ask.evaluator != "auto" and contrastive.is_evaluator(ask.evaluator) else []
     return "frechet", "precision", "recall", *told
 
 

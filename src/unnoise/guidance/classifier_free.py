@@ -54,7 +54,7 @@ def chain(diffusion: Diffusion, conds: Sequence[Cond], scales: Sequence[Scale], 
         raise ValueError(
             f"{len(conds)} conditions have {len(conds) - 1} differences, and there are {len(scales)} scales"
         )
-    together = diffusion.given(reduce(Cond.then, conds))
+    together = diffusion.given(reduce(Cond.cat, conds))
 
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
         times = t.repeat(len(conds)) if t.ndim else t

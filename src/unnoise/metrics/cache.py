@@ -1,7 +1,7 @@
-"""Features of real pictures, kept on disk: made once for each set of pictures, network, and number.
+"""A cache of the features of real pictures on disk: computed once for each set of pictures, network and number.
 
-The name of a file is a hash of all that its contents depend on; a file is whole or not there; one that cannot be read
-is made again. safetensors only.
+The name of a file is a hash of everything that its contents depend on. Files are written atomically; what cannot be
+read is computed again. safetensors only.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 
 
 def key(*parts: str) -> str:
-    """One name for these words, in this order."""
+    """The hash of these strings, in this order."""
     return hashlib.sha256("\0".join(("real features 1", *parts)).encode()).hexdigest()[:32]
 
 
 def load(folder: Path, name: str, shape: tuple[int, int]) -> Tensor | None:
-    """The features (n, D) float32 of this name; None where there are none, or not whole, or of another shape."""
+    """The features (n, D) float32 of this name; None if there is no readable file, or its shape differs."""
     try:
         found = load_file(folder / f"{name}.safetensors").get("features")
     except (OSError, SafetensorError):
@@ -31,7 +31,7 @@ def load(folder: Path, name: str, shape: tuple[int, int]) -> Tensor | None:
 
 
 def save(folder: Path, name: str, features: Tensor) -> None:
-    """Keep features (n, D). A disk that is full or read-only costs the cache, not the evaluation."""
+    """Stores features (n, D). Errors of the disk are ignored: without its cache an evaluation only takes longer."""
     path = folder / f"{name}.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
