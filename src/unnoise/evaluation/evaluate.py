@@ -121,14 +121,14 @@ def _draw_and_measure(
     judges = find_evaluators(ask, model.card.classes, pictures)
     request = replace(
         whole,
-        seeds=tuple(processes.share(whole.seeds)),
-        labels=tuple(processes.share(whole.labels)),
-        prompts=tuple(processes.share(whole.prompts)),
+        seeds=tuple(processes.split(whole.seeds)),
+        labels=tuple(processes.split(whole.labels)),
+        prompts=tuple(processes.split(whole.prompts)),
     )
     cond = with_numbers(model, whole, pictures)
     check(model, whole, cond)
     if cond is not None:
-        cond = cond[torch.tensor(processes.share(range(ask.count)), dtype=torch.int64)]
+        cond = cond[torch.tensor(processes.split(range(ask.count)), dtype=torch.int64)]
     asked = None if "none" in whole.labels else model.conditioner.label_rows(request.labels)
 
     def drawn() -> Iterator[Drawn]:
@@ -168,7 +168,7 @@ def measure(
     real = yield from _real(judges.features, plain(pictures), ask, cache, processes)
     clock.lap("real")
     found, seen, asked = [], [], []
-    done, total = 0, len(processes.share(range(ask.count)))
+    done, total = 0, len(processes.split(range(ask.count)))
     for part in drawn:
         clock.lap("drawing")
         x = from_bytes(part.x if part.x.dtype == torch.uint8 else to_bytes(part.x))
@@ -251,7 +251,7 @@ def _real(
     missing = processes.any(found is None)  # asked by all, for the others may have lost theirs
     if found is not None and not missing:
         return found
-    mine = processes.share(range(len(rows)))
+    mine = processes.split(range(len(rows)))
     parts = []
     for first in range(0, len(mine), 256):
         some = rows[mine[0] + first : mine[0] + min(first + 256, len(mine))]
