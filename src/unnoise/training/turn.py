@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from unnoise import noise
@@ -109,9 +110,9 @@ def play(
     Raises NonFinite where the loss or the gradient is not finite and `fit.non_finite` does not allow to skip it.
     """
     state, memory, world = turn.state, turn.player.memory, turn.processes.world
+    if turn.others:
+        state.forget()  # gradients of other losses: of sharded parameters, or from outside of this loop
     with _frozen(turn.others):
-        if turn.others:
-            state.forget()  # gradients of another player's losses, where parameters are sharded
         losses = _backward(turn, batch, rows)
     values = _sum(losses)
     names = [name for name in losses if list(losses) != [UNNAMED]]
@@ -163,8 +164,11 @@ def _sum(losses: Mapping[str, Tensor]) -> Tensor:
 
 @contextmanager
 def _frozen(states: Sequence[TrainState]) -> Iterator[None]:
-    """The parameters of other players do not require gradients inside the block."""
-    held = [p for state in states for p in state.net.parameters() if p.requires_grad]
+    """The parameters of these players do not require gradients inside the block.
+
+    Sharded ones do require them, because FSDP2 decides at the first forward pass whether a parameter has a gradient.
+    """
+    held = [p for state in states for p in state.net.parameters() if p.requires_grad and not isinstance(p, DTensor)]
     for p in held:
         p.requires_grad_(False)
     try:
