@@ -31,10 +31,12 @@ from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.generate.conditions import concat_image, null_condition
 from unnoise.generate.frames import generate
+from unnoise.recipes.conditioning import concat_input, drop_conditions
 from unnoise.recipes.cost import cost
-from unnoise.recipes.diffusion import concat_input, drop_conditions, load_base, train
+from unnoise.recipes.diffusion import train
+from unnoise.recipes.initialization import load_base
 from unnoise.text.conditioner import Conditioner
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 
 def test_a_square_becomes_its_mean_and_the_mean_a_square() -> None:

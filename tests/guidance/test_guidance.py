@@ -27,11 +27,12 @@ from unnoise.guidance import (
     scale_from_w,
 )
 from unnoise.noise import normal
-from unnoise.recipes.diffusion import no_pictures_yet, objective
+from unnoise.recipes.conditioning import placeholder_conditioner
+from unnoise.recipes.diffusion import objective
 from unnoise.samplers import State, ddim, ddpm, heun, large, last, learned, small, walk
 from unnoise.samplers.timesteps import even, karras
 from unnoise.schedules import EDM, Cosine, Flow, LinearBeta, Schedule, posterior
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 T = torch.tensor(0.4, dtype=torch.float64)
 
@@ -523,7 +524,7 @@ def labels_told(dropout: float, batches: int = 10, count: int = 1000) -> Tensor:
             return x
 
     config = TrainConfig(net=UNetConfig(classes=5), process=DiffusionConfig(cond_dropout=dropout))
-    goal = objective(Diffusion(Spy(), LinearBeta()), config, no_pictures_yet(config))
+    goal = objective(Diffusion(Spy(), LinearBeta()), config, placeholder_conditioner(config))
     for first in range(0, batches * count, count):
         rows = SampleRNG(0, tuple(range(first, first + count)), count)
         goal(Batch(torch.zeros(count, 1, 2, 2), torch.full((count,), 2), None, rows.places), rows)

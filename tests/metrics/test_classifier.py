@@ -28,8 +28,9 @@ from unnoise.metrics.classifier import (
 from unnoise.metrics.features import classifier_features, find_features
 from unnoise.nn.classifier import Classifier, Shape, shifted
 from unnoise.recipes import classifier as recipe
+from unnoise.recipes import evaluator_training
 from unnoise.training.loop import Tick
-from unnoise.training.run import hold
+from unnoise.training.run import open_run
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_shifted_moves_whole_pictures() -> None:
     assert torch.equal(moved[0, 0], x[0, 0][[0, 0, 1, 2]])
     assert torch.equal(moved[1, 0], x[1, 0][:, [2, 3, 3, 3]])
     assert torch.equal(shifted(x, torch.zeros(2).long(), torch.zeros(2).long(), 2), x)
-    draws = recipe._pixels(torch.linspace(0, 0.999999, 5000, dtype=torch.float64), 2)
+    draws = evaluator_training._pixels(torch.linspace(0, 0.999999, 5000, dtype=torch.float64), 2)
     assert draws.unique().tolist() == [-2, -1, 0, 1, 2]
     assert torch.equal((draws + 2).bincount(), torch.full((5,), 1000))
 
@@ -178,34 +179,34 @@ def tiny(**fit: object) -> ClassifierConfig:
     return ClassifierConfig(name="toy", data=DataConfig(path="toy", size=16, channels=1), width=8, features=16, fit=how)
 
 
-def train(config: ClassifierConfig, path: Path, most: int | None = None) -> list[Tick]:
-    with hold(path, config) as run:
+def trained(config: ClassifierConfig, path: Path, most: int | None = None) -> list[Tick]:
+    with open_run(path, config) as run:
         return list(islice(recipe.train(config, run), most))
 
 
 def test_training_learns_saves_its_accuracy_and_is_reproducible(tmp_path: Path) -> None:
     config = tiny()
-    ticks = train(config, tmp_path / "a")
+    ticks = trained(config, tmp_path / "a")
     assert ticks[-1].images == 640
     assert sum(t.loss for t in ticks[-4:]) < sum(t.loss for t in ticks[:4])
-    classifier = load_classifier(tmp_path / "a")
-    _, held, name = recipe.split(config)
-    assert recipe.measure(classifier, held, name) == classifier.accuracy
-    assert classifier.accuracy.value > 1.5 / len(classifier.classes)
+    judge = load_classifier(tmp_path / "a")
+    _, held, name = recipe.train_and_test(config)
+    assert recipe.measure(judge, held, name) == judge.accuracy
+    assert judge.accuracy.value > 1.5 / len(judge.classes)
     assert "held-out pictures (toy:test)" in (tmp_path / "a" / "log.txt").read_text()
     stored = load_file(tmp_path / "a" / "classifier" / "model.safetensors")
     assert {v.dtype for v in stored.values()} == {torch.float16}  # rounded before it was measured
-    train(tiny(seed=1), tmp_path / "c")
-    assert load_classifier(tmp_path / "c").fingerprint != classifier.fingerprint
+    trained(tiny(seed=1), tmp_path / "c")
+    assert load_classifier(tmp_path / "c").fingerprint != judge.fingerprint
 
 
 def test_stopped_and_resumed_is_the_same_classifier(tmp_path: Path) -> None:
     config = replace(tiny(), log=LogConfig(grid_every=0, checkpoint_steps=7))
-    train(config, tmp_path / "whole")
-    train(config, tmp_path / "parts", most=10)  # the checkpoint of step 7 is there, three steps are lost
+    trained(config, tmp_path / "whole")
+    trained(config, tmp_path / "parts", most=10)  # the checkpoint of step 7 is there, three steps are lost
     assert not (tmp_path / "parts" / "classifier").exists()
-    assert [tick.step for tick in train(config, tmp_path / "parts")] == list(range(8, 21))
-    assert train(config, tmp_path / "parts") == []
+    assert [tick.step for tick in trained(config, tmp_path / "parts")] == list(range(8, 21))
+    assert trained(config, tmp_path / "parts") == []
     found = [load_classifier(tmp_path / name).fingerprint for name in ("whole", "parts")]
     assert found[0] == found[1]
 
@@ -216,7 +217,7 @@ def test_held_out_pictures_are_never_trained_on(tmp_path: Path) -> None:
         for i in range(40):
             Image.fromarray(np.full((8, 8), grey + i, np.uint8)).save(tmp_path / name / f"{i:02}.png")
     config = replace(tiny(), data=DataConfig(path=str(tmp_path), size=8, channels=1))
-    taught, held, name = recipe.split(config)
+    taught, held, name = recipe.train_and_test(config)
     greys = [{int(p.pixels(i).flat[0]) for i in range(len(p))} for p in (taught, held)]
     assert not greys[0] & greys[1]
     assert len(taught) + len(held) == len(greys[0] | greys[1]) == 80
@@ -226,20 +227,20 @@ def test_held_out_pictures_are_never_trained_on(tmp_path: Path) -> None:
         batch = part.batch(range(len(part)))
         assert batch.label is not None
         assert torch.equal(batch.label == 1, batch.x[:, 0, 0, 0] > 0)  # each with its own label
-    again = recipe.split(config)[1]
+    again = recipe.train_and_test(config)[1]
     assert [again.name(i) for i in range(len(again))] == [held.name(i) for i in range(len(held))]
     with pytest.raises(UserError, match="part empty"):
-        recipe.split(replace(config, held_out=0.0))
+        recipe.train_and_test(replace(config, held_out=0.0))
 
 
 @pytest.mark.parametrize("name", ["width", "features"])
 def test_widths_that_groups_do_not_divide_are_errors(name: str) -> None:
     config = replace(ClassifierConfig(data=DataConfig(path="toy", size=16, channels=1)), **{name: 12})
     with pytest.raises(UserError, match=f"{name} 12: .* multiple of 8"):
-        recipe.new_born(config, data.open(config.data))
+        recipe.init_network(config, data.open(config.data))
 
 
 def test_pictures_without_classes_are_an_error(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((30, 8, 8), np.uint8))
     with pytest.raises(UserError, match="no classes"):
-        recipe.split(replace(tiny(), data=DataConfig(path=str(tmp_path / "x.npy"), size=8, channels=1)))
+        recipe.train_and_test(replace(tiny(), data=DataConfig(path=str(tmp_path / "x.npy"), size=8, channels=1)))

@@ -29,10 +29,12 @@ from unnoise.evaluation.report import said
 from unnoise.generate.conditions import null_condition, text_and_labels
 from unnoise.generate.frames import generate
 from unnoise.model import Model
-from unnoise.recipes.diffusion import batch_condition, drop_conditions, init_network, load_base, objective, train
+from unnoise.recipes.conditioning import batch_condition, drop_conditions
+from unnoise.recipes.diffusion import objective, train
+from unnoise.recipes.initialization import init_network, load_base
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import Tokenizer
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 pytest.importorskip("tokenizers")
 

@@ -35,7 +35,7 @@ from unnoise.nn.contrastive import Contrastive, equal, info_nce
 from unnoise.recipes import contrastive as recipe
 from unnoise.text.tokenizer import Tokenizer
 from unnoise.training.distributed import Processes
-from unnoise.training.run import hold
+from unnoise.training.run import open_run
 
 pytest.importorskip("tokenizers")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220), "grey": (128, 128, 128)}
@@ -287,7 +287,7 @@ def config(pictures: Path, **fit: object) -> ContrastiveConfig:
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training."""
     path, what = tmp_path_factory.mktemp("runs") / "tiny", config(pictures)
-    with hold(path, what) as held:
+    with open_run(path, what) as held:
         losses = [tick.loss for tick in recipe.train(what, held)]
     assert len(losses) == 80
     assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
@@ -310,7 +310,7 @@ def test_the_same_training_gives_the_same_judge_and_its_files_all_of_it(
 ) -> None:
     what = config(pictures)
     for most in (33, 1000):  # stopped on its way, and gone on
-        with hold(tmp_path / "again", what) as held:
+        with open_run(tmp_path / "again", what) as held:
             for tick in recipe.train(what, held):
                 if tick.step == most:
                     break
@@ -359,7 +359,7 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(pictures: Path) -> N
 
     refused(config(pictures, accumulate=2), "accumulate 1")
     refused(config(pictures), "one process", Processes(0, 2))
-    refused(config(pictures, batch=1), "nothing to compare")
+    refused(config(pictures, batch=1), "needs pictures to compare")
     refused(replace(config(pictures), net=replace(NET, size=9)), "data.size 8")
     refused(replace(config(pictures), net=replace(NET, width=12)), "multiple of 8")
     fashion = replace(config(pictures), data=DataConfig(), net=replace(NET, size=28, in_channels=1))

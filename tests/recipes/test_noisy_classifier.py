@@ -30,8 +30,8 @@ from unnoise.model import Model
 from unnoise.nn import build
 from unnoise.nn.noisy_classifier import AttentionPool, EncoderClassifier
 from unnoise.recipes import noisy_classifier as recipe
-from unnoise.training.loop import SampleRNG
-from unnoise.training.run import hold
+from unnoise.training.player import SampleRNG
+from unnoise.training.run import open_run
 
 TOY = DataConfig(path="toy", size=16, channels=1)
 NET = UNetConfig(
@@ -149,7 +149,7 @@ def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
 
 def test_a_training_learns_resumes_and_says_how_often_it_is_right(tmp_path: Path) -> None:
     ticks = []
-    with hold(tmp_path / "run", CONFIG) as run:
+    with open_run(tmp_path / "run", CONFIG) as run:
         ticks = list(recipe.train(CONFIG, run))
     assert len(ticks) == 8
     found = noisy_classifier.load(tmp_path / "run")
@@ -161,7 +161,7 @@ def test_a_training_learns_resumes_and_says_how_often_it_is_right(tmp_path: Path
         noisy_classifier.load(noisy_classifier.find(tmp_path / "run").parent / "checkpoints" / "step-00000008").card.net
         == NET
     )
-    with hold(tmp_path / "run", CONFIG) as run:
+    with open_run(tmp_path / "run", CONFIG) as run:
         assert list(recipe.train(CONFIG, run)) == []  # it is done
 
 
@@ -182,7 +182,7 @@ def test_trainings_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="7 should be 4"):
         recipe.describe(replace(CONFIG, net=replace(NET, classes=7)), data.open(TOY))
     guide = NoisyClassifier(net_of(NET), card())
-    with pytest.raises(UserError, match="goes by a diffusion's losses"):
+    with pytest.raises(UserError, match="needs the losses of a diffusion model"):
         recipe.objective(guide, replace(CONFIG, process=replace(COSINE, time_sampler="importance")))
     with pytest.raises(UserError, match="3 should be"):
         validate.check(replace(CONFIG, net=replace(NET, in_channels=3)))

@@ -40,12 +40,14 @@ from unnoise.generate.conditions import null_condition, text_and_labels
 from unnoise.generate.job import Job
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.nn.classifier import Classifier, Shape
+from unnoise.recipes.conditioning import batch_condition as told_of
+from unnoise.recipes.conditioning import drop_conditions
 from unnoise.recipes.cost import cost
-from unnoise.recipes.diffusion import batch_condition as told_of
-from unnoise.recipes.diffusion import describe, drop_conditions, train
+from unnoise.recipes.diffusion import train
+from unnoise.recipes.model_card import describe
 from unnoise.text.conditioner import Conditioner
 from unnoise.training.distributed import Processes
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 LINES = [
     {"file_name": "a.png", "age": 30, "score": 0.5, "name": "x"},
@@ -354,7 +356,7 @@ def test_numbers_of_which_nothing_can_be_learned(lights: Path) -> None:
     with pytest.raises(UserError, match="same is 1 in every picture of which it is told"):
         describe(here, data.open(here.data))
     strict = replace(TINY, data=replace(TINY.data, path=str(lights)), net=replace(TINY.net, null_value=False))
-    with pytest.raises(UserError, match="light is told of 28 of 32 pictures"):
+    with pytest.raises(UserError, match="light is given for 28 of 32 pictures"):
         describe(strict, data.open(strict.data))
 
 

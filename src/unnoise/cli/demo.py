@@ -196,11 +196,12 @@ def numbers(
     drawn: int,
 ) -> dict[str, Any]:
     """report.json: what the page says, as a JSON document."""
+    from unnoise.training import machine as machines
     from unnoise.training import run as runs
 
     state = runs.status(run)
     lines = runs.metrics(run)
-    machine = runs.machine()
+    machine = machines.machine()
     parameters = sum(p.numel() for p in model.diffusion.net.parameters())
     spent = found["seconds"]
     return {

@@ -89,7 +89,7 @@ def measure(
     """The entries of some of ALIGNMENT in a report, of the same pictures. Raises UserError where they cannot be had."""
     judge = check(names, model, ask, pictures)
     rows = data.order(0, 0, len(pictures))[: ask.count].tolist()
-    mine = list(processes.share(rows))
+    mine = list(processes.split(rows))
     if not mine:
         raise UserError(f"{len(rows)} pictures cannot be shared by {processes.world} processes: raise --count")
     first = ask.seed + len(rows) * processes.rank // processes.world

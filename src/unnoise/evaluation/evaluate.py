@@ -120,8 +120,8 @@ def _draw_and_measure(
 ) -> Iterator[Progress]:
     whole = asked_of(model, ask, how, pictures)
     judges = find_evaluators(ask, model.card.classes, pictures)
-    job = prepare(model, whole, cond=with_numbers(model, whole, pictures))[processes.share(range(ask.count))]
-    asked = None if "none" in whole.labels else model.conditioner.label_rows(processes.share(whole.labels))
+    job = prepare(model, whole, cond=with_numbers(model, whole, pictures))[processes.split(range(ask.count))]
+    asked = None if "none" in whole.labels else model.conditioner.label_rows(processes.split(whole.labels))
 
     def drawn() -> Iterator[Drawn]:
         for frame in frames(job):
@@ -160,7 +160,7 @@ def measure(
     real = yield from _real(judges.features, plain(pictures), ask, cache, processes)
     clock.lap("real")
     found, seen, asked = [], [], []
-    done, total = 0, len(processes.share(range(ask.count)))
+    done, total = 0, len(processes.split(range(ask.count)))
     for part in drawn:
         clock.lap("drawing")
         x = from_bytes(part.x if part.x.dtype == torch.uint8 else to_bytes(part.x))
@@ -243,7 +243,7 @@ def _real(
     missing = processes.any(found is None)  # asked by all, for the others may have lost theirs
     if found is not None and not missing:
         return found
-    mine = processes.share(range(len(rows)))
+    mine = processes.split(range(len(rows)))
     parts = []
     for first in range(0, len(mine), 256):
         some = rows[mine[0] + first : mine[0] + min(first + 256, len(mine))]
