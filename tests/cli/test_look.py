@@ -16,7 +16,8 @@ from unnoise.cli.main import main
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 from unnoise.data.fashion import CLASSES
-from unnoise.model import load, write_model
+from unnoise.formats.directory import write_model
+from unnoise.model import load
 
 # --------------------------------------------------------------------------------------------------------- data
 

@@ -21,9 +21,9 @@ from unnoise.cli.sample import columns_for, file_name, names_of_lines, rows_for
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, UNetConfig
+from unnoise.formats.directory import write_model
 from unnoise.io.fonts import boxes
 from unnoise.io.png import read_recipe
-from unnoise.model import write_model
 
 CLASSES = ("T-shirt/top", "Sneaker", "Ankle boot")
 

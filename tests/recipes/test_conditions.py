@@ -372,7 +372,7 @@ def test_what_does_not_fit_is_named(worded, tmp_path):
     wider = replace(CONTROLLED, base=str(worded), net=replace(CONTROLLED.net, channels=(8, 32)))
     with pytest.raises(UserError, match=r"net.channels \(8, 32\) should be \(8, 16\)"):
         load_base(wider, tmp_path / "run")
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UserError, match="does not exist"):
         load_base(replace(CONTROLLED, base="nowhere"), tmp_path / "run")
     with pytest.raises(UserError, match="belong together"):
         check(replace(CONTROLLED, data=WORDED.data))

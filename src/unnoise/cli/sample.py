@@ -279,7 +279,7 @@ def sample(
     if latents is None:
         with asking():
             loaded.require_pictures()
-    elif not loaded.card.latents:
+    elif not loaded.latent_only:
         raise UsageError("this model draws pictures and no latents: leave --latents out")
     with asking():
         loaded = steered(loaded, asked.get("classifier", ""))
@@ -531,7 +531,7 @@ def noise_of(model: Model, request: Request, rows: slice) -> Tensor:
     """The noise that these pictures begin as, (B, C, H, W), at half its strength so that its grain is visible."""
     from unnoise.noise import Seeds
 
-    return model.codec.decode(Seeds(request.seeds[rows], model.shape).start() / 2)
+    return model.codec.decode(Seeds(request.seeds[rows], model.x_shape).start() / 2)
 
 
 # ---------------------------------------------------------------------------------------------------- keeping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ContrastiveNet, EncoderConfig, NetConfig, UNetConfig
@@ -39,13 +39,35 @@ class ValueRange:
 
 
 @dataclass(frozen=True)
+class PixelsConfig:
+    """A model whose x is the picture itself."""
+
+    kind: Literal["pixels"] = "pixels"
+
+
+@dataclass(frozen=True)
+class LatentsConfig:
+    """A model whose x is an autoencoder's latents: x = scale (latents - shift). Rombach et al. 2022."""
+
+    kind: Literal["latents"] = "latents"
+    factor: int = 8  # pixels along a side of a picture for each element along that side of x
+    picture_channels: int = 3  # 1 grey, 3 colour
+    scale: float = 1.0  # 1 and shift 0 also where the autoencoder is not read
+    shift: float = 0.0
+
+
+CodecConfig = PixelsConfig | LatentsConfig
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """All that is needed to draw from weights: what model.json holds."""
 
     net: NetConfig = UNetConfig()
     process: DiffusionConfig = DiffusionConfig()
-    size: tuple[int, int] = (32, 32)  # height and width of a picture
-    channels: int = 3  # 1 grey, 3 colour
+    size: tuple[int, int] = (32, 32)  # height and width of x: of a picture, or of its latents
+    channels: int = 3  # of x; of pictures 1 grey, 3 colour
+    codec: CodecConfig = PixelsConfig()  # between pictures and x
     classes: tuple[str, ...] = ()  # the names of the classes, in the order of their numbers
     values: tuple[ValueRange, ...] = ()  # the numbers that it is told, in the order of its columns
     captions: tuple[str, ...] = ()  # what was said of some of the pictures it saw: examples of what it understands
@@ -53,5 +75,4 @@ class ModelCard:
     sampler: str = "ddim"  # what `auto` means for this model
     spacing: str = "auto"  # the times of that sampler, for this model; auto: what the sampler likes
     clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
-    latents: bool = False  # what it draws are the latents of an autoencoder that is not read
     info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 LOG = {"watch": "log"}
-SPACINGS = {"even-log-snr": "log-snr"}
+SPACINGS: dict[str | bool, Any] = {"even-log-snr": "log-snr"}
 
 FIELDS: dict[str, dict[str, str]] = {  # dataclass: {earlier name: name}
     "DiffusionConfig": {
@@ -27,14 +27,15 @@ FIELDS: dict[str, dict[str, str]] = {  # dataclass: {earlier name: name}
     "ClassifierConfig": LOG,
     "NoisyClassifierConfig": LOG,
     "ContrastiveConfig": LOG,
-    "ModelCard": {"grid": "spacing"},
+    "ModelCard": {"grid": "spacing", "latents": "codec"},
     "ValueRange": {"untold": "null"},
     "EvaluateConfig": {"judge": "evaluator"},
     "Request": {"grid": "spacing", "threshold": "dynamic_threshold"},
 }
-VALUES: dict[tuple[str, str], dict[str, str]] = {  # (dataclass, field): {earlier value: value}
+VALUES: dict[tuple[str, str], dict[str | bool, Any]] = {  # (dataclass, field): {earlier value: value}
     ("DiffusionConfig", "concat"): {"small": "low_res"},
     ("ModelCard", "spacing"): SPACINGS,
+    ("ModelCard", "codec"): {False: {"kind": "pixels"}, True: {"kind": "latents"}},
     ("Request", "spacing"): SPACINGS,
 }
 
@@ -45,7 +46,7 @@ def upgrade(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
     found = {names[name] if name in names and names[name] not in data else name: value for name, value in data.items()}
     for name, value in found.items():
         values = VALUES.get((kind, name), {})
-        found[name] = values.get(value, value) if isinstance(value, str) else value
+        found[name] = values.get(value, value) if isinstance(value, str | bool) else value
     return found
 
 

@@ -92,7 +92,7 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
     shown = {round(steps * (i + 1) / (request.previews + 1)) for i in range(request.previews)}
     for first in range(0, len(request.seeds), request.batch):
         rows = slice(first, min(first + request.batch, len(request.seeds)))
-        noise = Seeds(request.seeds[rows], model.shape, placement.device)
+        noise = Seeds(request.seeds[rows], model.x_shape, placement.device)
         asked = Counted(
             guided_denoiser(diffusion, model.conditioner, cond[rows], rows.stop - rows.start, request, placement, guide)
         )
@@ -104,11 +104,11 @@ def generate(model: Model, request: Request, start: Start | None = None, cond: C
         for at, state in enumerate(walk(denoiser, x, times, step, noise), start=1):
             pictures = None
             if at == steps:
-                pictures = model.codec.decode(state.x).cpu()
+                pictures = model.decode(state.x).cpu()
                 if model.card.process.concat == "masked" and cond.concat is not None:
                     pictures = degrade.paste(pictures, cond.concat[rows].cpu())
             elif at in shown:
-                pictures = model.codec.decode(state.history[-1].mean).cpu()
+                pictures = model.decode(state.history[-1].mean).cpu()
             yield Frame(rows, at, steps, pictures, asked.calls)
 
 
@@ -163,7 +163,7 @@ def draw(model: Model, request: Request, start: Start | None = None, cond: Cond 
     drawn = torch.cat([part for part in parts if part is not None])
     cond = conditions(model.conditioner, request) if cond is None else cond
     labels = () if cond.label is None else tuple(model.conditioner.name(int(row)) for row in cond.label)
-    return Pictures(drawn if model.card.latents else to_bytes(drawn), request.seeds, labels)
+    return Pictures(drawn if model.latent_only else to_bytes(drawn), request.seeds, labels)
 
 
 def guided_denoiser(
@@ -274,7 +274,7 @@ def _check_numbers(request: Request) -> None:
 def _check_guides(model: Model, cond: Cond, request: Request) -> None:
     """Raises UserError for a threshold on latents, an interval that is none, a classifier that cannot guide these."""
     low, high = request.guidance_interval or (0.0, 0.0)
-    if model.card.latents and request.dynamic_threshold is not None:
+    if not model.codec.bounded and request.dynamic_threshold is not None:
         raise UserError("this model draws latents, which have no range to be kept in: leave --dynamic-threshold out")
     if not 0 <= low <= high:
         raise UserError(f"no noise level lies between {low:g} and {high:g}: give --guidance-interval low high")

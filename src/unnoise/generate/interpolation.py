@@ -27,7 +27,7 @@ def between(model: Model, how: Request, seeds: Sequence[int], across: int, down:
     Raises UserError for other numbers of seeds.
     """
     begin, scale = _begin(model, how)
-    noise = Seeds(tuple(seeds), model.shape).start() * scale
+    noise = Seeds(tuple(seeds), model.x_shape).start() * scale
     if len(noise) == 2 and down == 1:
         return Start(strip(noise[0], noise[1], across), begin)
     if len(noise) == 4:
@@ -60,7 +60,7 @@ def shared(model: Model, request: Request, t: float) -> Start:
     request = replace(request, clip=request.clip and model.card.clip)
     whole = times_of(model, request)
     placement = best(request.device, request.precision)
-    noise = Seeds(request.seeds[:1], model.shape, placement.device)
+    noise = Seeds(request.seeds[:1], model.x_shape, placement.device)
     begin, scale = _begin(model, request)
     t, x = min(t, begin), noise.start() * scale
     if t < begin:

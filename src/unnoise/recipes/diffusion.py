@@ -33,12 +33,13 @@ from unnoise.config.training import TrainConfig
 from unnoise.data import Batch, Dataset, degrade
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.errors import UserError
+from unnoise.formats.directory import write_model
 from unnoise.generate.conditions import conditions
 from unnoise.generate.frames import draw
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import Model, load, null_row, process_of, reader_of, without_controls, write_model
+from unnoise.model import Model, load, make_conditioner, null_row, process_of, without_controls
 from unnoise.nn.controlnet import copy_base
 from unnoise.nn.grow import grow, levels_around
 from unnoise.text.conditioner import Conditioner
@@ -213,7 +214,7 @@ def train(
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         write_model(folder, weights, replace(card, info=card.info | {"images": learner.step * config.fit.batch}), words)
 
-    goal = objective(make_diffusion(net, config.process), config, reader_of(card, words))
+    goal = objective(make_diffusion(net, config.process), config, make_conditioner(card, words))
     plan = Plan(
         fit=config.fit,
         log=config.log,
@@ -415,7 +416,9 @@ def samples(
         labels=tuple(processes.share(labels)),
         prompts=tuple(processes.share(captions * log.grid_rows)),
         guidance=log.grid_guidance if words is not None or null_row(card) is not None else 1.0,
-        values={} if reader_of(card, words).null_value else {v.name: ((v.low + v.high) / 2,) for v in card.values},
+        values={}
+        if make_conditioner(card, words).null_value
+        else {v.name: ((v.low + v.high) / 2,) for v in card.values},
         steps=log.grid_steps,
         device=placement.device,
         precision=config.fit.precision,
