@@ -35,10 +35,11 @@ DIFFUSION = Diffusion(Labelled(), Cosine())
 
 @dataclass(frozen=True)
 class Shifted:
-    """A Conditional: the mean of another, plus `shift` for every unit of the label. Shift 0 changes nothing."""
+    """A Conditional: the mean of another plus slope * label + constant. By default it changes nothing."""
 
     inside: Conditional
-    shift: float = 0.0
+    slope: float = 0.0
+    constant: float = 0.0
     bound: list[int] = field(default_factory=list)  # rows of each condition that was bound
 
     @property
@@ -47,10 +48,8 @@ class Shifted:
 
     def given(self, cond: Cond) -> Denoiser:
         assert cond.label is not None
-        denoiser, by = self.inside.given(cond), self.shift * cond.label[:, None]
         self.bound.append(len(cond.label))
-        if self.shift == 0:
-            return denoiser
+        denoiser, by = self.inside.given(cond), self.slope * cond.label[:, None] + self.constant
         return Denoiser(self.schedule, lambda x_t, t: Estimate(denoiser(x_t, t).mean + by))
 
 
@@ -84,13 +83,12 @@ def test_guidance_composes_over_a_wrapper(scale: float | Tensor) -> None:
 
 def test_a_constant_shift_passes_through_guidance() -> None:
     """The weights of all guidances sum to one, so that a shift of every mean is the shift of the guided one."""
-    shift = 0.7 * 3
-    same = [Cond(torch.full((3,), 3)) for _ in range(3)]
-    for guided in (
-        chain(Shifted(DIFFUSION, 0.7), same, (1.5, 7.0)),
-        classifier_free(Shifted(DIFFUSION, 0.7), *same[:2], 4.0),
-    ):
-        assert torch.allclose(guided(X, T).mean, DIFFUSION.given(same[0])(X, T).mean + shift, atol=1e-5)
+    plain, shifted = DIFFUSION, Shifted(DIFFUSION, constant=0.7)
+    for scale in SCALES:
+        means = [classifier_free(each, COND, NULL, scale)(X, T).mean for each in (plain, shifted)]
+        assert torch.allclose(means[1], means[0] + 0.7, atol=1e-5)
+    means = [chain(each, (NULL, SOME, COND), (1.5, 7.0))(X, T).mean for each in (plain, shifted)]
+    assert torch.allclose(means[1], means[0] + 0.7, atol=1e-5)
 
 
 def test_a_chain_composes_over_a_wrapper() -> None:
