@@ -55,4 +55,5 @@ def test_every_text_is_a_line_without_a_full_stop(config: type) -> None:
     for name, text in help_texts(config).items():
         assert text
         assert text == text.strip(), name
-        assert "\n" not in text and not text.endswith("."), name
+        assert "\n" not in text, name
+        assert not text.endswith("."), name

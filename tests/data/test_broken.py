@@ -18,6 +18,7 @@ from PIL import Image
 
 from unnoise import data
 from unnoise.config.data import DataConfig
+from unnoise.data.summary import describe
 from unnoise.errors import UserError
 
 GOOD = 100
@@ -93,7 +94,7 @@ def test_every_kind_is_listed_and_the_others_are_as_if_alone(
     assert torch.equal(found.batch(range(GOOD)).x, alone.batch(range(GOOD)).x)
     for a, b in zip(range(3), data.batches(found, batch=7, seed=1, workers=workers)):
         assert b.index == tuple(data.order(1, 0, GOOD)[a * 7 : (a + 1) * 7])
-    told = found.describe()["broken"]
+    told = describe(found)["broken"]
     assert told["count"] == len(why)
     assert {broken["path"] for broken in told["listed"]} == set(why)
     json.dumps(told)
@@ -128,7 +129,7 @@ def test_labels_and_captions_stay_with_their_pictures(tmp_path: Path) -> None:
     assert batch.caption == tuple(map(str, values)) == tuple(map(found.caption, range(5)))
     assert batch.label is not None
     assert batch.label.tolist() == [0, 0, 1, 1, 1] == found.labels().tolist()
-    assert found.describe()["classes"] == {"a": 2, "b": 3}
+    assert describe(found)["classes"] == {"a": 2, "b": 3}
 
 
 def test_too_few_are_told(tmp_path: Path) -> None:

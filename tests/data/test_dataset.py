@@ -23,6 +23,7 @@ from unnoise.config.data import DataConfig
 from unnoise.data import random
 from unnoise.data.dataset import Dataset
 from unnoise.data.source import Source
+from unnoise.data.summary import describe
 from unnoise.errors import UserError
 
 N = 23
@@ -216,7 +217,7 @@ def test_wherever_the_pictures_lie_they_are_the_same(folder: str, tmp_path: Path
 
 def test_opening_with_workers_is_the_same(folder: str) -> None:
     alone, many = data.open(replace(KEPT, path=folder)), data.open(replace(KEPT, path=folder, workers=3))
-    assert alone.describe() == many.describe()
+    assert describe(alone) == describe(many)
 
 
 def test_starting_at_a_step_is_having_come_there(folder: str) -> None:
@@ -315,7 +316,7 @@ def test_a_picture_that_goes_is_replaced_the_same_way_by_everyone() -> None:
         assert k in (3, 11) or torch.equal(after[0].x[k], before.x[k])
     assert [broken.path for broken in pictures[0].replaced] == ["3.png", "11.png"]
     assert "No such file" in pictures[0].replaced[0].why
-    assert pictures[0].describe()["replaced"] == 2
+    assert describe(pictures[0])["replaced"] == 2
     others = {pictures[0].batch([3], seed=seed).index for seed in range(20)}
     assert len(others) > 5  # a function of the seed, too
     alone = first(data.batches(pictures[1], batch=6, seed=9), 8)
@@ -468,7 +469,7 @@ def test_the_toy_can_be_told_apart() -> None:
 
 def test_describe_tells_the_truth(folder: str) -> None:
     pictures = data.open(replace(KEPT, path=folder, crop="center"))
-    told = pictures.describe()
+    told = describe(pictures)
     assert json.loads(json.dumps(told)) == told
     sizes = [Image.open(file).size for file in Path(folder).rglob("*.png")]
     for name, side in zip(("width", "height"), np.array(sizes).T):

@@ -31,6 +31,7 @@ from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
 from unnoise.data.registry import find
 from unnoise.data.source import numbers
+from unnoise.data.summary import describe as describe_data
 from unnoise.errors import UserError
 from unnoise.evaluation import sweep
 from unnoise.evaluation.conditions import by_lot
@@ -116,7 +117,7 @@ def test_a_batch_has_the_numbers_asked_for_in_their_order(told: Path) -> None:
     assert np.array_equal(batch.value, expected[[2, 0, 1]], equal_nan=True)
     plain = data.open(replace(DATA, path=str(told / "folder"), values=()))
     assert plain.batch([0]).value is None
-    assert pictures.describe()["numbers"]["age"] == {"count": 2, "min": 4.5, "max": 30.0}
+    assert describe_data(pictures)["numbers"]["age"] == {"count": 2, "min": 4.5, "max": 30.0}
 
 
 def test_numbers_are_of_the_pictures_that_can_be_read(told: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class EvaluateConfig:
     bits_count: int = setting(100, "real pictures whose bits per dimension are computed")
     bits_steps: int = setting(0, "steps of the variational bound, out of the model's; 0: all of them")
     bits_times: int = setting(
-        0, "terms of the bound computed for each picture, at steps of its own: an estimate of their mean; 0: all of them"
+        0, "terms of the bound computed for each picture, at steps of its own, to estimate their mean; 0: all"
     )
     bits_variance: str = setting(
         "auto", "variance of reverse steps: small, large, learned; auto: learned if the model has it, otherwise small"

@@ -22,7 +22,6 @@ from unnoise.data.fingerprint import fingerprint
 from unnoise.data.random import CROP, FLIP, REPLACE, bits, uniform
 from unnoise.data.scan import crop, scan, too_many
 from unnoise.data.source import Broken, Source, Unreadable, reason
-from unnoise.data.summary import describe
 from unnoise.errors import UserError, unknown
 
 TRIES = 8  # pictures tried in place of one that broke
@@ -107,10 +106,6 @@ class Dataset:
             raise ValueError("no drawings were asked for; set control")
         place = int(self._good[row])
         return self._draw(place, decode(self.source.read(place), self.config).pixels)
-
-    def describe(self) -> dict[str, object]:
-        """What a person wants to know of it, JSON-able: see describe.py."""
-        return describe(self)
 
     def batch(self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0) -> Batch:
         """The pictures at `indices`, cropped and flipped as (seed, epoch, index) says; `epoch` may be one a row.

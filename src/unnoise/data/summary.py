@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unnoise.data.dataset import Dataset
 from unnoise.data.fingerprint import stride
 from unnoise.data.scan import crop
 from unnoise.data.source import Unreadable
-
-if TYPE_CHECKING:
-    from unnoise.data.dataset import Dataset
+from unnoise.io.images import grid
 
 SAMPLE = 1_000  # pictures that the value statistics are taken of, spread evenly
 LISTED = 100  # broken pictures listed
@@ -54,18 +53,11 @@ def describe(dataset: Dataset) -> dict[str, object]:
 def contact_sheet(dataset: Dataset, rows: int, columns: int) -> Image.Image:
     """A grid of pictures as the network sees them, cropped at the centre, not flipped: a row a class where there are
     classes (the first `rows` of them), else spread over the whole set. Places without a picture stay white."""
-    size = dataset.config.size
-    width, height = (n * (size + GAP) + GAP for n in (columns, rows))
-    sheet = Image.new("L" if dataset.config.channels == 1 else "RGB", (width, height), "white")
+    cells = [np.full((dataset.config.size, dataset.config.size), 255, np.uint8)] * (rows * columns)
     for place, row in _chosen(dataset, rows, columns):
-        try:
-            pixels = crop(dataset.pixels(row), 0.5)
-        except (OSError, Unreadable):
-            continue
-        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        down, across = divmod(place, columns)
-        sheet.paste(image, (GAP + across * (size + GAP), GAP + down * (size + GAP)))
-    return sheet
+        with contextlib.suppress(OSError, Unreadable):
+            cells[place] = crop(dataset.pixels(row), 0.5).transpose(1, 2, 0)
+    return grid(cells, columns=columns, scale=1, gap=GAP).convert("L" if dataset.config.channels == 1 else "RGB")
 
 
 def shown(dataset: Dataset, count: int) -> list[tuple[list[NDArray[np.uint8]], str]]:
