@@ -140,9 +140,9 @@ def test_other_numbers_are_other_data(told: Path, tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_there_are_told(told: Path) -> None:
-    with pytest.raises(UserError, match=r"no number told of the pictures in .* 'aeg'; did you mean 'age'"):
+    with pytest.raises(UserError, match=r"no number of the pictures in .* 'aeg'; did you mean 'age'"):
         data.open(replace(DATA, path=str(told / "folder"), values=("aeg",)))
-    with pytest.raises(UserError, match=r"no numbers are told of the pictures in .*: write them into its metadata"):
+    with pytest.raises(UserError, match=r"the pictures in .* have no numbers, so no .*: add them to its metadata"):
         data.open(replace(DATA, path="toy", size=8))
     with pytest.raises(UserError, match="names a number twice"):
         data.open(replace(DATA, path=str(told / "folder"), values=("age", "age")))

@@ -95,14 +95,14 @@ def stored(path: str) -> tuple[int, int]:
 def write_sheet(found: Dataset, path: Path) -> None:
     """Ten pictures of each class, its name beside them; or some with captions and drawings; or a hundred of all."""
     from unnoise.data import contact_sheet
-    from unnoise.data.summary import shown
+    from unnoise.data.summary import captioned_samples
     from unnoise.io.fonts import boxes
     from unnoise.io.images import captioned, enlarged, with_labels
     from unnoise.io.png import write_png
 
     names = found.classes[:LINES] if found.labels() is not None else ()
     if found.config.control or (found.captions and not names):
-        cells = [(pictures, plain(text)) for pictures, text in shown(found, CAPTIONED)]
+        cells = [(pictures, plain(text)) for pictures, text in captioned_samples(found, CAPTIONED)]
         note, sheet = boxes(text for _, text in cells), captioned(cells, columns=4)
     else:
         sheet = enlarged(contact_sheet(found, len(names) or 10, 10), found.config.size)
