@@ -192,7 +192,7 @@ def test_reducing_averages_instead_of_picking() -> None:
     assert small.std() < noise.std() / 8  # a mean of about 16 x 16 pixels; one of them would keep the spread
 
 
-def test_a_large_jpeg_decoded_at_a_smaller_scale_is_the_same() -> None:
+def test_a_large_jpeg_is_not_decoded_at_too_small_a_scale() -> None:
     squares = np.kron(np.indices((32, 32)).sum(0) % 2 * 255, np.ones((4, 4)))  # JPEGs go down to 1/8 at once
     two = [seen(data, size=32, channels=1).astype(int) for data in (encoded(picture(squares), "JPEG", quality=95),
                                                                     encoded(picture(squares)))]  # fmt: skip

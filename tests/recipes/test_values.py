@@ -106,7 +106,7 @@ def test_what_is_no_finite_number_is_not_told() -> None:
     found, notes = numbers({"a": [1, 10**400, float("inf"), None, "2"], "b": ["x", None, [1], {}, ()]}, "here")
     assert np.array_equal(found["a"], [1, np.nan, np.nan, np.nan, np.nan], equal_nan=True)
     assert set(found) == {"a"}
-    assert notes == ["a is no number for 3 of 5 pictures in here: not told there"]
+    assert notes == ["a is no number for 3 of 5 pictures in here: treated as missing"]
 
 
 def test_a_batch_has_the_numbers_asked_for_in_their_order(told: Path) -> None:
