@@ -50,7 +50,7 @@ def test_data_says_what_is_there(pets: Path, tmp_path: Path, capsys: pytest.Capt
     assert main(["data", str(pets)]) == 0
     text = capsys.readouterr().out
     assert "dog/page.png" in text
-    assert "a training stops before it starts" in text
+    assert "a training would not start" in text
     assert "\x1b" not in text
 
 

@@ -224,12 +224,12 @@ def kinds(worded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TAKES = {  # each kind of model, and what it is said to take
-    "nothing": "it takes nothing and draws from noise alone",
-    "classes": "it takes --label (3 classes: T-shirt/top, Sneaker, Ankle boot)",
-    "words": "it takes --prompt",
-    "numbers": "it takes --value age=... (20 to 70)",
-    "drawings": "it takes --control",
-    "holes": "it takes --image with --mask",
+    "nothing": "it is unconditional",
+    "classes": "it supports --label (3 classes: T-shirt/top, Sneaker, Ankle boot)",
+    "words": "it supports --prompt",
+    "numbers": "it supports --value age=... (20 to 70)",
+    "drawings": "it supports --control",
+    "holes": "it supports --image with --mask",
 }
 REFUSED = {  # what is told, which kind takes it, and what the others say
     "--label x": ("classes", "trained without classes and takes no label 'x'"),
@@ -411,7 +411,7 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         assert "Traceback" not in err
     code, _, err = run("sample", str(worded.parent / "toy"), "--prompt", "a bag", "--steps", "2")
     assert code == 2
-    assert "hears no words and takes no prompt 'a bag': leave it out; it takes --label (3 classes: T-shirt/top" in err
+    assert "hears no words and takes no prompt 'a bag': leave it out; it supports --label (3 classes: T-shirt/top" in err
 
 
 def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Callable[..., Any]) -> None:

@@ -31,6 +31,7 @@ from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
 from unnoise.data.registry import find
 from unnoise.data.source import numbers
+from unnoise.data.summary import describe as describe_data
 from unnoise.errors import UserError
 from unnoise.evaluation import sweep
 from unnoise.evaluation.conditions import by_lot
@@ -105,7 +106,7 @@ def test_what_is_no_finite_number_is_not_told() -> None:
     found, notes = numbers({"a": [1, 10**400, float("inf"), None, "2"], "b": ["x", None, [1], {}, ()]}, "here")
     assert np.array_equal(found["a"], [1, np.nan, np.nan, np.nan, np.nan], equal_nan=True)
     assert set(found) == {"a"}
-    assert notes == ["a is no number for 3 of 5 pictures in here: not told there"]
+    assert notes == ["a is no number for 3 of 5 pictures in here: treated as missing"]
 
 
 def test_a_batch_has_the_numbers_asked_for_in_their_order(told: Path) -> None:
@@ -116,7 +117,7 @@ def test_a_batch_has_the_numbers_asked_for_in_their_order(told: Path) -> None:
     assert np.array_equal(batch.value, expected[[2, 0, 1]], equal_nan=True)
     plain = data.open(replace(DATA, path=str(told / "folder"), values=()))
     assert plain.batch([0]).value is None
-    assert pictures.describe()["numbers"]["age"] == {"count": 2, "min": 4.5, "max": 30.0}
+    assert describe_data(pictures)["numbers"]["age"] == {"count": 2, "min": 4.5, "max": 30.0}
 
 
 def test_numbers_are_of_the_pictures_that_can_be_read(told: Path, tmp_path: Path) -> None:
@@ -139,9 +140,9 @@ def test_other_numbers_are_other_data(told: Path, tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_there_are_told(told: Path) -> None:
-    with pytest.raises(UserError, match=r"no number told of the pictures in .* 'aeg'; did you mean 'age'"):
+    with pytest.raises(UserError, match=r"no number of the pictures in .* 'aeg'; did you mean 'age'"):
         data.open(replace(DATA, path=str(told / "folder"), values=("aeg",)))
-    with pytest.raises(UserError, match=r"no numbers are told of the pictures in .*: write them into its metadata"):
+    with pytest.raises(UserError, match=r"the pictures in .* have no numbers, so no .*: add them to its metadata"):
         data.open(replace(DATA, path="toy", size=8))
     with pytest.raises(UserError, match="names a number twice"):
         data.open(replace(DATA, path=str(told / "folder"), values=("age", "age")))

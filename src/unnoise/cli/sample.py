@@ -543,7 +543,7 @@ def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
 
     import torch
 
-    from unnoise.cli.inspect import sha256
+    from unnoise.io.hashing import sha256
 
     weights = sorted(folder.glob("**/*.safetensors")) if folder.is_dir() else []
     own = [file for file in weights if file.parent in (folder, folder / "unet")]  # not what reads the captions

@@ -145,7 +145,7 @@ def open_picture(file: Path, size: int, channels: int, what: str) -> Picture:
     background = (255, 255, 255) if what == "picture" else (0, 0, 0)
     try:
         config = DataConfig(size=size, channels=channels, background=background)
-        return decode(file.read_bytes(), config, drawing=what == "drawing")
+        return decode(file.read_bytes(), config, control=what == "drawing")
     except (OSError, Unreadable) as error:
         raise UserError(f"the {what} {file} cannot be read: {reason(error)}") from None
 

@@ -31,6 +31,7 @@ from unnoise.config import convert, files
 from unnoise.config.data import DataConfig
 from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
+from unnoise.io.atomic import write_text
 
 
 class Config(Protocol):
@@ -156,7 +157,7 @@ class Run:
         lines = path.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if 0 <= _step(line) <= step]
         if kept != lines:
-            replace(path, "".join(line + "\n" for line in kept))
+            write_text(path, "".join(line + "\n" for line in kept))
 
     def same_data(self, facts: Mapping[str, Any]) -> None:
         """Note which pictures are trained on (`facts` has "fingerprint" and "count"), and with which settings.
@@ -171,10 +172,10 @@ class Run:
                     f"{self.path}: the pictures are not those that this run began with ({old['count']} pictures then, "
                     f"{facts['count']} now): bring them back, or begin a new run"
                 )
-        replace(file, json.dumps(facts, indent=1, ensure_ascii=False))
+        write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
         if self._changes:
             self.log(f"settings changed: {_listed(self._changes)}")
-        replace(self.path / "config.yaml", files.dumps(self._config))
+        write_text(self.path / "config.yaml", files.dumps(self._config))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -204,13 +205,6 @@ def _events(directory: Path, step: int) -> Any:
     return SummaryWriter(str(directory), purge_step=step)
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file by a rename: the old text or the new one, never half."""
-    temporary = path.with_name(f".tmp-{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 @contextmanager
 def hold(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator[Run]:
     """The run at `path`, new or to go on with, held until the block ends.
@@ -223,7 +217,7 @@ def hold(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator
         with _lock(path):
             run = Run(path, config, _allowed(path, config))
             if not (path / "config.yaml").exists():
-                replace(path / "config.yaml", files.dumps(config))
+                write_text(path / "config.yaml", files.dumps(config))
             run.checkpoints.mkdir(exist_ok=True)
             run.samples.mkdir(exist_ok=True)
             _note_machine(run, command)
@@ -276,7 +270,7 @@ def _note_machine(run: Run, command: Sequence[str]) -> None:
     file = run.path / "env.json"
     legs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     legs.append(machine() | {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "command": list(command)})
-    replace(file, json.dumps(legs, indent=1))
+    write_text(file, json.dumps(legs, indent=1))
 
 
 def machine() -> dict[str, Any]:
