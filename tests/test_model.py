@@ -118,10 +118,10 @@ def test_labels_are_read() -> None:
     assert (torch.bincount(by_seed, minlength=3) > 70).all()
     with pytest.raises(UserError, match="did you mean 'dog'"):
         reader.encode(["dgo"])
-    with pytest.raises(UserError, match="without classes"):
+    with pytest.raises(UserError, match="is not conditioned on classes"):
         Conditioner().encode(["dog"])
-    with pytest.raises(UserError, match="no row for 'no class'"):
-        Conditioner(NAMES).nothing(1)
+    with pytest.raises(UserError, match="has no null class"):
+        Conditioner(NAMES).null(1)
 
 
 @pytest.mark.parametrize(

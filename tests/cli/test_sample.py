@@ -234,9 +234,9 @@ TAKES = {  # each kind of model, and what it is said to take
 REFUSED = {  # what is told, which kind takes it, and what the others say
     "--label x": ("classes", "trained without classes and takes no label 'x'"),
     "--label all": ("classes", "trained without classes"),
-    "--prompt x": ("words", "hears no words and takes no prompt 'x'"),
-    "--negative-prompt x": ("words", "hears no words and takes no negative prompt"),
-    "--value age=30": ("numbers", "is told no numbers and takes no 'age'"),
+    "--prompt x": ("words", "not conditioned on text: leave prompt 'x' out"),
+    "--negative-prompt x": ("words", "not conditioned on text: leave the negative prompt out"),
+    "--value age=30": ("numbers", "is not conditioned on values: leave 'age' out"),
     "--control picture.png": ("drawings", "follows no drawings: leave --control out"),
     "--control-scale 0.5": ("drawings", "follows no drawings: leave --guess and --control-scale out"),
     "--image picture.png": ("holes", "is shown no picture beside the noise"),
@@ -400,7 +400,7 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         (("--prompts", "gone.txt"), "gone.txt"),
         (("--prompt", "a", "--seeds", "0:3"), "say which by number: 0 to 0"),
         (("--prompt", "a", "--labels", "bag,shoe"), "at most one label"),
-        (("--prompt", "a", "--labels", "bag"), "takes no label 'bag'"),
+        (("--prompt", "a", "--labels", "bag"), "leave label 'bag' out"),
         (("--prompt", "a", "--negative-prompt", "b"), "take --guidance"),
         (("--prompt", "a", "--control", "gone.png"), "gone.png"),
     ]
@@ -411,7 +411,7 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         assert "Traceback" not in err
     code, _, err = run("sample", str(worded.parent / "toy"), "--prompt", "a bag", "--steps", "2")
     assert code == 2
-    assert "hears no words and takes no prompt 'a bag': leave it out; it supports --label (3 classes: T-shirt/top" in err
+    assert "leave prompt 'a bag' out; it supports --label (3 classes: T-shirt/top" in err
 
 
 def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Callable[..., Any]) -> None:

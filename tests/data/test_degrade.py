@@ -183,7 +183,7 @@ def test_training_uses_the_concatenated_picture(kind: str, trained: dict[str, Pa
         hole = torch.zeros(3, 1, 4, 4)
         hole[:, :, 1:3, :2] = 1
         image = mask_out(lights, hole)
-    cond = replace(loaded.conditioner.nothing(3), concat=image)
+    cond = replace(loaded.conditioner.null(3), concat=image)
     means = loaded.diffusion(x, t, cond).mean
     inside = means if kind == "low_res" else means[:, :, 1:3, :2]
     assert (inside.mean((1, 2, 3)) - lights[:, 0, 0, 0]).abs().max() < 0.35
@@ -280,7 +280,7 @@ def test_a_condition_with_a_picture_can_be_passed_directly(trained: dict[str, Pa
     loaded = model.load(trained["masked"])
     x, hole = torch.full((2, 1, 4, 4), 0.25), torch.zeros(2, 1, 4, 4)
     hole[:, :, 0] = 1
-    cond = replace(loaded.conditioner.nothing(2), concat=mask_out(x, hole))
+    cond = replace(loaded.conditioner.null(2), concat=mask_out(x, hole))
     *_, last = generate(loaded, Request(seeds=(1, 2), steps=2), cond=cond)
     assert last.pictures is not None
     assert torch.equal(last.pictures[:, :, 1:], x[:, :, 1:])

@@ -335,7 +335,7 @@ def xl_pipeline(folder: Path, *, refiner: bool = False, zeros: bool = True) -> A
 def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
     judge = xl_pipeline(tmp_path, zeros=zeros)
     model = load(tmp_path)
-    cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.nothing(1)
+    cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.null(1)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat 12", do_classifier_free_guidance=True)
     for got, right in ((cond, (words, vector)), (null, (empty, no_vector))):
         torch.testing.assert_close(got.text, right[0], atol=1e-5, rtol=0)
@@ -344,8 +344,8 @@ def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Pa
     words, negative, vector, away = judge.encode_prompt(
         "a", negative_prompt="the cat", do_classifier_free_guidance=True
     )
-    torch.testing.assert_close(model.conditioner.nothing(1, "the cat").text, negative, atol=1e-5, rtol=0)
-    torch.testing.assert_close(model.conditioner.nothing(1, "the cat").pooled, away, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.conditioner.null(1, "the cat").text, negative, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.conditioner.null(1, "the cat").pooled, away, atol=1e-5, rtol=0)
 
 
 def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) -> None:

@@ -178,10 +178,10 @@ def test_pictures_without_captions_are_refused(tmp_path):
 
 def test_a_prompt_that_is_not_taken_says_what_is(worded):
     loaded = model.load(worded)
-    with pytest.raises(UserError, match=r"takes no label 'bag': leave it out; it supports --prompt$"):
+    with pytest.raises(UserError, match=r"not conditioned on classes: leave label 'bag' out; it supports --prompt$"):
         loaded.sample(labels=("bag",), steps=1)
     classes = Model(loaded.diffusion, replace(loaded.card, classes=("bag",), net=replace(NET, text=None)))
-    with pytest.raises(UserError, match=r"takes no prompt 'a bag': leave it out; it supports --label \(1 class: bag\)$"):
+    with pytest.raises(UserError, match=r"not conditioned on text: leave prompt 'a bag' out; it supports --label \(1 class: bag\)$"):
         classes.sample(prompts="a bag", steps=1)
     with pytest.raises(UserError, match="2 prompts for 3 seeds"):
         loaded.sample(prompts=("a", "b"), seeds=(1, 2, 3), steps=1)

@@ -277,7 +277,7 @@ def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
     assert set(chosen.labels) <= set(names)
     with pytest.raises(UserError, match="no-such"):
         next(generate(model, replace(request, labels=("no-such",))))
-    with pytest.raises(UserError, match="trained without classes"):
+    with pytest.raises(UserError, match="not conditioned on classes"):
         draw(model, replace(request, classifier=""))
     assert steered(model, "") is model
 

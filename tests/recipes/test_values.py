@@ -170,7 +170,7 @@ def test_a_number_is_told_from_0_to_1000_between_its_lowest_and_highest() -> Non
 def test_what_is_not_said_is_not_told() -> None:
     for cond in (
         READER.encode(["a", "b"]),
-        READER.nothing(2),
+        READER.null(2),
         READER.random_class([1, 2]),
         READER.from_labels(torch.ones(2), None),
     ):
@@ -195,24 +195,24 @@ def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
 
 
 def test_names_that_a_model_does_not_know() -> None:
-    with pytest.raises(UserError, match="no number of this model 'aeg'; did you mean 'age'"):
+    with pytest.raises(UserError, match="no value 'aeg'; did you mean 'age'"):
         READER.encode(["a"], values={"aeg": [1]})
-    with pytest.raises(UserError, match="is told no numbers and takes no 'age'"):
+    with pytest.raises(UserError, match="is not conditioned on values: leave 'age' out"):
         Conditioner().encode(values={"age": [1]})
-    with pytest.raises(UserError, match="no finite number"):
+    with pytest.raises(UserError, match="has to be a finite number"):
         READER.encode(values={"age": [float("nan")]})
     strict = replace(READER, null_value=False)
-    with pytest.raises(UserError, match="never left without score"):
+    with pytest.raises(UserError, match="was not trained without score"):
         strict.encode(values={"age": [30]})
-    with pytest.raises(ValueError, match="2 labels beside 3 age"):
+    with pytest.raises(ValueError, match="2 labels and 3 age: give as many of each"):
         READER.encode(["a", "b"], values={"age": [1, 2, 3]})
 
 
 def test_what_lies_outside_is_said() -> None:
     assert READER.out_of_range({"age": (20.0, 70.0), "score": (0.0,)}) == []
     assert READER.out_of_range({"age": (19.0, 30.0, 71.0)}) == [
-        "age 19 lies outside what the model saw, 20 to 70",
-        "age 71 lies outside what the model saw, 20 to 70",
+        "age 19 is outside the range of the training, 20 to 70",
+        "age 71 is outside the range of the training, 20 to 70",
     ]
 
 
@@ -297,7 +297,7 @@ def test_it_learns_what_the_number_means(trained: Path) -> None:
     truth = torch.tensor(lights) * 2 / 31 - 1
     assert (means.diff() > 0.1).all(), means
     assert (means - truth).abs().max() < 0.25, means
-    free = loaded.diffusion(x, t, loaded.conditioner.nothing(5)).mean.mean((1, 2, 3))
+    free = loaded.diffusion(x, t, loaded.conditioner.null(5)).mean.mean((1, 2, 3))
     assert free.abs().max() < 0.5, free
     dark, bright = loaded.sample(values={"light": [4, 28]}, seeds=(0, 0), steps=5).pixels.float().mean((1, 2, 3))
     assert bright - dark > 80
@@ -321,7 +321,7 @@ def test_the_command_line_tells_numbers_and_makes_it_again(
     assert Image.open(tmp_path / "c" / picture.name).tobytes() != Image.open(picture).tobytes()
     capsys.readouterr()
     assert main([*words[:-1], "light=40", "--out", str(tmp_path / "d")]) == 0
-    assert "note: light 40 lies outside what the model saw, 1 to 31" in capsys.readouterr().err
+    assert "note: light 40 is outside the range of the training, 1 to 31" in capsys.readouterr().err
     for wrong, why in (("lihgt=3", "did you mean 'light'"), ("light", "name=number"), ("light=nan", "name=number")):
         assert main([*words[:-1], wrong, "--out", str(tmp_path / "e")]) != 0
         assert why in capsys.readouterr().err
@@ -514,5 +514,5 @@ def test_a_model_never_left_without_a_number_is_told_it_or_refused(lights: Path,
     real = data.open(replace(TINY.data, path=str(lights)))
     with pytest.raises(UserError, match=r"this model has to be told light, and .* says it of 28 of 32 pictures"):
         next(evaluate(strict, EvaluateConfig(metrics=("bits",)), Request(), real, cache=None))
-    with pytest.raises(UserError, match="never left without light, so there is nothing to guide away from: take --gui"):
+    with pytest.raises(UserError, match="not trained without light, so it has no null condition for guidance: use --gui"):
         strict.sample(values={"light": 3}, guidance=2, steps=1)

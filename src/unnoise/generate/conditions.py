@@ -45,7 +45,7 @@ def full_condition(model: Model, request: Request) -> Cond:
 def null_conditions(reader: Conditioner, request: Request, cond: Cond, count: int) -> Cond:
     """The rows of `cond` told nothing, or the negative prompt: what guidance leads away from. The joined picture
     and the drawings stay, unless the model is to guess: then only what is told follows them."""
-    null = reader.nothing(count, request.negative_prompt)
+    null = reader.null(count, request.negative_prompt)
     strength = cond.control_scale
     if request.guess and strength is not None:
         strength = torch.zeros_like(strength)

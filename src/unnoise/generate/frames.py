@@ -239,14 +239,14 @@ def _ready(model: Model, request: Request, cond: Cond | None) -> tuple[Sampler, 
             "pipeline, or hand that to the model, words=..."
         )
     if request.negative_prompt and model.text is None:
-        model.conditioner.nothing(1, request.negative_prompt)  # which says why
+        model.conditioner.null(1, request.negative_prompt)  # which says why
     if request.guidance != 1:
         if not model.card.classes and model.text is None and not model.card.values:
             raise UserError(
                 "this model was trained without classes, words or numbers, so there is nothing to guide to: take "
                 "--guidance 1"
             )
-        model.conditioner.nothing(1, request.negative_prompt)
+        model.conditioner.null(1, request.negative_prompt)
     elif request.negative_prompt:
         raise UserError("guidance 1 leads away from nothing, so a negative prompt is not heard: take --guidance 4")
     if cond is None:

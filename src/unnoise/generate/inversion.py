@@ -43,7 +43,7 @@ def invert(model: Model, x: Tensor, cond: Cond, how: Request, *, convention: str
         raise UserError("no pictures to invert: give at least one")
     model = steered(model, how.classifier)
     if how.guidance != 1:
-        model.conditioner.nothing(1)  # refused here where there is nothing to guide away from
+        model.conditioner.null(1)  # refused here where there is nothing to guide away from
     up = CONVENTIONS[convention]()
     placement = best(how.device, how.precision)
     diffusion = place(model.diffusion, placement)

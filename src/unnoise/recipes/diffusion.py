@@ -133,7 +133,7 @@ def drop_conditions(cond: Cond, rows: SampleRNG, process: DiffusionConfig, reade
     """
     if not process.cond_dropout and not process.cond_dropout_each:
         return cond
-    null = reader.nothing(1)
+    null = reader.null(1)
     if process.cond_dropout:
         cond = cond.where(rows.uniform("no label") < process.cond_dropout, null)
     if process.cond_dropout_each:
