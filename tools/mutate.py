@@ -20,14 +20,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TESTS = [
     "test_schedules", "test_denoiser", "samplers/test_samplers", "test_noise", "guidance/test_guidance",
-    "likelihood/test_bound", "test_conditions", "test_patch", "test_model", "samplers/test_state",
+    "likelihood/test_bound", "test_conditions", "test_patch", "test_codec", "test_model", "samplers/test_state",
     "samplers/test_order",
     "samplers/test_langevin", "samplers/test_sde", "likelihood/test_likelihood", "likelihood/test_ode",
     "likelihood/test_endpoints", "compression/test_coder", "editing/test_inversion", "editing/test_interpolation",
     "generate/test_inversion", "generate/test_frames",
 ]  # fmt: skip
 FIRST = {  # where the tests of a folder, or a file, are; those of the core come after them
-    "guidance/": ["guidance/test_guidance"],
+    "guidance/": ["guidance/test_guidance", "guidance/test_conditional"],
     "conditions.py": ["test_conditions", "guidance/test_guidance"],
     "samplers/": [
         "samplers/test_state",
@@ -72,7 +72,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("denoiser.py", "det = level.alpha * b - level.sigma * a", "det = level.alpha * b + level.sigma * a"),
     ("denoiser.py", "self.predicts.error(level).square()", "self.predicts.error(level)"),
     ("denoiser.py", "-sigma_data * level.alpha / norm(level)", "sigma_data * level.alpha / norm(level)"),
-    ("denoiser.py", "return out, (spread + 1) / 2", "return out, spread / 2"),
+    ("denoiser.py", "return out, (fraction + 1) / 2", "return out, fraction / 2"),
     ("losses.py", "return level.snr.clamp(min=1)", "return level.snr.clamp(max=1)"),
     ("losses.py", "level.snr.clamp(max=gamma)", "level.snr.clamp(min=gamma)"),
     ("losses.py", "(k + level.snr) ** gamma", "(k + level.snr) * gamma"),
@@ -143,7 +143,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("noise.py", "int(part).to_bytes", "abs(int(part)).to_bytes"),
     ("noise.py", 'struct.pack("<q", len(part.encode()))', 'b""'),
     ("guidance/classifier_free.py", "torch.lerp(poor, good, scale)", "torch.lerp(good, poor, scale)"),
-    ("guidance/classifier_free.py", "spread.chunk(len(conds))[-1]", "spread.chunk(len(conds))[0]"),
+    ("guidance/classifier_free.py", "fraction.chunk(len(conds))[-1]", "fraction.chunk(len(conds))[0]"),
     ("guidance/thresholding.py", "mean.clamp(-edge, edge) / edge", "mean.clamp(-edge, edge)"),
     ("likelihood/bound.py", "upper, lower = (x + 1 / 255", "upper, lower = (x + 1 / 127"),
     ("likelihood/bound.py", "(gap + torch.expm1(-gap)) / 2, error", "(gap - torch.expm1(-gap)) / 2, error"),
@@ -160,10 +160,13 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("acceleration/prepack.py", "type(up) is Up and type(up.conv) is nn.Conv2d", "True"),
     ("nn/slices.py", "slice(end - count, end)", "slice(end - count + 1, end)"),
     ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),
-    ("generate/frames.py", "math.hypot(level.alpha.item(), level.sigma.item())", "level.alpha.item()"),
+    ("codec.py", "x / self.scale + self.shift", "x / self.scale - self.shift"),
+    ("codec.py", "self.scale * (self._autoencoder()", "1 / self.scale * (self._autoencoder()"),
+    ("model.py", "codec.factor * height", "height"),
+    ("generate/job.py", "math.hypot(level.alpha.item(), level.sigma.item())", "level.alpha.item()"),
     ("generate/conditions.py", ".float() / 255", ".float() / 127.5 - 1"),
-    ("generate/frames.py", "dynamic_threshold(denoiser, request.dynamic_threshold)", "dynamic_threshold(denoiser)"),
-    ("generate/frames.py", "clip_denoised(denoiser) if request.clip", "denoiser if request.clip"),
+    ("generate/job.py", "dynamic_threshold(denoiser, request.dynamic_threshold)", "dynamic_threshold(denoiser)"),
+    ("generate/job.py", "clip_denoised(denoiser) if request.clip", "denoiser if request.clip"),
     ("evaluation/conditions.py", "rows[i % len(rows)] for i", "rows[0] for i"),
     (
         "evaluation/conditions.py",

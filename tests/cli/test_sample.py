@@ -21,11 +21,11 @@ from unnoise.cli.requests import rows_for
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, UNetConfig
+from unnoise.formats.directory import write_model
 from unnoise.generate.output import file_name
 from unnoise.generate.sheets import columns_for, line_names
 from unnoise.io.fonts import boxes
 from unnoise.io.png import read_recipe
-from unnoise.model import write_model
 
 CLASSES = ("T-shirt/top", "Sneaker", "Ankle boot")
 
@@ -226,19 +226,19 @@ def kinds(worded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TAKES = {  # each kind of model, and what it is said to take
-    "nothing": "it takes nothing and draws from noise alone",
-    "classes": "it takes --label (3 classes: T-shirt/top, Sneaker, Ankle boot)",
-    "words": "it takes --prompt",
-    "numbers": "it takes --value age=... (20 to 70)",
-    "drawings": "it takes --control",
-    "holes": "it takes --image with --mask",
+    "nothing": "it is unconditional",
+    "classes": "it supports --label (3 classes: T-shirt/top, Sneaker, Ankle boot)",
+    "words": "it supports --prompt",
+    "numbers": "it supports --value age=... (20 to 70)",
+    "drawings": "it supports --control",
+    "holes": "it supports --image with --mask",
 }
 REFUSED = {  # what is told, which kind takes it, and what the others say
     "--label x": ("classes", "trained without classes: remove the label 'x'"),
     "--label all": ("classes", "trained without classes"),
-    "--prompt x": ("words", "hears no words and takes no prompt 'x'"),
-    "--negative-prompt x": ("words", "hears no words and takes no negative prompt"),
-    "--value age=30": ("numbers", "is told no numbers and takes no 'age'"),
+    "--prompt x": ("words", "not conditioned on text: leave prompt 'x' out"),
+    "--negative-prompt x": ("words", "not conditioned on text: leave the negative prompt out"),
+    "--value age=30": ("numbers", "is not conditioned on values: leave 'age' out"),
     "--control picture.png": ("drawings", "has no ControlNet: remove --control"),
     "--control-scale 0.5": ("drawings", "has no ControlNet: remove --guess and --control-scale"),
     "--image picture.png": ("holes", "has no image input beside x_t"),
@@ -402,7 +402,7 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         (("--prompts", "gone.txt"), "gone.txt"),
         (("--prompt", "a", "--seeds", "0:3"), "a prompt's number, 0 to 0"),
         (("--prompt", "a", "--labels", "bag,shoe"), "at most one label"),
-        (("--prompt", "a", "--labels", "bag"), "takes no label 'bag'"),
+        (("--prompt", "a", "--labels", "bag"), "leave label 'bag' out"),
         (("--prompt", "a", "--negative-prompt", "b"), "take --guidance"),
         (("--prompt", "a", "--control", "gone.png"), "gone.png"),
     ]
@@ -413,7 +413,7 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         assert "Traceback" not in err
     code, _, err = run("sample", str(worded.parent / "toy"), "--prompt", "a bag", "--steps", "2")
     assert code == 2
-    assert "hears no words and takes no prompt 'a bag': leave it out; it takes --label (3 classes: T-shirt/top" in err
+    assert "leave prompt 'a bag' out; it supports --label (3 classes: T-shirt/top" in err
 
 
 def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Callable[..., Any]) -> None:

@@ -267,7 +267,7 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(tmp_path: P
     refused("no features to compare toy in", ASK)
     refused("no class 'dics'", how=replace(HOW, labels=("dics",)))
     refused("2 labels", how=replace(HOW, labels=("disc", "ring")))
-    refused(r"takes no prompt: leave --prompts out; it takes --label \(4 classes", how=replace(HOW, prompts=("a",)))
+    refused(r"takes no prompt: leave --prompts out; it supports --label \(4 classes", how=replace(HOW, prompts=("a",)))
     with pytest.raises(UserError, match="0 pictures"):
         report([])
 

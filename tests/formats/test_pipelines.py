@@ -61,7 +61,7 @@ def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> No
     net, tower = pipeline(tmp_path)
     model = load(tmp_path)
     assert isinstance(model, Model)
-    assert model.card.latents
+    assert model.latent_only
     assert model.card.process.schedule == "scaled-linear"
     assert model.card.clip is False
     cond = model.conditioner.encode((), ["a red cat", ""])
@@ -91,7 +91,7 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
         **NOISE | {"steps_offset": 0}, clip_sample=False, set_alpha_to_one=True, prediction_type="epsilon"
     )
     scheduler.set_timesteps(4)
-    x = Seeds((3,), model.shape).start()
+    x = Seeds((3,), model.x_shape).start()
     with torch.no_grad():
         words = tower(model.text.tokenizer.encode(["a red cat"])).last_hidden_state  # type: ignore[union-attr]
         for t in scheduler.timesteps:
@@ -118,7 +118,7 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
         ["compress", picture, "--model", "MODEL", "-o", new],
     ):
         assert main([str(tmp_path / "sd") if word == "MODEL" else word for word in ask]) == 2, ask
-        assert "this model draws latents" in capsys.readouterr().err
+        assert "this model generates latents" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
     drawn = load(tmp_path / "sd").sample(prompts="a red cat", steps=1, seeds=(4, 5))
     ask = ["sample", str(tmp_path / "sd"), "--prompt", "a red cat", "--steps", "1", "--seeds", "4-5"]
@@ -158,7 +158,7 @@ def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.Capt
 
 def same_estimate(a: Model, b: Model) -> bool:
     """Whether both hear these captions and estimate alike, bit for bit."""
-    x, t = normal((2, *a.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
+    x, t = normal((2, *a.x_shape), "x"), torch.tensor(0.5, dtype=torch.float64)
     conds = [model.conditioner.encode((), ["a red cat", ""]) for model in (a, b)]
     with torch.no_grad():
         means = [model.diffusion.given(cond)(x, t).mean for model, cond in zip((a, b), conds)]
@@ -190,7 +190,7 @@ def test_words_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
 
     pipeline(tmp_path / "sd")
     model = replace(load(tmp_path / "sd"), text=Deaf())
-    with pytest.raises(UserError, match="a Deaf reads this model's captions, and it has no form on disk"):
+    with pytest.raises(UserError, match="a Deaf cannot be saved with the model"):
         model.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
@@ -212,12 +212,12 @@ def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
     assert f'DiffusionPipeline.from_pretrained("{tmp_path / "out"}", vae=vae)' in capsys.readouterr().err
     model = load(tmp_path / "out")
     assert same_estimate(load(tmp_path / "sd"), model)
-    assert model.card.latents
+    assert model.latent_only
     judge = judged(tmp_path / "out")
     assert type(judge).__name__ == "StableDiffusionPipeline"
     right = judge(
         "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
-        latents=Seeds((3,), model.shape).start(),
+        latents=Seeds((3,), model.x_shape).start(),
     ).images  # fmt: skip
     request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
     drawn = sample(model, request).pixels
@@ -257,7 +257,7 @@ def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path)
     drawings = [Image.open(file) for file in files]
     right = judge(
         "a red cat", drawings if count > 1 else drawings[0], num_inference_steps=5, guidance_scale=3.0,
-        output_type="latent", height=64, width=64, latents=Seeds((3,), base.shape).start(),
+        output_type="latent", height=64, width=64, latents=Seeds((3,), base.x_shape).start(),
         controlnet_conditioning_scale=list(scales) if count > 1 else scales[0],
     ).images  # fmt: skip
     request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
@@ -335,7 +335,7 @@ def xl_pipeline(folder: Path, *, refiner: bool = False, zeros: bool = True) -> A
 def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
     judge = xl_pipeline(tmp_path, zeros=zeros)
     model = load(tmp_path)
-    cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.nothing(1)
+    cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.null(1)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat 12", do_classifier_free_guidance=True)
     for got, right in ((cond, (words, vector)), (null, (empty, no_vector))):
         torch.testing.assert_close(got.text, right[0], atol=1e-5, rtol=0)
@@ -344,8 +344,8 @@ def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Pa
     words, negative, vector, away = judge.encode_prompt(
         "a", negative_prompt="the cat", do_classifier_free_guidance=True
     )
-    torch.testing.assert_close(model.conditioner.nothing(1, "the cat").text, negative, atol=1e-5, rtol=0)
-    torch.testing.assert_close(model.conditioner.nothing(1, "the cat").pooled, away, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.conditioner.null(1, "the cat").text, negative, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.conditioner.null(1, "the cat").pooled, away, atol=1e-5, rtol=0)
 
 
 def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
     model = load(tmp_path / "xl")
     right = judge(
         "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
-        latents=Seeds((3,), model.shape).start(), original_size=(50, 64), crops_coords_top_left=(0, 9),
+        latents=Seeds((3,), model.x_shape).start(), original_size=(50, 64), crops_coords_top_left=(0, 9),
     ).images  # fmt: skip
     told = {"original_height": (50.0,), "crop_left": (9.0,)}
     request = Request(seeds=(3,), prompts=("a red cat",), values=told, steps=5, guidance=3.0, precision="float32")
@@ -398,7 +398,7 @@ def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: P
     cond = model.conditioner.encode((), request.prompts)
     null = null_condition(model.conditioner, request, cond)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat", do_classifier_free_guidance=True)
-    x, t = normal((1, *model.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
+    x, t = normal((1, *model.x_shape), "x"), torch.tensor(0.5, dtype=torch.float64)
     for told, right, score in ((cond, (words, vector), 6.0), (null, (empty, no_vector), 2.5)):
         ids = torch.tensor([[64.0, 64, 0, 0, score]])
         added = {"text_embeds": right[1], "time_ids": ids}

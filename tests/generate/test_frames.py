@@ -27,11 +27,8 @@ from unnoise.nn import UNet
 from unnoise.nn.controlnet import guess_scales
 
 
-class Raw:
-    """The space of the pictures, where nothing is cut off at their range."""
-
-    def encode(self, picture: Tensor) -> Tensor:
-        return picture
+class Unclipped(Model):
+    """A model whose x is not clipped to the range of pictures when it is decoded."""
 
     def decode(self, x: Tensor) -> Tensor:
         return x.float()
@@ -40,7 +37,7 @@ class Raw:
 def last(**asked: object) -> Tensor:
     """What a walk of one step ends in: the estimate of the denoiser that it was made with."""
     request = Request(seeds=(1, 2, 3), labels=("dog",), steps=1, precision="float32", **asked)  # type: ignore[arg-type]
-    model = replace(small(), codec=Raw())
+    model = Unclipped(**vars(small()))
     weights = dict(model.diffusion.net.named_parameters())
     weights["class_embedding.weight"].data *= 10
     weights["conv_out.weight"].data *= 4  # estimates beyond the range of pictures, also of a class alone

@@ -201,7 +201,7 @@ def test_a_strip_begins_and_ends_in_the_pictures_of_its_seeds(model: Model) -> N
 
 def test_a_plane_has_its_seeds_in_its_corners(model: Model) -> None:
     start = between(prepare(model, HOW), [1, 2, 3, 4], 3, 4)
-    corners = Seeds((1, 2, 3, 4), model.shape).start()
+    corners = Seeds((1, 2, 3, 4), model.x_shape).start()
     assert start.x.shape == (12, 1, 8, 8)
     assert torch.allclose(start.x[[0, 2, 9, 11]], corners, atol=1e-4)
     with pytest.raises(UserError, match="3 seeds"):
@@ -213,7 +213,7 @@ def test_between_pictures_the_ends_are_noised_pictures(model: Model) -> None:
     level = model.diffusion.schedule.at(0.5)
     for keep in (True, False):
         start = between_pictures(model, a, b, 5, t=0.5, seed=7, keep_variance=keep)
-        noise = Seeds((7, 8), model.shape).start()
+        noise = Seeds((7, 8), model.x_shape).start()
         assert torch.allclose(start.x[0], level.mix(a, noise[0]), atol=1e-5)
         assert torch.allclose(start.x[4], level.mix(b, noise[1]), atol=1e-5)
         assert start.t == 0.5

@@ -25,11 +25,11 @@ from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ContrastiveNet, TextConfig, UNetConfig
 from unnoise.config.training import ContrastiveConfig, Fit, LogConfig
 from unnoise.errors import UserError
+from unnoise.formats.directory import write_model
 from unnoise.io.images import with_words
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveEvaluator, beaten_by, retrieval
 from unnoise.metrics.nearest import nearest
-from unnoise.model import write_model
 from unnoise.nn import build
 from unnoise.nn.contrastive import Contrastive, equal, info_nce
 from unnoise.recipes import contrastive as recipe

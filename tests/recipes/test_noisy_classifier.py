@@ -229,7 +229,7 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
     label, seeds = torch.tensor([1, 2]), (3, 4)
     found = noisy_classifier.load(guide)
     times = even(model.diffusion.schedule, 3)
-    noise = Seeds(seeds, model.shape)
+    noise = Seeds(seeds, model.x_shape)
     for guidance, told in ((1.0, Cond(label)), (0.0, Cond(torch.tensor([4, 4])))):
         request = Request(
             seeds=seeds, labels=tuple(model.classes[i] for i in label), steps=3, classifier=str(guide),
@@ -269,7 +269,7 @@ def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
     drawn = sample(model, request)
     assert drawn.labels == request.labels
     denoiser = clip_denoised(classifier(model.diffusion.given(Cond()), found.log_prob(torch.tensor([1, 2, 1])), 2.0))
-    begin = Seeds(seeds, model.shape)
+    begin = Seeds(seeds, model.x_shape)
     by_hand = last(walk(denoiser, begin.start(), even(model.diffusion.schedule, 3), ddim(), begin))
     assert (drawn.pixels.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max() <= 1
     assert not torch.equal(drawn.pixels, sample(model, Request(seeds=seeds, steps=3, precision="float32")).pixels)
@@ -277,7 +277,7 @@ def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
     assert set(chosen.labels) <= set(names)
     with pytest.raises(UserError, match="no-such"):
         next(generate(model, replace(request, labels=("no-such",))))
-    with pytest.raises(UserError, match="trained without classes"):
+    with pytest.raises(UserError, match="not conditioned on classes"):
         sample(model, replace(request, classifier=""))
 
 

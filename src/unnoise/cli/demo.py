@@ -162,8 +162,8 @@ def measured(path: Path, model: Model, folder: Path, config: TrainConfig, count:
 
     from unnoise import data
     from unnoise.cli import evaluate
-    from unnoise.cli.inspect import sha256
     from unnoise.io.atomic import publish
+    from unnoise.io.hashing import sha256
 
     key = {
         "sha256": sha256(folder / "model.safetensors"),

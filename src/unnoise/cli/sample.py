@@ -152,7 +152,7 @@ def run(
     with asking():
         if output.latents is None:
             loaded.require_pictures()
-        elif not loaded.card.latents:
+        elif not loaded.latent_only:
             raise UsageError("this model generates pictures, not latents: remove --latents")
         added = [models.find(path) for path in control_models]  # the checkpoints of now, whatever comes later
         loaded = loaded.with_controlnets(*added)

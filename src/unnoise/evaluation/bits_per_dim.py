@@ -137,7 +137,7 @@ def _bound(
         _given(diffusion, cond),
         x,
         steps,
-        noise_of(seed, model.shape, placement.device),
+        noise_of(seed, model.x_shape, placement.device),
         variance=VARIANCES[variance],
         clip=how.clip and model.card.clip,
         batch=how.batch,

@@ -24,7 +24,7 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from unnoise.config.cards import ValueRange
+from unnoise.config.cards import CodecConfig, LatentsConfig, PixelsConfig, ValueRange
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
@@ -45,7 +45,7 @@ class Hints(TypedDict):
     sampler: str
     spacing: str
     clip: bool
-    latents: bool
+    codec: CodecConfig
     info: dict[str, Any]
 
 
@@ -100,13 +100,13 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
         sampler=sampler,
         spacing=spacing,
         clip=clip and not latents,
-        latents=latents,
+        codec=LatentsConfig() if latents else PixelsConfig(),
         info=info,
     )
     return config, state, process, hints
 
 
-def read_words(folder: Path, config: UNetConfig) -> ClipEncoder | DualClipEncoder | None:
+def read_text_encoder(folder: Path, config: UNetConfig) -> ClipEncoder | DualClipEncoder | None:
     """What reads captions for the network of a pipeline; None where the folder has no such part. Raises UserError where
     the network reads others."""
     words = text_encoders.read(folder) if (folder / INDEX).is_file() else None

@@ -71,7 +71,7 @@ def null_condition(conditioner: Conditioner, request: Request, cond: Cond) -> Co
     model that has no such rows.
     """
     count = len(request.seeds)
-    null = conditioner.nothing(1, request.negative_prompt)
+    null = conditioner.null(1, request.negative_prompt)
     null = null[torch.zeros(count, dtype=torch.int64)]
     scale = cond.control_scale
     if request.guess and scale is not None:
@@ -188,7 +188,7 @@ def open_picture(file: Path, size: int, channels: int, what: str) -> Picture:
     background = (255, 255, 255) if what == "picture" else (0, 0, 0)
     try:
         config = DataConfig(size=size, channels=channels, background=background)
-        return decode(file.read_bytes(), config, drawing=what == "control image")
+        return decode(file.read_bytes(), config, control=what == "control image")
     except (OSError, Unreadable) as error:
         raise UserError(f"the {what} {file} cannot be read: {reason(error)}") from None
 

@@ -53,13 +53,13 @@ def frames(job: Job) -> Iterator[Frame]:
             if at == steps:
                 pictures = finished(job, rows, state)
             elif at in shown:
-                pictures = job.model.codec.decode(state.history[-1].mean).cpu()
+                pictures = job.model.decode(state.history[-1].mean).cpu()
             yield Frame(rows, at, steps, pictures, calls[0])
 
 
 def finished(job: Job, rows: slice, state: State) -> Tensor:
     """The pictures (B, C, H, W) of a walk's last state, on the CPU."""
-    pictures = job.model.codec.decode(state.x).cpu()
+    pictures = job.model.decode(state.x).cpu()
     if job.model.card.process.concat == "masked" and job.cond.concat is not None:
         return degrade.paste(pictures, job.cond.concat[rows].cpu())
     return pictures
@@ -92,4 +92,4 @@ def sample(model: Model | Placed, request: Request, start: Start | None = None, 
     """All pictures of a request at once, as bytes, or the latents of a latent model. Raises UserError."""
     job = prepare(model, request, start=start, cond=cond)
     pictures = collect(job)
-    return Pictures(pictures if job.model.card.latents else to_bytes(pictures), request.seeds, job.labels())
+    return Pictures(pictures if job.model.latent_only else to_bytes(pictures), request.seeds, job.labels())

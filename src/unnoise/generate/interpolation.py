@@ -21,7 +21,7 @@ def between(job: Job, seeds: Sequence[int], across: int, down: int = 1) -> Start
     Raises UserError for other numbers of seeds.
     """
     t = job.times[0]
-    noise = Seeds(tuple(seeds), job.model.shape).start() * deviation(job.model.diffusion.schedule(t))
+    noise = Seeds(tuple(seeds), job.model.x_shape).start() * deviation(job.model.diffusion.schedule(t))
     if len(noise) == 2 and down == 1:
         return Start(strip(noise[0], noise[1], across), t.item())
     if len(noise) == 4:

@@ -112,7 +112,7 @@ class Job:
 
     def noise(self, rows: slice) -> Seeds:
         """The noise of these rows: each row's own, by its seed."""
-        return Seeds(self.request.seeds[rows], self.model.shape, self.placed.placement.device)
+        return Seeds(self.request.seeds[rows], self.model.x_shape, self.placed.placement.device)
 
     def first(self, rows: slice) -> Tensor:
         """The states (B, C, H, W) that these rows start from, at `times[0]`."""

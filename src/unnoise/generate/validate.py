@@ -46,7 +46,7 @@ def _check_text(model: Model, request: Request, cond: Cond | None) -> None:
             "this model was trained without classes, text or values, so it cannot be guided: use --guidance 1"
         )
     if request.negative_prompt and model.text is None:
-        model.conditioner.nothing(1, request.negative_prompt)  # raises, with what the model supports
+        model.conditioner.null(1, request.negative_prompt)  # raises, with what the model supports
     if request.negative_prompt and request.guidance == 1:
         raise UserError("--negative-prompt needs guidance above 1: add for example --guidance 4")
 
@@ -67,7 +67,7 @@ def _check_numbers(request: Request) -> None:
 def check_guidance(model: Model, cond: Cond, request: Request, guide: NoisyClassifierCard | None) -> None:
     """Raises UserError for a threshold on latents, an empty guidance interval, and a classifier that does not fit."""
     low, high = request.guidance_interval or (0.0, 0.0)
-    if model.card.latents and request.dynamic_threshold is not None:
+    if not model.codec.bounded and request.dynamic_threshold is not None:
         raise UserError("this model's samples are latents, which have no range: remove --dynamic-threshold")
     if not 0 <= low <= high:
         raise UserError(f"no noise level lies between {low:g} and {high:g}: give --guidance-interval LOW HIGH")

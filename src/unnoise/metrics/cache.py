@@ -6,14 +6,15 @@ read is computed again. safetensors only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from unnoise.io.atomic import publish
 
 
 def key(*parts: str) -> str:
@@ -31,16 +32,6 @@ def load(folder: Path, name: str, shape: tuple[int, int]) -> Tensor | None:
 
 
 def save(folder: Path, name: str, features: Tensor) -> None:
-    """Stores features (n, D). Errors of the disk are ignored: without its cache an evaluation only takes longer."""
-    path = folder / f"{name}.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, fresh = tempfile.mkstemp(dir=folder, prefix=".fresh-")
-        os.close(handle)
-        try:
-            save_file({"features": features.contiguous()}, fresh)
-            os.replace(fresh, path)
-        finally:
-            Path(fresh).unlink(missing_ok=True)
-    except (OSError, SafetensorError):
-        return
+    """Keep features (n, D). A disk that is full or read-only costs the cache, not the evaluation."""
+    with contextlib.suppress(OSError, SafetensorError):
+        publish(folder / f"{name}.safetensors", lambda beside: save_file({"features": features.contiguous()}, beside))

@@ -10,9 +10,6 @@ and safetensors only.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,6 +22,7 @@ from torch import Tensor
 
 from unnoise import artifacts
 from unnoise.errors import UserError, unknown
+from unnoise.io.atomic import publish_directory
 from unnoise.nn.classifier import Classifier, Shape
 
 FORMAT = "unnoise-classifier-1"
@@ -100,17 +98,12 @@ def save_classifier(path: Path, classifier: ClassifierEvaluator) -> None:
         "accuracy": asdict(classifier.accuracy),
         "trained": classifier.trained,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        fresh.chmod(0o755)
-        save_file(halves if lossless else state, fresh / "model.safetensors", metadata={"format": "pt"})
-        (fresh / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(fresh, path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+
+    def write(folder: Path) -> None:
+        save_file(halves if lossless else state, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+    publish_directory(path, write)
 
 
 def load_classifier(path: Path | str) -> ClassifierEvaluator:

@@ -7,7 +7,6 @@ than papers differ, so that they have another name. Nothing is downloaded.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from unnoise.errors import UserError
+from unnoise.io.hashing import sha256
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 HASH = "6726825d"  # the first digits of the SHA-256 of the original weights, also in the name of the file
@@ -52,7 +52,7 @@ def load_inception(path: Path | None) -> tuple[Network, str]:
     _check(file)
     from torchmetrics.image.fid import NoTrainInceptionV3
 
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = sha256(file)
     net: Any = NoTrainInceptionV3("inception-v3-compat", [str(WIDTH)], str(file), antialias=False)
     return net.requires_grad_(False), digest
 

@@ -53,7 +53,7 @@ def drop_conditions(cond: Cond, rows: SampleRNG, process: DiffusionConfig, condi
     """
     if not process.cond_dropout and not process.cond_dropout_each:
         return cond
-    null = conditioner.nothing(1)
+    null = conditioner.null(1)
     if process.cond_dropout:
         cond = cond.where(rows.uniform("no label") < process.cond_dropout, null)
     if process.cond_dropout_each:

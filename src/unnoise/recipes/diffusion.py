@@ -24,8 +24,9 @@ from unnoise.config import validate
 from unnoise.config.training import TrainConfig
 from unnoise.data import Batch
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
+from unnoise.formats.directory import write_model
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import reader_of, write_model
+from unnoise.model import make_conditioner
 from unnoise.recipes.conditioning import batch_condition, concat_input, drop_conditions, prompt_encoder
 from unnoise.recipes.initialization import init_network, load_base
 from unnoise.recipes.model_card import data_facts, describe
@@ -123,7 +124,7 @@ def train(
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         write_model(folder, weights, replace(card, info=card.info | {"images": state.step * config.fit.batch}), text)
 
-    loss = objective(make_diffusion(net, config.process), config, reader_of(card, text))
+    loss = objective(make_diffusion(net, config.process), config, make_conditioner(card, text))
     player = Player(net, config.fit, loss, loss.memory)
     sheet = SampleSheet(card, text, config, placement, processes, pictures)
     task = Task(player, config.log, batches, write, sheet.save, {"fingerprint": pictures.fingerprint})

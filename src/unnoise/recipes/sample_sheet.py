@@ -18,7 +18,7 @@ from unnoise.data import Dataset
 from unnoise.generate.conditions import text_and_labels
 from unnoise.generate.frames import sample
 from unnoise.io.pictures import Pictures
-from unnoise.model import Model, null_row, reader_of
+from unnoise.model import Model, make_conditioner, null_row
 from unnoise.recipes.conditioning import concat_input
 from unnoise.text.tokenizer import PromptEncoder
 from unnoise.training.distributed import Processes
@@ -57,7 +57,7 @@ class SampleSheet:
         names, captions = card.classes[: log.grid_labels], card.captions[: log.grid_labels]
         columns = len(captions) or len(names) or log.grid_labels
         guided = self.text is not None or null_row(card) is not None
-        no_values = reader_of(card, self.text).null_value
+        no_values = make_conditioner(card, self.text).null_value
         return Request(
             seeds=tuple(range(log.grid_rows * columns)),
             labels=() if captions else names * log.grid_rows,

@@ -30,6 +30,7 @@ from unnoise.config import convert, files
 from unnoise.config.data import DataConfig
 from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
+from unnoise.io.atomic import write_text
 from unnoise.training.machine import machine
 
 
@@ -156,7 +157,7 @@ class Run:
         lines = path.read_text(encoding="utf-8").splitlines()
         valid = [line for line in lines if 0 <= _step(line) <= step]
         if valid != lines:
-            replace(path, "".join(line + "\n" for line in valid))
+            write_text(path, "".join(line + "\n" for line in valid))
 
     def record_data(self, facts: Mapping[str, Any]) -> None:
         """Writes data.json and config.yaml; `facts` describes the data set, by "fingerprint", "count" and others.
@@ -171,10 +172,10 @@ class Run:
                     f"{self.path}: the pictures are not those that this run began with ({old['count']} pictures then, "
                     f"{facts['count']} now): restore them, or begin a new run"
                 )
-        replace(file, json.dumps(facts, indent=1, ensure_ascii=False))
+        write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
         if self._changes:
             self.log(f"settings changed: {_listed(self._changes)}")
-        replace(self.path / "config.yaml", files.dumps(self._config))
+        write_text(self.path / "config.yaml", files.dumps(self._config))
 
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl."""
@@ -204,13 +205,6 @@ def _events(directory: Path, step: int) -> Any:
     return SummaryWriter(str(directory), purge_step=step)
 
 
-def replace(path: Path, text: str) -> None:
-    """Writes a file by a rename, so that it never contains a part of the text."""
-    temporary = path.with_name(f".tmp-{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 @contextmanager
 def open_run(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator[Run]:
     """Opens the run at `path`, a new or an earlier one, and locks it until the block ends.
@@ -223,7 +217,7 @@ def open_run(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iter
         with _lock(path):
             run = Run(path, config, _allowed(path, config))
             if not (path / "config.yaml").exists():
-                replace(path / "config.yaml", files.dumps(config))
+                write_text(path / "config.yaml", files.dumps(config))
             run.checkpoints.mkdir(exist_ok=True)
             run.samples.mkdir(exist_ok=True)
             _note_machine(run, command)
@@ -276,4 +270,4 @@ def _note_machine(run: Run, command: Sequence[str]) -> None:
     file = run.path / "env.json"
     starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     starts.append(machine() | {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "command": list(command)})
-    replace(file, json.dumps(starts, indent=1))
+    write_text(file, json.dumps(starts, indent=1))
