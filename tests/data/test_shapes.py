@@ -25,7 +25,7 @@ from unnoise.data.shapes import (
     Claim,
     Scene,
     Shape,
-    Told,
+    Mention,
     caption,
     caption_accuracy,
     caption_correct,
@@ -245,16 +245,16 @@ def test_a_relation_is_relative_to_the_second_shape() -> None:
 @pytest.mark.parametrize(
     ("text", "claim"),
     [
-        ("a red circle on white", Claim((Told("circle", "red"),), "white")),
-        ("A small red circle on a white background.", Claim((Told("circle", "red", "small"),), "white")),
-        ("a red circle", Claim((Told("circle", "red"),))),
+        ("a red circle on white", Claim((Mention("circle", "red"),), "white")),
+        ("A small red circle on a white background.", Claim((Mention("circle", "red", "small"),), "white")),
+        ("a red circle", Claim((Mention("circle", "red"),))),
         (
             "a large blue square above a green triangle on black",
-            Claim((Told("square", "blue", "large"), Told("triangle", "green")), "black", "above"),
+            Claim((Mention("square", "blue", "large"), Mention("triangle", "green")), "black", "above"),
         ),
         (
             "a red ring, a small cyan cross and a black circle on yellow",
-            Claim((Told("ring", "red"), Told("cross", "cyan", "small"), Told("circle", "black")), "yellow"),
+            Claim((Mention("ring", "red"), Mention("cross", "cyan", "small"), Mention("circle", "black")), "yellow"),
         ),
     ],
 )
@@ -264,7 +264,7 @@ def test_captions_are_parsed_to_their_claims(text: str, claim: Claim) -> None:
 
 @pytest.mark.parametrize("text", ["", "a dog", "a red circle on", "red circle on white", "a red blue circle on white"])
 def test_text_outside_the_grammar_is_an_error_with_an_example(text: str) -> None:
-    with pytest.raises(UserError, match="is no caption of shapes; say it as in 'a large red circle"):
+    with pytest.raises(UserError, match="is no caption of shapes; write for example 'a large red circle"):
         parse(text)
 
 
