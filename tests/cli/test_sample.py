@@ -469,7 +469,7 @@ def test_prompts_without_a_letter_are_named_as_prompts(worded: Path, run: Callab
     assert code == 0
     names = [f"seed-000000-{name}.png" for name in ("no-prompt", "prompt", "円-on-white")]
     assert sorted(path.name for path in Path("odd").iterdir()) == sorted(names)
-    assert err.count("boxes stand for") == (boxes(["🦩円"]) != "")
+    assert err.count("boxes replace") == (boxes(["🦩円"]) != "")
     again = shlex.split(run("info", f"odd/{names[0]}", "--command")[1])
     assert run(*again[1:], "--out", "odd-again")[0] == 0
     assert np.array_equal(pixels(f"odd/{names[0]}"), pixels(f"odd-again/{names[0]}"))

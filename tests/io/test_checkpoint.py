@@ -69,7 +69,7 @@ def test_a_flipped_bit_is_found_and_its_file_named(folder, file):
     with pytest.raises(checkpoint.Damaged, match=file) as caught:
         checkpoint.verify(path.parent)
     assert caught.value.file == file
-    with pytest.raises(UserError, match=rf"{file}: .*remove .*200 to go on from .*step-00000100, which is whole"):
+    with pytest.raises(UserError, match=rf"{file}: .*remove .*200 to continue from .*step-00000100, which is whole"):
         checkpoint.sound(folder)
 
 
@@ -187,7 +187,7 @@ def test_a_full_disk_touches_nothing_and_says_what_is_needed(folder, monkeypatch
     assert "step-00000300: the disk is full" in message
     assert "10,000 bytes needed" in message
     assert " free" in message
-    assert "step-00000200 is untouched" in message
+    assert "step-00000200 is unchanged" in message
     assert {path: bytes_of(path) for path in checkpoint.steps(folder).values()} == before
     assert sorted(p.name for p in folder.iterdir()) == ["step-00000100", "step-00000200"]
     checkpoint.publish(folder / "step-00000300", write)  # space is there again
@@ -235,7 +235,7 @@ def test_a_disk_of_three_megabytes(tmp_path):
 
         checkpoint.publish(disk / "step-00000001", write)
         for needed in (checkpoint.size(tensors), 0):  # found before, and while writing
-            with pytest.raises(checkpoint.CannotSave, match=r"the disk is full.*step-00000001 is untouched"):
+            with pytest.raises(checkpoint.CannotSave, match=r"the disk is full.*step-00000001 is unchanged"):
                 checkpoint.publish(disk / "step-00000002", write, needed=needed)
             checkpoint.verify(disk / "step-00000001")
         checkpoint.prune(disk, 0)

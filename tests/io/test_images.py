@@ -30,7 +30,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (16, 24, 3)])
-def test_pixels_and_recipe_come_back(tmp_path, shape: tuple[int, ...]) -> None:
+def test_reading_a_png_returns_its_pixels_and_recipe(tmp_path, shape: tuple[int, ...]) -> None:
     pixels = noise(*shape)
     png.write_png(tmp_path / "a" / "b.png", images.image(pixels), RECIPE)
     with Image.open(tmp_path / "a" / "b.png") as back:
@@ -39,7 +39,7 @@ def test_pixels_and_recipe_come_back(tmp_path, shape: tuple[int, ...]) -> None:
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.png"]  # nothing left beside it
 
 
-def test_the_line_that_other_programs_know(tmp_path) -> None:
+def test_parameters_have_the_form_of_other_programs(tmp_path) -> None:
     png.write_png(tmp_path / "a.png", images.image(noise(4, 4)), RECIPE)
     with Image.open(tmp_path / "a.png") as back:
         label, line = back.info["parameters"].split("\n")
@@ -50,6 +50,8 @@ def test_the_line_that_other_programs_know(tmp_path) -> None:
     assert known["CFG scale"] == "2.0"
     assert known["Size"] == "28x28"
     assert known["Model hash"] == "ababababab"
+    assert known["Schedule type"] == "trailing"
+    assert "Schedule type: trailing" in png.parameters({"request": {"grid": "trailing"}}), "recipes of earlier versions"
 
 
 def test_metadata_can_be_left_out(tmp_path) -> None:
@@ -93,12 +95,12 @@ def test_letters_that_pillows_own_font_has_not_are_written_in_a_font_that_has_th
     assert with_names[0] != with_names[1]
 
 
-def test_letters_that_no_font_has_are_said_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_that_no_font_has_are_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "FONTS", ())
     assert words_below("жж") == words_below("щщ")
     assert fonts.boxes(["a plain prompt, (with) 7 \u00a0 signs!", ""]) == ""
     note = fonts.boxes(["щука", "жук"])
-    assert "boxes stand for ажкущ. Install one" in note
+    assert "boxes replace ажкущ. Install one" in note
     assert "..." in fonts.boxes(["абвгдежзийклмн"])
 
 
@@ -129,7 +131,7 @@ def test_an_mp4_is_written(tmp_path) -> None:
 
 def test_mp4_without_its_package_says_what_to_install(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'unnoise\[video\]', or ask for a .gif"):
+    with pytest.raises(UserError, match=r"pip install 'unnoise\[video\]', or write a .gif"):
         animation.animation_writer(tmp_path / "walk.mp4")
     with pytest.raises(UserError, match=r"a \.gif or an \.mp4"):
         animation.animation_writer(tmp_path / "walk.avi")
