@@ -411,7 +411,9 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         assert "Traceback" not in err
     code, _, err = run("sample", str(worded.parent / "toy"), "--prompt", "a bag", "--steps", "2")
     assert code == 2
-    assert "hears no words and takes no prompt 'a bag': leave it out; it supports --label (3 classes: T-shirt/top" in err
+    assert (
+        "hears no words and takes no prompt 'a bag': leave it out; it supports --label (3 classes: T-shirt/top" in err
+    )
 
 
 def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Callable[..., Any]) -> None:
