@@ -171,7 +171,7 @@ def test_changed_weights_are_told(tmp_path: Path, folder: Path, capsys: pytest.C
         (["toy", "--labels", "3"], "no class '3'"),
         (["bare", "--labels", "1"], "without classes"),
         (["bare", "--guidance", "2"], "nothing to guide to"),
-        (["toy", "--seeds", "0-3", "--animation", "walk.avi"], "a .gif or an .mp4"),
+        (["toy", "--seeds", "0-3", "--animation", "walk.avi"], "ends in .gif or .mp4"),
         (["toy", "--sampler", "heun", "--eta", "0.5"], "eta"),
         (["toy", "--grid", "toy/model.json/grid.png"], "is a file, not a folder"),
         (["toy", "--grid", "bare"], "cannot write the grid to bare: it is a folder"),

@@ -1,4 +1,4 @@
-"""A configuration comes back from YAML as it went; what is wrong in a file is named by file, line and key."""
+"""A configuration is the same after a file; errors name the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_loading_a_saved_configuration_returns_it(config, tmp_path):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_values_as_text_are_converted_back(config):
-    """What a person types is text; the types in the dataclass say what it means."""
+    """The command line passes text, which is converted to the types of the dataclass."""
     texts = {name: _typed(value) for name, value in convert.flat(config).items()}
     assert convert.override(config, texts) == config
 

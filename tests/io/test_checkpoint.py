@@ -268,7 +268,7 @@ def test_an_exception_in_write_leaves_nothing(folder):
 
 
 def test_reading_cannot_run_code(tmp_path):
-    """A pickle in the place of tensors is refused, and says so without a hint to trust it."""
+    """A pickle instead of tensors is refused, and the error does not suggest to trust it."""
 
     class Payload:
         def __reduce__(self):
@@ -281,7 +281,7 @@ def test_reading_cannot_run_code(tmp_path):
 
 
 def test_the_package_never_unpickles_or_evaluates():
-    """What others wrote as a pickle is read with `weights_only`, which builds tensors and nothing else."""
+    """Pickles of other programs are read with `weights_only`, which builds tensors and nothing else."""
     source = Path(checkpoint.__file__).parents[1]
     words = ("torch.load(", "import pickle", "import dill", "allow_pickle=True", "yaml.load(", "yaml.unsafe", " eval(")
     guilty = [

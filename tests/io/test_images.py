@@ -60,18 +60,18 @@ def test_metadata_can_be_left_out(tmp_path) -> None:
 
 
 def test_a_grid_shows_every_pixel_of_every_picture_in_reading_order() -> None:
-    drawn = [noise(28, 28) ^ np.uint8(i) for i in range(6)]
-    sheet = np.asarray(images.grid(drawn, columns=3, scale=2, gap=3).convert("L"))
+    pictures = [noise(28, 28) ^ np.uint8(i) for i in range(6)]
+    sheet = np.asarray(images.grid(pictures, columns=3, scale=2, gap=3).convert("L"))
     assert sheet.shape == (2 * (56 + 3) + 3, 3 * (56 + 3) + 3)
-    for i, pixels in enumerate(drawn):
+    for i, pixels in enumerate(pictures):
         y, x = 3 + i // 3 * 59, 3 + i % 3 * 59
         assert np.array_equal(sheet[y : y + 56 : 2, x : x + 56 : 2], pixels)
 
 
 def test_labels_are_left_of_the_grid() -> None:
-    drawn = [noise(28, 28) for _ in range(4)]
-    bare = images.grid(drawn, columns=2)
-    named = images.grid(drawn, columns=2, rows=["Trouser", "Bag"])
+    pictures = [noise(28, 28) for _ in range(4)]
+    bare = images.grid(pictures, columns=2)
+    named = images.grid(pictures, columns=2, rows=["Trouser", "Bag"])
     margin = named.width - bare.width
     assert named.height == bare.height
     assert np.array_equal(np.asarray(named)[:, margin:], np.asarray(bare))
@@ -175,7 +175,7 @@ def test_a_recipe_from_elsewhere_cannot_steer_shell_or_terminal(tmp_path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "said"),
+    ("content", "name", "message"),
     [
         (b"", "model.safetensors", "is empty"),
         (b"<!DOCTYPE html><html>", "model.safetensors", "web page"),
@@ -188,11 +188,11 @@ def test_a_recipe_from_elsewhere_cannot_steer_shell_or_terminal(tmp_path) -> Non
         (b"\x89PNG\r\n\x1a\nbroken", "a.png", "not a picture that can be read"),
     ],
 )
-def test_info_names_the_kind_of_a_file(tmp_path, capsys, content: bytes, name: str, said: str) -> None:
+def test_info_names_the_kind_of_a_file(tmp_path, capsys, content: bytes, name: str, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert main(["info", str(tmp_path / name)]) == 1
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
 
 
@@ -206,7 +206,7 @@ def test_info_describes_weights_without_loading_them(tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown"),
+    ("ticks", "shown"),
     [
         ([5, 9, 10, 19, 20, 39], [5, 9, 10, 20, 39]),
         ([7], [7]),
@@ -214,5 +214,5 @@ def test_info_describes_weights_without_loading_them(tmp_path, capsys) -> None:
         ([98, 99, 100, 1000], [100, 1000]),
     ],
 )
-def test_tick_labels_do_not_overlap(asked: list[float], shown: list[float]) -> None:
-    assert plot.readable(asked) == shown
+def test_tick_labels_do_not_overlap(ticks: list[float], shown: list[float]) -> None:
+    assert plot.readable(ticks) == shown
