@@ -346,8 +346,8 @@ def test_a_caption_is_correct_for_its_own_picture() -> None:
     assert counts["all"].of == counts["number"].of == len(some)
     assert 0 < counts["relation"].of < counts["kind"].of
     shifted = caption_accuracy(captions[1:] + captions[:1], pictures)
-    assert shifted["all"].share < 0.03  # another picture's caption
-    assert 0.1 < shifted["background"].share < 0.4  # 4 grounds
+    assert shifted["all"].fraction < 0.03  # another picture's caption
+    assert 0.1 < shifted["background"].fraction < 0.4  # 4 grounds
     with pytest.raises(ValueError):
         caption_accuracy(captions, pictures[:-1])
 

@@ -22,7 +22,7 @@ class Count(NamedTuple):
     of: int
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
         """The fraction of right answers, in [0, 1]; nan if there are none."""
         return self.right / self.of if self.of else math.nan
 
