@@ -144,14 +144,14 @@ def draw(model: Model) -> tuple[list[Drawn], Request]:
 
 def keep_grid(path: Path, drawn: Sequence[Drawn], folder: Path, model: Model, request: Request) -> None:
     from unnoise.cli import sample
-    from unnoise.cli.options import seeds_text
+    from unnoise.generate.recipe import build_recipe, seeds_text
     from unnoise.io.images import grid
     from unnoise.io.png import write_png
 
     rows = [d.row for d in drawn]
     columns = sample.columns_for(rows)
     sheet = grid([d.pixels for d in drawn], columns=columns, rows=sample.names_of_lines(rows, columns))
-    recipe = sample.recipe_of(folder, model, request)
+    recipe = build_recipe(folder, model, request)
     recipe |= {"together": seeds_text(rows), "columns": columns, "size": list(model.card.size[::-1])}
     write_png(path, sheet, recipe)
 
@@ -162,8 +162,8 @@ def measured(path: Path, model: Model, folder: Path, config: TrainConfig, count:
 
     from unnoise import data
     from unnoise.cli import evaluate
-    from unnoise.cli.inspect import sha256
     from unnoise.io.atomic import publish
+    from unnoise.io.hashing import sha256
 
     key = {
         "sha256": sha256(folder / "model.safetensors"),

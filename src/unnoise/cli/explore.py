@@ -12,8 +12,9 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
 from unnoise.cli.options import flag, option, parse_names, parse_numbers, parse_seeds, with_settings, within
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import ALL, TOLD, VALUE, WHICH, known_card, numbers_of, rows_for, save_tensor
+from unnoise.cli.sample import ALL, TOLD, VALUE, WHICH, numbers_of, rows_for, save_tensor
 from unnoise.config.request import Request
+from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
     from torch import Tensor

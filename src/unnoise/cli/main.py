@@ -30,12 +30,12 @@ COMMANDS = {  # name: (where, what it does)
     "vary": ("explore:vary", "Draw many pictures that share the first part of their way."),
     "compress": ("compress:compress", "Write a picture as a file of a few bytes, coarse to fine, with a model."),
     "decompress": ("compress:decompress", "Read a compressed picture, all of it or its beginning."),
-    "info": ("inspect:info", "Read how a picture was made, or describe a run or a model."),
+    "info": ("info:info", "Read how a picture was made, or describe a run or a model."),
     "data": ("data:data", "Look at a set of pictures before training on it."),
     "presets": ("train:presets", "List the trainings that come with the package, or show one whole."),
     "export": ("export:export", "Write a model as a diffusers folder."),
     "doctor": ("doctor:doctor", "Say what this machine has, what is fast on it, and what is missing."),
-    "completion": ("inspect:completion", "Print the script that teaches a shell to complete unnoise's commands."),
+    "completion": ("completion:completion", "Print the script that teaches a shell to complete unnoise's commands."),
 }
 
 TABLES = {  # each a file of tables/, and the function in it

@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata as versions
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,16 +25,16 @@ from unnoise.cli.options import (
     pairs,
     parse_names,
     parse_seeds,
-    seeds_text,
     with_settings,
     within,
 )
 from unnoise.cli.progress import Progress
 from unnoise.config.cards import ModelCard
-from unnoise.config.convert import from_dict
 from unnoise.config.request import Request
 from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import unknown
+from unnoise.generate.describe import known_card
+from unnoise.generate.recipe import build_recipe, seeds_text
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
@@ -299,11 +298,11 @@ def sample(
         if note:
             say(f"note: {note}")
 
-    recipe = recipe_of(folder, loaded, request)
+    recipe = build_recipe(folder, loaded, request)
     if control_model:
         recipe |= {"control_models": list(map(str, beside_it))}
     if latents is not None:
-        recipe |= {"together": together(rows, said), "prompts": list(said)}
+        recipe |= {"together": seeds_text(rows, said), "prompts": list(said)}
         start = time.perf_counter()
         save_tensor(latents, "latents", draw_latents(loaded, request), recipe if metadata else {})
         report([], {"latents": latents}, time.perf_counter() - start, len(rows), recipe, as_json=json)
@@ -329,7 +328,7 @@ def sample(
         else:
             names = names_of_lines(rows, columns)
             sheet = images.grid([d.pixels for d in kept], columns=columns, rows=names, scale=scale)
-        about = recipe | {"together": together(rows, said), "columns": columns, "size": list(loaded.card.size[::-1])}
+        about = recipe | {"together": seeds_text(rows, said), "columns": columns, "size": list(loaded.card.size[::-1])}
         about |= {"prompts": list(said)} if said else {}
         png.write_png(grid_file, sheet, about if metadata else None)
     if strip is not None:
@@ -350,17 +349,6 @@ def sample(
 
 
 # ------------------------------------------------------------------------------------------------- what is asked
-
-
-def known_card(path: Path) -> ModelCard | None:
-    """The card of a model of ours, read without torch; None where there is none that can be read."""
-    cards = [path / "model.json", *sorted(path.glob("checkpoints/step-*/model.json"), reverse=True)]
-    for file in cards:
-        try:
-            return from_dict(ModelCard, json_format.loads(file.read_text())["card"], str(file))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
 
 
 def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) -> list[Row]:
@@ -429,14 +417,6 @@ def worded(seeds: list[Row], prompts: Sequence[str]) -> list[Row]:
             raise UsageError(f"--seeds {seed}:{number}: with prompts, say which by number: 0 to {len(prompts) - 1}")
         rows.append((seed, prompts[int(number)]))
     return rows
-
-
-def together(rows: Sequence[Row], prompts: Sequence[str]) -> str:
-    """Rows as one `--seeds` argument: their classes, or the numbers of their prompts, after a colon."""
-    if not prompts:
-        return seeds_text(rows)
-    number = {text: str(place) for place, text in reversed(list(enumerate(prompts)))}  # the first of equal ones
-    return seeds_text([(seed, None if text is None else number[text]) for seed, text in rows])
 
 
 def request_for(model: Model, rows: Sequence[Row], asked: dict[str, Any], *, worded: bool = False) -> Request:
@@ -537,36 +517,6 @@ def noise_of(model: Model, request: Request, rows: slice) -> Tensor:
 # ---------------------------------------------------------------------------------------------------- keeping
 
 
-def recipe_of(folder: Path, model: Model, request: Request) -> dict[str, Any]:
-    """What all pictures of a request have in common: the model and its weights, the settings, the versions."""
-    import platform
-
-    import torch
-
-    from unnoise.cli.inspect import sha256
-
-    weights = sorted(folder.glob("**/*.safetensors")) if folder.is_dir() else []
-    own = [file for file in weights if file.parent in (folder, folder / "unet")]  # not what reads the captions
-    chosen = folder / "model.safetensors"
-    file = chosen if chosen in weights else (own or weights)[0]
-    rows = ("seeds", "prompts") if request.prompts else ("seeds", "labels", "prompts")
-    settings = {key: value for key, value in dataclasses.asdict(request).items() if key not in rows}
-    settings["sampler"] = model.card.sampler if request.sampler == "auto" else request.sampler
-    told = [file for file in (request.image, request.mask, *request.controls) if file]
-    return {
-        "format": 1,
-        "model": {"path": str(folder), "weights": str(file), "sha256": sha256(file)},
-        "request": settings,
-        **({"files": {file: sha256(Path(file)) for file in told}} if told else {}),
-        "versions": {
-            "unnoise": versions.version("unnoise"),
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
-        "machine": {"cpu": torch.backends.cpu.get_cpu_capability(), "threads": torch.get_num_threads()},
-    }
-
-
 def write(
     out: Path, drawn: Drawn, recipe: dict[str, Any], prompts: Mapping[str, str], *, metadata: bool, previews: int
 ) -> list[dict[str, Any]]:
@@ -581,7 +531,7 @@ def write(
     height, width = drawn.pixels.shape[:2]
     told = {"seed": seed, "prompt" if prompts else "label": label}
     beside = list(dict.fromkeys(str(text) for _, text in drawn.together)) if prompts else []
-    about = recipe | told | {"size": [width, height], "together": together(drawn.together, beside)}
+    about = recipe | told | {"size": [width, height], "together": seeds_text(drawn.together, beside)}
     about |= {"prompts": beside} if prompts else {}
     path = out / f"{name}.png"
     write_png(path, image(drawn.pixels), about if metadata else None)

@@ -28,7 +28,7 @@ def parameters(recipe: Mapping[str, Any]) -> str:
     known = {
         "Steps": request.get("steps"),
         "Sampler": request.get("sampler"),
-        "Schedule type": request.get("grid"),
+        "Schedule type": request.get("spacing", request.get("grid")),  # `grid` before it was renamed
         "CFG scale": request.get("guidance"),
         "Seed": recipe.get("seed"),
         "Size": "x".join(map(str, recipe.get("size", ()))) or None,
