@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from unnoise.errors import UserError
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+WIDEST = 100_000  # columns of a table, which is not cut to the terminal's width
 
 
 T = TypeVar("T")
@@ -82,22 +84,34 @@ def _plain(value: Any) -> Any:
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), indent: str = "", ragged: bool = False) -> str:
-    """Columns of text, padded to the widest; numbers to the right, everything else, or all if `ragged`, to the left."""
+    """Lines of aligned columns, two spaces apart, as wide as their cells whatever the terminal's width.
+
+    A column of numbers is aligned to the right, any other to the left; `ragged`: all to the left.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     body = [list(head), *map(list, rows)] if head else [list(row) for row in rows]
     if not body:
         return ""
-    widths = [max(len(row[i]) for row in body if i < len(row)) for i in range(max(map(len, body)))]
-    right = [not ragged and all(_number(row[i]) for row in rows if i < len(row) and row[i]) for i in range(len(widths))]
-    lines = []
-    for row in body:
-        cells = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=False)]
-        lines.append(indent + "  ".join(cells).rstrip())
+    cells = [[Text(cell) for cell in row] for row in body]
     if head:
-        lines.insert(1, indent + "  ".join("-" * w for w in widths))
-    return "\n".join(lines)
+        widths = [max(row[i].cell_len for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
+        cells.insert(1, [Text("-" * width) for width in widths])
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for i in range(max(map(len, body))):
+        right = not ragged and all(_is_number(row[i]) for row in rows if i < len(row) and row[i])
+        grid.add_column(justify="right" if right else "left", no_wrap=True)
+    for row in cells:
+        grid.add_row(*row)
+    console = Console(file=StringIO(), width=WIDEST, color_system=None, force_terminal=False)
+    console.print(grid)
+    assert isinstance(console.file, StringIO)
+    return "\n".join(indent + line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def _number(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
         float(cell.replace(",", "").rstrip("%"))
     except ValueError:
@@ -138,8 +152,3 @@ def writable(path: Path, what: str, *, folder: bool = False) -> Path:
     if not os.access(ancestor, os.W_OK):
         raise UsageError(f"cannot write {what} to {path}: no permission to write in {ancestor}. Choose another place")
     return path
-
-
-def plain(word: str) -> str:
-    """Without control characters: what a file says is shown on a terminal, and may not steer it."""
-    return "".join(c for c in word if c.isprintable())

@@ -13,7 +13,6 @@ from typing import Any
 
 from unnoise.config import convert, files
 from unnoise.config.cards import ModelCard
-from unnoise.config.training import TrainConfig
 from unnoise.errors import UserError
 from unnoise.generate.recipe import reproducibility_warnings, sample_command
 from unnoise.io.hashing import sha256
@@ -105,6 +104,8 @@ def describe_run(path: Path) -> dict[str, Any]:
 
 def _unreadable(file: Path, values: Mapping[str, Any]) -> list[str]:
     """Why the configuration of a diffusion training is not one of this version; empty where it is one."""
+    from unnoise.config.training import TrainConfig  # here, for `unnoise sample` reads cards and needs no trainings
+
     try:
         convert.from_dict(TrainConfig, values, str(file))
     except UserError as error:
