@@ -1,7 +1,7 @@
-"""What the command line says, and where: data to stdout, messages to stderr, one exit code a kind of ending.
+"""What commands write: data to stdout, messages to stderr, and an exit code for each kind of ending.
 
-0 done · 1 failed while working · 2 asked wrongly: refused before the first step, nothing was started
-130 interrupted (Ctrl-C) · 143 terminated; a training has written a checkpoint before both
+0 done · 1 failed while working · 2 wrong usage: refused before the first step, nothing was started
+130 interrupted (Ctrl-C) · 143 terminated; a training writes a checkpoint before both
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 
 class UsageError(UserError):
-    """What was asked is wrong: nothing has been started. Exit code 2."""
+    """A command was used in a wrong form and has started nothing. Exit code 2."""
 
 
 @contextmanager
 def asking() -> Iterator[None]:
-    """Errors meant for people, raised while the question is still being read, are questions asked wrongly."""
+    """Turns a UserError that is raised inside, before any work starts, into a UsageError (exit code 2)."""
     try:
         yield
     except UsageError:
@@ -41,7 +41,7 @@ def asking() -> Iterator[None]:
 
 
 def started(steps: Iterable[T]) -> Iterator[T]:
-    """The same steps; what is refused before the first of them was asked wrongly, for nothing has been started."""
+    """Yields the same steps. A UserError before the first of them becomes a UsageError: nothing has been started."""
     later = iter(steps)
     with asking():
         first = list(islice(later, 1))
@@ -50,36 +50,36 @@ def started(steps: Iterable[T]) -> Iterator[T]:
 
 
 def say(message: str = "") -> None:
-    """A message for the person who watches: stderr, never mixed into data."""
+    """Prints a message to stderr, so that it is never mixed into data."""
     print(message, file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
-    """The answer: stdout."""
+    """Prints a result to stdout."""
     print(text)
 
 
 def emit(document: Mapping[str, Any]) -> None:
-    """The answer as one JSON document on stdout."""
+    """Prints a result as one JSON document to stdout."""
     show(as_json(document))
 
 
 def as_json(document: Mapping[str, Any]) -> str:
-    """The document as JSON, which has no word for what is no number: NaN and infinity are null."""
-    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    """The document as JSON. NaN and infinity, which JSON does not have, become null."""
+    return json.dumps(_jsonable(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _jsonable(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_jsonable(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # numpy and torch numbers
-        return _plain(value.tolist())
+        return _jsonable(value.tolist())
     return value
 
 
@@ -120,29 +120,29 @@ def _is_number(cell: str) -> bool:
 
 
 def existing(path: Path, what: str) -> Path:
-    """`path`, which must be there; otherwise an error that names the nearest neighbour in its folder."""
+    """`path`, if it exists. Raises UsageError, which names the closest match in its folder, if it does not."""
     if path.exists():
         return path
     import difflib
 
     folder = path.parent
     if not folder.is_dir():
-        raise UsageError(f"no {what} at {path}: there is no folder {folder}. Check the path, or run from its root")
+        raise UsageError(f"no {what} at {path}: there is no folder {folder}. Check the path and the current folder")
     names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     near = difflib.get_close_matches(path.name, names, n=1)
     if near:
         raise UsageError(f"no {what} at {path}; did you mean {folder / near[0]}?")
-    there = ", ".join(sorted(names)[:8]) or "nothing"
-    raise UsageError(f"no {what} at {path}; the folder {folder} has: {there}{' ...' if len(names) > 8 else ''}")
+    entries = ", ".join(sorted(names)[:8]) or "nothing"
+    raise UsageError(f"no {what} at {path}; the folder {folder} has: {entries}{' ...' if len(names) > 8 else ''}")
 
 
 def writable(path: Path, what: str, *, folder: bool = False) -> Path:
-    """`path`, where a file, or a `folder` of them, is to be written: checked before the work, not after it."""
+    """`path`, if a file, or a `folder` of files, can be written there. Raises UsageError before any work is done."""
     import os
 
     if path.exists() and path.is_dir() != folder:
-        there, name = ("a file", "a folder") if folder else ("a folder", "a file in it, or another")
-        raise UsageError(f"cannot write {what} to {path}: it is {there}. Name {name}")
+        kind, fix = ("a file", "a folder") if folder else ("a folder", "a file in it, or another file")
+        raise UsageError(f"cannot write {what} to {path}: it is {kind}. Give {fix}")
 
     ancestor = path
     while not ancestor.exists() and ancestor != ancestor.parent:
@@ -150,5 +150,12 @@ def writable(path: Path, what: str, *, folder: bool = False) -> Path:
     if ancestor is not path and not ancestor.is_dir():
         raise UsageError(f"cannot write {what} to {path}: {ancestor} is a file, not a folder")
     if not os.access(ancestor, os.W_OK):
-        raise UsageError(f"cannot write {what} to {path}: no permission to write in {ancestor}. Choose another place")
+        raise UsageError(f"cannot write {what} to {path}: no permission to write in {ancestor}. Give another path")
     return path
+
+
+def new_file(path: Path, what: str, overwrite: bool) -> Path:
+    """`path`, if a file can be written there. Raises UsageError where one exists, unless `overwrite`."""
+    if path.exists() and not path.is_dir() and not overwrite:
+        raise UsageError(f"{path} exists already: give another name, or add --overwrite")
+    return writable(path, what)

@@ -29,7 +29,7 @@ COMMANDS = {  # name: (where, what it does)
     "interpolate": ("explore:interpolate", "Go from one picture to another: strips and planes."),
     "vary": ("explore:vary", "Draw many pictures that share the first part of their way."),
     "compress": ("compress:compress", "Write a picture as a file of a few bytes, coarse to fine, with a model."),
-    "decompress": ("compress:decompress", "Read a compressed picture, all of it or its beginning."),
+    "decompress": ("decompress:decompress", "Read a compressed picture, all of it or its beginning."),
     "info": ("info:info", "Read how a picture was made, or describe a run or a model."),
     "data": ("data:data", "Look at a set of pictures before training on it."),
     "presets": ("train:presets", "List the trainings that come with the package, or show one whole."),
