@@ -91,7 +91,7 @@ def compress(
         emit({"file": out} | _rates(sent, steps, pixels.numel()) | about | {"seconds": round(seconds, 3)})
         return
     show(str(out))
-    say(_errors(steps))
+    say(error_table(steps))
     say(f"{len(sent.data):,} bytes for {pixels.numel():,} dimensions, in {duration(seconds)}")
 
 
@@ -107,7 +107,7 @@ def _rates(sent: Sent, steps: Sequence[tuple[float, float]], dimensions: int) ->
     }
 
 
-def _errors(steps: Sequence[tuple[float, float]]) -> str:
+def error_table(steps: Sequence[tuple[float, float]]) -> str:
     """A table of rates and errors after at most eight of the steps, evenly spaced."""
     count = min(len(steps), ROWS)
     chosen = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]

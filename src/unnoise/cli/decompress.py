@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.compress import DeviceOption, ModelOption, require_coder
 from unnoise.cli.console import UsageError, asking, emit, existing, new_file, say, show
@@ -66,7 +66,7 @@ def decompress(
     _write(estimates, out, strip)
     rate = estimates[-1][0] / (loaded.shape[0] * loaded.shape[1] * loaded.shape[2])
     if json:
-        about = {"picture": out, "strip": strip, "bytes": len(data), "whole": read.whole, "bits": rate}
+        about: dict[str, Any] = {"picture": out, "strip": strip, "bytes": len(data), "whole": read.whole, "bits": rate}
         about |= {"steps": len(estimates) - 1, "seed": read.header.seed, "label": _label(loaded, read)}
         emit(about | {"model": read.header.model.hex(), "seconds": round(seconds, 3)})
         return
