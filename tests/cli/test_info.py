@@ -8,8 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from unnoise import nn
 from unnoise.cli.main import main
+from unnoise.config.cards import ModelCard
+from unnoise.config.networks import UNetConfig
 from unnoise.io import images, png
+from unnoise.io.hashing import sha256
+from unnoise.model import write_model
 
 RECIPE = {
     "model": {"path": "runs/00001-fashion", "weights": "", "sha256": "ab" * 32},
@@ -96,3 +101,21 @@ def test_a_description_cannot_steer_the_terminal(tmp_path: Path, capsys: pytest.
     evil = RECIPE | {"model": {"path": "x\x1b[2J"}, "label": "y\x1b[2J", "versions": {"torch": "z\x1b[2J"}}
     assert main(["info", picture(tmp_path / "a.png", evil)]) == 0
     assert "\x1b" not in "".join(capsys.readouterr())
+
+
+def test_info_describes_a_model_and_refuses_other_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = UNetConfig(
+        size=8, in_channels=1, out_channels=1, channels=(8,), blocks=1, attention=(False,), groups=4, classes=2
+    )
+    net = nn.build(config)
+    (tmp_path / "model").mkdir()
+    card = ModelCard(net=config, size=(8, 8), channels=1, classes=("bag", "ankle-boot"))
+    write_model(tmp_path / "model", net.state_dict(), card)
+    assert main(["info", str(tmp_path / "model")]) == 0
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert lines["parameters"].startswith(f"{sum(p.numel() for p in net.parameters()):,} (")
+    assert lines["sha256"] == sha256(tmp_path / "model" / "model.safetensors")
+    assert lines["classes"] == "bag, ankle-boot"
+    assert "--label (2 classes: bag, ankle-boot)" in lines["inputs"]
+    assert main(["info", str(tmp_path)]) == 1
+    assert "neither a run" in capsys.readouterr().err
