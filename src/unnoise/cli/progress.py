@@ -1,12 +1,9 @@
 """Progress of a command: one bar on a terminal, one line now and then elsewhere, on stderr.
 
-with Progress(50, "sampling") as progress:
-    for step in range(1, 51):
-        ...
-        progress.step(step, f"loss {loss:.3f}")
+    sampling ━━━━━━━━━━╺━━━━━━━━━━━━━━━━━━ 24% 12/50 0:00:03 < 0:00:09 4.1 step/s loss 0.123
+    sampling: step 12/50, loss 0.123, 3.1 s elapsed, 9.4 s remaining
 
-sampling ━━━━━━━━━━╺━━━━━━━━━━━━━━━━━━  24% 12/50 0:00:03 < 0:00:09 4.1 step/s loss 0.123
-sampling: step 12/50, loss 0.123, 3.1 s elapsed, 9 s remaining
+The library draws no bar: it yields, and commands report what it yields.
 """
 
 from __future__ import annotations
@@ -28,11 +25,11 @@ NARROW = 80  # columns: a narrower terminal shows numbers and no bar
 
 
 class Progress:
-    """Reports how many of `total` steps are done. A context manager, or closed by `close`.
+    """Reports how many of `total` steps are done. A context manager.
 
-    On a terminal this is a bar, on a pipe, a log file or a terminal with TERM=dumb these are lines: one at a multiple
-    of `every` steps that is at least `seconds` after the line before, and always one for the last step. `start` is the
-    number of steps that are done already; `silent` reports nothing, as for all processes but the first.
+    On a pipe, in a log file or with TERM=dumb there are lines in place of the bar: one at a multiple of `every` steps
+    that is at least `seconds` after the line before, and always one for the last step. `start` is the number of steps
+    that were done before; `silent` reports nothing, as for all processes but the first.
     """
 
     def __init__(
@@ -125,29 +122,23 @@ def new_bar(out: TextIO, unit: str) -> Bar:
 
     console = Console(file=out, force_terminal=True)
     bar = [progress.BarColumn(bar_width=None, complete_style="cyan", finished_style="green")]
-    return progress.Progress(
+    columns = [
         progress.TextColumn("{task.description}", markup=False),
         *(bar if console.width >= NARROW else []),
         Numbers(table_column=Column(no_wrap=True)),
-        console=console,
-        auto_refresh=False,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        expand=True,
+    ]
+    return progress.Progress(
+        *columns, console=console, expand=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
     )
 
 
 def numbers(task: Task, unit: str) -> str:
     """`24% 12/50 0:00:03 < 0:00:09 4.1 step/s`: done, elapsed < remaining, speed; then the note."""
     elapsed, steps = task.elapsed or 0.0, task.finished_speed or task.speed
-    remaining = "-:--:--" if task.time_remaining is None else clock(task.time_remaining)
-    parts = [f"{task.percentage:.0f}%", f"{task.completed:.0f}/{task.total:.0f}", f"{clock(elapsed)} < {remaining}"]
-    return " ".join(part for part in (*parts, speed(steps, unit), task.fields["note"]) if part)
-
-
-def clock(seconds: float) -> str:
-    """`1:02:03`."""
-    return str(timedelta(seconds=round(seconds)))
+    remaining = "-:--:--" if task.time_remaining is None else str(timedelta(seconds=round(task.time_remaining)))
+    times = f"{timedelta(seconds=round(elapsed))} < {remaining}"
+    parts = [f"{task.percentage:.0f}% {task.completed:.0f}/{task.total:.0f}", times, speed(steps, unit)]
+    return " ".join(part for part in (*parts, task.fields["note"]) if part)
 
 
 def speed(steps: float | None, unit: str) -> str:
