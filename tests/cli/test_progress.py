@@ -77,6 +77,7 @@ def test_a_bar_that_goes_on_counts_its_speed_from_where_it_was() -> None:
     out = Terminal()
     with Progress(1000, "training", start=998, out=out) as bar:
         assert bar.bar is not None
+        assert "998/1000" in last_line(out.getvalue())
         bar.bar.tasks[0].start_time -= 10  # ten seconds ago
         bar.bar.get_time = lambda: bar.bar.tasks[0].start_time + 10  # type: ignore[union-attr]
         bar.step(999)
@@ -174,6 +175,7 @@ def test_a_table_is_not_cut_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
 def test_letters_of_two_columns_are_counted_as_two() -> None:
     lines = table([("円い", "a"), ("b", "c"), ("🦩", "d")], ragged=True).splitlines()
     assert {cell_len(line[:-1]) for line in lines} == {6}
+    assert table([("円い", "a")], head=("b", "c"), ragged=True).splitlines()[1] == "----  -"
 
 
 def test_cells_are_shown_as_they_are() -> None:

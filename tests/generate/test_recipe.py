@@ -26,6 +26,7 @@ from unnoise.generate.recipe import (
     reproducibility_warnings,
     sample_command,
     seeds_text,
+    weights_file,
 )
 from unnoise.io.hashing import sha256
 from unnoise.io.png import read_recipe
@@ -72,6 +73,7 @@ def test_the_library_builds_the_recipes_that_the_command_line_writes(folder: Pat
     written = read_recipe(grid)
     assert sample_command(written) == sample_command(grid_recipe(recipe, rows, columns=3, size=(8, 8)))
     assert written["columns"] == 3
+    assert "labels" not in recipe["request"]  # they are in the seeds
 
 
 def test_a_recipe_names_the_weights_and_their_hash(folder: Path) -> None:
@@ -79,6 +81,24 @@ def test_a_recipe_names_the_weights_and_their_hash(folder: Path) -> None:
     file = folder / "model.safetensors"
     assert recipe["model"] == {"path": str(folder), "weights": str(file), "sha256": sha256(file)}
     assert recipe["request"]["sampler"] == "ddim"  # what `auto` means for this model
+
+
+def test_the_weights_of_a_folder_are_those_of_its_network(tmp_path: Path) -> None:
+    """Each in turn is the one that counts among those before it: any, a file of unet/, model.safetensors."""
+    for name in ("a/text.safetensors", "unet/diffusion.safetensors", "model.safetensors"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+        assert weights_file(tmp_path) == tmp_path / name
+    (tmp_path / "alphabetically-first.safetensors").write_bytes(b"")
+    assert weights_file(tmp_path) == tmp_path / "model.safetensors"
+
+
+def test_a_prompted_picture_names_the_prompts_of_its_batch() -> None:
+    rows = [(0, "a cat"), (1, "a cat"), (0, "a dog")]
+    recipe = picture_recipe(RECIPE, rows[2], rows, size=(8, 4), prompted=True)
+    assert recipe["prompts"] == ["a cat", "a dog"]
+    assert (recipe["seed"], recipe["prompt"], recipe["size"], recipe["together"]) == (0, "a dog", [8, 4], "0-1:0,0:1")
+    assert "label" not in recipe
 
 
 def test_a_folder_without_weights_has_no_recipe(folder: Path) -> None:
@@ -151,14 +171,17 @@ def test_options_of_default_values_are_left_out() -> None:
 
 
 def test_each_change_since_a_picture_was_made_is_one_warning(folder: Path) -> None:
-    image, control = folder.parent / "image.png", folder.parent / "control"
+    image, edges, control = (folder.parent / name for name in ("image.png", "edges.png", "control"))
     image.write_bytes(b"first")
+    edges.write_bytes(b"edges")
     control.mkdir()
-    recipe = build_recipe(folder, load(folder), Request(image=str(image))) | {"control_models": [str(control)]}
+    request = Request(image=str(image), controls=(str(edges),))
+    recipe = build_recipe(folder, load(folder), request) | {"control_models": [str(control)]}
     assert reproducibility_warnings(recipe) == []
     changes = [
         (lambda: control.rmdir(), "control model"),
         (lambda: image.write_bytes(b"second"), "image.png has changed"),
+        (lambda: edges.write_bytes(b"other"), "edges.png has changed"),
         (lambda: recipe["versions"].update(torch="1.0.0"), "made with torch 1.0.0"),
         (lambda: recipe["versions"].update(unnoise="0.0.1"), "made with unnoise 0.0.1"),
         (lambda: (folder / "model.safetensors").write_bytes(b"x"), "model.safetensors have changed"),
