@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from unnoise import data, model
-from unnoise.cli.evaluate import data_for
+from unnoise.cli.measuring import data_for
 from unnoise.cli.main import main
 from unnoise.cli.train import ask
 from unnoise.conditions import Cond

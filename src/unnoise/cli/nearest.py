@@ -42,7 +42,7 @@ def among(model: Model, path: str, count: int, judge: Path | None) -> Among:
     import torch
 
     from unnoise import data
-    from unnoise.cli.evaluate import data_for
+    from unnoise.cli.measuring import data_for
     from unnoise.metrics import contrastive
 
     real = data.open(data_for(model, path))
