@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from unnoise import data, model
-from unnoise.cli.measuring import data_for
 from unnoise.cli.main import main
+from unnoise.cli.measuring import data_for
 from unnoise.cli.train import ask
 from unnoise.conditions import Cond
 from unnoise.config.cards import ValueRange
@@ -32,8 +32,8 @@ from unnoise.config.validate import check
 from unnoise.data.registry import find
 from unnoise.data.source import numbers
 from unnoise.errors import UserError
-from unnoise.evaluation import sweep
-from unnoise.evaluation.conditions import by_lot
+from unnoise.evaluation import sweep, tables, variants
+from unnoise.evaluation.conditions import random_subset
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.report import said
 from unnoise.generate import frames
@@ -400,11 +400,11 @@ def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: s
     loaded = model.load(trained)
     real = data.open(data_for(loaded, str(lights)))
     ask = EvaluateConfig(count=40, features=judge, real=40)
-    ask = replace(ask, metrics=sweep.guided_figures(loaded, ask, Request(), real))
+    ask = replace(ask, metrics=tables.guidance_metrics(loaded, ask, Request(), real))
     assert ask.metrics == ("frechet", "precision", "recall")
-    ways = sweep.guidance_ways(Request(steps=4, precision="float32"), scales=(0.0, 1.0, 1.5))
+    ways = variants.guidance_variants(Request(precision="float32"), variants.Axes(steps=(4,), guidance=(0.0, 1.0, 1.5)))
     results = [at for at in sweep.compare(loaded, ask, ways, real, cache=None, show=40) if isinstance(at, sweep.Result)]
-    said = torch.from_numpy(real.values()[by_lot(40, real)])[:, 0]
+    said = torch.from_numpy(real.values()[random_subset(40, real)])[:, 0]
     told = ~said.isnan()
     follow = [
         torch.corrcoef(torch.stack([said[told], each.pictures.double().mean((1, 2, 3))[told]]))[0, 1]
@@ -413,7 +413,7 @@ def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: s
     assert follow[0] < 0.6
     assert min(follow[1:]) > 0.9
     with pytest.raises(UserError, match="toy has no light, so there is nothing to guide to"):
-        sweep.guided_figures(loaded, ask, Request(), data.open(DataConfig(path="toy", size=4, channels=1)))
+        tables.guidance_metrics(loaded, ask, Request(), data.open(DataConfig(path="toy", size=4, channels=1)))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
