@@ -34,8 +34,8 @@ from unnoise.data.source import numbers
 from unnoise.errors import UserError
 from unnoise.evaluation import sweep, tables, variants
 from unnoise.evaluation.conditions import random_subset
+from unnoise.evaluation.details import details
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.evaluation.report import said
 from unnoise.generate import frames
 from unnoise.generate.conditions import conditions, null_conditions
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
@@ -463,15 +463,15 @@ def test_bits_are_those_of_pictures_whose_numbers_are_told(lights: Path, trained
     """Told the brightness, a picture of one brightness costs less; who names a label too, still tells it."""
     loaded = model.load(trained)
     real = data.open(data_for(loaded, str(lights)))
-    bits = {"metrics": ("bits",), "bits_count": 32, "bits_steps": 10}
+    bits = {"metrics": ("bpd",), "bits_count": 32, "bits_steps": 10}
     told = report(loaded, real, Request(), **bits)
     untold = report(loaded, data.open(replace(real.config, values=())), Request(), **bits)
     (one,), (other,) = told["metrics"], untold["metrics"]
     assert one["value"] < other["value"] - 0.1
     assert one["numbers"]
     assert not other["numbers"]
-    assert "told their numbers" in said(one)
-    assert f"the model was not told light: {lights} does not say it" in untold["warnings"]
+    assert "conditioned on their values" in details(one)
+    assert f"the model was not conditioned on light: {lights} does not have it" in untold["warnings"]
     (named,) = report(loaded, real, Request(labels=("none",)), **bits)["metrics"]
     assert named["value"] == one["value"]
 
@@ -508,10 +508,14 @@ def test_a_model_never_left_without_a_number_is_told_it_or_refused(lights: Path,
     loaded = model.load(trained)
     strict = replace(loaded, card=replace(loaded.card, net=replace(loaded.card.net, null_value=False)))
     plain = data.open(replace(TINY.data, path=str(lights), values=()))
-    with pytest.raises(UserError, match=r"this model has to be told light, and .* does not say it: give --data"):
-        next(evaluate(strict, EvaluateConfig(metrics=("bits",)), Request(), plain, cache=None))
+    with pytest.raises(
+        UserError, match=r"requires light for every picture, and .* does not have it: give --data"
+    ):
+        next(evaluate(strict, EvaluateConfig(metrics=("bpd",)), Request(), plain, cache=None))
     real = data.open(replace(TINY.data, path=str(lights)))
-    with pytest.raises(UserError, match=r"this model has to be told light, and .* says it of 28 of 32 pictures"):
-        next(evaluate(strict, EvaluateConfig(metrics=("bits",)), Request(), real, cache=None))
+    with pytest.raises(
+        UserError, match=r"requires light for every picture, and .* has it for 28 of 32 pictures"
+    ):
+        next(evaluate(strict, EvaluateConfig(metrics=("bpd",)), Request(), real, cache=None))
     with pytest.raises(UserError, match="never left without light, so there is nothing to guide away from: take --gui"):
         strict.sample(values={"light": 3}, guidance=2, steps=1)
