@@ -40,6 +40,10 @@ FIRST = {  # where the tests of a folder, or a file, are; those of the core come
     "generate/": ["generate/test_frames"],
     "evaluation/conditions.py": ["evaluation/test_alignment", "recipes/test_values", "evaluation/test_evaluate"],
     "evaluation/alignment.py": ["evaluation/test_alignment"],
+    "evaluation/variants.py": ["evaluation/test_variants"],
+    "evaluation/tables.py": ["evaluation/test_tables"],
+    "evaluation/loss_curve.py": ["evaluation/test_page"],
+    "evaluation/details.py": ["evaluation/test_bits_per_dim"],
     "text/tokenizer.py": ["text/test_tokenizer"],
 }
 
@@ -153,7 +157,14 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
         "model.conditioner.from_labels(label, request.prompts",
         "model.conditioner.from_labels(None, request.prompts",
     ),
-    ("evaluation/conditions.py", "if how.guess:", "if not how.guess:"),
+    ("evaluation/conditions.py", "if request.guess:", "if not request.guess:"),
+    ("evaluation/variants.py", "(self.eta if sampler in ETA else (0.0,))", "self.eta"),
+    ("evaluation/variants.py", "replace(axes, guidance=(0.0,))", "axes"),
+    ("evaluation/variants.py", 'f"eta {request.eta:g}" if request.sampler in ETA', 'f"eta {request.eta:g}" if True'),
+    ("evaluation/tables.py", "value < distance(front[-1])", "value > distance(front[-1])"),
+    ("evaluation/tables.py", "* (1 + slack)", "* (1 - slack)"),
+    ("evaluation/loss_curve.py", "out.append(mean / weight)", "out.append(mean)"),
+    ("evaluation/details.py", "point[2] <= level", "point[2] < level"),
     ("text/tokenizer.py", "text[places[count][0] :]", "text[places[count][1] :]"),
     ("text/conditioner.py", "uniform((), seed,", "uniform((), 0,"),
 ]  # fmt: skip

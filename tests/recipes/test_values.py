@@ -508,14 +508,10 @@ def test_a_model_never_left_without_a_number_is_told_it_or_refused(lights: Path,
     loaded = model.load(trained)
     strict = replace(loaded, card=replace(loaded.card, net=replace(loaded.card.net, null_value=False)))
     plain = data.open(replace(TINY.data, path=str(lights), values=()))
-    with pytest.raises(
-        UserError, match=r"requires light for every picture, and .* does not have it: give --data"
-    ):
+    with pytest.raises(UserError, match=r"requires light for every picture, and .* does not have it: give --data"):
         next(evaluate(strict, EvaluateConfig(metrics=("bpd",)), Request(), plain, cache=None))
     real = data.open(replace(TINY.data, path=str(lights)))
-    with pytest.raises(
-        UserError, match=r"requires light for every picture, and .* has it for 28 of 32 pictures"
-    ):
+    with pytest.raises(UserError, match=r"requires light for every picture, and .* has it for 28 of 32 pictures"):
         next(evaluate(strict, EvaluateConfig(metrics=("bpd",)), Request(), real, cache=None))
     with pytest.raises(UserError, match="never left without light, so there is nothing to guide away from: take --gui"):
         strict.sample(values={"light": 3}, guidance=2, steps=1)
