@@ -12,11 +12,19 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError
 from unnoise.cli.options import keys_of, option, parse_names, parse_numbers, within
 from unnoise.cli.sample import ALL, TOLD
+from unnoise.config.evaluation import EvaluateConfig
 from unnoise.errors import unknown
 from unnoise.evaluation.variants import ETA, Axes
 
 AXES = ("sampler", "steps", "eta", "guidance", "spacing")  # fields of a Request that a comparison varies
-MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "evaluator": None}
+BITS = [name for name in EvaluateConfig.__dataclass_fields__ if name.startswith("bits_")]
+MEASURED = {
+    "metrics": None,
+    "count": None,
+    "evaluator": None,
+    "seed": Parameter(help="the first seed"),
+    **dict.fromkeys(BITS, Parameter(show=False)),  # accepted as by `evaluate`; tables have no bits
+}
 SAMPLED = {**ALL, **TOLD, **dict.fromkeys(("seeds", "labels", "previews", *AXES))}
 COUNT = option(
     "pictures sampled for each variant",
