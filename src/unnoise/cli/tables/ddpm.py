@@ -66,11 +66,11 @@ def ddpm(
     from unnoise.cli.train import fitting
 
     options = TableOptions(**values)
-    asked = read(preset, data=options.data, sets=set, device=device, name=None)
+    parsed = read(preset, data=options.data, sets=set, device=device, name=None)
     with asking():
-        if not isinstance(asked.config, TrainConfig):
+        if not isinstance(parsed.config, TrainConfig):
             raise UsageError(f"the preset {preset} trains no diffusion model: use one that does, for example fashion")
-        present(asked.config.data.path)
+        present(parsed.config.data.path)
         if held is not None:
             present(held)
     for path, kind in ((runs, "runs"), (out, "the table")):
@@ -78,7 +78,7 @@ def ddpm(
     from unnoise import data as pictures
     from unnoise.data.registry import find
 
-    training = fitting(asked, len(find(asked.config.data.path).classes)).config
+    training = fitting(parsed, len(find(parsed.config.data.path).classes)).config
     assert isinstance(training, TrainConfig)
     real = pictures.open(training.data)
     measurement = Measurement(
