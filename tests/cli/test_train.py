@@ -259,7 +259,7 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
     monkeypatch.setitem(PRESETS, "fashion", lambda: small)
     monkeypatch.setattr(demos, "STEPS", 3)
     monkeypatch.setattr(demos, "REAL", 200)
-    monkeypatch.setattr("unnoise.cli.evaluate.home", lambda: tmp_path / "cache")
+    monkeypatch.setattr("unnoise.cli.measuring.home", lambda: tmp_path / "cache")
     words = ["demo", "--out", str(tmp_path / "demo"), "--count", "20", "--json"]
     assert main(words) == 0
     report = json.loads(capsys.readouterr().out)

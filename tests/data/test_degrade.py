@@ -303,7 +303,7 @@ def test_a_missing_or_extra_picture_is_an_error(trained: dict[str, Path], lights
     with pytest.raises(UserError, match=r"the mask .*text.png cannot be read: not a picture"):
         with_hole.sample(image=file, mask=str(tmp_path / "text.png"), steps=1)
     pictures = data.open(DataConfig(str(lights), size=4, channels=1))
-    with pytest.raises(UserError, match="is shown a picture beside the noise"):
+    with pytest.raises(UserError, match="needs a picture concatenated to the noise"):
         next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
     plain = replace(small, card=replace(small.card, process=replace(small.card.process, concat="")))
     with pytest.raises(UserError, match="has no image input beside x_t: leave --image and --mask out"):

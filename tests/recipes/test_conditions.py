@@ -24,8 +24,8 @@ from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
+from unnoise.evaluation.details import details
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.evaluation.report import said
 from unnoise.generate.conditions import null_condition, text_and_labels
 from unnoise.generate.frames import generate
 from unnoise.model import Model
@@ -115,7 +115,7 @@ def test_a_training_says_how_many_of_its_captions_are_cut(worded, tmp_path):
 
 def test_an_evaluation_says_how_many_captions_are_cut(worded):
     pictures = data.open(WORDED.data)
-    short, ask = cut_short(worded, 6), EvaluateConfig(metrics=("bits",), bits_count=10, bits_steps=2)
+    short, ask = cut_short(worded, 6), EvaluateConfig(metrics=("bpd",), bits_count=10, bits_steps=2)
 
     def said(loaded, how):
         warnings = list(evaluate(loaded, ask, how, pictures, cache=None))[-1].report["warnings"]
@@ -131,18 +131,18 @@ def test_an_evaluation_says_how_many_captions_are_cut(worded):
 
 
 def test_bits_say_whether_captions_were_told(worded):
-    loaded, ask = model.load(worded), EvaluateConfig(metrics=("bits",), bits_count=4, bits_steps=2)
+    loaded, ask = model.load(worded), EvaluateConfig(metrics=("bpd",), bits_count=4, bits_steps=2)
 
     def told(how, pictures):
         (entry,) = list(evaluate(loaded, ask, how, pictures, cache=None))[-1].report["metrics"]
-        return said(entry)
+        return details(entry)
 
     pictures = data.open(WORDED.data)
     plain = data.Dataset(replace(pictures.source, captions=None), pictures.config)
-    assert "told their captions" in told(Request(), pictures)
-    assert "told their captions" in told(Request(prompts=("a red circle",)), plain)
-    assert "told nothing" in told(Request(), plain)
-    assert "told nothing" in told(Request(labels=("none",)), pictures)
+    assert "conditioned on their captions" in told(Request(), pictures)
+    assert "conditioned on their captions" in told(Request(prompts=("a red circle",)), plain)
+    assert "unconditional" in told(Request(), plain)
+    assert "unconditional" in told(Request(labels=("none",)), pictures)
 
 
 def test_a_prompt_that_is_cut_is_warned_of(worded):

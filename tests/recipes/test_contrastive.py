@@ -404,9 +404,9 @@ def test_evaluate_judges_drawn_pictures_beside_real_ones(
     said = capsys.readouterr().out
     assert "caption retrieval, 4" in said
     assert "of the real ones 100.0% ± 0.0% first of 4" in said
-    assert "The judge tiny learned these real pictures" in said
+    assert "tiny was trained on these real pictures" in said
     assert main(ask[:-2]) != 0
-    assert "needs a judge" in capsys.readouterr().err
+    assert "needs a contrastive model" in capsys.readouterr().err
 
 
 def test_the_table_of_guidance_tells_captions_and_judges_them(
@@ -427,7 +427,7 @@ def test_the_table_of_guidance_tells_captions_and_judges_them(
     assert len({cell["frechet"]["value"] for cell in cells}) == 3
     text = (tmp_path / "out" / "table.md").read_text()
     assert text.startswith("| guidance | scale | Frechet | precision | recall | caption retrieval | calls |")
-    assert "Of real pictures 100.0% find their own caption first" in text
+    assert "100.0% of real pictures are nearest to their own caption" in text
     assert main([*table[:-7], "--shown", "4", "--out", str(tmp_path / "none")]) != 0
     assert "emoji-contrastive" in capsys.readouterr().err  # no features without the judge, and no classes to train one
 

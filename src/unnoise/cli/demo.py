@@ -161,7 +161,7 @@ def measured(path: Path, model: Model, folder: Path, config: TrainConfig, count:
     import json
 
     from unnoise import data
-    from unnoise.cli import evaluate
+    from unnoise.cli import measuring
     from unnoise.io.atomic import publish
     from unnoise.io.hashing import sha256
 
@@ -181,7 +181,7 @@ def measured(path: Path, model: Model, folder: Path, config: TrainConfig, count:
     ask = EvaluateConfig(count=count, seed=10_000, real=REAL)
     how = Request(sampler="ddim", steps=STEPS, guidance=GUIDANCE, batch=250)
     real = data.open(DataConfig(path=config.data.path, size=config.data.size, channels=config.data.channels))
-    report = evaluate.run(model, ask, how, real, evaluate.home() / "features")
+    report = measuring.run(model, ask, how, real, measuring.home() / "features")
     publish(path, lambda beside: beside.write_text(json.dumps({"of": key, "report": report}), encoding="utf-8"))
     return report
 
