@@ -98,6 +98,16 @@ def test_no_file_is_longer_than_the_limit() -> None:
 
 
 def test_a_docstring_is_not_counted_and_an_inner_function_is() -> None:
-    source = 'class A:\n    def f(self):\n        """One.\n\n        Two."""\n        def g():\n            return 1\n\n        return g\n'
+    source = """
+class A:
+    def f(self):
+        '''One.
+
+        Two.'''
+        def g():
+            return 1
+
+        return g
+"""
     sizes = {name: body_lines(node) for name, node in functions(ast.parse(source))}
     assert sizes == {"A.f": 4, "A.f.g": 1}
