@@ -85,7 +85,7 @@ def test_every_label_is_paired_with_every_seed_and_the_text_is_parsed_back() -> 
 # -------------------------------------------------------------------------------------- options from settings
 
 
-def test_every_help_text_belongs_to_a_field() -> None:
+def test_the_help_of_an_option_is_the_text_of_its_field() -> None:
     about = comments(Request)
     assert set(about) <= {field.name for field in dataclasses.fields(Request)}
     assert about["eta"] == "DDIM: 0 is deterministic, 1 is ancestral"

@@ -316,8 +316,15 @@ def test_what_cannot_be_trained_is_said_before_a_run_begins(tmp_path, capsys):
     small = [*("--set", "net.head_width=8"), *("--set", "fit.batch=8"), "--set"]
     text, captions = [*small, "net.channels=8,8,8"], [*small, "net.channels=8,8,8,8"]
     wrong = {  # what only the pictures, or the base, can refuse; the cost of the network is measured first
-        ("shapes-text", *text, "--set", "base=nowhere"): "there is no nowhere",
-        ("my-captions", *captions, "--data", "toy", "--set", "data.size=32"): "hears captions, and toy has none",
+        ("shapes-text", *text, "--set", "base=nowhere"): "nowhere does not exist",
+        (
+            "my-captions",
+            *captions,
+            "--data",
+            "toy",
+            "--set",
+            "data.size=32",
+        ): "is conditioned on captions, and toy has none",
     }
     for words, why in wrong.items():
         assert main(["train", *words, "--out", str(tmp_path / "runs")]) == 2

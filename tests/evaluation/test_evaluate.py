@@ -25,7 +25,7 @@ from unnoise.evaluation.evaluate import Clock, Drawn, evaluate, measure, plain
 from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.report import how_drawn, markdown
 from unnoise.evaluation.sample_metrics import metric_names
-from unnoise.generate.frames import draw
+from unnoise.generate.frames import sample
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import frechet, moments
@@ -222,7 +222,7 @@ def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path)
     judges = find_evaluators(ask, real.classes, real)
 
     def direct(labels: tuple[str, ...]) -> float:
-        drawn = draw(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
+        drawn = sample(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
         return float(figures(report([Drawn(drawn.pixels, None)], ask, judges, cache=tmp_path))["frechet"]["value"])
 
     value = figures(found)["frechet"]["value"]
@@ -261,13 +261,13 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(tmp_path: P
     refused("did you mean 'frechet'", replace(good, metrics=("frechat",)))
     refused("at least 10", replace(good, count=9))
     refused("at least 20", replace(good, real=19))
-    refused("takes pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
+    refused("needs pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
     refused("8x8 pixels with 1 channel, those of toy are 16x16", model=small())
     refused("knows no cross, disc, ring, square", replace(good, evaluator=str(tmp_path / "other")))
     refused("no features to compare toy in", ASK)
     refused("no class 'dics'", how=replace(HOW, labels=("dics",)))
     refused("2 labels", how=replace(HOW, labels=("disc", "ring")))
-    refused(r"takes no prompt: leave --prompts out; it takes --label \(4 classes", how=replace(HOW, prompts=("a",)))
+    refused(r"takes no prompt: leave --prompts out; it supports --label \(4 classes", how=replace(HOW, prompts=("a",)))
     with pytest.raises(UserError, match="0 pictures"):
         report([])
 

@@ -106,7 +106,7 @@ def test_an_impossible_way_is_refused_before_the_first_is_drawn() -> None:
         *sampler_ways(Request(), samplers=("ddim",), steps=(2,)),
         Variant("x", "y", Request(sampler="ddpm-learned")),
     ]
-    with pytest.raises(UserError, match="did not learn its variance"):
+    with pytest.raises(UserError, match="no learned variance"):
         next(compare(model, ask(), ways, real, cache=None))
     too_many = [Variant("x", "y", Request(spacing="leading", steps=2000))]
     with pytest.raises(UserError, match="2000 steps"):
@@ -242,7 +242,7 @@ def test_what_is_no_number_is_null_in_json(capsys: pytest.CaptureFixture[str]) -
     assert main([*words, "--json"]) == 0
     for text in (capsys.readouterr().out, Path("one/table.json").read_text()):
         (cell,) = json.loads(text, parse_constant=none)["cells"]
-        assert cell["spread"] is None
+        assert cell["standard_error"] is None
         assert cell["error"] > 0
     assert json.loads(as_json({"a": [torch.tensor(math.inf), (1, Path("b"))]})) == {"a": [None, [1, "b"]]}
 
@@ -254,7 +254,7 @@ def test_all_samplers_are_all_that_the_model_can_use(capsys: pytest.CaptureFixtu
     names = [cell["row"] for cell in json.loads(capsys.readouterr().out)["cells"]]
     assert names == [name for name in SAMPLERS if name != "ddpm-learned"]
     assert main(["compare", "model", "--samplers", "ddim,ddpm-learned", *few]) != 0
-    assert "did not learn its variance" in capsys.readouterr().err
+    assert "no learned variance" in capsys.readouterr().err
 
 
 def test_the_six_trainings_are_trained_and_measured_and_go_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -301,7 +301,7 @@ ASKS = [
 ]
 WRONG = [  # what only the model, or the machine, can refuse
     (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps on a table of 1000"),
-    (["--guidance", "2"], "nothing to guide to"),
+    (["--guidance", "2"], "cannot be guided"),
     (["--device", "gpu"], "no device 'gpu'"),
     (["--device", "cuda:99"], "use cpu or auto"),
 ]
@@ -341,7 +341,7 @@ def test_what_is_refused_before_the_first_step_was_asked_wrongly(
         (["table", "guidance", "model", "--scales", "1,nan"], "'nan'"),
         (["table", "inversion", "model", "--guidance", "1,x"], "'x'"),
         (["table", "inversion", "model", "--guidance", ","], "','"),
-        (["table", "inversion", "model", "--grid-spacing", "even,karras"], "grid of times"),
+        (["table", "inversion", "model", "--grid-spacing", "even,karras"], "timestep spacing"),
         (["vary", "model", "--shared", ","], "','"),
         (["vary", "model", "--shared", "1,0"], "'0'"),
         (["table", "ddim", "modl"], "did you mean model"),

@@ -14,7 +14,8 @@ from unnoise.cli.options import flag, keys_of, option, parse_names, with_setting
 from unnoise.cli.plot import Curves, plottable
 from unnoise.cli.plot import plot as draw_plot
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import ALL, TOLD, WHICH, known_card, rows_for
+from unnoise.cli.requests import known_card, rows_for
+from unnoise.cli.sampling_options import ALL, FOR_ALL, WHICH
 from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
@@ -33,7 +34,7 @@ COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer
 
 ASKED: dict[str, Parameter | None] = {
     **ALL,
-    **TOLD,
+    **FOR_ALL,
     **dict.fromkeys(("seeds", "labels", "previews")),
 }
 

@@ -27,8 +27,8 @@ from unnoise.data import Dataset
 from unnoise.data.shapes import caption_accuracy, caption_correct, mask_iou, parse, read
 from unnoise.errors import UserError
 from unnoise.evaluation.conditions import all_told_of
-from unnoise.generate.frames import check as can_draw
-from unnoise.generate.frames import generate
+from unnoise.generate.frames import frames
+from unnoise.generate.job import prepare
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveEvaluator, Retrieval, beaten_by, few_and_all, first_of
 from unnoise.model import Model
@@ -89,7 +89,7 @@ def measure(
     """The entries of some of ALIGNMENT in a report, of the same pictures. Raises UserError where they cannot be had."""
     judge = check(names, model, ask, pictures)
     rows = data.order(0, 0, len(pictures))[: ask.count].tolist()
-    mine = list(processes.share(rows))
+    mine = list(processes.split(rows))
     if not mine:
         raise UserError(f"{len(rows)} pictures cannot be shared by {processes.world} processes: raise --count")
     first = ask.seed + len(rows) * processes.rank // processes.world
@@ -97,9 +97,8 @@ def measure(
     assert batch.caption is not None
     request = replace(how, seeds=tuple(range(first, first + len(mine))), labels=(), prompts=batch.caption)
     cond = all_told_of(model, pictures, batch, how)
-    can_draw(model, request, cond)
     parts = []
-    for frame in generate(model, request, cond=cond):
+    for frame in frames(prepare(model, request, cond=cond)):
         if frame.done and frame.pictures is not None:
             parts.append(to_bytes(frame.pictures))
             yield At("alignment", sum(map(len, parts)), len(mine))

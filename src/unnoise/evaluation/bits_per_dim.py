@@ -106,7 +106,7 @@ def variance_of(model: Model, ask: EvaluateConfig) -> str:
 
 def _told(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset, processes: Processes) -> Told:
     rows = data.order(0, 0, len(pictures))[: ask.bits_count].tolist()
-    mine = list(processes.share(rows))
+    mine = list(processes.split(rows))
     first = len(rows) * processes.rank // processes.world
     if not mine:
         raise UserError(f"{len(rows)} pictures cannot be shared by {processes.world} processes: raise --bits-count")
@@ -137,7 +137,7 @@ def _bound(
         _given(diffusion, cond),
         x,
         steps,
-        noise_of(seed, model.shape, placement.device),
+        noise_of(seed, model.x_shape, placement.device),
         variance=VARIANCES[variance],
         clip=how.clip and model.card.clip,
         batch=how.batch,

@@ -30,7 +30,8 @@ from unnoise.evaluation.conditions import asked_of, with_numbers
 from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.report import how_drawn, report_apart, report_of
 from unnoise.evaluation.sample_metrics import APART, LEAST, Sets, class_accuracy, compare, metric_names
-from unnoise.generate.frames import check, generate
+from unnoise.generate.frames import frames
+from unnoise.generate.job import prepare
 from unnoise.metrics import cache as kept
 from unnoise.metrics.features import Features
 from unnoise.model import Model
@@ -119,20 +120,11 @@ def _draw_and_measure(
 ) -> Iterator[Progress]:
     whole = asked_of(model, ask, how, pictures)
     judges = find_evaluators(ask, model.card.classes, pictures)
-    request = replace(
-        whole,
-        seeds=tuple(processes.share(whole.seeds)),
-        labels=tuple(processes.share(whole.labels)),
-        prompts=tuple(processes.share(whole.prompts)),
-    )
-    cond = with_numbers(model, whole, pictures)
-    check(model, whole, cond)
-    if cond is not None:
-        cond = cond[torch.tensor(processes.share(range(ask.count)), dtype=torch.int64)]
-    asked = None if "none" in whole.labels else model.conditioner.label_rows(request.labels)
+    job = prepare(model, whole, cond=with_numbers(model, whole, pictures))[processes.split(range(ask.count))]
+    asked = None if "none" in whole.labels else model.conditioner.label_rows(processes.split(whole.labels))
 
     def drawn() -> Iterator[Drawn]:
-        for frame in generate(model, request, cond=cond) if request.seeds else ():
+        for frame in frames(job):
             if frame.pictures is not None and frame.done:
                 yield Drawn(frame.pictures, None if asked is None else asked[frame.rows])
 
@@ -168,7 +160,7 @@ def measure(
     real = yield from _real(judges.features, plain(pictures), ask, cache, processes)
     clock.lap("real")
     found, seen, asked = [], [], []
-    done, total = 0, len(processes.share(range(ask.count)))
+    done, total = 0, len(processes.split(range(ask.count)))
     for part in drawn:
         clock.lap("drawing")
         x = from_bytes(part.x if part.x.dtype == torch.uint8 else to_bytes(part.x))
@@ -251,7 +243,7 @@ def _real(
     missing = processes.any(found is None)  # asked by all, for the others may have lost theirs
     if found is not None and not missing:
         return found
-    mine = processes.share(range(len(rows)))
+    mine = processes.split(range(len(rows)))
     parts = []
     for first in range(0, len(mine), 256):
         some = rows[mine[0] + first : mine[0] + min(first + 256, len(mine))]

@@ -36,10 +36,12 @@ def find_evaluators(ask: EvaluateConfig, classes: tuple[str, ...], pictures: Dat
         raise UserError(f"{ask.count} pictures say nothing about a model; draw at least {LEAST}")
     if ask.real < 2 * LEAST or len(pictures) < 2 * LEAST:
         raise UserError(f"{min(ask.real, len(pictures))} real pictures are too few; give at least {2 * LEAST}")
-    hears = ask.evaluator != "auto" and contrastive.is_judge(ask.evaluator)  # then it judges captions, and no classes
+    hears = ask.evaluator != "auto" and contrastive.is_evaluator(
+        ask.evaluator
+    )  # then it judges captions, and no classes
     name = ask.features if ask.features != "auto" else _own(pictures, ask.evaluator if hears else "")
     judge = None
-    if name in shipped() or (Path(name).is_dir() and name != "inception" and not contrastive.is_judge(name)):
+    if name in shipped() or (Path(name).is_dir() and name != "inception" and not contrastive.is_evaluator(name)):
         judge = load_classifier(name)
         check_pictures(torch.empty(0, *pictures.shape), judge.net.shape, judge.name)
     features = classifier_features(judge) if judge is not None else find_features(name)

@@ -29,7 +29,8 @@ from unnoise.evaluation.evaluate import Drawn, Progress, measure, plain
 from unnoise.evaluation.evaluators import find_evaluators
 from unnoise.evaluation.report import how_drawn
 from unnoise.evaluation.sample_metrics import metric_names
-from unnoise.generate.frames import Frame, check, generate
+from unnoise.generate.frames import Frame, frames
+from unnoise.generate.job import place, prepare
 from unnoise.metrics import contrastive
 from unnoise.model import Model
 
@@ -116,7 +117,7 @@ def guided_figures(model: Model, ask: EvaluateConfig, how: Request, pictures: Da
     told = ["accuracy"] if model.card.classes else []
     if words and pictures.captions:
         told += ["caption"] if alignment.readable(pictures) else []
-        told += ["retrieval"] if ask.evaluator != "auto" and contrastive.is_judge(ask.evaluator) else []
+        told += ["retrieval"] if ask.evaluator != "auto" and contrastive.is_evaluator(ask.evaluator) else []
     return "frechet", "precision", "recall", *told
 
 
@@ -139,9 +140,8 @@ def compare(
     for way in ways:
         validate.check(model, ask, way.request, pictures)
     requests = [asked_of(model, ask, way.request, pictures) for way in ways]
-    conds = [with_numbers(model, request, pictures) for request in requests]
-    for request, cond in zip(requests, conds, strict=True):
-        check(model, request, cond)
+    placed = place(model, requests[0].device, requests[0].precision) if requests else model
+    jobs = [prepare(placed, request, cond=with_numbers(model, request, pictures)) for request in requests]
     names = metric_names(ask.metrics)
     aligned = [name for name in names if name in ALIGNMENT]
     ask = replace(ask, metrics=tuple(name for name in names if name not in ALIGNMENT))
@@ -150,12 +150,12 @@ def compare(
     for prompts in {request.prompts for request in requests}:
         judged = alignment.judged(aligned, model, ask, pictures, prompts)
         hearing[prompts] = judged, _of_real(judged, pictures, prompts)
-    for way, request, cond in zip(ways, requests, conds, strict=True):
+    for way, request, job in zip(ways, requests, jobs, strict=True):
         asked = None if "none" in request.labels else model.conditioner.label_rows(request.labels)
         judged, real = hearing[request.prompts]
         seen = _Seen(min(show, ask.count), request, judged | dict(right or {}), real)
         for at in measure(
-            seen.drawn(generate(model, request, cond=cond), asked),
+            seen.drawn(frames(job), asked),
             model.card.classes,
             ask,
             judges,

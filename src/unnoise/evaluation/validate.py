@@ -33,9 +33,9 @@ def check(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) ->
 
 def _check_model(model: Model, pictures: Dataset) -> None:
     """Raises UserError for pictures of another size, and a model that cannot be told what it has to be."""
-    if pictures.shape != model.shape:
+    if pictures.shape != model.picture_shape:
         raise UserError(
-            f"the model draws pictures of {_size(model.shape)}, those of {pictures.config.path} are "
+            f"the model draws pictures of {_size(model.picture_shape)}, those of {pictures.config.path} are "
             f"{_size(pictures.shape)}; give data of the model's size and channels"
         )
     if model.card.process.concat:

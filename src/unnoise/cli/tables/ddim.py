@@ -55,17 +55,17 @@ def ddim(
     with asking():
         counts = numbers(steps, "--steps")
         shares = parse_numbers(etas, "--etas", 0, 1, "0,0.5,1")
-        spacings = chosen_from(grids, keys_of("samplers/timesteps.py", "SPACINGS"), "grid of times")
+        spacings = chosen_from(grids, keys_of("samplers/timesteps.py", "SPACINGS"), "timestep spacing")
         writable(out, "the table", folder=True)
     from unnoise.evaluation.sweep import ddim_ways
-    from unnoise.generate.frames import begins_in_a_picture
+    from unnoise.generate.job import starts_in_a_picture
 
     ask, how = settings({**asked, "count": count})
     ways = ddim_ways(how, steps=counts, etas=shares, sigma_hat=sigma_hat, grids=spacings)
     loaded, real = opened(model, data)
     results = run(loaded, real, ask, ways, shown)
     early = {
-        spacing: begins_in_a_picture(loaded, replace(how, steps=max(counts), spacing=spacing)) for spacing in spacings
+        spacing: starts_in_a_picture(loaded, replace(how, steps=max(counts), spacing=spacing)) for spacing in spacings
     }
     names = list(dict.fromkeys(r.way.row for r in results))
     head = ("Frechet distance", *(f"S = {count}" for count in counts))

@@ -62,7 +62,7 @@ def ddpm(
     from unnoise import model as models
     from unnoise.cli.evaluate import run as measured
     from unnoise.data.registry import find
-    from unnoise.generate.frames import draw
+    from unnoise.generate.frames import sample
     from unnoise.recipes.ablation import cells
     from unnoise.training import run as trainings
     from unnoise.training.distributed import ALONE
@@ -91,7 +91,7 @@ def ddpm(
         ]
         found[cell.row, cell.column] = {entry["id"]: entry["value"] for entry in entries} | {"run": str(path)}
         seeds = tuple(range(shown))
-        blocks[cell.row, cell.column] = draw(loaded, dataclasses.replace(how, seeds=seeds)).pixels
+        blocks[cell.row, cell.column] = sample(loaded, dataclasses.replace(how, seeds=seeds)).pixels
     names = list(dict.fromkeys(cell.column for cell in table_cells))
     head = ("objective", *(f"{name}: {figure}" for name in names for figure in ("Frechet", "kernel", "bits")))
     rows = [

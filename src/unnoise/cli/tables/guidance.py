@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import asking, existing, writable
 from unnoise.cli.options import option, with_settings, within
-from unnoise.cli.sample import DRAWING
+from unnoise.cli.sampling_options import SAMPLING
 from unnoise.cli.tables.options import (
     AS_JSON,
     AS_MARKDOWN,
@@ -47,7 +47,7 @@ JUDGED = {  # what a judge makes of real pictures
 }
 GUIDED = ("frechet", "precision", "recall", *JUDGED)
 GUIDES = ("guidance", "classifier", "classifier_scale")
-HOW = {name: DRAWING[name] for name in ("sampler", "eta", "spacing")}
+HOW = {name: SAMPLING[name] for name in ("sampler", "eta", "spacing")}
 
 
 @with_settings(Request, **{**DRAWN, **HOW, **dict.fromkeys(GUIDES)})

@@ -13,6 +13,7 @@ from unnoise.cli.options import keys_of, option, within
 from unnoise.cli.progress import Progress
 from unnoise.cli.tables.options import AS_JSON, AS_MARKDOWN, DATA, MODEL, OUT, chosen_from, numbers, opened, scales_of
 from unnoise.cli.tables.output import answer, write_tables
+from unnoise.config import renamed
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import unknown
@@ -52,15 +53,16 @@ def inversion(
         counts = numbers(steps, "--steps")
         scales = scales_of(guidance, "--guidance")
         ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
-        if spacing not in (grids := keys_of("samplers/timesteps.py", "SPACINGS")):
-            raise unknown("grid of times", spacing, grids)
+        spacing = renamed.SPACINGS.get(spacing, spacing)
+        if spacing not in (spacings := keys_of("samplers/timesteps.py", "SPACINGS")):
+            raise unknown("timestep spacing", spacing, spacings)
         writable(out, "the table", folder=True)
     loaded, real = opened(model, data)
     from unnoise import data as pictures
     from unnoise.evaluation import validate
     from unnoise.evaluation.conditions import all_told_of
-    from unnoise.generate.frames import check
-    from unnoise.generate.inversion import reconstruct
+    from unnoise.generate.inversion import prepare_inversion, reconstruct
+    from unnoise.generate.job import place
 
     some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
     found: list[Reconstruction] = []
@@ -70,11 +72,12 @@ def inversion(
     with asking():
         validate.check(loaded, EvaluateConfig(metrics=()), base, real)
         cond = all_told_of(loaded, real, some, base)
+        placed = place(loaded, device, precision)
         for how in requests:
-            check(loaded, how, cond)
+            prepare_inversion(placed, dataclasses.replace(how, seeds=tuple(range(len(some.x)))), cond)
     with Progress(len(cells), "there and back", unit="way") as bar:
         for at, ((way, number, _), how) in enumerate(zip(cells, requests, strict=True), start=1):
-            found.append(reconstruct(loaded, some.x, cond, how, convention=way))
+            found.append(reconstruct(placed, some.x, cond, how, convention=way))
             bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
     head = ("convention", "guidance", *(f"S = {number}" for number in counts))
     rows = [

@@ -11,7 +11,8 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.evaluate import data_for
 from unnoise.cli.options import flag, option, parse_names, parse_numbers, within
-from unnoise.cli.sample import ALL, TOLD
+from unnoise.cli.sampling_options import ALL, FOR_ALL
+from unnoise.config import renamed
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import unknown
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from unnoise.model import Model
 
 MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "evaluator": None}
-DRAWN = {**ALL, **TOLD, **dict.fromkeys(("seeds", "labels", "previews", "steps", "sampler", "eta", "spacing"))}
+DRAWN = {**ALL, **FOR_ALL, **dict.fromkeys(("seeds", "labels", "previews", "steps", "sampler", "eta", "spacing"))}
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
 DATA = Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")]
 OUT = Annotated[Path, option("a folder for the table, the pictures and the plot")]
@@ -49,7 +50,8 @@ def scales_of(text: str, what: str = "--scales") -> list[float]:
 
 
 def chosen_from(text: str, valid: Sequence[str], what: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(parse_names(text)))
+    earlier = renamed.SAMPLERS | renamed.SPACINGS
+    names = tuple(dict.fromkeys(earlier.get(name, name) for name in parse_names(text)))
     for name in names:
         if name not in valid:
             raise unknown(what, name, valid)
