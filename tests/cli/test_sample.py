@@ -173,7 +173,7 @@ def test_changed_weights_are_told(tmp_path: Path, folder: Path, capsys: pytest.C
         (["toy", "--labels", "3"], "no class '3'"),
         (["bare", "--labels", "1"], "without classes"),
         (["bare", "--guidance", "2"], "cannot be guided"),
-        (["toy", "--seeds", "0-3", "--animation", "walk.avi"], "a .gif or an .mp4"),
+        (["toy", "--seeds", "0-3", "--animation", "walk.avi"], "ends in .gif or .mp4"),
         (["toy", "--sampler", "heun", "--eta", "0.5"], "eta"),
         (["toy", "--grid", "toy/model.json/grid.png"], "is a file, not a folder"),
         (["toy", "--grid", "bare"], "cannot write the grid to bare: it is a folder"),
@@ -471,7 +471,7 @@ def test_prompts_without_a_letter_are_named_as_prompts(worded: Path, run: Callab
     assert code == 0
     names = [f"seed-000000-{name}.png" for name in ("no-prompt", "prompt", "円-on-white")]
     assert sorted(path.name for path in Path("odd").iterdir()) == sorted(names)
-    assert err.count("boxes stand for") == (boxes(["🦩円"]) != "")
+    assert err.count("boxes replace") == (boxes(["🦩円"]) != "")
     again = shlex.split(run("info", f"odd/{names[0]}", "--command")[1])
     assert run(*again[1:], "--out", "odd-again")[0] == 0
     assert np.array_equal(pixels(f"odd/{names[0]}"), pixels(f"odd-again/{names[0]}"))

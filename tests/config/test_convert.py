@@ -1,4 +1,4 @@
-"""A configuration comes back from YAML as it went; what is wrong in a file is named by file, line and key."""
+"""A configuration is the same after a file; errors name the file, the line and the key."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_configuration_comes_back_from_a_file(config, tmp_path):
+def test_loading_a_saved_configuration_returns_it(config, tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(files.dumps(config))
     assert files.load(path, type(config)) == config
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_every_value_comes_back_from_text(config):
-    """What a person types is text; the types in the dataclass say what it means."""
+def test_values_as_text_are_converted_back(config):
+    """The command line passes text, which is converted to the types of the dataclass."""
     texts = {name: _typed(value) for name, value in convert.flat(config).items()}
     assert convert.override(config, texts) == config
 
@@ -42,7 +42,7 @@ def _typed(value):
     return value if isinstance(value, dict) else str(value)
 
 
-def test_the_end_of_a_name_is_enough_where_it_is_unique():
+def test_the_end_of_a_name_is_enough_if_it_is_unique():
     config = convert.override(TrainConfig(), {"lr": "1e-4", "ema": "10,20", "clip": "none", "fit.images": "1e6"})
     assert config.fit == Fit(lr=1e-4, ema=(10, 20), clip=None, images=1_000_000)
     config = convert.override(TrainConfig(), {"depth": "3", "net.kind": "dit", "net.size": "64"})
@@ -83,7 +83,7 @@ def test_missing_fields_come_from_the_base():
         ("about: !!python/object/apply:os.system [echo]", "file.yaml:1: this is not YAML"),
     ],
 )
-def test_what_is_wrong_is_named(text, message, tmp_path):
+def test_errors_name_file_line_and_key(text, message, tmp_path):
     path = tmp_path / "file.yaml"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
@@ -101,7 +101,7 @@ def test_what_is_wrong_is_named(text, message, tmp_path):
         ({"depth": "3"}, "net.depth: no setting 'depth'"),
     ],
 )
-def test_a_wrong_override_is_named(values, message):
+def test_an_error_in_an_override_names_its_key(values, message):
     with pytest.raises(UserError) as caught:
         convert.override(TrainConfig(), values, "--set")
     assert message in str(caught.value)
@@ -116,6 +116,6 @@ def test_numbers_out_of_range_are_listed_all_at_once():
         assert name in str(caught.value)
 
 
-def test_torch_is_not_needed():
+def test_configurations_do_not_import_torch():
     code = "import sys, unnoise.config.validate, unnoise.config.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

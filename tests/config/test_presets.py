@@ -1,4 +1,4 @@
-"""Every preset is in range, comes back from YAML, and says where its numbers come from."""
+"""Every preset is in range, is the same after YAML, and cites the source of its numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is broken costs itself and no more: skipped, listed by path with the reason, or nothing starts."""
+"""Broken pictures are skipped and listed by path with the reason; too many of them are an error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def bomb(path: Path, side: int = 20_000) -> None:
 
 
 def write_broken(top: Path) -> dict[str, str]:
-    """One of every kind, between the good ones, and a word of the reason for each."""
+    """A broken file of every kind, and a word of the reason for each."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     noise.save(top / "010b.jpg")
     whole = (top / "010b.jpg").read_bytes()
@@ -70,7 +70,7 @@ def write_broken(top: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, dict[str, str]]:
-    """Good pictures alone, the same ones with broken ones between, and why those are broken."""
+    """A folder of good pictures, one that also has broken ones, and the reasons of those."""
     good, mixed = tmp_path_factory.mktemp("good"), tmp_path_factory.mktemp("mixed")
     write_good(good)
     write_good(mixed)
@@ -94,17 +94,17 @@ def test_every_broken_file_is_listed_and_does_not_change_the_others(
     assert torch.equal(found.batch(range(GOOD)).x, alone.batch(range(GOOD)).x)
     for a, b in zip(range(3), data.batches(found, batch=7, seed=1, workers=workers)):
         assert b.index == tuple(data.order(1, 0, GOOD)[a * 7 : (a + 1) * 7])
-    told = describe(found)["broken"]
-    assert told["count"] == len(why)
-    assert {broken["path"] for broken in told["listed"]} == set(why)
-    json.dumps(told)
+    about = describe(found)["broken"]
+    assert about["count"] == len(why)
+    assert {broken["path"] for broken in about["listed"]} == set(why)
+    json.dumps(about)
 
 
 def test_more_broken_pictures_than_max_broken_is_an_error(folders: tuple[str, str, dict[str, str]]) -> None:
     config = DataConfig(path=folders[1], size=8, channels=3)
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         data.open(config)
-    message = str(told.value)
+    message = str(caught.value)
     assert "8.26% of the pictures" in message  # 9 of 109
     assert "max_broken = 1.00%" in message
     assert "010b.jpg: " in message
@@ -183,7 +183,7 @@ def test_a_set_too_large_for_memory_is_checked_by_a_sample(tmp_path: Path, monke
         data.open(config)
     write_good(tmp_path, 40)
     for i in range(1, 40, 6):
-        (tmp_path / f"{i:03}.png").write_bytes(b"")  # empty ones are seen without opening: 7 of 40
+        (tmp_path / f"{i:03}.png").write_bytes(b"")  # empty files are found without opening them: 7 of 40
     with pytest.raises(UserError, match=r"17\.50%"):
         data.open(config)
 
@@ -195,10 +195,10 @@ def test_files_deleted_while_training_are_replaced(tmp_path: Path) -> None:
     stream = data.batches(found, batch=10, seed=3, workers=2)
     next(stream)
     os.remove(tmp_path / "007.png")
-    seen = [next(stream) for _ in range(12)]
+    batches = [next(stream) for _ in range(12)]
     stream.close()  # type: ignore[attr-defined]
     assert [broken.path for broken in found.replaced] == ["007.png"]
-    assert sum(7 in batch.index for batch in seen[5:]) == 0  # what was made ahead may still hold it
+    assert sum(7 in batch.index for batch in batches[5:]) == 0  # batches computed ahead may still contain it
 
 
 PROBE = """

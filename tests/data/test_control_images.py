@@ -33,17 +33,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         picture = Image.fromarray(
             np.kron(chosen.integers(0, 256, (6, 6 + i % 3, 3)), np.ones((4, 4, 1))).astype(np.uint8)
         )
-        for folder, drawn, end in (("pictures", picture, "png"), ("drawings", picture, "bmp")):
+        for folder, image, end in (("pictures", picture, "png"), ("controls", picture, "bmp")):
             path = top / folder / f"{name}.{end}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            drawn.save(path)
-    return top / "pictures", top / "drawings"
+            image.save(path)
+    return top / "pictures", top / "controls"
 
 
 def configs(path: Path, control: str) -> list[DataConfig]:
     """With and without a cache, with centred and random crops."""
     whole = DataConfig(str(path), size=12, channels=3, flip=True, control=control)
-    return [replace(whole, crop=crop, cache_bytes=kept) for crop in ("center", "random") for kept in (2**30, 0)]  # type: ignore[arg-type]
+    return [replace(whole, crop=crop, cache_bytes=cached) for crop in ("center", "random") for cached in (2**30, 0)]  # type: ignore[arg-type]
 
 
 def test_a_control_image_is_cropped_and_flipped_with_its_picture(pictures: tuple[Path, Path]) -> None:
@@ -51,15 +51,17 @@ def test_a_control_image_is_cropped_and_flipped_with_its_picture(pictures: tuple
         found = data.open(config)
         for batch in islice(data.batches(found, batch=5, seed=3), 8):
             assert batch.control is not None
-            assert torch.equal(batch.control * 255, ((batch.x + 1) * 127.5).round())  # drawings that are the pictures
+            assert torch.equal(
+                batch.control * 255, ((batch.x + 1) * 127.5).round()
+            )  # control images equal to their pictures
 
 
 @pytest.mark.parametrize("crop", ["center", "random"])
 def test_the_cache_does_not_change_control_images(pictures: tuple[Path, Path], crop: str) -> None:
-    kept, read = [data.open(c) for c in configs(pictures[0], "edges") if c.crop == crop]
-    assert kept.cached
+    cached, read = [data.open(c) for c in configs(pictures[0], "edges") if c.crop == crop]
+    assert cached.cached
     assert not read.cached
-    one, other = (found.batch(range(12), seed=1, epoch=2).control for found in (kept, read))
+    one, other = (found.batch(range(12), seed=1, epoch=2).control for found in (cached, read))
     assert one is not None and other is not None  # noqa: PT018
     assert torch.equal(one, other)
     assert one.shape == (12, 3, 12, 12)
@@ -77,10 +79,10 @@ def test_without_control_there_are_no_control_images() -> None:
 def test_the_control_images_of_shapes_are_exact(control: str, truth: object) -> None:
     found = data.open(DataConfig("shapes:test", size=16, channels=3, control=control))
     batch = found.batch([5, 0])
-    drawn = [truth(scenes("shapes", "test", [i])[0], 16) for i in (5, 0)]  # type: ignore[operator]
+    image = [truth(scenes("shapes", "test", [i])[0], 16) for i in (5, 0)]  # type: ignore[operator]
     assert batch.control is not None
     assert (batch.control.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy().tolist() == np.stack(
-        drawn
+        image
     ).tolist()
 
 
@@ -128,8 +130,8 @@ def test_edges_of_a_render_lie_on_the_true_outlines() -> None:
     near = total = 0
     for row, scene in enumerate(scenes("shapes", "test", range(50))):
         true = outlines(scene, 32)[..., 0] > 0
-        seen = edges(found.pixels(row))[0] > 0
-        near, total = near + int((seen & true).sum()), total + int(seen.sum())
+        found_edges = edges(found.pixels(row))[0] > 0
+        near, total = near + int((found_edges & true).sum()), total + int(found_edges.sum())
     assert near / total > 0.97
 
 
@@ -160,14 +162,14 @@ def test_a_segmentation_map_has_the_same_colours_at_every_size(size: int, mode: 
         truth |= colours(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] / 255)
         image.save(tmp_path / "maps" / f"{i}.png")
     config = DataConfig(str(tmp_path / "pictures"), size=size, channels=3, control=str(tmp_path / "maps"))
-    told = data.open(config).batch(range(4)).control
-    assert told is not None
-    assert colours(told) <= truth
+    trained = data.open(config).batch(range(4)).control
+    assert trained is not None
+    assert colours(trained) <= truth
     control = ControlConfig(hint=(4,), scale=1)
     card = ModelCard(net=UNetConfig(size=size, controls=(control,)), size=(size, size))
     for i in range(3):
         mine = control_image(tmp_path / "maps" / f"{i}.png", Model(None, card), control)  # type: ignore[arg-type]
-        assert torch.equal(mine, told[i : i + 1])
+        assert torch.equal(mine, trained[i : i + 1])
 
 
 @pytest.mark.parametrize("kind", ["outlines", "photograph"])
@@ -175,11 +177,11 @@ def test_other_control_images_are_resized_by_lanczos(kind: str, tmp_path: Path) 
     """Lines of one pixel stay visible at a quarter of the size, where nearest pixels would miss all of them."""
     image = np.zeros((64, 64, 3), np.uint8)
     image[1::4] = 255 if kind == "outlines" else np.random.default_rng(2).integers(100, 256, (16, 64, 3))
-    for folder in ("pictures", "drawings"):
+    for folder in ("pictures", "controls"):
         (tmp_path / folder).mkdir()
         for name in "ab":
             Image.fromarray(image).save(tmp_path / folder / f"{name}.png")
-    config = DataConfig(str(tmp_path / "pictures"), size=16, channels=3, control=str(tmp_path / "drawings"))
+    config = DataConfig(str(tmp_path / "pictures"), size=16, channels=3, control=str(tmp_path / "controls"))
     batch = data.open(config).batch([0, 1])
     assert batch.control is not None
     assert batch.control.min() > 0.05
@@ -220,10 +222,10 @@ def test_the_fingerprint_depends_on_control_images_and_is_unchanged_without(
     pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
     plain = DataConfig("shapes:test", size=16, channels=3)
-    seen = {
+    found_edges = {
         control: data.open(replace(plain, control=control)).fingerprint for control in ("", "edges", "segmentation")
     }
-    assert len(set(seen.values())) == 3
+    assert len(set(found_edges.values())) == 3
     config = DataConfig(str(pictures[0]), size=12, channels=3, control=str(pictures[1]))
     before = data.open(config).fingerprint
     moved = tmp_path / "moved"

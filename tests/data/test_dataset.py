@@ -1,4 +1,4 @@
-"""Laws of data sets and their stream: a row is a pure function of (seed, epoch, index), whoever computes it."""
+"""Laws of data sets and their stream: a row is a pure function of (seed, epoch, index), wherever it is computed."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(top)
 
 
-KEPT = DataConfig(size=8, channels=3, crop="random", flip=True)
-READ = replace(KEPT, cache_bytes=0)
+CACHED = DataConfig(size=8, channels=3, crop="random", flip=True)
+READ = replace(CACHED, cache_bytes=0)
 
 
 def same(a: data.Batch, b: data.Batch) -> bool:
@@ -104,31 +104,31 @@ def test_an_array_is_the_same_as_its_pictures_one_by_one(tmp_path: Path) -> None
     for pixels in (colour, colour[..., 0]):
         np.save(tmp_path / "a.npy", pixels)
         for channels in (1, 3):
-            kept = DataConfig(path=str(tmp_path / "a.npy"), size=9, channels=channels)
+            cached = DataConfig(path=str(tmp_path / "a.npy"), size=9, channels=channels)
             bytes_ = 6 * 9 * 9 * channels
-            opened = [data.open(replace(kept, cache_bytes=bytes_ - less)) for less in (0, 1)]
+            opened = [data.open(replace(cached, cache_bytes=bytes_ - less)) for less in (0, 1)]
             assert [pictures.cached for pictures in opened] == [True, False]
             assert same(*(pictures.batch(range(6)) for pictures in opened))
 
 
 def test_the_cache_does_not_change_the_pictures(folder: str) -> None:
     for crop in ("center", "random"):
-        kept = data.open(replace(KEPT, path=folder, crop=crop))
+        cached = data.open(replace(CACHED, path=folder, crop=crop))
         read = data.open(replace(READ, path=folder, crop=crop))
-        assert (kept.cached, read.cached) == (True, False)
+        assert (cached.cached, read.cached) == (True, False)
         for epoch in (0, 5):
-            assert same(kept.batch(range(N), seed=3, epoch=epoch), read.batch(range(N), seed=3, epoch=epoch))
+            assert same(cached.batch(range(N), seed=3, epoch=epoch), read.batch(range(N), seed=3, epoch=epoch))
 
 
 def test_the_cache_counts_the_long_sides_for_random_crops(folder: str) -> None:
-    bytes_ = sum(data.open(replace(KEPT, path=folder)).pixels(i).nbytes for i in range(N))
+    bytes_ = sum(data.open(replace(CACHED, path=folder)).pixels(i).nbytes for i in range(N))
     assert bytes_ > N * 3 * 8 * 8
     for less in (0, 1):
-        assert data.open(replace(KEPT, path=folder, cache_bytes=bytes_ - less)).cached == (less == 0)
+        assert data.open(replace(CACHED, path=folder, cache_bytes=bytes_ - less)).cached == (less == 0)
 
 
 def test_a_row_does_not_depend_on_its_batch(folder: str) -> None:
-    pictures = data.open(replace(KEPT, path=folder))
+    pictures = data.open(replace(CACHED, path=folder))
     whole = pictures.batch([5, 1, 5, 9], seed=1, epoch=[0, 1, 2, 3])
     for k, (index, epoch) in enumerate(((5, 0), (1, 1), (5, 2), (9, 3))):
         alone = pictures.batch([index], seed=1, epoch=epoch)
@@ -143,7 +143,7 @@ def test_a_row_does_not_depend_on_its_batch(folder: str) -> None:
 
 
 def test_batches_do_not_share_memory(folder: str) -> None:
-    pictures = data.open(replace(KEPT, path=folder))
+    pictures = data.open(replace(CACHED, path=folder))
     before = pictures.batch([0, 1]).x.clone()
     pictures.batch([0, 1]).x.zero_()
     assert torch.equal(pictures.batch([0, 1]).x, before)
@@ -182,13 +182,13 @@ def test_crop_and_flip_are_independent(tmp_path: Path) -> None:
     for i in range(2):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
     pictures = data.open(DataConfig(path=str(tmp_path), size=4, channels=1, crop="random", flip=True))
-    seen = Counter(pictures.batch([1], epoch=epoch).x.numpy().tobytes() for epoch in range(1200))
-    assert len(seen) == 12  # six places, two ways round
-    assert max(abs(count - 100) for count in seen.values()) < 5 * 100**0.5
+    counts = Counter(pictures.batch([1], epoch=epoch).x.numpy().tobytes() for epoch in range(1200))
+    assert len(counts) == 12  # six positions, flipped or not
+    assert max(abs(count - 100) for count in counts.values()) < 5 * 100**0.5
 
 
 def test_any_number_of_workers_gives_the_same(folder: str) -> None:
-    for config in (KEPT, READ):
+    for config in (CACHED, READ):
         alone = first(data.batches(data.open(replace(config, path=folder)), batch=7, seed=4), 12)
         for workers in (1, 3):
             pictures = data.open(replace(config, path=folder, workers=workers))
@@ -199,7 +199,7 @@ def test_any_number_of_workers_gives_the_same(folder: str) -> None:
 def test_pictures_do_not_depend_on_how_they_are_stored(folder: str, tmp_path: Path) -> None:
     import shutil
 
-    pa = pytest.importorskip("pyarrow", reason="parquet takes pyarrow")
+    pa = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     import pyarrow.parquet as pq
 
     for kind in ("zip", "tar", "gztar"):
@@ -216,12 +216,12 @@ def test_pictures_do_not_depend_on_how_they_are_stored(folder: str, tmp_path: Pa
 
 
 def test_opening_with_workers_is_the_same(folder: str) -> None:
-    alone, many = data.open(replace(KEPT, path=folder)), data.open(replace(KEPT, path=folder, workers=3))
+    alone, many = data.open(replace(CACHED, path=folder)), data.open(replace(CACHED, path=folder, workers=3))
     assert describe(alone) == describe(many)
 
 
 def test_a_stream_from_a_step_equals_the_rest_of_an_earlier_stream(folder: str) -> None:
-    pictures = data.open(replace(KEPT, path=folder))
+    pictures = data.open(replace(CACHED, path=folder))
     straight = first(data.batches(pictures, batch=5, seed=2), 14)  # crosses two ends of an epoch
     for start in (1, 4, 5, 9, 13):
         stream = data.batches(pictures, batch=5, seed=2, start=start, workers=start % 3)
@@ -230,7 +230,7 @@ def test_a_stream_from_a_step_equals_the_rest_of_an_earlier_stream(folder: str) 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
 def test_ranks_partition_the_global_batch(folder: str, world: int) -> None:
-    pictures = data.open(replace(KEPT, path=folder))
+    pictures = data.open(replace(CACHED, path=folder))
     whole = first(data.batches(pictures, batch=10, seed=2), 7)
     parts = [first(data.batches(pictures, batch=10, seed=2, rank=r, world=world), 7) for r in range(world)]
     for k, batch in enumerate(whole):
@@ -240,23 +240,25 @@ def test_ranks_partition_the_global_batch(folder: str, world: int) -> None:
 
 
 def test_an_epoch_contains_every_picture_once(folder: str) -> None:
-    pictures = data.open(replace(KEPT, path=folder))
+    pictures = data.open(replace(CACHED, path=folder))
     for batch in (5, 23, 60):  # a batch may hold more than an epoch
-        seen = [i for part in first(data.batches(pictures, batch=batch, seed=0), 200 // batch + 1) for i in part.index]
-        for epoch in range(len(seen) // N):
-            assert sorted(seen[epoch * N : (epoch + 1) * N]) == list(range(N))
-            assert seen[epoch * N : (epoch + 1) * N] == data.order(0, epoch, N).tolist()
+        counts = [
+            i for part in first(data.batches(pictures, batch=batch, seed=0), 200 // batch + 1) for i in part.index
+        ]
+        for epoch in range(len(counts) // N):
+            assert sorted(counts[epoch * N : (epoch + 1) * N]) == list(range(N))
+            assert counts[epoch * N : (epoch + 1) * N] == data.order(0, epoch, N).tolist()
 
 
 def test_a_step_equals_its_rows_in_their_epochs(folder: str) -> None:
-    pictures = data.open(replace(KEPT, path=folder))
+    pictures = data.open(replace(CACHED, path=folder))
     for step, batch in enumerate(first(data.batches(pictures, batch=10, seed=6), 9)):
         epochs = [(step * 10 + j) // N for j in range(10)]
         assert same(batch, pictures.batch(batch.index, seed=6, epoch=epochs))
 
 
 def test_the_stream_is_checked_before_it_is_read(folder: str) -> None:
-    pictures = data.open(replace(KEPT, path=folder))
+    pictures = data.open(replace(CACHED, path=folder))
     for wrong in ({"batch": 0}, {"batch": 2, "world": 3}, {"rank": 1}, {"start": -1}, {"workers": -1}, {"rank": -1}):
         with pytest.raises(ValueError, match="batch of"):
             data.batches(pictures, **{"batch": 4, "seed": 0, **wrong})
@@ -282,13 +284,13 @@ def test_closing_the_stream_ends_its_threads(folder: str) -> None:
 
 
 class Slow:
-    """A source whose pictures take their time, and of which some cannot be had any more."""
+    """A slow source, some of whose pictures can no longer be read."""
 
     def __init__(self, count: int) -> None:
-        self.count, self.gone, self.asked = count, set[int](), Counter[int]()
+        self.count, self.gone, self.reads = count, set[int](), Counter[int]()
 
     def read(self, i: int) -> np.ndarray:
-        self.asked[i] += 1
+        self.reads[i] += 1
         time.sleep(0.002 * (i % 3))
         if i in self.gone:
             raise FileNotFoundError(2, "No such file or directory", f"{i}.png")
@@ -348,9 +350,9 @@ def test_too_many_unreadable_pictures_is_an_error_that_names_them(workers: int) 
     slow = Slow(20)
     pictures = Dataset(slow.source(), PLAIN)
     slow.gone = set(range(1, 20))
-    with pytest.raises(UserError, match=r"(?s)slow are broken.*\.png: No such file") as told:
+    with pytest.raises(UserError, match=r"(?s)slow are broken.*\.png: No such file") as caught:
         first(data.batches(pictures, batch=4, seed=0, workers=workers), 5)
-    assert "max_broken" in str(told.value)
+    assert "max_broken" in str(caught.value)
     assert not ours()
 
 
@@ -375,18 +377,18 @@ def test_an_exception_in_a_worker_is_raised_at_its_batch() -> None:
 def test_workers_do_not_run_far_ahead() -> None:
     slow = Slow(60)
     pictures = Dataset(slow.source(), PLAIN)
-    slow.asked.clear()
+    slow.reads.clear()
     stream = data.batches(pictures, batch=5, seed=0, workers=2)
     next(stream)
     time.sleep(0.2)
-    assert slow.asked.total() <= (1 + 2 + 2) * 5
+    assert slow.reads.total() <= (1 + 2 + 2) * 5
     stream.close()  # type: ignore[attr-defined]
 
 
 def test_fingerprint_changes_with_the_data_and_nothing_else(folder: str, tmp_path: Path) -> None:
     import shutil
 
-    config = replace(KEPT, path=folder)
+    config = replace(CACHED, path=folder)
     here = data.open(config).fingerprint
     copy = tmp_path / "elsewhere"
     shutil.copytree(folder, copy)
@@ -395,7 +397,7 @@ def test_fingerprint_changes_with_the_data_and_nothing_else(folder: str, tmp_pat
     for change in ({"size": 7}, {"channels": 1}, {"crop": "center"}, {"flip": False}, {"background": (0, 0, 0)}):
         assert data.open(replace(config, **change)).fingerprint != here
     target = copy / "c0" / "2.png"
-    kept = target.read_bytes()
+    cached = target.read_bytes()
     pixels = np.asarray(Image.open(target)).copy()
     pixels[0, 0, 0] ^= 1
     changes = [
@@ -409,7 +411,7 @@ def test_fingerprint_changes_with_the_data_and_nothing_else(folder: str, tmp_pat
         assert data.open(moved).fingerprint != here
         (copy / "c0" / "2b.png").unlink(missing_ok=True)
         (copy / "c0" / "2.txt").write_text("picture 2")
-        target.write_bytes(kept)
+        target.write_bytes(cached)
         assert data.open(moved).fingerprint == here
 
 
@@ -417,7 +419,7 @@ def test_a_large_set_is_fingerprinted_by_some_of_its_bytes(monkeypatch: pytest.M
     from unnoise.data.fingerprint import fingerprint
 
     def of(pixels: np.ndarray) -> str:
-        return fingerprint(Source("x", tuple("abcdefgh"), np.full(8, 16), lambda i: pixels[i]), KEPT)
+        return fingerprint(Source("x", tuple("abcdefgh"), np.full(8, 16), lambda i: pixels[i]), CACHED)
 
     pixels = np.zeros((8, 4, 4), np.uint8)
     other = pixels.copy()
@@ -468,19 +470,19 @@ def test_the_classes_of_the_toy_set_are_separable() -> None:
 
 
 def test_describe_returns_the_exact_statistics(folder: str) -> None:
-    pictures = data.open(replace(KEPT, path=folder, crop="center"))
-    told = describe(pictures)
-    assert json.loads(json.dumps(told)) == told
+    pictures = data.open(replace(CACHED, path=folder, crop="center"))
+    about = describe(pictures)
+    assert json.loads(json.dumps(about)) == about
     sizes = [Image.open(file).size for file in Path(folder).rglob("*.png")]
     for name, side in zip(("width", "height"), np.array(sizes).T):
-        assert told["sizes"][name] == {"min": side.min(), "median": np.median(side), "max": side.max()}
-    assert told["count"] == told["checked"] == N
-    assert told["modes"] == {"RGB": N}
-    assert told["classes"] == {"c0": 12, "c1": 11}
-    assert told["captions"]["count"] == N
+        assert about["sizes"][name] == {"min": side.min(), "median": np.median(side), "max": side.max()}
+    assert about["count"] == about["checked"] == N
+    assert about["modes"] == {"RGB": N}
+    assert about["classes"] == {"c0": 12, "c1": 11}
+    assert about["captions"]["count"] == N
     x = pictures.batch(range(N)).x.double()
-    assert told["values"]["mean"] == pytest.approx(x.mean((0, 2, 3)).tolist(), abs=1e-6)  # flips change neither
-    assert told["values"]["std"] == pytest.approx(x.std((0, 2, 3), correction=0).tolist(), abs=1e-6)
+    assert about["values"]["mean"] == pytest.approx(x.mean((0, 2, 3)).tolist(), abs=1e-6)  # flips change neither
+    assert about["values"]["std"] == pytest.approx(x.std((0, 2, 3), correction=0).tolist(), abs=1e-6)
 
 
 def test_contact_sheet_has_a_row_for_each_class(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
     return file.getvalue()
 
 
-def seen(data: bytes | np.ndarray, *, size: int = 2, channels: int = 3, **options: object) -> np.ndarray:
+def decoded(data: bytes | np.ndarray, *, size: int = 2, channels: int = 3, **options: object) -> np.ndarray:
     """(H, W, C) bytes."""
     config = DataConfig(size=size, channels=channels, background=BACKGROUND, **options)
     return decode(data, config).pixels.transpose(1, 2, 0)
@@ -52,21 +52,21 @@ GREYS = [[0, 85], [170, 255]]
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
 def test_lossless_colour_is_unchanged(kind: str) -> None:
-    assert seen(encoded(picture(COLOURS), kind)).tolist() == COLOURS
+    assert decoded(encoded(picture(COLOURS), kind)).tolist() == COLOURS
 
 
 def test_lossless_webp_is_unchanged() -> None:
-    assert seen(encoded(picture(COLOURS), "WEBP", lossless=True)).tolist() == COLOURS
+    assert decoded(encoded(picture(COLOURS), "WEBP", lossless=True)).tolist() == COLOURS
 
 
 def test_grey_is_repeated_and_colour_becomes_luma() -> None:
-    assert seen(encoded(picture(GREYS))).tolist() == [[[v] * 3 for v in row] for row in GREYS]
+    assert decoded(encoded(picture(GREYS))).tolist() == [[[v] * 3 for v in row] for row in GREYS]
     luma = [[round(0.299 * r + 0.587 * g + 0.114 * b) for r, g, b in row] for row in COLOURS]  # ITU-R 601
-    assert seen(encoded(picture(COLOURS)), channels=1)[..., 0].tolist() == luma
+    assert decoded(encoded(picture(COLOURS)), channels=1)[..., 0].tolist() == luma
 
 
 def test_one_bit_is_black_and_white() -> None:
-    assert seen(encoded(picture([[0, 255], [255, 0]]).convert("1")), channels=1)[..., 0].tolist() == [
+    assert decoded(encoded(picture([[0, 255], [255, 0]]).convert("1")), channels=1)[..., 0].tolist() == [
         [0, 255],
         [255, 0],
     ]
@@ -79,27 +79,27 @@ def over(colour: tuple[int, ...], alpha: int) -> list[int]:
 @pytest.mark.parametrize("alpha", [0, 1, 100, 254, 255])
 def test_transparent_pixels_are_composited_over_the_background(alpha: int) -> None:
     rgba = picture(np.full((2, 2, 4), (11, 222, 133, alpha)))
-    assert seen(encoded(rgba)).tolist() == [[over((11, 222, 133), alpha)] * 2] * 2
+    assert decoded(encoded(rgba)).tolist() == [[over((11, 222, 133), alpha)] * 2] * 2
     grey = Image.merge("LA", (Image.new("L", (2, 2), 40), Image.new("L", (2, 2), alpha)))
-    assert seen(encoded(grey)).tolist() == [[over((40, 40, 40), alpha)] * 2] * 2
+    assert decoded(encoded(grey)).tolist() == [[over((40, 40, 40), alpha)] * 2] * 2
 
 
 def test_palette_is_looked_up_and_its_transparent_colour_shows_the_background() -> None:
     image = picture([[0, 1], [2, 1]])
     image = Image.frombytes("P", (2, 2), image.tobytes())
     image.putpalette([9, 8, 7, 60, 50, 40, 255, 255, 0])
-    assert seen(encoded(image)).tolist() == [[[9, 8, 7], [60, 50, 40]], [[255, 255, 0], [60, 50, 40]]]
+    assert decoded(encoded(image)).tolist() == [[[9, 8, 7], [60, 50, 40]], [[255, 255, 0], [60, 50, 40]]]
     for kind in ("PNG", "GIF"):
-        clear = seen(encoded(image, kind, transparency=1))
+        clear = decoded(encoded(image, kind, transparency=1))
         assert clear.tolist() == [[[9, 8, 7], list(BACKGROUND)], [[255, 255, 0], list(BACKGROUND)]]
-    partly = seen(encoded(image, transparency=bytes([255, 100, 0])))  # an alpha for each colour
+    partly = decoded(encoded(image, transparency=bytes([255, 100, 0])))  # an alpha for each colour
     assert partly.tolist() == [[[9, 8, 7], over((60, 50, 40), 100)], [list(BACKGROUND), over((60, 50, 40), 100)]]
 
 
 def test_png_transparent_colour_shows_the_background() -> None:
-    rgb = seen(encoded(picture(COLOURS), transparency=(0, 255, 0)))
+    rgb = decoded(encoded(picture(COLOURS), transparency=(0, 255, 0)))
     assert rgb.tolist() == [[[255, 0, 0], list(BACKGROUND)], COLOURS[1]]
-    grey = seen(encoded(picture(GREYS), transparency=170))
+    grey = decoded(encoded(picture(GREYS), transparency=170))
     assert grey.tolist() == [[[0] * 3, [85] * 3], [list(BACKGROUND), [255] * 3]]
 
 
@@ -109,37 +109,37 @@ def test_cmyk_is_ink_on_paper(kind: str) -> None:
     options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {}
     data = encoded(Image.new("CMYK", (8, 8), inks), kind, **options)
     expected = [(255 - ink) * (255 - inks[3]) / 255 for ink in inks[:3]]
-    assert np.abs(seen(data, size=8)[4, 4] - expected).max() <= (3 if kind == "JPEG" else 1)
+    assert np.abs(decoded(data, size=8)[4, 4] - expected).max() <= (3 if kind == "JPEG" else 1)
 
 
 def test_sixteen_bits_are_scaled_not_truncated() -> None:
     values = np.array([[0, 257 * 100], [65535, 40000]], np.uint16)
     expected = [[0, 100], [255, round(40000 / 257)]]
     for kind in ("PNG", "TIFF"):
-        assert seen(encoded(Image.fromarray(values), kind), channels=1)[..., 0].tolist() == expected
+        assert decoded(encoded(Image.fromarray(values), kind), channels=1)[..., 0].tolist() == expected
     pgm = b"P5 2 2 65535\n" + values.astype(">u2").tobytes()
-    assert seen(pgm, channels=1)[..., 0].tolist() == expected
+    assert decoded(pgm, channels=1)[..., 0].tolist() == expected
     every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     rounded = np.rint(every / 257).astype(np.uint8)
-    assert (seen(encoded(Image.fromarray(every)), size=256, channels=1)[..., 0] == rounded).all()
+    assert (decoded(encoded(Image.fromarray(every)), size=256, channels=1)[..., 0] == rounded).all()
 
 
 def test_sixteen_bit_colour_keeps_the_upper_eight() -> None:
     row = struct.pack(">6H", 65535, 0x1234, 0, 0xABCD, 0x00FF, 0x0100)
     data = png((2, 2, 16, 2), b"\0" + row + b"\0" + row)
-    assert seen(data).tolist() == [[[255, 0x12, 0], [0xAB, 0, 1]]] * 2
+    assert decoded(data).tolist() == [[[255, 0x12, 0], [0xAB, 0, 1]]] * 2
 
 
 def test_sixteen_bit_transparent_grey_shows_the_background() -> None:
     rows = b"\0" + struct.pack(">2H", 0, 40000) + b"\0" + struct.pack(">2H", 40001, 65535)
     data = png((2, 2, 16, 0), rows, (b"tRNS", struct.pack(">H", 40000)))
-    assert seen(data).tolist() == [[[0] * 3, list(BACKGROUND)], [[156] * 3, [255] * 3]]
+    assert decoded(data).tolist() == [[[0] * 3, list(BACKGROUND)], [[156] * 3, [255] * 3]]
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_thirty_two_bits_have_no_range(mode: str) -> None:
     with pytest.raises(Unreadable, match="32 bits"):
-        seen(encoded(Image.new(mode, (2, 2), 7), "TIFF"))
+        decoded(encoded(Image.new(mode, (2, 2), 7), "TIFF"))
 
 
 def test_animated_is_its_first_frame() -> None:
@@ -147,7 +147,7 @@ def test_animated_is_its_first_frame() -> None:
     for kind in ("GIF", "PNG", "WEBP"):
         options = {"lossless": True} if kind == "WEBP" else {}
         data = encoded(first, kind, save_all=True, append_images=[second], duration=100, **options)
-        assert seen(data)[0, 0].tolist() == [255, 0, 0], kind
+        assert decoded(data)[0, 0].tolist() == [255, 0, 0], kind
 
 
 # A stored picture whose EXIF orientation is k must be shown like this (EXIF 2.3: where row 0 and column 0 lie).
@@ -176,7 +176,7 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 def test_unknown_orientation_is_ignored() -> None:
     exif = Image.Exif()
     exif[0x0112] = 99
-    assert seen(encoded(picture(COLOURS), exif=exif)).tolist() == COLOURS
+    assert decoded(encoded(picture(COLOURS), exif=exif)).tolist() == COLOURS
 
 
 def test_shorter_side_becomes_size_and_proportions_are_preserved() -> None:
@@ -188,17 +188,17 @@ def test_shorter_side_becomes_size_and_proportions_are_preserved() -> None:
 
 def test_reducing_averages_instead_of_picking() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (256, 256), np.uint8)
-    small = seen(encoded(picture(noise)), size=16, channels=1)
+    small = decoded(encoded(picture(noise)), size=16, channels=1)
     assert small.std() < noise.std() / 8  # a mean of about 16 x 16 pixels; one of them would keep the spread
 
 
 def test_a_large_jpeg_is_not_decoded_at_too_small_a_scale() -> None:
     squares = np.kron(np.indices((32, 32)).sum(0) % 2 * 255, np.ones((4, 4)))  # JPEGs go down to 1/8 at once
-    two = [seen(data, size=32, channels=1).astype(int) for data in (encoded(picture(squares), "JPEG", quality=95),
+    two = [decoded(data, size=32, channels=1).astype(int) for data in (encoded(picture(squares), "JPEG", quality=95),
                                                                     encoded(picture(squares)))]  # fmt: skip
     assert np.abs(two[0] - two[1]).max() < 15  # decoded at too small a scale, it would be grey: off by 55
     ramp = np.tile(np.linspace(0, 255, 1024), (1024, 1))
-    small = seen(encoded(picture(ramp), "JPEG", quality=95), size=32, channels=1)[..., 0]
+    small = decoded(encoded(picture(ramp), "JPEG", quality=95), size=32, channels=1)[..., 0]
     truth = np.linspace(0, 255, 1024).reshape(32, 32).mean(1)
     assert np.abs(small - truth).max() < 3
 
@@ -216,7 +216,7 @@ def test_a_large_jpeg_is_not_decoded_at_too_small_a_scale() -> None:
 )
 def test_the_reason_names_what_a_file_is(data: bytes, why: str) -> None:
     with pytest.raises(Unreadable, match=why):
-        seen(data)
+        decoded(data)
 
 
 def test_truncated_files_are_broken() -> None:
@@ -224,25 +224,25 @@ def test_truncated_files_are_broken() -> None:
     for kind in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"):
         data = encoded(Image.fromarray(noise), kind)
         with pytest.raises(Unreadable):
-            seen(data[: len(data) // 2])
+            decoded(data[: len(data) // 2])
 
 
 def test_too_many_pixels_are_refused_by_the_header() -> None:
     data = encoded(Image.new("L", (101, 100)))
-    assert seen(data, max_pixels=10_100).shape == (2, 2, 3)
+    assert decoded(data, max_pixels=10_100).shape == (2, 2, 3)
     with pytest.raises(Unreadable, match="max_pixels"):
-        seen(data, max_pixels=10_099)
+        decoded(data, max_pixels=10_099)
 
 
 def test_a_very_thin_picture_is_not_enlarged() -> None:
     with pytest.raises(Unreadable, match="thin"):
-        seen(encoded(Image.new("L", (60_000, 1))), size=64)
+        decoded(encoded(Image.new("L", (60_000, 1))), size=64)
 
 
 def test_pixels_are_converted_like_files() -> None:
     values = np.array(COLOURS, np.uint8)
     for channels in (1, 3):
-        assert (seen(values, channels=channels) == seen(encoded(picture(values)), channels=channels)).all()
+        assert (decoded(values, channels=channels) == decoded(encoded(picture(values)), channels=channels)).all()
 
 
 def test_cover_crops_at_the_centre() -> None:

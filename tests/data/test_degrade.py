@@ -1,4 +1,4 @@
-"""Pictures joined to x_t: what the network is shown, and that what is known comes out as it went in."""
+"""Pictures concatenated to x_t: the input of the network, and that known pixels are returned unchanged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_downscale_undoes_upscale(factor: int) -> None:
 
 
 def test_the_hole_is_zero_and_marked_in_the_last_channel() -> None:
-    """Nothing of the picture inside; outside all of it; the last channel is the hole."""
+    """Zero inside, the picture outside; the last channel is the mask."""
     x, hole = torch.randn(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
     hole[0, :, 1:3, 2:] = 1
     image = mask_out(x, hole)
@@ -63,8 +63,8 @@ def test_the_hole_is_zero_and_marked_in_the_last_channel() -> None:
     assert image[0, :3, 1:3, 2:].abs().max() == 0
     assert torch.equal(image[1, :3], x[1])
     assert torch.equal(image[:, 3:], hole)
-    drawn = torch.randn(2, 3, 4, 4)
-    assert torch.equal(paste(drawn, image), torch.where(hole > 0.5, drawn, x))
+    sample = torch.randn(2, 3, 4, 4)
+    assert torch.equal(paste(sample, image), torch.where(hole > 0.5, sample, x))
 
 
 def test_boxes_of_known_numbers() -> None:
@@ -126,7 +126,7 @@ def training(kind: str, folder: Path) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def lights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """32 grey pictures, each of one brightness, which is told of it too."""
+    """32 constant grey pictures; the brightness is a condition too."""
     folder = tmp_path_factory.mktemp("lights")
     for i in range(32):
         Image.new("L", (4, 4), 8 * i).save(folder / f"{i}.png")
@@ -176,7 +176,7 @@ def test_concatenated_pictures_are_not_dropped_in_training_or_guidance() -> None
 
 @kinds
 def test_training_uses_the_concatenated_picture(kind: str, trained: dict[str, Path]) -> None:
-    """From pure noise the estimate has the brightness of what is known."""
+    """From pure noise the estimate has the brightness of the known pixels."""
     loaded = model.load(trained[kind])
     x, t = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor(0.99, dtype=torch.float64)
     lights = torch.tensor([-0.7, 0.0, 0.7]).view(3, 1, 1, 1).expand(3, 1, 4, 4)
@@ -194,7 +194,7 @@ def test_training_uses_the_concatenated_picture(kind: str, trained: dict[str, Pa
 
 
 def test_it_resumes_bit_for_bit(lights: Path, tmp_path: Path) -> None:
-    """Numbers, holes and what is dropped belong to the samples, not to when they were drawn."""
+    """Numbers, holes and dropped conditions depend on the sample, not on the order of calls."""
     config = training("masked", lights)
     config = replace(
         config,
@@ -210,7 +210,7 @@ def test_it_resumes_bit_for_bit(lights: Path, tmp_path: Path) -> None:
     assert same(contents(tmp_path / "run"), contents(tmp_path / "whole"))
 
 
-# --- a drawing ---
+# --- sampling ---
 
 
 def test_a_small_picture_and_its_original_give_the_same_condition(trained: dict[str, Path], tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ def test_pixels_outside_the_mask_are_unchanged(
     words += ["--image", str(picture), "--mask", str(mask)]
     assert main([*words, "--out", str(tmp_path / "a")]) == 0
     found = [np.asarray(Image.open(tmp_path / "a" / f"seed-{seed:06d}.png")) for seed in range(3)]
-    for drawn in found:
-        assert np.array_equal(drawn[hole < 128], known[hole < 128])
+    for sample in found:
+        assert np.array_equal(sample[hole < 128], known[hole < 128])
     assert not np.array_equal(found[0][hole > 127], found[1][hole > 127])
     capsys.readouterr()
     assert main(["info", str(tmp_path / "a" / "seed-000001.png"), "--command"]) == 0
@@ -325,10 +325,10 @@ def test_the_network_has_as_many_channels_as_are_concatenated(kind: str, lights:
     with pytest.raises(UserError, match=r"net.concat_channels . should be 0: process.concat says nothing"):
         check(replace(config, process=PROCESS))
     (tmp_path / "my.yaml").write_text(dumps(replace(config, net=unsaid)).replace("  concat_channels: 0\n", ""))
-    asked = ask(str(tmp_path / "my.yaml"))
-    assert isinstance(asked.config, TrainConfig)
-    assert asked.config == config
-    assert cost(asked.config, timed=1).parameters > 0
+    plan = ask(str(tmp_path / "my.yaml"))
+    assert isinstance(plan.config, TrainConfig)
+    assert plan.config == config
+    assert cost(plan.config, timed=1).parameters > 0
 
 
 def test_the_factor_divides_the_size_and_belongs_to_the_model(lights: Path, trained: dict[str, Path]) -> None:

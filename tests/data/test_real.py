@@ -1,4 +1,4 @@
-"""The readers on sets that others published, where they are present: UNNOISE_SHARED, or shared/ beside the checkout."""
+"""The sources on published sets, if they are present in UNNOISE_SHARED, or in shared/ beside the checkout."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_idx_in_xz() -> None:
     ("style", "count"), [("noto", 1653), ("fluent3d", 1545), ("twemoji", 1661), ("openmoji", 2003)]
 )
 def test_captioned_emoji(style: str, count: int) -> None:
-    pytest.importorskip("pyarrow", reason="parquet takes pyarrow")
+    pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     config = DataConfig(path=str(shared("emoji", f"{style}-64.parquet")), size=64, channels=3)
     found = data.open(config)
     assert (len(found), found.broken, found.captions, found.classes) == (count, (), True, ())
@@ -70,7 +70,7 @@ def test_captioned_emoji(style: str, count: int) -> None:
 
 
 def test_clothing_photos() -> None:
-    pytest.importorskip("pyarrow", reason="parquet takes pyarrow")
+    pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     path = shared("clothing", "clothing-64.parquet")
     counts = {}
     for split in ("train", "validation", "test"):
@@ -81,8 +81,8 @@ def test_clothing_photos() -> None:
             import pyarrow.parquet as pq
 
             table = pq.read_table(path, columns=["split", "source_path"]).to_pylist()
-            told = [row["source_path"].split("/")[1] for row in table if row["split"] == "test"]
-            assert [found.classes[k] for k in found.labels()] == told
+            expected = [row["source_path"].split("/")[1] for row in table if row["split"] == "test"]
+            assert [found.classes[k] for k in found.labels()] == expected
     assert counts == {"train": 3068, "validation": 341, "test": 372}
 
 

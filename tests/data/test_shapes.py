@@ -1,5 +1,5 @@
-"""Laws of the world of shapes: what is drawn is what is said, what is read is what was drawn, and what is held out
-stays out."""
+"""Laws of the sets of shapes: captions are true, reading a rendered scene returns it, and held-out combinations are
+never in the training part."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from unnoise.data.shapes import (
     COLOURS,
     KINDS,
     Claim,
+    Mention,
     Scene,
     Shape,
-    Told,
     caption,
     caption_accuracy,
     caption_correct,
@@ -51,7 +51,7 @@ from unnoise.errors import UserError
 NAMES = ("shapes", "shapes-one", "shapes-two")
 MANY = scenes("shapes", "train", range(150)) + scenes("shapes", "test", range(50))
 
-# Inside or not, each kind said anew as a set of points: u to the right, v down, in radii
+# Inside or not, each kind written again as a set of points: u to the right, v down, in radii
 INSIDE = {
     "circle": lambda u, v: u * u + v * v <= 1,
     "square": lambda u, v: (abs(u) <= 1) & (abs(v) <= 1),
@@ -68,7 +68,7 @@ def points(side: int) -> tuple[np.ndarray, np.ndarray]:
     return np.meshgrid(middles, middles)
 
 
-def told(scene: Scene) -> Counter[tuple[str, str, str]]:
+def mentions(scene: Scene) -> Counter[tuple[str, str, str]]:
     return Counter((shape.kind, shape.colour, shape.size) for shape in scene.shapes)
 
 
@@ -79,25 +79,25 @@ def told(scene: Scene) -> Counter[tuple[str, str, str]]:
 def test_coverage_equals_the_mean_of_many_samples_in_a_pixel(kind: str) -> None:
     size, fine = 32, 16
     for centre, radius in [((0.5, 0.5), 0.25), ((0.41, 0.57), 0.131), ((0.333, 0.62), 0.3)]:
-        drawn = render(Scene("black", (Shape(kind, "white", centre, radius),)), size)[..., 0] / 255
+        rendered = render(Scene("black", (Shape(kind, "white", centre, radius),)), size)[..., 0] / 255
         x, y = points(size * fine)
         inside = INSIDE[kind]((x - centre[0]) / radius, (y - centre[1]) / radius)
         true = inside.reshape(size, fine, size, fine).mean((1, 3))
-        assert abs(drawn - true).max() < 0.3  # at corners, where the distance is a bound
+        assert abs(rendered - true).max() < 0.3  # at corners, where the distance is a bound
         assert (
-            abs(drawn - true).sum() < (0.21 if radius == 0.3 else 0.4) * radius * size
+            abs(rendered - true).sum() < (0.21 if radius == 0.3 else 0.4) * radius * size
         )  # corners weigh more in small ones
-        assert abs(drawn.sum() / true.sum() - 1) < 0.03
+        assert abs(rendered.sum() / true.sum() - 1) < 0.03
 
 
 def test_an_upright_square_is_covered_exactly() -> None:
-    drawn = render(Scene("black", (Shape("square", "white", (0.5, 0.5), 2.25 / 8),)), 8)
-    assert drawn[4, :, 0].tolist() == [0, 64, 255, 255, 255, 255, 64, 0]
+    rendered = render(Scene("black", (Shape("square", "white", (0.5, 0.5), 2.25 / 8),)), 8)
+    assert rendered[4, :, 0].tolist() == [0, 64, 255, 255, 255, 255, 64, 0]
 
 
 def test_a_picture_is_the_same_alone_and_among_others() -> None:
     for size in (16, 33):
-        together = renders(MANY[:150], size)  # more than are drawn at a time
+        together = renders(MANY[:150], size)  # more than are rendered at a time
         assert all((render(scene, size) == pixels).all() for scene, pixels in zip(MANY, together))
 
 
@@ -115,16 +115,16 @@ def test_masks_outlines_and_segmentations_are_of_the_shapes(size: int) -> None:
         each = masks(scene, size)
         assert (each.sum(0) <= 1).all()  # they do not overlap
         assert (mask(scene, size) == each.any(0)).all()
-        drawn, parts, lines = render(scene, size), segmentation(scene, size), edges(scene, size)
+        rendered, parts, lines = render(scene, size), segmentation(scene, size), edges(scene, size)
         assert (parts[~each.any(0)] == 0).all()
         for shape, where in zip(scene.shapes, each):
             assert (parts[where] == COLOURS[KIND_COLOURS[shape.kind]]).all()
             ink, ground = (np.array(COLOURS[name], float) for name in (shape.colour, scene.background))
-            nearer_ink = np.linalg.norm(drawn - ink, axis=-1) < np.linalg.norm(drawn - ground, axis=-1)
+            nearer_ink = np.linalg.norm(rendered - ink, axis=-1) < np.linalg.norm(rendered - ground, axis=-1)
             assert (nearer_ink[where]).mean() > 0.95  # a tie at just one half
         rim = ndimage.binary_dilation(each.any(0), np.ones((3, 3))) & ~ndimage.binary_erosion(each.any(0))
         assert (lines[..., 0] == lines[..., 2]).all()
-        near = ndimage.binary_dilation((drawn != COLOURS[scene.background]).any(-1), np.ones((3, 3)), iterations=2)
+        near = ndimage.binary_dilation((rendered != COLOURS[scene.background]).any(-1), np.ones((3, 3)), iterations=2)
         assert not lines[~near].any()
         assert not lines[ndimage.binary_erosion(each.any(0), iterations=3)].any()  # nowhere but along a rim
         assert lines[rim].mean() > 100  # and all along it
@@ -166,15 +166,15 @@ def test_held_out_combinations_are_never_trained_on_and_always_tested() -> None:
         for kind, colour, ground in itertools.product(KINDS, COLOURS, BACKGROUNDS)
         if colour != ground
     ]
-    kept = [scene for scene in ones if not held_out(scene)]
-    assert 0.05 < 1 - len(kept) / len(ones) < 0.15
-    assert {scene.shapes[0].colour for scene in kept} == set(COLOURS)
+    allowed = [scene for scene in ones if not held_out(scene)]
+    assert 0.05 < 1 - len(allowed) / len(ones) < 0.15
+    assert {scene.shapes[0].colour for scene in allowed} == set(COLOURS)
     singly = {(s.shapes[0].kind, s.shapes[0].colour, s.background) for s in ones if held_out(s)}
     for scene in scenes("shapes", "train", range(2000)):
         assert not any((s.kind, s.colour, scene.background) in singly for s in scene.shapes)
-    shape = kept[0].shapes[0]
+    shape = allowed[0].shapes[0]
     assert not held_out(
-        replace(kept[0], shapes=(replace(shape, centre=(0.3, 0.3), radius=0.13),))
+        replace(allowed[0], shapes=(replace(shape, centre=(0.3, 0.3), radius=0.13),))
     )  # place is no matter
 
 
@@ -202,8 +202,8 @@ def test_every_kind_colour_background_count_size_and_relation_is_common() -> Non
         assert 0.6 / count < shares.min() <= shares.max() < 1.5 / count
     counts = np.bincount([len(scene.shapes) for scene in found])[1:] / len(found)
     assert counts == pytest.approx([0.3, 0.6, 0.1], abs=0.04)
-    said = Counter(parse(caption(s, i)).relation for i, s in enumerate(found) if len(s.shapes) == 2)
-    shares = np.array([said[word] for word in (None, *RELATIONS)]) / said.total()
+    relations = Counter(parse(caption(s, i)).relation for i, s in enumerate(found) if len(s.shapes) == 2)
+    shares = np.array([relations[word] for word in (None, *RELATIONS)]) / relations.total()
     assert shares == pytest.approx(np.array([8, 9, 3, 9, 3]) / 32, abs=0.03)  # the first three times of four
 
 
@@ -223,8 +223,8 @@ def test_parsing_a_caption_returns_its_scene() -> None:
 
 def test_a_seed_chooses_among_true_sentences() -> None:
     two = next(scene for scene in MANY if len(scene.shapes) == 2)
-    said = {caption(two, seed) for seed in range(1000)}
-    assert len(said) == 2 * 4 * 2 * 2  # the first one, sizes, related or not, how the ground is put
+    captions = {caption(two, seed) for seed in range(1000)}
+    assert len(captions) == 2 * 4 * 2 * 2  # the first one, sizes, related or not, the form of the background
     assert caption(two, 5) == caption(two, 5)
 
 
@@ -245,16 +245,16 @@ def test_a_relation_is_relative_to_the_second_shape() -> None:
 @pytest.mark.parametrize(
     ("text", "claim"),
     [
-        ("a red circle on white", Claim((Told("circle", "red"),), "white")),
-        ("A small red circle on a white background.", Claim((Told("circle", "red", "small"),), "white")),
-        ("a red circle", Claim((Told("circle", "red"),))),
+        ("a red circle on white", Claim((Mention("circle", "red"),), "white")),
+        ("A small red circle on a white background.", Claim((Mention("circle", "red", "small"),), "white")),
+        ("a red circle", Claim((Mention("circle", "red"),))),
         (
             "a large blue square above a green triangle on black",
-            Claim((Told("square", "blue", "large"), Told("triangle", "green")), "black", "above"),
+            Claim((Mention("square", "blue", "large"), Mention("triangle", "green")), "black", "above"),
         ),
         (
             "a red ring, a small cyan cross and a black circle on yellow",
-            Claim((Told("ring", "red"), Told("cross", "cyan", "small"), Told("circle", "black")), "yellow"),
+            Claim((Mention("ring", "red"), Mention("cross", "cyan", "small"), Mention("circle", "black")), "yellow"),
         ),
     ],
 )
@@ -264,7 +264,7 @@ def test_captions_are_parsed_to_their_claims(text: str, claim: Claim) -> None:
 
 @pytest.mark.parametrize("text", ["", "a dog", "a red circle on", "red circle on white", "a red blue circle on white"])
 def test_text_outside_the_grammar_is_an_error_with_an_example(text: str) -> None:
-    with pytest.raises(UserError, match="is no caption of shapes; say it as in 'a large red circle"):
+    with pytest.raises(UserError, match="is no caption of shapes; write for example 'a large red circle"):
         parse(text)
 
 
@@ -283,7 +283,7 @@ def test_every_clean_and_every_slightly_noisy_picture_is_read_right(size: int, s
     for scene, pixels in zip(MANY, renders(MANY, size)):
         noisy = pixels + 127.5 * sigma * noise.standard_normal(pixels.shape)
         found = read(np.clip(np.rint(noisy), 0, 255).astype(np.uint8))
-        assert (found.background, told(found.scene)) == (scene.background, told(scene))
+        assert (found.background, mentions(found.scene)) == (scene.background, mentions(scene))
         for shape in scene.shapes:
             near = min(found.shapes, key=lambda f: math.dist(f.centre, shape.centre))
             assert math.dist(near.centre, shape.centre) * size < 0.3 + 2 * sigma  # pixels
@@ -298,7 +298,7 @@ def test_soft_and_compressed_pictures_are_read_right() -> None:
         Image.fromarray(pixels).save(file, "JPEG", quality=90, subsampling=0)
         for spoilt in (soft, np.asarray(Image.open(file))):
             found = read(spoilt)
-            assert (found.background, told(found.scene)) == (scene.background, told(scene))
+            assert (found.background, mentions(found.scene)) == (scene.background, mentions(scene))
 
 
 def test_other_pictures_have_low_confidence() -> None:
@@ -327,11 +327,11 @@ def test_tiny_and_odd_forms() -> None:
 def test_connected_parts_are_those_of_an_independent_labelling() -> None:
     chosen = np.random.default_rng(1)
     for share in (0.0, 0.2, 0.4, 0.6, 1.0):
-        drawn = chosen.random((30, 40)) < share
-        theirs, count = ndimage.label(drawn, np.ones((3, 3)))
-        ours = components(drawn)
-        assert len(set(zip(ours[drawn].tolist(), theirs[drawn].tolist()))) == count == ours.max() + 1
-        assert (ours[~drawn] == -1).all()
+        rendered = chosen.random((30, 40)) < share
+        theirs, count = ndimage.label(rendered, np.ones((3, 3)))
+        ours = components(rendered)
+        assert len(set(zip(ours[rendered].tolist(), theirs[rendered].tolist()))) == count == ours.max() + 1
+        assert (ours[~rendered] == -1).all()
 
 
 # Judges
@@ -346,8 +346,8 @@ def test_a_caption_is_correct_for_its_own_picture() -> None:
     assert counts["all"].of == counts["number"].of == len(some)
     assert 0 < counts["relation"].of < counts["kind"].of
     shifted = caption_accuracy(captions[1:] + captions[:1], pictures)
-    assert shifted["all"].share < 0.03  # another picture's caption
-    assert 0.1 < shifted["background"].share < 0.4  # 4 grounds
+    assert shifted["all"].fraction < 0.03  # another picture's caption
+    assert 0.1 < shifted["background"].fraction < 0.4  # 4 grounds
     with pytest.raises(ValueError):
         caption_accuracy(captions, pictures[:-1])
 
@@ -418,8 +418,8 @@ def test_a_set_is_rendered_at_the_given_size(name: str) -> None:
         found = data.open(DataConfig(f"{name}:test", size=size, channels=3))
         shown = scenes(name, "test", range(2000))
         batch = found.batch([0, 1999, 7])
-        drawn = renders([shown[i] for i in (0, 1999, 7)], size).transpose(0, 3, 1, 2)
-        assert np.abs(batch.x.numpy() - (drawn / 127.5 - 1)).max() < 1e-6
+        rendered = renders([shown[i] for i in (0, 1999, 7)], size).transpose(0, 3, 1, 2)
+        assert np.abs(batch.x.numpy() - (rendered / 127.5 - 1)).max() < 1e-6
         assert batch.caption == tuple(caption(shown[i], i) for i in (0, 1999, 7))
         assert found.classes == (KINDS if name == "shapes-one" else ())
         if batch.label is not None:

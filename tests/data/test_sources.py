@@ -366,9 +366,9 @@ def test_files_cannot_run_code(tmp_path: Path) -> None:
     (tmp_path / "raw.npy").write_bytes(__import__("pickle").dumps(Runs(trap)))
     (tmp_path / "a.pkl").write_bytes(__import__("pickle").dumps(Runs(trap)))
     for name in ("a.npy", "a.npz", "raw.npy", "a.pkl"):
-        with pytest.raises(UserError, match="could run code") as told:
+        with pytest.raises(UserError, match="could run code") as caught:
             find(str(tmp_path / name))
-        assert "allow_pickle" not in str(told.value)  # no hint to put safety off
+        assert "allow_pickle" not in str(caught.value)  # no hint to disable this protection
     assert not trap.exists()
 
 
@@ -379,7 +379,7 @@ def test_an_npz_bomb_is_not_decompressed(tmp_path: Path) -> None:
 
 
 def parquet(path: Path, columns: dict[str, list[object]], *, features: dict[str, object] | None = None) -> Path:
-    pa = pytest.importorskip("pyarrow", reason="parquet takes pyarrow")
+    pa = pytest.importorskip("pyarrow", reason="parquet needs pyarrow")
     import pyarrow.parquet as pq
 
     made = pa.table(columns)
@@ -391,16 +391,16 @@ def parquet(path: Path, columns: dict[str, list[object]], *, features: dict[str,
 
 def test_parquet(tmp_path: Path) -> None:
     files = [png(i) for i in range(8)]
-    told = {"label": [k % 3 for k in range(8)], "text": [f"picture {k}" for k in range(8)]}
-    plain = find(str(parquet(tmp_path / "a.parquet", {"jpg": files, **told})))
+    columns = {"label": [k % 3 for k in range(8)], "text": [f"picture {k}" for k in range(8)]}
+    plain = find(str(parquet(tmp_path / "a.parquet", {"jpg": files, **columns})))
     layout = [{"bytes": file, "path": f"{i}.png"} for i, file in enumerate(files)]
     named = {"label": {"names": ["ant", "bee", "cat", "dog"], "_type": "ClassLabel"}}
-    hub = find(str(parquet(tmp_path / "b.parquet", {"image": layout, **told}, features=named)))
+    hub = find(str(parquet(tmp_path / "b.parquet", {"image": layout, **columns}, features=named)))
     for found in (plain, hub):
         assert [found.read(i) for i in (7, 0, 3, 5, 1, 2, 4, 6)] == [files[i] for i in (7, 0, 3, 5, 1, 2, 4, 6)]
         assert found.labels is not None
-        assert found.labels.tolist() == told["label"]
-        assert found.captions == tuple(told["text"])
+        assert found.labels.tolist() == columns["label"]
+        assert found.captions == tuple(columns["text"])
     assert plain.classes == ("0", "1", "2")
     assert hub.classes == ("ant", "bee", "cat", "dog")
 

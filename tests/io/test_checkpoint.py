@@ -39,7 +39,7 @@ def bytes_of(directory: Path) -> dict[str, bytes]:
 FILES = ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
 
 
-def test_what_is_published_is_whole_and_readable(folder):
+def test_a_published_checkpoint_is_whole_and_readable(folder):
     newest = checkpoint.newest(folder)
     assert newest == folder / "step-00000200"
     assert sorted(bytes_of(newest)) == sorted(FILES)
@@ -48,7 +48,7 @@ def test_what_is_published_is_whole_and_readable(folder):
     assert all(torch.equal(checkpoint.read(newest / "model.safetensors")[k], v) for k, v in TENSORS.items())
 
 
-def test_files_have_the_mode_that_the_umask_wishes(tmp_path):
+def test_the_mode_of_files_follows_the_umask(tmp_path):
     old = os.umask(0o027)
     try:
         checkpoint.publish(tmp_path / "step-00000001", write)
@@ -61,7 +61,7 @@ def test_files_have_the_mode_that_the_umask_wishes(tmp_path):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_a_flipped_bit_is_found_and_its_file_named(folder, file):
+def test_a_flipped_bit_is_detected_and_its_file_named(folder, file):
     path = folder / "step-00000200" / file
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -69,11 +69,11 @@ def test_a_flipped_bit_is_found_and_its_file_named(folder, file):
     with pytest.raises(checkpoint.Damaged, match=file) as caught:
         checkpoint.verify(path.parent)
     assert caught.value.file == file
-    with pytest.raises(UserError, match=rf"{file}: .*remove .*200 to go on from .*step-00000100, which is whole"):
+    with pytest.raises(UserError, match=rf"{file}: .*remove .*200 to continue from .*step-00000100, which is whole"):
         checkpoint.sound(folder)
 
 
-def test_every_bit_of_a_manifest_counts(folder):
+def test_a_change_of_any_bit_of_the_manifest_is_detected(folder):
     path = folder / "step-00000200" / "manifest.json"
     data = path.read_bytes()
     spaces = {i for i, c in enumerate(data) if c in b" \n"}  # between values: the same manifest
@@ -95,7 +95,7 @@ def test_a_missing_and_a_short_file_are_named(folder, file):
     assert f"{file}: missing" in checkpoint.problems(path.parent)
 
 
-def test_files_of_two_steps_swapped_are_found(tmp_path):
+def test_swapped_files_of_two_steps_are_detected(tmp_path):
     for step in (1, 2):
         checkpoint.publish(
             tmp_path / checkpoint.name(step),
@@ -114,7 +114,7 @@ def test_files_of_two_steps_swapped_are_found(tmp_path):
 # --- what else lies there ---
 
 
-def test_stray_entries_are_mentioned_and_harmless(folder):
+def test_foreign_files_are_listed_and_ignored(folder):
     (folder / "step-final").mkdir()
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "step-00000300").mkdir()  # empty: newer, but never finished
@@ -127,13 +127,13 @@ def test_stray_entries_are_mentioned_and_harmless(folder):
     assert list(checkpoint.steps(folder)) == [200]
 
 
-def test_nothing_is_nothing(tmp_path):
+def test_a_folder_without_checkpoints_has_none(tmp_path):
     assert checkpoint.newest(tmp_path) is None
     assert checkpoint.sound(tmp_path / "missing") is None
     assert checkpoint.stray(tmp_path / "missing") == []
 
 
-def test_newest_is_by_number_not_by_letters(tmp_path):
+def test_the_newest_checkpoint_is_chosen_by_number(tmp_path):
     for step in (99_999_999, 100_000_000, 5):
         checkpoint.publish(tmp_path / checkpoint.name(step), write)
     assert list(checkpoint.steps(tmp_path)) == [100_000_000, 99_999_999, 5]
@@ -141,12 +141,12 @@ def test_newest_is_by_number_not_by_letters(tmp_path):
     assert list(checkpoint.steps(tmp_path)) == [100_000_000, 99_999_999]
 
 
-def test_what_dead_writers_left_is_removed_and_what_living_ones_write_is_not(folder):
+def test_clean_removes_the_files_of_terminated_processes_only(folder):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead = folder / f".tmp-step-00000300.{checkpoint._whose(ended.pid)}"
-    gone = folder / f".del-step-00000050.{checkpoint._whose(ended.pid)}"
-    living = folder / f".tmp-step-00000400.{checkpoint._whose(os.getpid())}"
+    dead = folder / f".tmp-step-00000300.{checkpoint._writer(ended.pid)}"
+    gone = folder / f".del-step-00000050.{checkpoint._writer(ended.pid)}"
+    living = folder / f".tmp-step-00000400.{checkpoint._writer(os.getpid())}"
     other = folder / ".tmp-step-00000500.another-machine.1"
     for path in (dead, gone, living, other):
         path.mkdir()
@@ -157,7 +157,7 @@ def test_what_dead_writers_left_is_removed_and_what_living_ones_write_is_not(fol
     assert list(checkpoint.steps(folder)) == [200, 100]
 
 
-def test_the_same_step_again_is_left_alone_unless_it_is_damaged(folder):
+def test_publishing_a_step_again_replaces_only_a_damaged_one(folder):
     path = folder / "step-00000200"
     before = path.stat().st_ino
 
@@ -174,7 +174,7 @@ def test_the_same_step_again_is_left_alone_unless_it_is_damaged(folder):
 # --- disks ---
 
 
-def test_a_full_disk_touches_nothing_and_says_what_is_needed(folder, monkeypatch):
+def test_a_full_disk_changes_nothing_and_the_error_names_the_bytes_needed(folder, monkeypatch):
     before = {path: bytes_of(path) for path in checkpoint.steps(folder).values()}
 
     def full(directory):
@@ -187,13 +187,13 @@ def test_a_full_disk_touches_nothing_and_says_what_is_needed(folder, monkeypatch
     assert "step-00000300: the disk is full" in message
     assert "10,000 bytes needed" in message
     assert " free" in message
-    assert "step-00000200 is untouched" in message
+    assert "step-00000200 is unchanged" in message
     assert {path: bytes_of(path) for path in checkpoint.steps(folder).values()} == before
     assert sorted(p.name for p in folder.iterdir()) == ["step-00000100", "step-00000200"]
     checkpoint.publish(folder / "step-00000300", write)  # space is there again
 
 
-def test_too_little_space_is_known_before_anything_is_written(folder):
+def test_too_little_space_is_an_error_before_anything_is_written(folder):
     def never(directory):
         raise AssertionError("began to write")
 
@@ -201,7 +201,7 @@ def test_too_little_space_is_known_before_anything_is_written(folder):
         checkpoint.publish(folder / "step-00000300", never, needed=10**18)
 
 
-def test_a_real_limit_stops_a_real_write(folder):
+def test_a_write_that_the_kernel_stops_is_an_error(folder):
     """The kernel refuses the bytes, in the middle of the file that safetensors writes."""
     before = {path: bytes_of(path) for path in checkpoint.steps(folder).values()}
     big = {"a": torch.zeros(100_000)}
@@ -235,7 +235,7 @@ def test_a_disk_of_three_megabytes(tmp_path):
 
         checkpoint.publish(disk / "step-00000001", write)
         for needed in (checkpoint.size(tensors), 0):  # found before, and while writing
-            with pytest.raises(checkpoint.CannotSave, match=r"the disk is full.*step-00000001 is untouched"):
+            with pytest.raises(checkpoint.CannotSave, match=r"the disk is full.*step-00000001 is unchanged"):
                 checkpoint.publish(disk / "step-00000002", write, needed=needed)
             checkpoint.verify(disk / "step-00000001")
         checkpoint.prune(disk, 0)
@@ -245,7 +245,7 @@ def test_a_disk_of_three_megabytes(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_a_vanished_directory_is_named(tmp_path):
+def test_a_removed_directory_is_named(tmp_path):
     def vanish(directory):
         checkpoint.shutil.rmtree(directory.parent)
         (directory / "x").write_bytes(b"x")
@@ -254,7 +254,7 @@ def test_a_vanished_directory_is_named(tmp_path):
         checkpoint.publish(tmp_path / "checkpoints" / "step-00000001", vanish)
 
 
-def test_an_error_of_the_writer_leaves_nothing(folder):
+def test_an_exception_in_write_leaves_nothing(folder):
     def fails(directory):
         (directory / "half").write_bytes(b"x")
         raise KeyError("a bug")
@@ -267,8 +267,8 @@ def test_an_error_of_the_writer_leaves_nothing(folder):
 # --- security ---
 
 
-def test_nothing_that_is_read_can_run(tmp_path):
-    """A pickle in the place of tensors is refused, and says so without a hint to trust it."""
+def test_reading_cannot_run_code(tmp_path):
+    """A pickle instead of tensors is refused, and the error does not suggest to trust it."""
 
     class Payload:
         def __reduce__(self):
@@ -280,8 +280,8 @@ def test_nothing_that_is_read_can_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_no_file_of_ours_unpickles_or_evaluates():
-    """What others wrote as a pickle is read with `weights_only`, which builds tensors and nothing else."""
+def test_the_package_never_unpickles_or_evaluates():
+    """Pickles of other programs are read with `weights_only`, which builds tensors and nothing else."""
     source = Path(checkpoint.__file__).parents[1]
     words = ("torch.load(", "import pickle", "import dill", "allow_pickle=True", "yaml.load(", "yaml.unsafe", " eval(")
     guilty = [

@@ -30,7 +30,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (28, 28, 1), (16, 24, 3)])
-def test_pixels_and_recipe_come_back(tmp_path, shape: tuple[int, ...]) -> None:
+def test_reading_a_png_returns_its_pixels_and_recipe(tmp_path, shape: tuple[int, ...]) -> None:
     pixels = noise(*shape)
     png.write_png(tmp_path / "a" / "b.png", images.image(pixels), RECIPE)
     with Image.open(tmp_path / "a" / "b.png") as back:
@@ -39,7 +39,7 @@ def test_pixels_and_recipe_come_back(tmp_path, shape: tuple[int, ...]) -> None:
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.png"]  # nothing left beside it
 
 
-def test_the_line_that_other_programs_know(tmp_path) -> None:
+def test_parameters_have_the_form_of_other_programs(tmp_path) -> None:
     png.write_png(tmp_path / "a.png", images.image(noise(4, 4)), RECIPE)
     with Image.open(tmp_path / "a.png") as back:
         label, line = back.info["parameters"].split("\n")
@@ -50,6 +50,8 @@ def test_the_line_that_other_programs_know(tmp_path) -> None:
     assert known["CFG scale"] == "2.0"
     assert known["Size"] == "28x28"
     assert known["Model hash"] == "ababababab"
+    assert known["Schedule type"] == "trailing"
+    assert "Schedule type: trailing" in png.parameters({"request": {"grid": "trailing"}}), "recipes of earlier versions"
 
 
 def test_metadata_can_be_left_out(tmp_path) -> None:
@@ -58,18 +60,18 @@ def test_metadata_can_be_left_out(tmp_path) -> None:
 
 
 def test_a_grid_shows_every_pixel_of_every_picture_in_reading_order() -> None:
-    drawn = [noise(28, 28) ^ np.uint8(i) for i in range(6)]
-    sheet = np.asarray(images.grid(drawn, columns=3, scale=2, gap=3).convert("L"))
+    pictures = [noise(28, 28) ^ np.uint8(i) for i in range(6)]
+    sheet = np.asarray(images.grid(pictures, columns=3, scale=2, gap=3).convert("L"))
     assert sheet.shape == (2 * (56 + 3) + 3, 3 * (56 + 3) + 3)
-    for i, pixels in enumerate(drawn):
+    for i, pixels in enumerate(pictures):
         y, x = 3 + i // 3 * 59, 3 + i % 3 * 59
         assert np.array_equal(sheet[y : y + 56 : 2, x : x + 56 : 2], pixels)
 
 
-def test_labels_stand_left_of_the_grid() -> None:
-    drawn = [noise(28, 28) for _ in range(4)]
-    bare = images.grid(drawn, columns=2)
-    named = images.grid(drawn, columns=2, rows=["Trouser", "Bag"])
+def test_labels_are_left_of_the_grid() -> None:
+    pictures = [noise(28, 28) for _ in range(4)]
+    bare = images.grid(pictures, columns=2)
+    named = images.grid(pictures, columns=2, rows=["Trouser", "Bag"])
     margin = named.width - bare.width
     assert named.height == bare.height
     assert np.array_equal(np.asarray(named)[:, margin:], np.asarray(bare))
@@ -82,7 +84,7 @@ def words_below(text: str) -> bytes:
     return images.captioned([([np.zeros((8, 8, 3), np.uint8)], text)], columns=1).tobytes()
 
 
-def test_letters_that_pillows_own_font_has_not_are_written_in_a_font_that_has_them() -> None:
+def test_letters_that_the_default_font_lacks_are_rendered_in_another() -> None:
     """Two words of other letters are two pictures; of a font without them both are the same boxes."""
     try:
         ImageFont.truetype("DejaVuSans.ttf")
@@ -93,23 +95,23 @@ def test_letters_that_pillows_own_font_has_not_are_written_in_a_font_that_has_th
     assert with_names[0] != with_names[1]
 
 
-def test_letters_that_no_font_has_are_said_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letters_that_no_font_has_are_named_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fonts, "FONTS", ())
     assert words_below("жж") == words_below("щщ")
     assert fonts.boxes(["a plain prompt, (with) 7 \u00a0 signs!", ""]) == ""
     note = fonts.boxes(["щука", "жук"])
-    assert "boxes stand for ажкущ. Install one" in note
+    assert "boxes replace ажкущ. Install one" in note
     assert "..." in fonts.boxes(["абвгдежзийклмн"])
 
 
-def test_latin_words_are_written_as_ever_whatever_the_system_has(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latin_text_is_rendered_in_the_default_font(monkeypatch: pytest.MonkeyPatch) -> None:
     there = words_below("a red circle")
     monkeypatch.setattr(fonts, "FONTS", ())
     assert words_below("a red circle") == there
     assert fonts.font_for(["a red circle"], 11).getname() == ImageFont.load_default(11).getname()
 
 
-def test_a_gif_holds_every_frame_and_its_end(tmp_path) -> None:
+def test_a_gif_contains_every_frame_and_a_pause(tmp_path) -> None:
     frames = [Image.new("RGB", (20, 10), (k * 20, 0, 0)) for k in range(10)]
     animation.animation_writer(tmp_path / "walk.gif")(tmp_path / "walk.gif", frames, 2.0)
     with Image.open(tmp_path / "walk.gif") as back:
@@ -127,15 +129,15 @@ def test_an_mp4_is_written(tmp_path) -> None:
     assert (tmp_path / "walk.mp4").read_bytes()[4:8] == b"ftyp"
 
 
-def test_mp4_without_its_package_says_what_to_install(tmp_path, monkeypatch) -> None:
+def test_mp4_without_its_package_is_an_error_with_the_command_to_install_it(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'unnoise\[video\]', or ask for a .gif"):
+    with pytest.raises(UserError, match=r"pip install 'unnoise\[video\]', or write a .gif"):
         animation.animation_writer(tmp_path / "walk.mp4")
-    with pytest.raises(UserError, match=r"a \.gif or an \.mp4"):
+    with pytest.raises(UserError, match=r"ends in \.gif or \.mp4"):
         animation.animation_writer(tmp_path / "walk.avi")
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path) -> None:
+def test_a_failed_write_leaves_the_old_picture(tmp_path) -> None:
     (tmp_path / "a.png").write_text("before")
 
     def fail(beside) -> None:
@@ -173,7 +175,7 @@ def test_a_recipe_from_elsewhere_cannot_steer_shell_or_terminal(tmp_path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "said"),
+    ("content", "name", "message"),
     [
         (b"", "model.safetensors", "is empty"),
         (b"<!DOCTYPE html><html>", "model.safetensors", "web page"),
@@ -186,11 +188,11 @@ def test_a_recipe_from_elsewhere_cannot_steer_shell_or_terminal(tmp_path) -> Non
         (b"\x89PNG\r\n\x1a\nbroken", "a.png", "not a picture that can be read"),
     ],
 )
-def test_info_says_what_a_file_really_is(tmp_path, capsys, content: bytes, name: str, said: str) -> None:
+def test_info_names_the_kind_of_a_file(tmp_path, capsys, content: bytes, name: str, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     assert main(["info", str(tmp_path / name)]) == 1
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
 
 
@@ -204,7 +206,7 @@ def test_info_describes_weights_without_loading_them(tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown"),
+    ("ticks", "shown"),
     [
         ([5, 9, 10, 19, 20, 39], [5, 9, 10, 20, 39]),
         ([7], [7]),
@@ -212,5 +214,5 @@ def test_info_describes_weights_without_loading_them(tmp_path, capsys) -> None:
         ([98, 99, 100, 1000], [100, 1000]),
     ],
 )
-def test_no_number_of_an_axis_is_written_over_another(asked: list[float], shown: list[float]) -> None:
-    assert plot.readable(asked) == shown
+def test_tick_labels_do_not_overlap(ticks: list[float], shown: list[float]) -> None:
+    assert plot.readable(ticks) == shown

@@ -153,7 +153,7 @@ def test_a_full_disk_on_the_way_is_said_and_tried_again(straight, tmp_path, monk
     monkeypatch.setattr(checkpoint, "_seal", sometimes)
     events = [tick.event for tick in finish(changed(checkpoint_steps=2), tmp_path)]
     assert "the disk is full" in events[3]
-    assert "step-00000002 is untouched" in events[3]
+    assert "step-00000002 is unchanged" in events[3]
     assert events[7] == "saved"
     assert "the training continues and tries again" in (tmp_path / "log.txt").read_text()
     assert same(contents(tmp_path), contents(straight))
@@ -260,7 +260,7 @@ def test_a_damaged_newest_checkpoint_is_refused_by_name_and_the_older_one_offere
     data = bytearray(file.read_bytes())
     data[-3] ^= 16
     file.write_bytes(data)
-    with pytest.raises(UserError, match=r"optimizer\.safetensors.*remove .*00000008 to go on from .*00000004"):
+    with pytest.raises(UserError, match=r"optimizer\.safetensors.*remove .*00000008 to continue from .*00000004"):
         finish(config, tmp_path)
     checkpoint.shutil.rmtree(file.parent)
     finish(config, tmp_path)

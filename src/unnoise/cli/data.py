@@ -44,9 +44,10 @@ def data(
     from unnoise import data as pictures
     from unnoise.data.summary import describe
 
-    own_size, own_channels = stored(path)
-    own = {"size": size or own_size, "channels": channels or own_channels}
-    found = pictures.open(DataConfig(path=path, max_broken=1.0, **own | settings))  # broken files are only listed
+    side, depth = stored(path)
+    # broken files are listed here, not refused
+    config = DataConfig(path=path, size=size or side, channels=channels or depth, max_broken=1.0, **settings)
+    found = pictures.open(config)
     about = describe(found) | {"path": path}
     if sheet is not None:
         write_sheet(found, sheet)
@@ -77,8 +78,7 @@ def stored(path: str) -> tuple[int, int]:
 
 
 def write_sheet(found: Dataset, path: Path) -> None:
-    """Writes a contact sheet: ten pictures of each class with its name, or pictures with captions and control images,
-    or a hundred pictures of a set without either."""
+    """Writes a sheet: ten pictures of each class, pictures with captions and control images, or just a hundred."""
     from unnoise.data import contact_sheet
     from unnoise.data.summary import captioned_samples
     from unnoise.io.fonts import boxes

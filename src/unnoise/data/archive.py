@@ -78,7 +78,7 @@ def _refusal(name: str, *, regular: bool, size: int, packed: int) -> str:
 def _zip(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
     file = zipfile.ZipFile(path)
     infos = [info for info in file.infolist() if not info.is_dir()]
-    _count(len(infos), path)
+    _check_count(len(infos), path)
     members: dict[str, zipfile.ZipInfo] = {}
     refused = []
     for info in infos:
@@ -113,7 +113,7 @@ def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
     with tarfile.open(path, "r:" if plain else "r|*") as file:
         for member in file:
             count += 1
-            _count(count, path)
+            _check_count(count, path)
             if member.isdir():
                 continue
             name = member.name.removeprefix("./")
@@ -126,11 +126,7 @@ def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
                 members[name] = (member.offset_data, member.size)
                 if not plain:
                     total += member.size
-                    if total > STREAM_BYTES:
-                        raise UserError(
-                            f"{path} contains more than {STREAM_BYTES >> 30} GiB and, being compressed, cannot be "
-                            "read in place; repack it as a plain .tar or a .zip"
-                        )
+                    _check_stream(total, path)
                     reader = file.extractfile(member)
                     contents[name] = reader.read() if reader else b""
 
@@ -148,7 +144,15 @@ def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
     return {name: size for name, (_, size) in members.items()}, refused, read
 
 
-def _count(count: int, path: Path) -> None:
+def _check_stream(total: int, path: Path) -> None:
+    if total > STREAM_BYTES:
+        raise UserError(
+            f"{path} contains more than {STREAM_BYTES >> 30} GiB and, being compressed, cannot be read in place; "
+            "repack it as a plain .tar or a .zip"
+        )
+
+
+def _check_count(count: int, path: Path) -> None:
     if count > MEMBERS:
         raise UserError(f"{path} contains more than {MEMBERS:,} files; split it")
 

@@ -1,4 +1,4 @@
-"""A walk as GIF or MP4."""
+"""Animations of sampling, as GIF or MP4."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unnoise.io.images import PAPER
 
 
 def animation_writer(path: Path) -> Callable[[Path, Sequence[Image.Image], float], None]:
-    """The function that writes `path`, by its ending; a UserError at once where nothing here can write it."""
+    """The function that writes the format of `path`. Raises UserError at once if that format cannot be written."""
     ending = path.suffix.lower()
     if ending == ".gif":
         return write_gif
@@ -24,15 +24,15 @@ def animation_writer(path: Path) -> Callable[[Path, Sequence[Image.Image], float
         if importlib.util.find_spec("imageio_ffmpeg") is None:
             raise UserError(
                 f"--animation {path.name}: MP4 needs the package imageio-ffmpeg, which is not installed. "
-                "Run: pip install 'unnoise[video]', or ask for a .gif"
+                "Run: pip install 'unnoise[video]', or write a .gif"
             )
         return write_mp4
-    raise UserError(f"--animation {path.name}: an animation is a .gif or an .mp4")
+    raise UserError(f"--animation {path.name}: the file name of an animation ends in .gif or .mp4")
 
 
 def write_gif(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
-    """A GIF that lasts `seconds`, stands still for a second and a half at its end, and starts again."""
-    each = max(20, round(1000 * seconds / len(frames)))  # below 20 ms viewers slow down to 100
+    """Writes a GIF of `seconds`, which shows its last frame for another 1.5 seconds and repeats."""
+    each = max(20, round(1000 * seconds / len(frames)))  # viewers show frames below 20 ms for 100 ms
     durations = [each] * (len(frames) - 1) + [1500]
     first, *rest = [frame.quantize(128, dither=Image.Dither.NONE) for frame in frames]
     publish(
@@ -44,10 +44,10 @@ def write_gif(path: Path, frames: Sequence[Image.Image], seconds: float) -> None
 
 
 def write_mp4(path: Path, frames: Sequence[Image.Image], seconds: float) -> None:
-    """An MP4 (H.264) of `seconds`, its last frame held for a second and a half."""
+    """Writes an MP4 (H.264) of `seconds`, which shows its last frame for another 1.5 seconds."""
     import imageio_ffmpeg
 
-    width, height = (side + side % 2 for side in frames[0].size)  # H.264 wants even sides
+    width, height = (side + side % 2 for side in frames[0].size)  # H.264 needs even sides
     rate = max(1.0, min(60.0, len(frames) / seconds))
 
     def write(beside: Path) -> None:

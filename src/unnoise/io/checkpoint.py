@@ -1,10 +1,10 @@
-"""Checkpoints that are whole or not there: a directory published by one rename, every byte in its manifest.
+"""Checkpoints: directories that are published by one rename, with a manifest of every byte.
 
     write into .tmp-...   fsync its files   fsync it   rename to step-00001200   fsync the parent   prune older ones
 
-Three laws (tests/io/test_checkpoint.py): a kill at any instant leaves the newest published checkpoint whole; a full
-disk leaves the older ones untouched; a byte that is not what was written is found before it is used, and its file is
-named. Only safetensors and JSON: nothing that is read here can run.
+Three laws (tests/io/test_checkpoint.py): after a kill at any instant the newest published checkpoint is whole; a full
+disk leaves the older ones unchanged; a changed byte is detected before it is used, and its file is named. The files are
+safetensors and JSON, so that reading them cannot run code.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _DISK = {
     errno.EACCES: "writing is not allowed there",
     errno.EPERM: "writing is not allowed there",
     errno.ENOENT: "the directory has vanished",
-    errno.EIO: "the disk does not answer",
+    errno.EIO: "the disk reports an input/output error",
 }
 
 
 class CannotSave(UserError):
-    """A checkpoint could not be written; what was there is untouched."""
+    """A checkpoint could not be written; the earlier ones are unchanged."""
 
 
 class Damaged(UserError):
-    """A checkpoint is not what was written."""
+    """A checkpoint is incomplete, or differs from what was written."""
 
     def __init__(self, directory: Path, file: str, why: str) -> None:
         self.directory, self.file = directory, file
@@ -54,17 +54,17 @@ class Damaged(UserError):
 
 
 def name(step: int) -> str:
-    """step-00001200"""
+    """The name of the checkpoint of a step: `step-00001200`."""
     return f"step-{step:08d}"
 
 
 def publish(directory: Path, write: Callable[[Path], None], *, needed: int = 0) -> None:
-    """Make `directory`, whole or not at all; `write` puts files into the one it is given.
+    """Creates `directory` with all files that `write` puts into the temporary directory that it is called with.
 
-    One that is there and whole is left: the same step has the same bits. `needed` is a lower bound of the bytes,
-    checked before anything is written. Raises CannotSave with path, reason, bytes needed and free.
+    A whole checkpoint of that name is left as it is, because the same step has the same bits. `needed` is a lower bound
+    of the bytes, checked before anything is written. Raises CannotSave with path, reason, bytes needed and free.
     """
-    temporary = directory.parent / f".tmp-{directory.name}.{_whose(os.getpid())}"
+    temporary = directory.parent / f".tmp-{directory.name}.{_writer(os.getpid())}"
     try:
         if directory.exists():
             if not problems(directory):
@@ -90,23 +90,23 @@ def publish(directory: Path, write: Callable[[Path], None], *, needed: int = 0) 
 
 def _why(directory: Path, error: Exception, needed: int) -> str:
     code = error.errno if isinstance(error, OSError) else None
-    if code is None and "os error" in str(error):  # what safetensors says of a failed write
+    if code is None and "os error" in str(error):  # the form of safetensors' message for a failed write
         code = int(re.search(r"os error (\d+)", str(error))[1])  # type: ignore[index]
     reason = _DISK.get(code or 0, str(error))
-    standing = next(p for p in (directory.parent, *directory.parent.parents) if p.exists())
-    free = shutil.disk_usage(standing).free
-    kept = newest(directory.parent)
-    kept_text = f"; {kept} is untouched" if kept else ""
-    return f"cannot save {directory}: {reason}; at least {needed:,} bytes needed, {free:,} free{kept_text}"
+    existing = next(p for p in (directory.parent, *directory.parent.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    older = newest(directory.parent)
+    untouched = f"; {older} is unchanged" if older else ""
+    return f"cannot save {directory}: {reason}; at least {needed:,} bytes needed, {free:,} free{untouched}"
 
 
 def _seal(directory: Path) -> None:
-    """Write the manifest and bring everything to the disk."""
+    """Writes the manifest and flushes all files to the disk."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     entries = {str(path.relative_to(directory)): _entry(path) for path in files}
     manifest = directory / MANIFEST
     manifest.write_text(json.dumps({"files": entries, "sha256": _digest_of(entries)}, indent=1))
-    mode = manifest.stat().st_mode & 0o777  # as the umask wishes; safetensors makes its files private
+    mode = manifest.stat().st_mode & 0o777  # by the umask; safetensors makes its files private
     for path in (*files, manifest):
         path.chmod(mode)
         _sync(path)
@@ -130,18 +130,18 @@ def _digest_of(entries: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-# --- what is there ---
+# --- verification ---
 
 
 def verify(directory: Path) -> None:
-    """Read every byte. Raises Damaged with the file that is missing, or not what was written."""
+    """Reads every byte. Raises Damaged with the file that is missing or differs from the manifest."""
     manifest = directory / MANIFEST
     if not manifest.is_file():
-        raise Damaged(directory, MANIFEST, "missing: this checkpoint was never finished")
+        raise Damaged(directory, MANIFEST, "missing: this checkpoint is unfinished")
     try:
-        held = json.loads(manifest.read_text())
-        entries = held["files"]
-        whole = held["sha256"] == _digest_of(entries)
+        manifest_data = json.loads(manifest.read_text())
+        entries = manifest_data["files"]
+        whole = manifest_data["sha256"] == _digest_of(entries)
     except (ValueError, KeyError, TypeError):
         whole = False
     if not whole:
@@ -157,7 +157,7 @@ def verify(directory: Path) -> None:
 
 
 def problems(directory: Path) -> str:
-    """What is wrong with a checkpoint, in words; nothing where it is whole."""
+    """The reason why a checkpoint is damaged, as text; empty if it is whole."""
     try:
         verify(directory)
     except Damaged as e:
@@ -166,7 +166,7 @@ def problems(directory: Path) -> str:
 
 
 def steps(folder: Path) -> dict[int, Path]:
-    """The published checkpoints, the newest first. Whatever else lies there is left alone."""
+    """The published checkpoints by step, the newest first. Other files in the folder are ignored."""
     if not folder.is_dir():
         return {}
     named = ((_NAME.fullmatch(path.name), path) for path in folder.iterdir())
@@ -175,15 +175,15 @@ def steps(folder: Path) -> dict[int, Path]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest published checkpoint."""
+    """The newest published checkpoint; None if there is none."""
     return next(iter(steps(folder).values()), None)
 
 
 def sound(folder: Path) -> Path | None:
-    """The newest checkpoint, verified; None where there is none.
+    """The newest checkpoint, verified; None if there is none.
 
-    Where it is damaged, raises UserError that names the file, and the newest one that is whole: to go on from an older
-    one is a loss that a person decides.
+    If it is damaged, raises UserError with the file and the newest whole checkpoint: to continue from an older one
+    loses work, so the user has to decide.
     """
     found = list(steps(folder).values())
     if not found:
@@ -192,38 +192,38 @@ def sound(folder: Path) -> Path | None:
     if not wrong:
         return found[0]
     whole = next((path for path in found[1:] if not problems(path)), None)
-    fix = f"remove {found[0]} to go on from {whole}, which is whole" if whole else "no older checkpoint is whole"
+    fix = f"remove {found[0]} to continue from {whole}, which is whole" if whole else "no older checkpoint is whole"
     raise UserError(f"the newest checkpoint is damaged: {wrong}; {fix}")
 
 
 def stray(folder: Path) -> list[str]:
-    """The names of what lies among the checkpoints and is none: unfinished ones, files of others."""
+    """The names of other files among the checkpoints: unfinished checkpoints, foreign files."""
     if not folder.is_dir():
         return []
     known = {path.name for path in steps(folder).values()}
     return sorted(path.name for path in folder.iterdir() if path.name not in known)
 
 
-# --- putting away ---
+# --- removal ---
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the newest `keep`. A name is gone before its files are."""
+    """Removes all but the newest `keep` checkpoints. Each is renamed before its files are removed."""
     for path in list(steps(folder).values())[keep:]:
         _discard(path)
 
 
 def _discard(path: Path) -> None:
-    gone = path.parent / f".del-{path.name}.{_whose(os.getpid())}"
+    gone = path.parent / f".del-{path.name}.{_writer(os.getpid())}"
     shutil.rmtree(gone, ignore_errors=True)
     os.rename(path, gone)
     shutil.rmtree(gone, ignore_errors=True)
 
 
 def clean(folder: Path, *, alone: bool = False) -> list[str]:
-    """Remove what writers that are dead left half written or half removed; returns the names.
+    """Removes what terminated processes left half written or half removed, and returns the names.
 
-    A writer is known to be dead by its process on this machine; `alone` says that nobody else can be writing here.
+    Only processes of this machine can be checked; `alone` means that no other process can be writing here.
     """
     if not folder.is_dir():
         return []
@@ -234,13 +234,13 @@ def clean(folder: Path, *, alone: bool = False) -> list[str]:
     return sorted(path.name for path in removed)
 
 
-def _whose(pid: int) -> str:
+def _writer(pid: int) -> str:
     return f"{socket.gethostname()}.{pid}"
 
 
 def _dead(name: str) -> bool:
     _, _, pid = name.rpartition(".")
-    if not pid.isdigit() or not name.endswith(_whose(int(pid))):
+    if not pid.isdigit() or not name.endswith(_writer(int(pid))):
         return False
     try:
         os.kill(int(pid), 0)
@@ -255,12 +255,12 @@ def _dead(name: str) -> bool:
 
 
 def save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A safetensors file."""
+    """Writes tensors to a safetensors file."""
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU, under today's names."""
+    """The tensors of a safetensors file, on the CPU, with today's names. Raises Damaged if it cannot be read."""
     try:
         return renamed(load_file(path))
     except (SafetensorError, OSError) as e:
@@ -268,10 +268,10 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights, averages or moments of an earlier version under today's names: `tell` is `emb_proj` since format 2."""
+    """Weights, averages or moments of an earlier version with today's names: `tell` is `emb_proj` since format 2."""
     return {re.sub(r"(?<!\w)tell\.", "emb_proj.", name): tensor for name, tensor in state.items()}
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:
-    """Bytes."""
+    """The size of all tensors together, in bytes."""
     return sum(value.numel() * value.element_size() for value in tensors.values())

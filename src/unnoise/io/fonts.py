@@ -1,6 +1,7 @@
-"""A font that has the letters of what stands beside pictures: Pillow's own, or one that the system has.
+"""Fonts for labels and captions of pictures: Pillow's own font, or a font of the system that has all letters.
 
-Pillow's own has ASCII alone. What a font lacks it draws as one and the same box, by which a missing letter is known.
+Pillow's own font has ASCII only. A font renders every letter that it lacks as the same box, by which missing letters
+are detected.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-FONTS = (  # looked for by name where the system keeps fonts; the first that has all letters is taken
+FONTS = (  # searched by name in the folders of the system; the first with all letters is used
     "DejaVuSans.ttf",
     "NotoSans-Regular.ttf",
     "NotoSansCJK-Regular.ttc",
@@ -26,11 +27,11 @@ FONTS = (  # looked for by name where the system keeps fonts; the first that has
     "msyh.ttc",
     "malgun.ttf",
 )
-NOWHERE = "\uffff"  # no letter: every font draws its box
+MISSING = "\uffff"  # no character, so every font renders its box
 
 
 def font_for(texts: Iterable[str], size: float) -> Font:
-    """The first font that has all letters of these texts, or the one that has most."""
+    """The first font that has all letters of these texts, otherwise the one that lacks the fewest."""
     letters = _letters(texts)
     best, least = None, len(letters) + 1
     for font in _fonts(size):
@@ -38,27 +39,27 @@ def font_for(texts: Iterable[str], size: float) -> Font:
             best, least = font, lacking
         if least == 0:
             break
-    assert best is not None, "Pillow has a font of its own"
+    assert best is not None, "Pillow has a default font"
     return best
 
 
 def boxes(texts: Iterable[str]) -> str:
-    """In words, which letters of these texts will be boxes; empty where none will."""
+    """A note about the letters of these texts that will be rendered as boxes; empty if there are none."""
     letters = _letters(texts)
     lacking = _lacking(font_for(["".join(letters)], 12), letters)
     if not lacking:
         return ""
     shown = "".join(lacking[:12]) + (" ..." if len(lacking) > 12 else "")
-    return f"no font of this machine has all letters; boxes stand for {shown}. Install one that has, as Noto Sans (CJK)"
+    return f"no font of this machine has all letters: boxes replace {shown}. Install one, for example Noto Sans (CJK)"
 
 
 def _letters(texts: Iterable[str]) -> list[str]:
-    """Those that are seen, each once; marks stand with their letter."""
+    """The visible characters, each once, without combining marks."""
     return [c for c in sorted({c for text in texts for c in text}) if unicodedata.category(c)[0] not in "MZC"]
 
 
 def _lacking(font: Font, letters: Iterable[str]) -> list[str]:
-    box = _shape(font, NOWHERE)
+    box = _shape(font, MISSING)
     return [letter for letter in letters if _shape(font, letter) == box]
 
 
@@ -76,7 +77,7 @@ def _fonts(size: float) -> Iterator[Font]:
 
 @cache
 def _found(name: str, size: float) -> Font | None:
-    """A font of the system; every folder of fonts is walked for it."""
+    """A font of the system by file name; None if no font folder contains it."""
     try:
         return ImageFont.truetype(name, size)
     except OSError:

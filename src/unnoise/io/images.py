@@ -1,4 +1,4 @@
-"""Pictures on one sheet: a grid with labels, captions below."""
+"""Sheets of pictures: grids, with labels at the left and captions below."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PAPER, INK, FRAME = (255, 255, 255), (40, 40, 40), (190, 190, 190)
 
 
 def image(pixels: Pixels) -> Image.Image:
-    """(H, W), (H, W, 1) or (H, W, 3) bytes as a picture."""
+    """The picture of (H, W), (H, W, 1) or (H, W, 3) bytes."""
     return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
 
 
 def enlargement(size: int, *, at_least: int = 56) -> int:
-    """The whole factor that makes a small picture large enough to see."""
+    """The smallest whole factor that enlarges `size` pixels to `at_least`."""
     return max(1, -(-at_least // size)) if size < at_least else 1
 
 
 def enlarged(picture: Image.Image, size: int, scale: int | None = None) -> Image.Image:
-    """Each pixel `scale` times; None: as often as it takes to see pictures of this size."""
+    """The picture with each pixel repeated `scale` times in each direction; None: `enlargement(size)`."""
     scale = scale or enlargement(size)
     return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
 
@@ -36,10 +36,10 @@ def enlarged(picture: Image.Image, size: int, scale: int | None = None) -> Image
 def grid(
     pictures: Sequence[Pixels], *, columns: int, rows: Sequence[str] = (), scale: int | None = None, gap: int = 3
 ) -> Image.Image:
-    """Pictures in reading order, `columns` a line, each enlarged `scale` times by repeating pixels.
+    """Pictures in reading order, `columns` per line, `gap` pixels apart, on white.
 
-    `rows` are labels on the left, one a line. `scale` None: large enough to see. Pictures of unequal size stand in
-    the upper left of equal cells.
+    Each is enlarged `scale` times by repeating pixels; None is the `enlargement` of the largest. `rows` are labels at
+    the left, one per line. Pictures of unequal size are at the upper left of equal cells.
     """
     assert pictures, "a grid of no pictures"
     height = max(p.shape[0] for p in pictures)
@@ -54,7 +54,7 @@ def grid(
 
 
 def with_labels(sheet: Image.Image, names: Sequence[str]) -> Image.Image:
-    """A sheet of equally high lines with their names on its left."""
+    """A sheet of lines of equal height, with their names at the left."""
     line = sheet.height / len(names)
     font = font_for(names, max(10, min(18, line / 4)))
     margin = math.ceil(max(font.getlength(name) for name in names)) + 20
@@ -67,7 +67,7 @@ def with_labels(sheet: Image.Image, names: Sequence[str]) -> Image.Image:
 
 
 def with_words(sheet: Image.Image, words: Sequence[str], across: int) -> Image.Image:
-    """A sheet with words below as many columns, of equal width, that fill its right `across` pixels."""
+    """A sheet with a text below each of `len(words)` columns of equal width, which fill its right `across` pixels."""
     font, each = font_for(words, 11), across // len(words)
     lines = [wrapped(text, each - 6, font) for text in words]
     out = Image.new("RGB", (sheet.width, sheet.height + 14 * max(text.count("\n") + 1 for text in lines) + 8), PAPER)
@@ -81,8 +81,10 @@ def with_words(sheet: Image.Image, words: Sequence[str], across: int) -> Image.I
 
 
 def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2, below: Sequence[str] = ()) -> Image.Image:
-    """One picture: a line a row, a column a column, in each cell some pictures (B, C, H, W), `across` a line; words
-    `below` each picture of a line."""
+    """A table of grids: each cell, by the names of its row and column, has pictures (B, C, H, W), `across` per line.
+
+    `below` are texts below the pictures of a line.
+    """
     rows = list(dict.fromkeys(row for row, _ in blocks))
     columns = list(dict.fromkeys(column for _, column in blocks))
     cells = {
@@ -109,7 +111,7 @@ def sheet(blocks: Mapping[tuple[str, str], Any], across: int = 2, below: Sequenc
 
 
 def captioned(cells: Sequence[tuple[Sequence[Pixels], str]], *, columns: int, at_least: int = 96) -> Image.Image:
-    """Pictures side by side, of one size, with words below them, `columns` such cells a line."""
+    """Cells of pictures of one size side by side with a text below them, `columns` cells per line."""
     font, gap = font_for([text for _, text in cells], 11), 8
     height, width = cells[0][0][0].shape[:2]
     scale = enlargement(min(height, width), at_least=at_least)
@@ -121,16 +123,16 @@ def captioned(cells: Sequence[tuple[Sequence[Pixels], str]], *, columns: int, at
     for i, ((pictures, _), text) in enumerate(zip(cells, words)):
         left, top = gap + i % columns * cell[0], gap + i // columns * cell[1]
         for j, pixels in enumerate(pictures):
-            drawn = enlarged(image(pixels).convert("RGB"), height, scale)
+            large = enlarged(image(pixels).convert("RGB"), height, scale)
             start = left + j * (width * scale + 2)
-            sheet.paste(drawn, (start, top))
-            draw.rectangle((start - 1, top - 1, start + drawn.width, top + drawn.height), outline=FRAME)
+            sheet.paste(large, (start, top))
+            draw.rectangle((start - 1, top - 1, start + large.width, top + large.height), outline=FRAME)
         draw.multiline_text((left, top + height * scale + 3), text, fill=INK, font=font, spacing=2)
     return sheet
 
 
 def wrapped(text: str, width: int, font: Font) -> str:
-    """The words on lines of at most `width` pixels; a word that is longer has a line of its own."""
+    """The text in lines of at most `width` pixels; a longer word has a line of its own."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()

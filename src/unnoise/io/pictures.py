@@ -1,4 +1,4 @@
-"""Drawn pictures, to look at and to keep."""
+"""Generated pictures, with their seeds and labels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from unnoise.io.images import grid, image
 
 @dataclass(frozen=True)
 class Pictures:
-    """What was drawn: bytes (B, C, H, W) uint8 on the CPU, the seed of each, and its label where there are classes.
+    """Generated pictures (B, C, H, W) uint8 on the CPU, the seed of each, and its label if the model has classes.
 
-    Of a model of latents, the latents: float32, without a range. They are numbers to go on with: whatever shows them
-    raises UserError.
+    The samples of a model of latents are float32 without a fixed range. They cannot be shown: every method that needs
+    pictures raises UserError.
     """
 
     pixels: Tensor
@@ -34,15 +34,15 @@ class Pictures:
             yield image(pixels)
 
     def grid(self, columns: int | None = None, *, gap: int = 2) -> Image.Image:
-        """All of them on one sheet, in reading order; by default as square as can be."""
+        """All pictures on one sheet, in reading order; by default the sheet is about square."""
         return grid(list(self.array()), columns=columns or round(len(self) ** 0.5 + 0.499), scale=1, gap=gap)
 
     def save(self, path: str | Path, columns: int | None = None) -> None:
-        """One sheet with all of them."""
+        """Writes one sheet with all pictures; the suffix of `path` chooses the format."""
         self.grid(columns).save(path)
 
     def array(self) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         """(B, H, W, C) uint8."""
         if self.pixels.is_floating_point():
-            raise UserError("latents are no pictures: take `.pixels`, and decode them with their autoencoder")
+            raise UserError("latents are no pictures: decode `.pixels` with their autoencoder")
         return np.ascontiguousarray(self.pixels.permute(0, 2, 3, 1).numpy())

@@ -1,4 +1,4 @@
-"""PNG with a recipe inside."""
+"""PNG files with the recipe of the picture, by which it can be generated again, in their metadata."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unnoise.io.atomic import publish
 
 
 def write_png(path: Path, picture: Image.Image, recipe: Mapping[str, Any] | None) -> None:
-    """Write a PNG with its recipe, or without one (None)."""
+    """Writes a PNG with its recipe; None: without."""
     info = PngImagePlugin.PngInfo()
     if recipe is not None:
         info.add_text("unnoise", json.dumps(recipe))
@@ -23,12 +23,12 @@ def write_png(path: Path, picture: Image.Image, recipe: Mapping[str, Any] | None
 
 
 def parameters(recipe: Mapping[str, Any]) -> str:
-    """The recipe as other programs write it: the prompt (or the label), the negative prompt, then `Steps: 50, ...`."""
+    """The recipe in the form of other programs: prompt (or label), negative prompt, then `Steps: 50, Sampler: ...`."""
     request = recipe.get("request", {})
     known = {
         "Steps": request.get("steps"),
         "Sampler": request.get("sampler"),
-        "Schedule type": request.get("grid"),
+        "Schedule type": request.get("spacing", request.get("grid")),  # `grid` in recipes of earlier versions
         "CFG scale": request.get("guidance"),
         "Seed": recipe.get("seed"),
         "Size": "x".join(map(str, recipe.get("size", ()))) or None,
@@ -42,10 +42,10 @@ def parameters(recipe: Mapping[str, Any]) -> str:
 
 
 def read_recipe(path: Path) -> dict[str, Any] | None:
-    """The recipe inside a picture; None where it has none. UserError where the file is no readable picture."""
+    """The recipe in a picture; None if it has none. Raises UserError if the file or its recipe cannot be read."""
     try:
         with Image.open(path) as picture:
-            picture.load()  # chunks may stand behind the pixels
+            picture.load()  # metadata may follow the pixels
             text = picture.info.get("unnoise")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is not a picture that can be read: {error}") from error

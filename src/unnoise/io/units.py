@@ -1,10 +1,10 @@
-"""Numbers and durations as people write them."""
+"""Numbers and durations as short text."""
 
 from __future__ import annotations
 
 
 def human(number: float, unit: str = "") -> str:
-    """`35.7M`, `1.2k`: three figures and a letter."""
+    """A number with three digits and a letter: `35.7M`, `1.2k`."""
     for letter, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(number) >= size:
             return f"{number / size:.3g}{letter}{unit}"
@@ -12,7 +12,7 @@ def human(number: float, unit: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """`3 s`, `4 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
+    """A duration in its two largest units: `3 s`, `4 min 05 s`, `2 h 10 min`, `3 d 4 h`."""
     if seconds < 60:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,7 +1,7 @@
-"""A captioned world whose truth can be read: scenes, their pictures and words, sets of them, and an exact reader."""
+"""Synthetic scenes of shapes with captions, and an exact reader that recovers the scene from a picture."""
 
-from unnoise.data.shapes.captions import Claim, Told, caption, parse
-from unnoise.data.shapes.judge import Count, caption_accuracy, caption_correct, centre_shift, mask_iou
+from unnoise.data.shapes.accuracy import Count, caption_accuracy, caption_correct, centre_shift, mask_iou
+from unnoise.data.shapes.captions import Claim, Mention, caption, parse
 from unnoise.data.shapes.reader import Found, Reading, read
 from unnoise.data.shapes.scene import (
     BACKGROUNDS,
@@ -28,10 +28,10 @@ __all__ = [
     "Claim",
     "Count",
     "Found",
+    "Mention",
     "Reading",
     "Scene",
     "Shape",
-    "Told",
     "caption",
     "caption_accuracy",
     "caption_correct",

@@ -1,13 +1,13 @@
-"""From a picture of shapes back to its scene: no network, and exact where the picture is one of this world.
+"""Reads a picture of shapes back to its scene, without a network; exact for pictures of the sets here.
 
     ground      the median of the border; its name is that of the nearest colour
-    shapes      connected pixels (by sides and corners) further from the ground than half of what parts two colours
+    shapes      connected pixels (by sides and corners) further from the ground than half the distance of two colours
     coverage    alpha = <pixel - ground, ink - ground> / |ink - ground|^2 around one of them
     kind        for each, area and centre of mass of alpha give radius and centre; the best soft IoU over templates T
-                around these decides: sum min(alpha, T) / sum max(alpha, T)
+                around these is chosen: sum min(alpha, T) / sum max(alpha, T)
     colour      nearest to sum T (pixel - ground) / sum T^2 + ground, the ink that explains the pixels best
 
-What is no picture of this world gives low confidence, never an exception; shapes that touch are read as one.
+Other pictures have a low confidence and never raise; shapes that touch are read as one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from unnoise.data.shapes.scene import ARM, COLOURS, HOLE, KINDS, LARGE, SIZES, Floats, Pixels, Scene, Shape, distance
 
-FAR = 127.5  # half of what parts two colours
-LEAST = 0.0085  # of the picture: a quarter of the smallest shape's area; what is smaller is a speck
-MOST = 6  # shapes looked at, the largest ones: no scene has more than three
-STEPS = (0.5, 0.25, 0.125)  # pixels: how far radius and centre are moved to match better, one after another
-FINALISTS = 3  # kinds that go on after the first step
+FAR = 127.5  # half the least distance of two colours
+LEAST = 0.0085  # fraction of the picture: a quarter of the smallest shape's area; smaller parts are noise
+MOST = 6  # parts considered, the largest ones; no scene has more than three shapes
+STEPS = (0.5, 0.25, 0.125)  # pixels by which radius and centre are moved in successive refinements of the match
+FINALISTS = 3  # kinds that remain after each refinement
 
 AREAS = {  # in squared radii
     "circle": math.pi,
@@ -43,7 +43,7 @@ _MOVES = np.array(list(itertools.product((-1, 0, 1), repeat=3)), np.float32)  # 
 
 
 class Found(NamedTuple):
-    """One shape as it was read; lengths are fractions of the side."""
+    """A shape found in a picture; lengths are fractions of the side."""
 
     kind: str
     colour: str
@@ -59,22 +59,22 @@ class Found(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A picture as it was read."""
+    """The contents of a picture, as found by `read`."""
 
     background: str
     shapes: tuple[Found, ...]  # the largest first
-    confidence: float  # in [0, 1]: of the least sure part; 0 where no shape is found
+    confidence: float  # in [0, 1]: that of the least certain shape; 0 if there is none
 
     @property
     def scene(self) -> Scene:
-        """What would be drawn to show the same."""
+        """The scene whose picture shows the same."""
         return Scene(self.background, tuple(Shape(f.kind, f.colour, f.centre, f.radius) for f in self.shapes))
 
 
 def read(pixels: Pixels) -> Reading:
-    """What a square picture, (S, S, 3) bytes, shows. Raises ValueError for another form."""
+    """The contents of a square picture, (S, S, 3) uint8. Raises ValueError for another shape or type."""
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.shape[0] != pixels.shape[1] or pixels.dtype != np.uint8:
-        raise ValueError(f"a picture of form {pixels.shape}, {pixels.dtype}; give (S, S, 3), uint8")
+        raise ValueError(f"a picture of shape {pixels.shape}, {pixels.dtype}; give (S, S, 3), uint8")
     border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
     ground = np.median(border, axis=0).astype(np.float32)
     above = pixels.astype(np.float32) - ground
@@ -90,12 +90,12 @@ def read(pixels: Pixels) -> Reading:
 
 
 def components(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(H, W): the number, from 0, of the connected part (by sides and corners) that a pixel is in; -1 outside."""
+    """Labels (H, W) of the connected parts of a mask, by sides and corners, from 0; -1 outside."""
     height, width = mask.shape
     outside = mask.size
     parent = np.full((height + 2, width + 2), outside)
     parent[1:-1, 1:-1][mask] = np.flatnonzero(mask)
-    while True:  # the least of the nine around, then the least that this one has come to
+    while True:  # the least of the 3 x 3 neighbours, then the least that this one has reached
         across = np.minimum(np.minimum(parent[:, :-2], parent[:, 1:-1]), parent[:, 2:])
         least = np.minimum(np.minimum(across[:-2], across[1:-1]), across[2:])[mask]
         least = np.append(parent[1:-1, 1:-1], outside)[least]
@@ -113,7 +113,7 @@ def _identify(above: Floats, ground: Floats, label: NDArray[np.int64], which: in
     top, left = max(0, int(rows[0]) - 1), max(0, int(columns[0]) - 1)  # soft edges reach half a pixel further
     box = slice(top, rows[-1] + 2), slice(left, columns[-1] + 2)
     around, inside = above[box], part[box]
-    own = ~_widened((label[box] >= 0) & ~inside) | inside  # not its neighbours' edges
+    own = ~_widened((label[box] >= 0) & ~inside) | inside  # without the edges of its neighbours
     strength = np.square(around[inside]).sum(-1)
     ink = around[inside][strength >= np.quantile(strength, 0.75)].mean(0)
     name, _ = _nearest(ground + ink)
@@ -128,20 +128,20 @@ def _identify(above: Floats, ground: Floats, label: NDArray[np.int64], which: in
 
 
 def _match(alpha: Floats, own: NDArray[np.bool_]) -> tuple[tuple[str, float, float, float], Floats, float]:
-    """The kind, centre and radius (pixels of this cut-out) whose template is most like alpha; it, and its IoU."""
+    """The kind, centre and radius (in pixels of this cut-out) of the template with the largest IoU; it, and its IoU."""
     y, x = (np.arange(length, dtype=np.float32) + 0.5 for length in alpha.shape)
     area = max(float(alpha.sum()), 1.0)
     middle_x = float((alpha.sum(0) * x).sum()) / area
     middle_y = float((alpha.sum(1) * y).sum()) / area
-    seen = alpha.clip(0, 1)
+    coverage = alpha.clip(0, 1)
 
     def overlaps(kind: str, at: Floats) -> tuple[Floats, Floats]:
         """Templates (K, h, w) and their IoU (K,), for (K, 3) of x, y, radius."""
         across, down, radius = at.T[:, :, None, None]
-        drawn = np.where(own, np.clip(0.5 - distance(kind, x - across, y[:, None] - down, radius), 0, 1), 0)
-        shared = np.minimum(drawn, seen).sum((1, 2))
-        either = np.maximum(drawn, seen).sum((1, 2))
-        return drawn, shared / either.clip(1e-6)
+        template = np.where(own, np.clip(0.5 - distance(kind, x - across, y[:, None] - down, radius), 0, 1), 0)
+        shared = np.minimum(template, coverage).sum((1, 2))
+        either = np.maximum(template, coverage).sum((1, 2))
+        return template, shared / either.clip(1e-6)
 
     best = []
     for kind in KINDS:
@@ -160,7 +160,7 @@ def _match(alpha: Floats, own: NDArray[np.bool_]) -> tuple[tuple[str, float, flo
 
 
 def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """With the eight around each pixel."""
+    """The mask with the eight neighbours of each pixel."""
     across = mask.copy()
     across[:, 1:] |= mask[:, :-1]
     across[:, :-1] |= mask[:, 1:]
@@ -171,7 +171,7 @@ def _widened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _nearest(colour: Floats) -> tuple[str, float]:
-    """The name of the nearest colour, and how near in [0, 1]: 1 for itself, 0 from FAR on."""
+    """The name of the nearest colour, and its closeness in [0, 1]: 1 for the colour itself, 0 at distance FAR."""
     apart = np.sqrt(np.square(_PALETTE - colour).sum(-1))
     at = int(apart.argmin())
     return _NAMES[at], max(0.0, 1 - float(apart[at]) / FAR)

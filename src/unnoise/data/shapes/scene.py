@@ -1,9 +1,9 @@
-"""A small world: one to three filled shapes on a plain ground, drawn at any size, with every truth at hand.
+"""Scenes of one to three filled shapes on a plain background, rendered at any size, with exact masks and outlines.
 
-A shape lies in a box of half-side `radius` around its centre, whatever its kind; lengths are fractions of the picture's
+A shape of any kind lies in a box of half-side `radius` around its centre; lengths are fractions of the picture's
 side, x to the right and y down. Its coverage of a pixel is clip(1/2 - d, 0, 1), where d is the distance of the pixel's
 centre to the outline in pixels, negative inside: exact along straight upright edges, and elsewhere within the bounds of
-tests/data/test_shapes.py of what many samples a pixel would give.
+tests/data/test_shapes.py of the mean over many samples in a pixel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Pixels: TypeAlias = NDArray[np.uint8]  # (S, S, 3)
 Floats: TypeAlias = NDArray[np.float32]
 
-COLOURS: dict[str, tuple[int, int, int]] = {  # the corners of the cube: 255 or more from one another
+COLOURS: dict[str, tuple[int, int, int]] = {  # the corners of the colour cube: at least 255 from each other
     "red": (255, 0, 0),
     "green": (0, 255, 0),
     "blue": (0, 0, 255),
@@ -32,11 +32,11 @@ COLOURS: dict[str, tuple[int, int, int]] = {  # the corners of the cube: 255 or 
 }
 BACKGROUNDS = ("white", "black", "blue", "yellow")
 KINDS = ("circle", "square", "triangle", "diamond", "cross", "ring")
-KIND_COLOURS = dict(zip(KINDS, ("red", "green", "blue", "yellow", "cyan", "magenta")))  # of a segmentation
+KIND_COLOURS = dict(zip(KINDS, ("red", "green", "blue", "yellow", "cyan", "magenta")))  # colours of a segmentation
 SIZES = ("small", "large")
-LARGE = 0.18  # a radius from here on is called large
+LARGE = 0.18  # smallest radius that is called large
 RELATIONS = ("left of", "right of", "above", "below")
-TOGETHER = 128  # pictures drawn at a time
+TOGETHER = 128  # pictures rendered at a time
 ARM, HOLE = 1 / 3, 1 / 2  # half the width of a cross's arm and the hole of a ring, in radii
 
 
@@ -44,8 +44,8 @@ ARM, HOLE = 1 / 3, 1 / 2  # half the width of a cross's arm and the hole of a ri
 class Shape:
     """One filled shape; a triangle stands on its base, a diamond on its tip."""
 
-    kind: str  # of KINDS
-    colour: str  # of COLOURS
+    kind: str  # one of KINDS
+    colour: str  # one of COLOURS
     centre: tuple[float, float]  # x, y of the middle of its box
     radius: float
 
@@ -57,14 +57,14 @@ class Shape:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows; later shapes would cover earlier ones, but the scenes made here keep them apart."""
+    """The contents of a picture. Later shapes cover earlier ones, but in the sets here none of them touch."""
 
-    background: str  # of COLOURS
+    background: str  # one of COLOURS
     shapes: tuple[Shape, ...]
 
 
 def relation(of: tuple[float, float], to: tuple[float, float]) -> str:
-    """Where the centre `of` lies, seen from `to`: the word for the longer of the two ways."""
+    """The position of the centre `of` relative to `to`, along the axis on which they are further apart."""
     right, down = of[0] - to[0], of[1] - to[1]
     if abs(right) >= abs(down):
         return "left of" if right < 0 else "right of"
@@ -72,7 +72,10 @@ def relation(of: tuple[float, float], to: tuple[float, float]) -> str:
 
 
 def distance(kind: str, x: Floats, y: Floats, radius: float | Floats) -> Floats:
-    """From points, seen from the centre, to the outline, in the units given; negative inside, a bound at corners."""
+    """Signed distance to the outline from points relative to the centre, in their units.
+
+    It is negative inside, and a lower bound at corners. Raises ValueError for an unknown kind.
+    """
     a, b = np.abs(x), np.abs(y)
     match kind:
         case "circle":
@@ -93,12 +96,12 @@ def distance(kind: str, x: Floats, y: Floats, radius: float | Floats) -> Floats:
 
 
 def render(scene: Scene, size: int) -> Pixels:
-    """The picture, (size, size, 3)."""
+    """The picture of a scene, (size, size, 3)."""
     return np.asarray(renders((scene,), size)[0])
 
 
 def renders(scenes: Sequence[Scene], size: int) -> Pixels:
-    """The pictures of many scenes, (N, size, size, 3), each the same as alone."""
+    """The pictures of many scenes, (N, size, size, 3), each equal to `render` of its scene."""
     out = np.empty((len(scenes), size, size, 3), np.uint8)
     for start in range(0, len(scenes), TOGETHER):
         part = scenes[start : start + TOGETHER]
@@ -129,7 +132,7 @@ def mask(scene: Scene, size: int) -> NDArray[np.bool_]:
 
 
 def edges(scene: Scene, size: int) -> Pixels:
-    """The outlines, a pixel wide, white on black, (size, size, 3): coverage of the band half a pixel to either side."""
+    """The outlines, a pixel wide, white on black, (size, size, 3): coverage of a band of half a pixel to each side."""
     lines = np.zeros((size, size), np.float32)
     for shape in scene.shapes:
         lines = np.maximum(lines, 1 - np.abs(_distance([shape], size)[0]))
@@ -145,12 +148,12 @@ def segmentation(scene: Scene, size: int) -> Pixels:
 
 
 def _coverage(shapes: Sequence[Shape], size: int) -> Floats:
-    """(N, size, size) in [0, 1], of shapes of one kind."""
+    """Coverage (N, size, size) in [0, 1] by each of some shapes of one kind."""
     return np.asarray(np.clip(0.5 - _distance(shapes, size), 0.0, 1.0), np.float32)
 
 
 def _distance(shapes: Sequence[Shape], size: int) -> Floats:
-    """(N, size, size), in pixels."""
+    """Signed distance (N, size, size) to the outline of each of some shapes of one kind, in pixels."""
     x, y, radius = size * np.array([(*shape.centre, shape.radius) for shape in shapes]).T[:, :, None, None]
     middles = _middles(size)
     return distance(
@@ -163,7 +166,7 @@ def _distance(shapes: Sequence[Shape], size: int) -> Floats:
 
 @functools.lru_cache(maxsize=8)
 def _middles(size: int) -> Floats:
-    """Where the middles of the pixels lie, in pixels, (size,), read-only."""
+    """Coordinates of the pixel centres, in pixels, (size,), read-only."""
     middles = np.arange(size, dtype=np.float32) + np.float32(0.5)
     middles.flags.writeable = False
     return middles

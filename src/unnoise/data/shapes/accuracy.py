@@ -1,4 +1,4 @@
-"""Whether a picture shows what its caption says, and whether what should stay in its place did: by the exact reader."""
+"""Accuracy of generated pictures of shapes, by the exact reader: against their captions, masks and scenes."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from unnoise.data.shapes.captions import Claim, Told, parse
+from unnoise.data.shapes.captions import Claim, Mention, parse
 from unnoise.data.shapes.reader import Found, read
 from unnoise.data.shapes.scene import Pixels, Scene, relation
 
 
 class Count(NamedTuple):
-    """How many were right, of how many that were told."""
+    """The number of right answers, `right`, out of `of`."""
 
     right: int
     of: int
 
     @property
-    def share(self) -> float:
-        """In [0, 1]; nan of none."""
+    def fraction(self) -> float:
+        """The fraction of right answers, in [0, 1]; nan if there are none."""
         return self.right / self.of if self.of else math.nan
 
 
 def caption_correct(caption: str, pixels: Pixels) -> dict[str, bool]:
-    """Attribute by attribute, of those that the caption tells, and "all": each of them.
+    """Whether a picture shows each attribute that its caption gives, and "all" of them.
 
-    "number" of shapes; "kind", "colour" and "size" of every one; "background"; "relation" of the first to the second.
-    Shapes told and shapes found are paired so that most is right; a shape told and not found has nothing right. Raises
-    UserError for a caption outside the grammar.
+    Attributes are the "number" of shapes; "kind", "colour" and "size" of every one; "background"; "relation" of the
+    first to the second. Mentioned and found shapes are paired so that as much as possible is right; nothing is right of
+    a shape that is mentioned and not found. Raises UserError for a caption outside the grammar.
     """
     claim = parse(caption)
     reading = read(pixels)
@@ -46,7 +46,7 @@ def caption_correct(caption: str, pixels: Pixels) -> dict[str, bool]:
 
 
 def caption_accuracy(captions: Iterable[str], pictures: Iterable[Pixels]) -> dict[str, Count]:
-    """How often each attribute was right, of the times it was told, over pairs of caption and picture (S, S, 3)."""
+    """For each attribute, how many captions give it and in how many pictures (S, S, 3) it is right."""
     counts: dict[str, Count] = {}
     for caption, pixels in zip(captions, pictures, strict=True):
         for attribute, right in caption_correct(caption, pixels).items():
@@ -56,7 +56,7 @@ def caption_accuracy(captions: Iterable[str], pictures: Iterable[Pixels]) -> dic
 
 
 def mask_iou(pixels: Pixels, mask: NDArray[np.bool_]) -> float:
-    """Intersection over union of the shapes found, all together, and a mask (S, S); 1 where both are empty."""
+    """Intersection over union of all shapes that are found and a mask (S, S); 1 if both are empty."""
     found = np.zeros(mask.shape, np.bool_)
     for shape in read(pixels).shapes:
         found |= shape.mask
@@ -65,19 +65,19 @@ def mask_iou(pixels: Pixels, mask: NDArray[np.bool_]) -> float:
 
 
 def centre_shift(pixels: Pixels, scene: Scene) -> float:
-    """How far shapes are from where the scene has them: the mean over shapes, in fractions of the side.
+    """The mean distance of the centres of shapes from those of a scene, in fractions of the picture's side.
 
-    They are paired so that the sum is least, whatever their kinds and colours; nan where their numbers differ.
+    Shapes are paired so that the sum is smallest, regardless of kind and colour; nan if their numbers differ.
     """
-    found, want = [shape.centre for shape in read(pixels).shapes], [shape.centre for shape in scene.shapes]
-    if len(found) != len(want) or not want:
+    found, expected = [shape.centre for shape in read(pixels).shapes], [shape.centre for shape in scene.shapes]
+    if len(found) != len(expected) or not expected:
         return math.nan
-    return min(sum(map(math.dist, order, want)) for order in itertools.permutations(found)) / len(want)
+    return min(sum(map(math.dist, order, expected)) for order in itertools.permutations(found)) / len(expected)
 
 
 def _pairing(claim: Claim, pairing: tuple[Found | None, ...]) -> tuple[dict[str, bool], int]:
-    """What is right under one pairing, and how many single words of it."""
-    words = [_words(told, found) for told, found in zip(claim.shapes, pairing)]
+    """Which attributes are right under one pairing, and the number of single words that are right."""
+    words = [_words(mention, found) for mention, found in zip(claim.shapes, pairing)]
     right = {
         attribute: all(of[attribute] for of in words if attribute in of)
         for attribute in ("kind", "colour", "size")
@@ -85,20 +85,20 @@ def _pairing(claim: Claim, pairing: tuple[Found | None, ...]) -> tuple[dict[str,
     }
     if claim.relation is not None:
         one, other = pairing
-        seen = None if one is None or other is None else relation(one.centre, other.centre)
-        right["relation"] = seen == claim.relation
+        actual = None if one is None or other is None else relation(one.centre, other.centre)
+        right["relation"] = actual == claim.relation
     return right, sum(sum(of.values()) for of in words)
 
 
 def _merit(pairing: tuple[dict[str, bool], int]) -> tuple[int, int]:
-    """Single words first; among equals, whole attributes."""
+    """A sort key: the number of right words, then of right attributes."""
     right, words = pairing
     return words, sum(right.values())
 
 
-def _words(told: Told, found: Found | None) -> dict[str, bool]:
+def _words(mention: Mention, found: Found | None) -> dict[str, bool]:
     right = {
-        "kind": found is not None and found.kind == told.kind,
-        "colour": found is not None and found.colour == told.colour,
+        "kind": found is not None and found.kind == mention.kind,
+        "colour": found is not None and found.colour == mention.colour,
     }
-    return right if told.size is None else right | {"size": found is not None and found.size == told.size}
+    return right if mention.size is None else right | {"size": found is not None and found.size == mention.size}
