@@ -23,7 +23,6 @@ LONG_FUNCTIONS = {  # one a line, sorted
     "cli/tables/ddpm.py:ddpm",
     "cli/tables/inversion.py:inversion",
     "compression/format.py:read",
-    "data/archive.py:_tar",
     "evaluation/bits_per_dim.py:_bound",
     "likelihood/ode.py:log_density",
 }

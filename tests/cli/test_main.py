@@ -136,7 +136,7 @@ def test_the_help_of_sample_has_three_groups_of_options(capsys: pytest.CaptureFi
     """Every option belongs to a group, and the examples are commands that parse."""
     assert main(["sample", "--help"]) == console.DONE
     out, _ = capsys.readouterr()
-    places = [out.index(f"─ {name} ─") for name in ("Which pictures", "What is written", "How they are drawn")]
+    places = [out.index(f"─ {name} ─") for name in ("Which pictures", "Output", "Sampling")]
     assert places == sorted(places)
     assert "─ Parameters ─" not in out
     lines = [line.strip() for line in out.splitlines() if line.startswith("  unnoise sample ")]
