@@ -1,4 +1,4 @@
-"""Looking, measuring and exporting from the command line: what is there is said, what is not is named."""
+"""`unnoise data`, `evaluate` and `doctor`: they describe what exists and name what is missing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 from unnoise.data.fashion import CLASSES
 from unnoise.formats.directory import write_model
-from unnoise.model import load
 
 # --------------------------------------------------------------------------------------------------------- data
 
@@ -78,7 +77,7 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path, capsys: pytest.Capt
     assert "empty folder" in capsys.readouterr().err
 
 
-# -------------------------------------------------------------------------------------------- evaluate, export
+# ---------------------------------------------------------------------------------------------------- evaluate
 
 
 @pytest.fixture(scope="module")
@@ -137,33 +136,6 @@ def test_evaluate_refuses_at_once(
 ) -> None:
     assert main(["evaluate", str(clothes), *words]) == 2
     assert said in capsys.readouterr().err
-
-
-def test_export_writes_a_folder_that_is_the_same_model(
-    clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "diffusers"
-    assert main(["export", str(clothes), str(folder)]) == 0
-    assert capsys.readouterr().out.strip() == str(folder)
-    ours, theirs = load(clothes), load(folder)
-    x, t = torch.randn(2, 1, 28, 28), torch.tensor([0.3, 0.9], dtype=torch.float64)
-    cond = ours.conditioner.encode(["bag", "none"])
-    assert torch.equal(ours.diffusion(x, t, cond).mean, theirs.diffusion(x, t, cond).mean)
-    assert main(["info", str(folder)]) == 0
-    assert main(["export", str(clothes), str(folder)]) == 2
-    assert "name a new folder" in capsys.readouterr().err
-    assert main(["export", str(clothes), str(tmp_path / "more"), "--sampler", "heun"]) == 2
-    assert "'heun' is none of them" in capsys.readouterr().err
-    assert not (tmp_path / "more").exists()
-
-
-def test_info_describes_a_model(clothes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", str(clothes)]) == 0
-    out = capsys.readouterr().out
-    assert "ankle-boot" in out
-    assert "parameters" in out
-    assert main(["info", str(clothes.parent)]) == 1
-    assert "neither a run" in capsys.readouterr().err
 
 
 # ------------------------------------------------------------------------------------------------------- doctor

@@ -21,10 +21,12 @@ from cyclopts import Parameter
 from unnoise.cli import console, options
 from unnoise.cli.console import UsageError, table
 from unnoise.cli.main import COMMANDS, main
-from unnoise.cli.options import comments, compress, flags, keys_of, pairs, parse_names, parse_seeds, seeds_text
+from unnoise.cli.options import comments, keys_of, parse_names, parse_seeds
 from unnoise.cli.progress import Progress
 from unnoise.config.request import Request
 from unnoise.errors import UserError
+from unnoise.generate.recipe import option_words, seed_ranges, seeds_text
+from unnoise.generate.rows import pairs
 from unnoise.io.units import duration, human
 
 
@@ -47,7 +49,7 @@ def unnoise(*words: str, **environment: str) -> subprocess.CompletedProcess[str]
 )
 def test_seeds_and_ranges(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == [(seed, None) for seed in seeds]
-    assert parse_seeds(compress(seeds)) == parse_seeds(text)
+    assert parse_seeds(seed_ranges(seeds)) == parse_seeds(text)
 
 
 def test_a_seed_may_have_its_own_label() -> None:
@@ -110,7 +112,7 @@ def test_options_set_the_fields_of_a_request() -> None:
     wanted = Request(steps=7, clip=False, dynamic_threshold=0.5, precision="bfloat16")
     words = ["--num-inference-steps", "7", "--no-clip", "--threshold", "0.5", "--precision", "bfloat16"]
     assert app(["m", *words], exit_on_error=False) == wanted
-    assert app(["m", *flags(dataclasses.asdict(wanted), Request)], exit_on_error=False) == wanted
+    assert app(["m", *option_words(dataclasses.asdict(wanted), Request)], exit_on_error=False) == wanted
 
 
 def test_names_listed_without_torch_are_the_registered_names() -> None:

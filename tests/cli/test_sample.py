@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from unnoise import nn
-from unnoise.cli.inspect import doubts
 from unnoise.cli.main import main
 from unnoise.cli.requests import rows_for
 from unnoise.config.cards import ModelCard, ValueRange
@@ -23,6 +22,7 @@ from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.formats.directory import write_model
 from unnoise.generate.output import file_name
+from unnoise.generate.recipe import reproducibility_warnings
 from unnoise.generate.sheets import columns_for, line_names
 from unnoise.io.fonts import boxes
 from unnoise.io.png import read_recipe
@@ -197,8 +197,8 @@ def test_what_cannot_be_drawn_is_said_at_once(
 def test_info_says_what_a_model_takes(kind: str, kinds: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = run("info", str(kinds / kind))
     assert code == 0
-    (line,) = [line for line in out.splitlines() if line.startswith("told ")]
-    assert line.removeprefix("told").strip() == TAKES[kind]
+    (line,) = [line for line in out.splitlines() if line.startswith("inputs ")]
+    assert line.removeprefix("inputs").strip() == TAKES[kind]
 
 
 @pytest.fixture(scope="module")
@@ -454,11 +454,11 @@ def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any])
     assert np.array_equal(pixels(f"two/{name}"), pixels(f"three/{name}"))
     recipe = read_recipe(Path(f"two/{name}"))
     assert recipe is not None
-    assert doubts(recipe) == []
+    assert reproducibility_warnings(recipe) == []
     Image.new("RGB", (8, 8)).save("drawing.png")
-    assert any("drawing.png, which the model was shown, has changed" in said for said in doubts(recipe))
+    assert "drawing.png has changed since" in " ".join(reproducibility_warnings(recipe))
     Path("controlled").rename("elsewhere")
-    assert any("controlled, whose control was added, is not here" in said for said in doubts(recipe))
+    assert "controlled does not exist here" in " ".join(reproducibility_warnings(recipe))
     Path("elsewhere").rename("controlled")
     code, _, err = run("sample", str(worded), *beside, "--prompt", "a", "--steps", "2")
     assert code == 2

@@ -1,8 +1,7 @@
-"""The command line: thin commands over the library, each answered before torch is imported where it can be.
+"""The command line: thin commands over the library, which import torch only after their arguments are checked.
 
-main.py      the app, its errors and exit codes      options.py   options made from the fields of settings
-train.py  sample.py  evaluation/evaluate.py  inspect.py  export.py  demo.py     the commands
-tables/      `compare` and the papers' tables
-console.py   what is said, and where                 progress.py  one bar, or plain lines
-io/pictures.py  grids, metadata, GIF and MP4            evaluation/report.py    the page that `unnoise demo` writes
+commands.py  the list of commands and their help     main.py      the app, its errors and exit codes
+console.py   results, messages, tables, exit codes   progress.py  one bar, or plain lines
+options.py   options made from the fields of settings
+tables/      `compare` and the papers' tables; every other file is the command of its name
 """

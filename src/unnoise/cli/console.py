@@ -1,7 +1,7 @@
-"""What the command line says, and where: data to stdout, messages to stderr, one exit code a kind of ending.
+"""What commands write: data to stdout, messages to stderr, and an exit code for each kind of ending.
 
-0 done · 1 failed while working · 2 asked wrongly: refused before the first step, nothing was started
-130 interrupted (Ctrl-C) · 143 terminated; a training has written a checkpoint before both
+0 done · 1 failed while working · 2 wrong usage: refused before the first step, nothing was started
+130 interrupted (Ctrl-C) · 143 terminated; a training writes a checkpoint before both
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,18 +19,19 @@ from typing import Any, TypeVar
 from unnoise.errors import UserError
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+WIDEST = 100_000  # columns of a table, which is not cut to the terminal's width
 
 
 T = TypeVar("T")
 
 
 class UsageError(UserError):
-    """What was asked is wrong: nothing has been started. Exit code 2."""
+    """A command was used in a wrong form and has started nothing. Exit code 2."""
 
 
 @contextmanager
 def asking() -> Iterator[None]:
-    """Errors meant for people, raised while the question is still being read, are questions asked wrongly."""
+    """Turns a UserError that is raised inside, before any work starts, into a UsageError (exit code 2)."""
     try:
         yield
     except UsageError:
@@ -39,7 +41,7 @@ def asking() -> Iterator[None]:
 
 
 def started(steps: Iterable[T]) -> Iterator[T]:
-    """The same steps; what is refused before the first of them was asked wrongly, for nothing has been started."""
+    """Yields the same steps. A UserError before the first of them becomes a UsageError: nothing has been started."""
     later = iter(steps)
     with asking():
         first = list(islice(later, 1))
@@ -48,56 +50,68 @@ def started(steps: Iterable[T]) -> Iterator[T]:
 
 
 def say(message: str = "") -> None:
-    """A message for the person who watches: stderr, never mixed into data."""
+    """Prints a message to stderr, so that it is never mixed into data."""
     print(message, file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
-    """The answer: stdout."""
+    """Prints a result to stdout."""
     print(text)
 
 
 def emit(document: Mapping[str, Any]) -> None:
-    """The answer as one JSON document on stdout."""
+    """Prints a result as one JSON document to stdout."""
     show(as_json(document))
 
 
 def as_json(document: Mapping[str, Any]) -> str:
-    """The document as JSON, which has no word for what is no number: NaN and infinity are null."""
-    return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
+    """The document as JSON. NaN and infinity, which JSON does not have, become null."""
+    return json.dumps(_jsonable(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _jsonable(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_jsonable(each) for each in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):  # numpy and torch numbers
-        return _plain(value.tolist())
+        return _jsonable(value.tolist())
     return value
 
 
 def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), indent: str = "", ragged: bool = False) -> str:
-    """Columns of text, padded to the widest; numbers to the right, everything else, or all if `ragged`, to the left."""
+    """Lines of aligned columns, two spaces apart, as wide as their cells whatever the terminal's width.
+
+    A column of numbers is aligned to the right, any other to the left; `ragged`: all to the left.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     body = [list(head), *map(list, rows)] if head else [list(row) for row in rows]
     if not body:
         return ""
-    widths = [max(len(row[i]) for row in body if i < len(row)) for i in range(max(map(len, body)))]
-    right = [not ragged and all(_number(row[i]) for row in rows if i < len(row) and row[i]) for i in range(len(widths))]
-    lines = []
-    for row in body:
-        cells = [cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=False)]
-        lines.append(indent + "  ".join(cells).rstrip())
+    cells = [[Text(cell) for cell in row] for row in body]
     if head:
-        lines.insert(1, indent + "  ".join("-" * w for w in widths))
-    return "\n".join(lines)
+        widths = [max(row[i].cell_len for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
+        cells.insert(1, [Text("-" * width) for width in widths])
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for i in range(max(map(len, body))):
+        right = not ragged and all(_is_number(row[i]) for row in rows if i < len(row) and row[i])
+        grid.add_column(justify="right" if right else "left", no_wrap=True)
+    for row in cells:
+        grid.add_row(*row)
+    console = Console(file=StringIO(), width=WIDEST, color_system=None, force_terminal=False)
+    console.print(grid)
+    assert isinstance(console.file, StringIO)
+    return "\n".join(indent + line.rstrip() for line in console.file.getvalue().splitlines())
 
 
-def _number(cell: str) -> bool:
+def _is_number(cell: str) -> bool:
     try:
         float(cell.replace(",", "").rstrip("%"))
     except ValueError:
@@ -106,29 +120,29 @@ def _number(cell: str) -> bool:
 
 
 def existing(path: Path, what: str) -> Path:
-    """`path`, which must be there; otherwise an error that names the nearest neighbour in its folder."""
+    """`path`, if it exists. Raises UsageError, which names the closest match in its folder, if it does not."""
     if path.exists():
         return path
     import difflib
 
     folder = path.parent
     if not folder.is_dir():
-        raise UsageError(f"no {what} at {path}: there is no folder {folder}. Check the path, or run from its root")
+        raise UsageError(f"no {what} at {path}: there is no folder {folder}. Check the path and the current folder")
     names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
     near = difflib.get_close_matches(path.name, names, n=1)
     if near:
         raise UsageError(f"no {what} at {path}; did you mean {folder / near[0]}?")
-    there = ", ".join(sorted(names)[:8]) or "nothing"
-    raise UsageError(f"no {what} at {path}; the folder {folder} has: {there}{' ...' if len(names) > 8 else ''}")
+    entries = ", ".join(sorted(names)[:8]) or "nothing"
+    raise UsageError(f"no {what} at {path}; the folder {folder} has: {entries}{' ...' if len(names) > 8 else ''}")
 
 
 def writable(path: Path, what: str, *, folder: bool = False) -> Path:
-    """`path`, where a file, or a `folder` of them, is to be written: checked before the work, not after it."""
+    """`path`, if a file, or a `folder` of files, can be written there. Raises UsageError before any work is done."""
     import os
 
     if path.exists() and path.is_dir() != folder:
-        there, name = ("a file", "a folder") if folder else ("a folder", "a file in it, or another")
-        raise UsageError(f"cannot write {what} to {path}: it is {there}. Name {name}")
+        kind, fix = ("a file", "a folder") if folder else ("a folder", "a file in it, or another file")
+        raise UsageError(f"cannot write {what} to {path}: it is {kind}. Give {fix}")
 
     ancestor = path
     while not ancestor.exists() and ancestor != ancestor.parent:
@@ -136,10 +150,12 @@ def writable(path: Path, what: str, *, folder: bool = False) -> Path:
     if ancestor is not path and not ancestor.is_dir():
         raise UsageError(f"cannot write {what} to {path}: {ancestor} is a file, not a folder")
     if not os.access(ancestor, os.W_OK):
-        raise UsageError(f"cannot write {what} to {path}: no permission to write in {ancestor}. Choose another place")
+        raise UsageError(f"cannot write {what} to {path}: no permission to write in {ancestor}. Give another path")
     return path
 
 
-def plain(word: str) -> str:
-    """Without control characters: what a file says is shown on a terminal, and may not steer it."""
-    return "".join(c for c in word if c.isprintable())
+def new_file(path: Path, what: str, overwrite: bool) -> Path:
+    """`path`, if a file can be written there. Raises UsageError where one exists, unless `overwrite`."""
+    if path.exists() and not path.is_dir() and not overwrite:
+        raise UsageError(f"{path} exists already: give another name, or add --overwrite")
+    return writable(path, what)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unnoise.cli.console import UsageError, asking, emit, existing, plain, say, show, table, writable
+from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
 from unnoise.cli.options import flag, keys_of, option, with_settings, within
 from unnoise.config.data import DataConfig
+from unnoise.io.printable import printable
 
 if TYPE_CHECKING:
     from unnoise.data import Dataset
@@ -87,7 +88,7 @@ def write_sheet(found: Dataset, path: Path) -> None:
 
     names = found.classes[:CLASSES] if found.labels() is not None else ()
     if found.config.control or (found.captions and not names):
-        cells = [(pictures, plain(text)) for pictures, text in captioned_samples(found, CAPTIONED)]
+        cells = [(pictures, printable(text)) for pictures, text in captioned_samples(found, CAPTIONED)]
         note, sheet = boxes(text for _, text in cells), captioned(cells, columns=4)
     else:
         sheet = enlarged(contact_sheet(found, len(names) or 10, 10), found.config.size)
@@ -109,21 +110,21 @@ def as_text(about: Mapping[str, Any]) -> str:
     rows.append(("read as", f"{size}x{size}, {'grey' if channels == 1 else 'colour'}"))
     captions = about["captions"]
     rows.append(("captions", f"{captions['count']:,}" if captions["count"] else "none"))
-    rows += [("", repr(plain(text)[:80])) for text in captions["examples"]]
+    rows += [("", repr(printable(text)[:80])) for text in captions["examples"]]
     for name, found in about["numbers"].items():
-        rows.append((plain(name), f"{found['count']:,} pictures, from {found['min']:g} to {found['max']:g}"))
+        rows.append((printable(name), f"{found['count']:,} pictures, from {found['min']:g} to {found['max']:g}"))
     values = about["values"]
     for name, mean, std in zip(("red", "green", "blue") if channels == 3 else ("grey",), values["mean"], values["std"]):
         rows.append((f"{name} values", f"mean {mean:+.3f}, standard deviation {std:.3f}"))
     rows.append(("all values", f"from {values['min']:+.3f} to {values['max']:+.3f}; -1 is black, 1 is white"))
     rows.append(("fingerprint", about["fingerprint"]))
-    rows += [("note", plain(note)) for note in about["notes"]]
+    rows += [("note", printable(note)) for note in about["notes"]]
     return "\n\n".join([table(rows, ragged=True), classes_text(about["classes"]), *broken_text(about)])
 
 
 def classes_text(classes: Mapping[str, int]) -> str:
     """The classes with their counts, as a table."""
-    lines = [(plain(name), f"{n:,}") for name, n in list(classes.items())[:SHOWN]]
+    lines = [(printable(name), f"{n:,}") for name, n in list(classes.items())[:SHOWN]]
     more = f"\n  and {len(classes) - SHOWN} more; --json lists all" if len(classes) > SHOWN else ""
     return f"{len(classes)} classes\n" + table(lines, indent="  ") + more if classes else "no classes"
 
@@ -134,7 +135,7 @@ def broken_text(about: Mapping[str, Any]) -> list[str]:
     paragraphs = []
     if broken:
         fraction, allowed = broken / max(1, about["checked"]), DataConfig().max_broken
-        lines = [(plain(b["path"]), b["why"]) for b in listed[:SHOWN]]
+        lines = [(printable(b["path"]), b["why"]) for b in listed[:SHOWN]]
         more = f"\n  and {broken - SHOWN} more" if broken > SHOWN else ""
         head = f"{broken} broken of {about['checked']:,} opened ({100 * fraction:.1f} %)\n"
         paragraphs.append(head + table(lines, indent="  ", ragged=True) + more)

@@ -144,14 +144,14 @@ def draw(model: Model) -> tuple[list[Sample], Request]:
 
 
 def keep_grid(path: Path, drawn: Sequence[Sample], folder: Path, model: Model, request: Request) -> None:
-    from unnoise.generate.recipe import recipe_of
+    from unnoise.generate.recipe import build_recipe
     from unnoise.generate.rows import seeds_text
     from unnoise.generate.sheets import columns_for, sheet
     from unnoise.io.png import write_png
 
     rows = [d.row for d in drawn]
     columns = columns_for(rows)
-    recipe = recipe_of(folder, model, request)
+    recipe = build_recipe(folder, model, request)
     recipe |= {"together": seeds_text(rows), "columns": columns, "size": list(model.card.size[::-1])}
     write_png(path, sheet(drawn, columns, None, prompted=False), recipe)
 

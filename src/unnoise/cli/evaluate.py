@@ -14,12 +14,13 @@ from unnoise.cli.options import flag, keys_of, option, parse_names, with_setting
 from unnoise.cli.plot import Curves, plottable
 from unnoise.cli.plot import plot as draw_plot
 from unnoise.cli.progress import Progress
-from unnoise.cli.requests import known_card, rows_for
+from unnoise.cli.requests import rows_for
 from unnoise.cli.sampling_options import ALL, FOR_ALL, WHICH
 from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import unknown
+from unnoise.generate.describe import known_card
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:

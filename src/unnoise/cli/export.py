@@ -3,69 +3,88 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, writable
 from unnoise.cli.options import flag, option
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 
+if TYPE_CHECKING:
+    from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
+    from unnoise.model import Model
+
 
 def export(
-    model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],
-    folder: Annotated[Path, option("a new folder")],
+    model: Annotated[Path, option("A run, a model directory, a checkpoint or a diffusers folder.")],
+    folder: Annotated[Path, option("The folder to write. It must be new or empty.")],
     /,
     *,
     sampler: Annotated[
-        str | None, option("what the pipeline draws with: ddim, ddpm ...; otherwise the model's own, or ddim")
+        str | None,
+        option("The scheduler of the pipeline, for example ddim or ddpm. By default the model's own sampler, or ddim."),
     ] = None,
-    json: Annotated[bool, flag("one JSON document on stdout")] = False,
+    json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
-    """Write a model as a diffusers folder (unet/, scheduler/, what reads captions), which diffusers draws from."""
+    """Export a model as a diffusers folder: unet/, scheduler/, and CLIP text encoders with their tokenizers."""
     existing(model, "model")
     writable(folder, "the diffusers folder", folder=True)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there already and not empty: name a new folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{folder} is not empty: name a new folder")
     say(f"loading {model} ...")
     from unnoise import model as models
     from unnoise.formats import diffusers, schedulers
-    from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
-    from unnoise.text.pretrained import Encoder
 
     loaded = models.load(model)
     card = loaded.card
     if not isinstance(card.net, UNetConfig):
-        raise UsageError(f"{model} is a {card.net.kind}; diffusers folders are written of U-Nets only, so far")
+        raise UsageError(f"{model} is a {card.net.kind}: only U-Nets can be exported as diffusers folders")
     chosen = sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
-    words = loaded.text if isinstance(loaded.text, ClipEncoder | DualClipEncoder) else None
-    if loaded.text is not None and words is None and not isinstance(loaded.text, Encoder):
-        raise UsageError(f"what reads this model's captions, a {type(loaded.text).__name__}, diffusers does not know")
-    with asking():  # all that cannot be said there is refused before anything is written
+    text = _clip_text(loaded)
+    with asking():  # a model that diffusers cannot represent is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
-            clip=card.clip, latents=card.codec.kind == "latents", words=words,
+            clip=card.clip, latents=card.codec.kind == "latents", words=text,
         )  # fmt: skip
     if json:
         emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})
         return
     show(str(folder))
-    for line in hints(folder, card, words is not None):
+    for line in hints(folder, card, text is not None):
         say(line)
 
 
-def hints(folder: Path, card: ModelCard, words: bool) -> list[str]:
-    """How diffusers loads the folder, and what it has to be handed."""
+def _clip_text(model: Model) -> ClipEncoder | DualClipEncoder | None:
+    """The CLIP text encoders that are written into the folder; None for a model without text or with other encoders.
+
+    Raises UsageError for an encoder that diffusers does not have.
+    """
+    from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
+    from unnoise.text.pretrained import Encoder
+
+    if isinstance(model.text, ClipEncoder | DualClipEncoder):
+        return model.text
+    if model.text is None or isinstance(model.text, Encoder):
+        return None
+    raise UsageError(f"this model's text encoder, a {type(model.text).__name__}, has no counterpart in diffusers")
+
+
+def hints(folder: Path, card: ModelCard, text: bool) -> list[str]:
+    """The lines that show how diffusers loads the folder and what has to be passed to it.
+
+    `text`: the folder contains the text encoders.
+    """
     if not card.net.context:
         return [f'from diffusers import DiffusionPipeline; DiffusionPipeline.from_pretrained("{folder}")']
-    if not words:
-        said = f"; its encoder, {card.encoder.path}, is not copied" if card.encoder is not None else ""
+    if not text:
+        where = f"; {card.encoder.path}, which encodes its prompts, is not copied" if card.encoder is not None else ""
         load = f'UNet2DConditionModel.from_pretrained("{folder}/unet")'
         return [
-            f"note: nothing that reads captions is in the folder{said}",
+            f"note: the folder contains no text encoder{where}",
             f"from diffusers import UNet2DConditionModel; {load}",
         ]
     load = f'DiffusionPipeline.from_pretrained("{folder}", vae=vae)'
-    note = "note: no autoencoder is in the folder: hand diffusers the model's own"
+    note = "note: the folder contains no autoencoder: pass the model's own as vae"
     if card.codec.kind == "pixels":
-        note = 'note: this model draws in pixels: vae = None, and output_type="latent" when you draw'
+        note = 'note: this model generates pixels: pass vae=None, and output_type="latent" when you call the pipeline'
     return [note, f"from diffusers import DiffusionPipeline; {load}"]

@@ -10,9 +10,10 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
 from unnoise.cli.options import flag, option, with_settings
-from unnoise.cli.requests import known_card, rows_for, values_of
+from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import FROM_ONE, LABEL, MODEL, VALUE
 from unnoise.config.request import Request
+from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ import ast
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -173,58 +173,3 @@ def parse_numbers(text: str, what: str, low: float, high: float, example: str) -
     if not found:
         raise UsageError(f"{what}: {text!r} names nothing. Write for example {what} {example}")
     return list(found)
-
-
-def pairs(seeds: list[tuple[int, str | None]], labels: tuple[str, ...]) -> list[tuple[int, str | None]]:
-    """One picture a seed and label: a seed without its own label goes with every one of `labels`, label by label."""
-    own = [pair for pair in seeds if pair[1] is not None]
-    free = [seed for seed, label in seeds if label is None]
-    everyone: list[tuple[int, str | None]] = [(seed, label) for label in labels for seed in free]
-    return (everyone if labels else [(seed, None) for seed in free]) + own
-
-
-def compress(seeds: list[int]) -> str:
-    """The shortest text that `parse_seeds` reads back as these seeds, in this order."""
-    runs: list[list[int]] = []
-    for seed in seeds:
-        if runs and seed == runs[-1][1] + 1:
-            runs[-1][1] = seed
-        else:
-            runs.append([seed, seed])
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
-
-
-def seeds_text(rows: Sequence[tuple[int, str | None]]) -> str:
-    """Rows of (seed, label) as one `--seeds` argument: `0-7:bag,0-3:shirt`."""
-    parts: list[str] = []
-    start = 0
-    for i in range(1, len(rows) + 1):
-        if i == len(rows) or rows[i][1] != rows[start][1]:
-            label = rows[start][1]
-            for run in compress([seed for seed, _ in rows[start:i]]).split(","):
-                parts.append(run if label is None else f"{run}:{label}")
-            start = i
-    return ",".join(parts)
-
-
-def flags(values: Mapping[str, Any], settings: type) -> list[str]:
-    """The options that say `values`, those at their default left out: what a person would have typed."""
-    words: list[str] = []
-    for field in dataclasses.fields(settings):
-        default = default_of(field)
-        value = values.get(field.name, default)
-        if value == default or value is None:
-            continue
-        name = field.name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{name}" if value else f"--no-{name}")
-        elif isinstance(value, (list, tuple)):
-            if default is None:  # a pair, said at once
-                words += [f"--{name}", *map(str, value)]
-            elif tuple(value) != default:
-                words += [part for each in value for part in (f"--{name}", str(each))]
-        elif isinstance(value, str) and value.startswith("-"):
-            words.append(f"--{name}={value}")
-        else:
-            words += [f"--{name}", repr(value) if isinstance(value, float) else str(value)]
-    return words

@@ -1,20 +1,35 @@
-"""Progress for a person: one bar on a terminal, one plain line now and then anywhere else."""
+"""Progress of a command: one bar on a terminal, one line now and then elsewhere, on stderr.
+
+    sampling ━━━━━━━━━━╺━━━━━━━━━━━━━━━━━━ 24% 12/50 0:00:03 < 0:00:09 4.1 step/s loss 0.123
+    sampling: step 12/50, loss 0.123, 3.1 s elapsed, 9.4 s remaining
+
+The library draws no bar: it yields, and commands report what it yields.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from typing import TextIO
+from datetime import timedelta
+from typing import TYPE_CHECKING, TextIO
 
-from unnoise.io.units import duration
+from unnoise.io.units import duration, human
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import Task
+
+REDRAW = 0.1  # seconds: a bar is not redrawn sooner
+NARROW = 80  # columns: a narrower terminal shows numbers and no bar
 
 
 class Progress:
-    """How far `total` steps have come. A context manager; `step` says where we are, `note` is shown beside it.
+    """Reports how many of `total` steps are done. A context manager.
 
-    On a terminal this is a tqdm bar on stderr; elsewhere (a pipe, a log file, TERM=dumb) lines: at a multiple of
-    `every` steps, but not sooner than `seconds` after the one before; and always the last.
+    On a pipe, in a log file or with TERM=dumb there are lines in place of the bar: one at a multiple of `every` steps
+    that is at least `seconds` after the line before, and always one for the last step. `start` is the number of steps
+    that were done before; `silent` reports nothing, as for all processes but the first.
     """
 
     def __init__(
@@ -31,15 +46,16 @@ class Progress:
     ) -> None:
         self.out = out or sys.stderr
         self.total, self.what, self.unit, self.every, self.seconds = total, what, unit, every, seconds
-        self.done, self.first, self.began, self.said, self.said_at = start, start, time.monotonic(), 0.0, start
+        self.start, self.done, self.began = start, start, time.monotonic()
+        self.line_at, self.line_time = start, self.began  # the step and the time of the last line
+        self.drawn = 0.0  # when the bar was drawn last
         self.silent = silent
-        self.bar = None
+        self.bar: Bar | None = None
         if not silent and animated(self.out):
-            from tqdm import tqdm
-
-            self.bar = tqdm(
-                total=total, desc=what, unit=f" {unit}", initial=start, file=self.out, dynamic_ncols=True, smoothing=0.1
-            )
+            self.bar = new_bar(self.out, unit)
+            self.bar.add_task(what, total=total, completed=start, note="")
+            self.bar.start()
+            self.bar.console.show_cursor(True)  # rich hides it, and a command that is killed could not show it again
 
     def __enter__(self) -> Progress:
         return self
@@ -48,46 +64,92 @@ class Progress:
         self.close()
 
     def step(self, done: int, note: str = "") -> None:
-        """We are at `done` of `total`; `note` says what a person wants to know besides."""
-        if self.bar is not None:
-            if note:
-                self.bar.set_postfix_str(note, refresh=False)
-            self.bar.update(done - self.done)
+        """Reports that `done` of `total` steps are done; `note` is shown beside it."""
         self.done = done
-        if self.bar is None and not self.silent and self._due():
-            self._line(note)
+        if self.bar is not None:
+            task = self.bar.tasks[0]
+            self.bar.update(task.id, completed=done, total=self.total, note=note or task.fields["note"])
+            if time.monotonic() - self.drawn >= REDRAW:
+                self.bar.refresh()
+                self.drawn = time.monotonic()
+        elif not self.silent and self._line_is_due():
+            self._print_line(note)
 
-    def _due(self) -> bool:
+    def _line_is_due(self) -> bool:
         if self.done >= self.total:
-            return self.said_at != self.done
-        reached = self.done // self.every > self.said_at // self.every
-        return reached and time.monotonic() - max(self.said, self.began) >= self.seconds
+            return self.line_at != self.done
+        reached = self.done // self.every > self.line_at // self.every
+        return reached and time.monotonic() - self.line_time >= self.seconds
 
-    def _line(self, note: str) -> None:
-        self.said, self.said_at = time.monotonic(), self.done
-        took = self.said - self.began
-        left = took / max(self.done - self.first, 1) * (self.total - self.done)
-        parts = [f"{self.what}: {self.unit} {self.done}/{self.total}", note, f"{duration(took)} gone"]
+    def _print_line(self, note: str) -> None:
+        self.line_at, self.line_time = self.done, time.monotonic()
+        elapsed = self.line_time - self.began
+        remaining = elapsed / max(self.done - self.start, 1) * (self.total - self.done)
+        parts = [f"{self.what}: {self.unit} {self.done}/{self.total}", note, f"{duration(elapsed)} elapsed"]
         if self.done < self.total:
-            parts.append(f"{duration(left)} left")
+            parts.append(f"{duration(remaining)} remaining")
         print(", ".join(part for part in parts if part), file=self.out, flush=True)
 
     def say(self, message: str) -> None:
-        """A line that does not break the bar."""
+        """Prints a line above the bar."""
         if self.silent:
             return
         if self.bar is not None:
-            self.bar.write(message, file=self.out)
+            self.bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
         else:
             print(message, file=self.out, flush=True)
 
     def close(self) -> None:
+        """Draws the bar a last time and leaves it on the terminal."""
         if self.bar is not None:
-            self.bar.close()
+            self.bar.stop()
+
+
+def new_bar(out: TextIO, unit: str) -> Bar:
+    """A bar that is not drawn yet, and beside it the numbers of `numbers`.
+
+    No thread draws it: one that holds a lock would stop the processes that a data loader forks. stdout stays as it is:
+    data may be piped from it while the bar is on stderr. Colours follow NO_COLOR and TERM.
+    """
+    from rich import progress
+    from rich.console import Console
+    from rich.table import Column
+    from rich.text import Text
+
+    class Numbers(progress.ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(numbers(task, unit))
+
+    console = Console(file=out, force_terminal=True)
+    bar = [progress.BarColumn(bar_width=None, complete_style="cyan", finished_style="green")]
+    columns = [
+        progress.TextColumn("{task.description}", markup=False),
+        *(bar if console.width >= NARROW else []),
+        Numbers(table_column=Column(no_wrap=True)),
+    ]
+    return progress.Progress(
+        *columns, console=console, expand=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+    )
+
+
+def numbers(task: Task, unit: str) -> str:
+    """`24% 12/50 0:00:03 < 0:00:09 4.1 step/s`: done, elapsed < remaining, speed; then the note."""
+    elapsed, steps = task.elapsed or 0.0, task.finished_speed or task.speed
+    remaining = "-:--:--" if task.time_remaining is None else str(timedelta(seconds=round(task.time_remaining)))
+    times = f"{timedelta(seconds=round(elapsed))} < {remaining}"
+    parts = [f"{task.percentage:.0f}% {task.completed:.0f}/{task.total:.0f}", times, speed(steps, unit)]
+    return " ".join(part for part in (*parts, task.fields["note"]) if part)
+
+
+def speed(steps: float | None, unit: str) -> str:
+    """`4.1 step/s`, or `2.5 s/step` for less than one step a second; empty where it is not known yet."""
+    if not steps:
+        return ""
+    return f"{human(steps)} {unit}/s" if steps >= 1 else f"{human(1 / steps)} s/{unit}"
 
 
 def animated(out: TextIO) -> bool:
-    """Whether `out` is a terminal that moving things may be drawn on."""
+    """Whether `out` is a terminal on which a bar can be redrawn."""
     try:
         return out.isatty() and os.environ.get("TERM") != "dumb"
     except ValueError:  # closed

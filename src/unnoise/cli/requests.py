@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,20 +9,9 @@ from pathlib import Path
 from unnoise.cli.console import UsageError, existing
 from unnoise.cli.options import parse_names
 from unnoise.config.cards import ModelCard
-from unnoise.config.convert import from_dict
 from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import unknown
 from unnoise.generate.rows import Row, pairs
-
-
-def known_card(path: Path) -> ModelCard | None:
-    """The card of a model of ours, read without torch; None if there is none that can be read."""
-    for file in (path / "model.json", *sorted(path.glob("checkpoints/step-*/model.json"), reverse=True)):
-        try:
-            return from_dict(ModelCard, json.loads(file.read_text())["card"], str(file))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
 
 
 def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) -> list[Row]:

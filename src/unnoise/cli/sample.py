@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unnoise.cli.console import UsageError, asking, existing, say, writable
 from unnoise.cli.options import MOST_PICTURES, parse_names, parse_seeds, with_settings
-from unnoise.cli.requests import known_card, one_label, prompted, prompts_of, rows_for, values_of
+from unnoise.cli.requests import one_label, prompted, prompts_of, rows_for, values_of
 from unnoise.cli.sampling_options import (
     ALL,
     ANIMATION,
@@ -34,6 +34,7 @@ from unnoise.cli.sampling_options import (
     VALUE,
 )
 from unnoise.config.request import Request
+from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
     from unnoise.generate.rows import Row
@@ -144,7 +145,7 @@ def run(
     from unnoise import model as models
     from unnoise.cli.sampling import notes, write_latents, write_pictures
     from unnoise.generate.job import prepare
-    from unnoise.generate.recipe import recipe_of
+    from unnoise.generate.recipe import build_recipe
     from unnoise.generate.rows import request_for
 
     folder = models.find(path)
@@ -161,7 +162,7 @@ def run(
         rows = [(seed, label) for (seed, _), label in zip(rows, job.labels() or [None] * len(rows), strict=True)]
     for note in notes(job, texts):
         say(f"note: {note}")
-    recipe = recipe_of(folder, loaded, job.request)
+    recipe = build_recipe(folder, loaded, job.request)
     if added:
         recipe |= {"control_models": list(map(str, added))}
     began = time.perf_counter()

@@ -13,7 +13,8 @@ from unnoise.generate import sheets
 from unnoise.generate.frames import Frame, frames
 from unnoise.generate.job import Job, starts_in_a_picture
 from unnoise.generate.output import file_names, save_tensor, write_sample
-from unnoise.generate.rows import Row, together
+from unnoise.generate.recipe import grid_recipe
+from unnoise.generate.rows import Row, seeds_text
 from unnoise.io import animation, fonts, images, png
 from unnoise.io.units import duration
 
@@ -66,7 +67,7 @@ def write_latents(
 ) -> None:
     """Sample, and write the latents as one tensor, a row per picture."""
     assert output.latents is not None
-    recipe |= {"together": together(rows, texts), "prompts": list(texts)}
+    recipe |= {"together": seeds_text(rows, texts), "prompts": list(texts)}
     save_tensor(output.latents, "latents", finished(with_bar(job)), recipe if output.metadata else {})
     report([], {"latents": output.latents}, time.perf_counter() - began, len(rows), recipe, as_json=output.json)
 
@@ -103,9 +104,8 @@ def write_sheets(
     columns = output.columns or sheets.columns_for(rows)
     if output.grid is not None:
         grid = sheets.sheet(done, columns, output.scale, prompted=bool(texts))
-        about = {"together": together(rows, texts), "columns": columns, "size": list(job.model.card.size[::-1])}
-        about |= {"prompts": list(texts)} if texts else {}
-        png.write_png(output.grid, grid, recipe | about if output.metadata else None)
+        about = grid_recipe(recipe, rows, columns=columns, size=job.model.picture_shape[:0:-1], prompts=texts)
+        png.write_png(output.grid, grid, about if output.metadata else None)
     if output.strip is not None:
         png.write_png(output.strip, sheets.strips(done, output.scale), None)
     if output.animation is not None:

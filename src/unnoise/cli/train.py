@@ -399,7 +399,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
 
 def outcome(path: Path, config: Config) -> dict[str, Any]:
     """How far the run is, and its last numbers."""
-    from unnoise.cli.inspect import last_metrics, read_json
+    from unnoise.io.json_files import last_metrics, read_json
     from unnoise.training import run as runs
 
     found: dict[str, Any] = {"run": str(path), "last": last_metrics(path / "metrics.jsonl")}

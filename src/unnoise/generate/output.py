@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unnoise.generate.rows import together
+from unnoise.generate.recipe import picture_recipe
 from unnoise.generate.sheets import Sample
 from unnoise.io.atomic import publish
 from unnoise.io.images import image
@@ -30,18 +30,15 @@ def write_sample(
     if label is not None:
         name += f"-{names.get(label) or file_name(label)}"
     height, width = sample.pixels.shape[:2]
-    about = {"seed": seed, "prompt" if names else "label": label}
-    prompts = list(dict.fromkeys(str(text) for _, text in sample.together)) if names else []
     path = folder / f"{name}.png"
     if recipe is not None:
-        recipe = recipe | about | {"size": [width, height], "together": together(sample.together, prompts)}
-        recipe |= {"prompts": prompts} if names else {}
+        recipe = picture_recipe(recipe, sample.row, sample.together, size=(width, height), prompted=bool(names))
     write_png(path, image(sample.pixels), recipe)
     shown = [(step, pixels) for step, pixels in sample.previews if step > 0]
     for i in range(min(previews, len(shown))):
         step, pixels = shown[(i + 1) * len(shown) // (previews + 1) if len(shown) > previews else i]
         write_png(folder / f"{name}-step-{step:04d}.png", image(pixels), None)
-    return about | {"path": str(path)}
+    return {"seed": seed, "prompt" if names else "label": label, "path": str(path)}
 
 
 def file_names(prompts: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Which pictures a request samples: a row is a seed with its class or prompt.
 
-`pairs` combines seeds with labels or prompts, `together` writes rows as one `--seeds` argument that gives them back.
+`pairs` combines seeds with labels or prompts, `seeds_text` writes rows as one `--seeds` argument that gives them back.
 """
 
 from __future__ import annotations
@@ -21,36 +21,34 @@ def pairs(seeds: Sequence[Row], labels: Sequence[str]) -> list[Row]:
     return ([(seed, label) for label in labels for seed in free] if labels else [(seed, None) for seed in free]) + own
 
 
-def compress(seeds: Sequence[int]) -> str:
-    """The shortest text of seeds and ranges in this order: `0-7,12`."""
+def seeds_text(rows: Sequence[Row], prompts: Sequence[str] = ()) -> str:
+    """Rows as one `--seeds` argument: `0-7:bag,0-3:shirt`; with `prompts`, the number of each row's prompt: `0-7:1`.
+
+    Of equal prompts the first is meant. `cli.options.parse_seeds` is the inverse.
+    """
+    if prompts:
+        number = {text: str(place) for place, text in reversed(list(enumerate(prompts)))}
+        rows = [(seed, None if text is None else number[text]) for seed, text in rows]
+    parts: list[str] = []
+    start = 0
+    for i in range(1, len(rows) + 1):
+        if i == len(rows) or rows[i][1] != rows[start][1]:
+            label = rows[start][1]
+            ranges = seed_ranges([seed for seed, _ in rows[start:i]])
+            parts += [text if label is None else f"{text}:{label}" for text in ranges.split(",")]
+            start = i
+    return ",".join(parts)
+
+
+def seed_ranges(seeds: Sequence[int]) -> str:
+    """Seeds as ranges, in their order: `0-63,70`."""
     runs: list[list[int]] = []
     for seed in seeds:
         if runs and seed == runs[-1][1] + 1:
             runs[-1][1] = seed
         else:
             runs.append([seed, seed])
-    return ",".join(f"{a}" if a == b else f"{a}-{b}" for a, b in runs)
-
-
-def seeds_text(rows: Sequence[Row]) -> str:
-    """Rows as one `--seeds` argument: `0-7:bag,0-3:shirt`."""
-    parts: list[str] = []
-    start = 0
-    for i in range(1, len(rows) + 1):
-        if i == len(rows) or rows[i][1] != rows[start][1]:
-            label = rows[start][1]
-            for run in compress([seed for seed, _ in rows[start:i]]).split(","):
-                parts.append(run if label is None else f"{run}:{label}")
-            start = i
-    return ",".join(parts)
-
-
-def together(rows: Sequence[Row], prompts: Sequence[str]) -> str:
-    """Rows as one `--seeds` argument, with their classes or the numbers of their prompts after a colon."""
-    if not prompts:
-        return seeds_text(rows)
-    number = {text: str(place) for place, text in reversed(list(enumerate(prompts)))}  # the first of equal ones
-    return seeds_text([(seed, None if text is None else number[text]) for seed, text in rows])
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def request_for(rows: Sequence[Row], settings: dict[str, Any], *, prompted: bool) -> Request:

@@ -1,4 +1,4 @@
-"""Digests of files, by which recipes and manifests name their exact contents."""
+"""Fingerprints of files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 hexadecimal digits; a large file is read in parts."""
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits. The file is read in pieces, whatever its size."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,133 @@
+"""What a file or a folder is: a picture with its recipe, a run, a model, a diffusers folder or a weights file.
+
+Each description is a JSON document with `kind` first. Descriptions come from headers, JSON and YAML: nothing here
+imports torch or loads a pickle.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unnoise.config import convert, files
+from unnoise.config.cards import ModelCard
+from unnoise.errors import UserError
+from unnoise.generate.recipe import reproducibility_warnings, sample_command
+from unnoise.io.hashing import sha256
+from unnoise.io.json_files import last_metrics, read_json
+from unnoise.io.weights import read_header
+
+PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how picture files begin
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """What `path` is. Raises UserError, which names what it is instead, for what unnoise cannot read."""
+    if path.is_dir():
+        return describe_folder(path)
+    with path.open("rb") as file:
+        head = file.read(512)
+    return describe_picture(path) if head.startswith(PICTURES) else describe_weights(path)
+
+
+def describe_picture(path: Path) -> dict[str, Any]:
+    """The recipe of a picture, the command that makes it again, and why that may give another picture here."""
+    from unnoise.io.png import read_recipe
+
+    recipe = read_recipe(path)
+    if recipe is None:
+        raise UserError(
+            f"{path} contains no recipe: it was not made by unnoise, or was made with --no-metadata, or a program "
+            "that saved it since removed the recipe"
+        )
+    found = {"kind": "picture", "path": str(path), "command": sample_command(recipe), "recipe": recipe}
+    return found | {"warnings": reproducibility_warnings(recipe)}
+
+
+def describe_weights(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file."""
+    header = read_header(path)
+    return {
+        "kind": "weights",
+        "path": str(path),
+        "tensors": header.tensors,
+        "parameters": header.parameters,
+        "dtypes": header.dtypes,
+        "sha256": sha256(path),
+        "metadata": header.metadata,
+    }
+
+
+def describe_folder(path: Path) -> dict[str, Any]:
+    """A run (config.yaml), a model (model.json) or a diffusers folder (model_index.json or config.json)."""
+    if (path / "config.yaml").is_file():
+        return describe_run(path)
+    if (path / "model.json").is_file():
+        return describe_model(path)
+    if (path / "model_index.json").is_file() or (path / "config.json").is_file():
+        inner = path / "unet" / "config.json"
+        config = read_json(inner if inner.is_file() else path / "config.json")
+        return {"kind": "diffusers folder", "path": str(path), "config": config}
+    raise UserError(
+        f"{path} is neither a run (config.yaml), a model (model.json) nor a diffusers folder (model_index.json). "
+        f"For a folder of pictures run: unnoise data {shlex.quote(str(path))}"
+    )
+
+
+def describe_run(path: Path) -> dict[str, Any]:
+    """A run's configuration, its last metrics, its checkpoints and the model in the newest of them.
+
+    `done` is the part of the training that is done, in [0, 1].
+    """
+    values, _ = files.read(path / "config.yaml")
+    last = last_metrics(path / "metrics.jsonl")
+    found: dict[str, Any] = {"kind": "run", "path": str(path), "name": values.get("name"), "config": values}
+    found["last"] = last
+    fit = values.get("fit", {})
+    if isinstance(fit, Mapping) and isinstance(fit.get("images"), int) and isinstance(last.get("images"), (int, float)):
+        found["done"] = min(1.0, last["images"] / max(1, fit["images"]))
+    folders = sorted((path / "checkpoints").glob("step-*")) if (path / "checkpoints").is_dir() else []
+    found["checkpoints"] = [folder.name for folder in folders if (folder / "manifest.json").is_file()]
+    incomplete = [folder.name for folder in folders if folder.name not in found["checkpoints"]]
+    warnings = [f"checkpoints/{name} is incomplete and is not used" for name in incomplete]
+    if found["checkpoints"]:
+        found["model"] = describe_model(path / "checkpoints" / found["checkpoints"][-1])
+    else:
+        warnings.append("this run has no checkpoint yet: it cannot be sampled from")
+    warnings += _unreadable(path / "config.yaml", values)
+    for name in ("env", "data"):
+        if (path / f"{name}.json").is_file():
+            found[name] = read_json(path / f"{name}.json")
+    return found | {"warnings": warnings}
+
+
+def _unreadable(file: Path, values: Mapping[str, Any]) -> list[str]:
+    """Why the configuration of a diffusion training is not one of this version; empty where it is one."""
+    from unnoise.config.training import TrainConfig  # here, for `unnoise sample` reads cards and needs no trainings
+
+    try:
+        convert.from_dict(TrainConfig, values, str(file))
+    except UserError as error:
+        return [f"this version of unnoise cannot read the configuration: {error}"] if "net" in values else []
+    return []
+
+
+def describe_model(path: Path) -> dict[str, Any]:
+    """The card of a model directory and the header of its weights."""
+    found = {"kind": "model", "path": str(path), "card": read_json(path / "model.json").get("card", {})}
+    weights = path / "model.safetensors"
+    if not weights.is_file():
+        return found | {"warnings": [f"{weights} is missing: the model cannot be loaded"]}
+    header = describe_weights(weights)
+    return found | {key: header[key] for key in ("tensors", "parameters", "dtypes", "sha256")} | {"warnings": []}
+
+
+def known_card(path: Path) -> ModelCard | None:
+    """The card of a model directory, or of a run's newest checkpoint; None where there is none that can be read."""
+    for file in [path / "model.json", *sorted(path.glob("checkpoints/step-*/model.json"), reverse=True)]:
+        try:
+            return convert.from_dict(ModelCard, read_json(file)["card"], str(file))
+        except (OSError, UserError, ValueError, KeyError, TypeError):
+            continue
+    return None

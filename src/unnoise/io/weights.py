@@ -1,0 +1,76 @@
+"""The header of a safetensors file, read without torch and without loading a tensor.
+
+A safetensors file begins with the length of its header (8 bytes, little endian), then the header (JSON: dtype, shape
+and place of each tensor), then the tensors. Files of other kinds are recognised by their first bytes, and the error
+states what the file is. Nothing here opens a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unnoise.errors import UserError
+
+LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # the first bytes of protocols 2 to 5
+PICKLE_NAMES = (".ckpt", ".pt", ".pth")  # a zip file with a pickle in it
+
+
+@dataclass(frozen=True)
+class WeightsHeader:
+    """What the header of a safetensors file contains."""
+
+    tensors: int
+    parameters: int
+    dtypes: list[str]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def read_header(path: Path) -> WeightsHeader:
+    """The header of a safetensors file, checked against the file's size.
+
+    Raises UserError for a file of another kind, which it names, and for one that is damaged or cut off.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(512)
+        _refuse_other_kinds(path, head, size)
+        length = int.from_bytes(head[:8], "little")
+        if size < 8 or length > LONGEST_HEADER or head[8:9] != b"{":
+            raise UserError(
+                f"{path} is neither a picture nor a safetensors file, the kinds of files that unnoise reads"
+            )
+        file.seek(8)
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        metadata = header.pop("__metadata__", {})
+        parameters = sum(math.prod(tensor["shape"]) for tensor in header.values())
+        end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        dtypes = sorted({tensor["dtype"] for tensor in header.values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        state = "cut off" if len(text) < length else "damaged"
+        raise UserError(f"{path} starts like a safetensors file, but its header is {state}. Fetch it again") from error
+    expected = 8 + length + end
+    if expected != size:
+        raise UserError(f"{path} is {size:,} bytes long, but its header states {expected:,}: cut off. Fetch it again")
+    return WeightsHeader(len(header), parameters, dtypes, metadata)
+
+
+def _refuse_other_kinds(path: Path, head: bytes, size: int) -> None:
+    start = head.lstrip().lower()
+    if size == 0:
+        raise UserError(f"{path} is empty: an interrupted download or a full disk. Fetch it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise UserError(f"{path} is a git-LFS pointer, not the file itself. Run: git lfs pull")
+    if start.startswith((b"<!doctype", b"<html")):
+        raise UserError(f"{path} is a web page, not a model: the download was an error or login page. Fetch it again")
+    if head.startswith(PICKLES) or path.suffix in PICKLE_NAMES:
+        raise UserError(
+            f"{path} is a pickle, which can run any code when it is loaded, so unnoise never loads one. "
+            "Get the model as a safetensors file, or convert it"
+        )
