@@ -313,9 +313,18 @@ def test_what_cannot_be_trained_is_said_before_a_run_begins(tmp_path, capsys):
         assert main(["train", *words, "--out", str(tmp_path / "runs")]) == 2
         assert why in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
-    wrong = {  # what only the pictures, or the base, can refuse
-        ("shapes-text", "--set", "base=nowhere"): "nowhere does not exist",
-        ("my-captions", "--data", "toy", "--set", "data.size=32"): "is conditioned on captions, and toy has none",
+    small = [*("--set", "net.head_width=8"), *("--set", "fit.batch=8"), "--set"]
+    text, captions = [*small, "net.channels=8,8,8"], [*small, "net.channels=8,8,8,8"]
+    wrong = {  # what only the pictures, or the base, can refuse; the cost of the network is measured first
+        ("shapes-text", *text, "--set", "base=nowhere"): "nowhere does not exist",
+        (
+            "my-captions",
+            *captions,
+            "--data",
+            "toy",
+            "--set",
+            "data.size=32",
+        ): "is conditioned on captions, and toy has none",
     }
     for words, why in wrong.items():
         assert main(["train", *words, "--out", str(tmp_path / "runs")]) == 2
