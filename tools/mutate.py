@@ -113,7 +113,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("samplers/state.py", "bool((t == t[0]).all())", "False"),
     ("samplers/unipc.py", "merge(there, history[-1], new)", "new"),
     ("samplers/langevin.py", "merge(clean, Evaluation", "merge(True, Evaluation"),
-    ("samplers/plms.py", "at.alpha, 1.0) * at.sigma", "at.alpha, 1.0) * to.sigma"),
+    ("samplers/plms.py", "nonzero(at.alpha) * at.sigma", "nonzero(at.alpha) * to.sigma"),
     ("samplers/plms.py", "[len(others)][1:]", "[len(others)][:-1]"),
     ("samplers/dpm_solver.py", "raw = [found[0] / (2 * nodes[0])]", "raw = [found[0] / nodes[0]]"),
     ("samplers/dpm_solver.py", "found[2] = found[2] / 2", "found[2] = found[2] / 1"),
