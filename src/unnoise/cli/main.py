@@ -32,7 +32,7 @@ COMMANDS = {  # name: (where, what it does)
     "decompress": ("compress:decompress", "Read a compressed picture, all of it or its beginning."),
     "info": ("inspect:info", "Read how a picture was made, or describe a run or a model."),
     "data": ("data:data", "Look at a set of pictures before training on it."),
-    "presets": ("train:presets", "List the trainings that come with the package, or show one whole."),
+    "presets": ("presets:presets", "List the trainings that come with the package, or show one whole."),
     "export": ("export:export", "Write a model as a diffusers folder."),
     "doctor": ("doctor:doctor", "Say what this machine has, what is fast on it, and what is missing."),
     "completion": ("inspect:completion", "Print the script that teaches a shell to complete unnoise's commands."),

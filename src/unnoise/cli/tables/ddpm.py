@@ -11,7 +11,7 @@ from unnoise.cli.evaluate import home
 from unnoise.cli.options import option, within
 from unnoise.cli.tables.options import AS_JSON, AS_MARKDOWN, EACH, FIGURES, OUT, SHOW
 from unnoise.cli.tables.output import answer, write_tables
-from unnoise.cli.train import preset_help
+from unnoise.cli.train_settings import preset_help
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
@@ -46,14 +46,15 @@ def ddpm(
     distance of drawn pictures, and the bits a number of real ones.
     """
     from unnoise.cli.data import present
-    from unnoise.cli.train import ask as read
-    from unnoise.cli.train import fitting, follow
+    from unnoise.cli.train_progress import train_with_progress
+    from unnoise.cli.train_settings import settings_from_options
+    from unnoise.recipes.settings import with_classes
 
-    asked = read(what, data=data, sets=set, device=device, name=None)
+    settings = settings_from_options(what, data=data, sets=set, device=device, name=None)
     with asking():
-        if not isinstance(asked.config, TrainConfig):
+        if not isinstance(settings.config, TrainConfig):
             raise UsageError(f"{what} is no diffusion model: the table is of six ways to train one")
-        present(asked.config.data.path)
+        present(settings.config.data.path)
         if held is not None:
             present(held)
     for path, kind in ((runs, "runs"), (out, "the table")):
@@ -67,16 +68,16 @@ def ddpm(
     from unnoise.training import run as trainings
     from unnoise.training.distributed import ALONE
 
-    asked = fitting(asked, len(find(asked.config.data.path).classes))
-    assert isinstance(asked.config, TrainConfig)
-    real = pictures.open(asked.config.data)
-    kept = real if held is None else pictures.open(dataclasses.replace(asked.config.data, path=held))
+    settings = with_classes(settings, len(find(settings.config.data.path).classes))
+    assert isinstance(settings.config, TrainConfig)
+    real = pictures.open(settings.config.data)
+    kept = real if held is None else pictures.open(dataclasses.replace(settings.config.data, path=held))
     blocks, found = {}, {}
-    table_cells = cells(asked.config)
+    table_cells = cells(settings.config)
     for at, cell in enumerate(table_cells, start=1):
         say(f"{at} of {len(table_cells)}: {cell.column}, {cell.row}")
         path = trainings.choose(runs, cell.config, resume=True)
-        code = follow(cell.config, path, ALONE)
+        code = train_with_progress(cell.config, path, ALONE)
         if code:
             return code
         loaded = models.load(path).require_pictures()
@@ -105,7 +106,7 @@ def ddpm(
     write_png(out / "pictures.png", sheet(blocks), None)
     document = {"cells": [{"row": row, "column": column, **cell} for (row, column), cell in found.items()]}
     note = (
-        f"{asked.config.fit.images:,} pictures of training each; {count:,} drawn in {steps} steps of ancestral "
+        f"{settings.config.fit.images:,} pictures of training each; {count:,} drawn in {steps} steps of ancestral "
         f"sampling; bits a number of {bits} pictures."
     )
     write_tables(out, document, head, rows, [note])
