@@ -353,7 +353,7 @@ def test_a_network_has_as_many_columns_as_numbers_are_named(lights: Path, tmp_pa
 
 def test_numbers_of_which_nothing_can_be_learned(lights: Path) -> None:
     here = replace(TINY, data=replace(TINY.data, path=str(lights), values=("same",)))
-    with pytest.raises(UserError, match="same is 1 in every picture of which it is told"):
+    with pytest.raises(UserError, match="same is 1 in every picture that has it"):
         describe(here, data.open(here.data))
     strict = replace(TINY, data=replace(TINY.data, path=str(lights)), net=replace(TINY.net, null_value=False))
     with pytest.raises(UserError, match="light is given for 28 of 32 pictures"):
