@@ -1,4 +1,4 @@
-"""Trainings: of diffusion models, classifiers and contrastive models."""
+"""Settings of trainings: of diffusion models, classifiers and contrastive models."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from unnoise.config.networks import ContrastiveNet, EncoderConfig, NetConfig, UN
 
 @dataclass(frozen=True)
 class Fit:
-    """How a network is fitted."""
+    """Optimization: length, optimizer, averages and precision."""
 
     images: int = 100_000_000  # length of the training, in pictures
-    batch: int = 128  # pictures a step, over all processes and all accumulated parts
+    batch: int = 128  # pictures per step, over all processes and accumulated parts
     accumulate: int = 1  # parts in which a batch is computed
-    optimizer: Literal["adam", "adamw", "muon"] = "adam"  # muon: of matrices, and AdamW of the rest (training/muon.py)
+    optimizer: Literal["adam", "adamw", "muon"] = (
+        "adam"  # muon: for matrices, with AdamW for the rest (training/muon.py)
+    )
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
@@ -25,27 +27,25 @@ class Fit:
     warmup: int = 5_000  # steps of linear rise
     decay: Literal["constant", "cosine"] = "constant"
     clip: float | None = 1.0  # global norm of the gradient; None: not clipped
-    ema: tuple[int, ...] = (
-        887_000,
-    )  # half-lives in pictures (0.9999 a step at batch 128); the first one is drawn from
-    ema_rampup: float | None = 0.05  # a half-life is at most this share of the pictures seen so far
+    ema: tuple[int, ...] = (887_000,)  # half-lives in pictures (0.9999 per step at batch 128); the model uses the first
+    ema_rampup: float | None = 0.05  # a half-life is at most this fraction of the pictures so far
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
-    fsdp: bool = False  # shard parameters, gradients and optimizer over processes (FSDP2) instead of copying them
+    fsdp: bool = False  # shard parameters, gradients and optimizer over processes (FSDP2) instead of replicating them
     non_finite: Literal["stop", "skip", "rollback"] = "stop"
-    max_skips: int = 3  # non-finite steps in a row that "skip" bears
+    max_skips: int = 3  # non-finite steps in a row that "skip" allows
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What a training leaves behind on its way."""
+    """What a training writes: metrics, checkpoints and sample grids."""
 
     log_every: int = 50  # steps
     checkpoint_every: float = 300.0  # seconds; also at the end and at a signal
     checkpoint_steps: int | None = None  # steps; None: by seconds only
-    keep: int = 2  # newest checkpoints kept
+    keep: int = 2  # number of newest checkpoints that are not deleted
     grid_every: int = 2_000  # steps between sample grids at fixed seeds; 0: none
     grid_labels: int = 10
     grid_rows: int = 4
@@ -55,11 +55,11 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training of a diffusion model, whole."""
+    """All settings of a training of a diffusion model."""
 
     name: str = "custom"
     about: str = ""  # where the numbers come from
-    base: str = ""  # a run or a model to start from; with controls in the net it stays as it is, and they learn
+    base: str = ""  # a run or a model to start from; it is frozen where net.controls are trained beside it
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: NetConfig = UNetConfig()
@@ -71,7 +71,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """A training of a picture classifier: the judge of class accuracy and the features of the Frechet distance."""
+    """A training of a picture classifier, for class accuracy and as features of the Frechet distance."""
 
     name: str = "classifier"
     about: str = ""
@@ -79,8 +79,8 @@ class ClassifierConfig:
     data: DataConfig = DataConfig(flip=True)
     width: int = 32  # channels of the first level
     features: int = 128  # width of the pooled features
-    shift: int = 1  # pixels, by which pictures are moved at most, each way
-    held_out: float = 0.1  # share of the pictures that is not trained on, where the set has no such part of its own
+    shift: int = 1  # pixels by which pictures are shifted at most, in each direction
+    held_out: float = 0.1  # fraction of the pictures that is held out, where the data set has no test part
     fit: Fit = Fit(
         images=400_000,
         batch=128,
@@ -96,32 +96,30 @@ class ClassifierConfig:
 
 @dataclass(frozen=True)
 class NoisyClassifierConfig:
-    """A training of a classifier of noisy pictures: the guide of classifier guidance (Dhariwal & Nichol 2021)."""
+    """A training of a classifier of noisy pictures, for classifier guidance (Dhariwal & Nichol 2021)."""
 
     name: str = "noisy-classifier"
     about: str = ""
     device: str = "auto"
     data: DataConfig = DataConfig()
-    net: UNetConfig = UNetConfig()  # its way down; `classes` are those told apart
-    process: DiffusionConfig = (
-        DiffusionConfig()
-    )  # of the model that it will guide: which noise, and how often which is drawn
-    shift: int = 1  # pixels, by which pictures are moved at most, each way
-    held_out: float = 0.1  # share of the pictures that is not trained on, where the set has no such part of its own
+    net: UNetConfig = UNetConfig()  # its encoder is used; `classes` are those of the classifier
+    process: DiffusionConfig = DiffusionConfig()  # of the model that it will guide: schedule and time sampler
+    shift: int = 1  # pixels by which pictures are shifted at most, in each direction
+    held_out: float = 0.1  # fraction of the pictures that is held out, where the data set has no test part
     fit: Fit = Fit(images=10_000_000, batch=256, optimizer="adamw", lr=3e-4, weight_decay=0.05, decay="cosine")
     log: LogConfig = LogConfig(grid_every=0)
 
 
 @dataclass(frozen=True)
 class ContrastiveConfig:
-    """A training of a contrastive model of pictures and captions: the judge of caption retrieval."""
+    """A training of a contrastive model of pictures and captions, for caption retrieval."""
 
     name: str = "contrastive"
     about: str = ""
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: ContrastiveNet = ContrastiveNet()
-    shift: int = 1  # pixels, by which pictures are moved at most, each way
+    shift: int = 1  # pixels by which pictures are shifted at most, in each direction
     fit: Fit = Fit(images=1_000_000, batch=256, optimizer="adamw", lr=1e-3, weight_decay=0.05, decay="cosine")
     log: LogConfig = LogConfig(grid_every=0)
 

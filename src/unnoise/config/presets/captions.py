@@ -15,15 +15,17 @@ from unnoise.config.training import (
 
 
 def shapes_text() -> TrainConfig:
-    """Coloured shapes in 16x16, drawn as a sentence says: where, which, how large, on what. The pictures are made.
-    Best grown around its core: --set base=runs/00001-shapes-text-core; alone it mixes two shapes up for long."""
+    """Coloured shapes in 16x16 from a sentence: kind, colour, size, position, background. The pictures are made.
+
+    Grow it around its core with --set base=runs/00001-shapes-text-core: alone it confuses two shapes for long.
+    """
     return TrainConfig(
         name="shapes-text",
         about="ours: a small U-Net with cross-attention (Rombach et al. 2022) and a text encoder of its own",
         data=DataConfig(path="shapes", size=16, channels=3),
         net=UNetConfig(
             size=16,
-            channels=(64, 64, 64),  # wide where the outlines are
+            channels=(64, 64, 64),  # wide at full resolution, for the outlines
             blocks=1,
             attention=(False, False, True),  # at 4x4
             head_width=32,
@@ -35,12 +37,12 @@ def shapes_text() -> TrainConfig:
             schedule="cosine",
             predicts="v",
             weight="snr-plus-one",
-            # around sigma / alpha = 2: plain colours are seen through less noise, outlines through no more
+            # around sigma / alpha = 2, where outlines are learned: with less noise only plain colours remain
             time_sampler="edm",
             time_sampler_options={"mean": 0.7, "std": 1.2},
             cond_dropout=0.1,
         ),
-        # few pictures a step: with minutes to learn in, steps are what is short
+        # small batches: in some minutes of training, the number of steps is the limit
         fit=Fit(
             images=300_000,
             batch=32,
@@ -58,17 +60,16 @@ def shapes_text() -> TrainConfig:
 
 
 def shapes_text_core() -> TrainConfig:
-    """The inner part of shapes-text, at 4x4, where it is settled what goes where: shapes-text --set base=RUN grows
-    around it."""
+    """The inner part of shapes-text, at 4x4, which learns composition: shapes-text --set base=RUN grows around it."""
     text = shapes_text()
     assert isinstance(text.net, UNetConfig)
     return replace(
         text,
         name="shapes-text-core",
         about="ours: the network of shapes-text without its two outer levels (Vasconcelos et al. 2024)",
-        data=replace(text.data, path="shapes-two", size=4),  # one shape says nothing of what belongs to what
+        data=replace(text.data, path="shapes-two", size=4),  # with one shape there is no composition to learn
         net=replace(text.net, size=4, channels=text.net.channels[2:], attention=text.net.attention[2:]),
-        # a pixel of 4x4 is the mean of 16 of 16x16: a quarter of the noise
+        # a pixel of 4x4 is the mean of 16 pixels of 16x16: a quarter of the noise
         process=replace(text.process, schedule_options={"shift": 0.25}, time_sampler_options={"mean": 0.7, "std": 1.0}),
         fit=replace(text.fit, images=150_000, batch=64),
         log=replace(text.log, grid_every=0),
@@ -76,8 +77,10 @@ def shapes_text_core() -> TrainConfig:
 
 
 def shapes_control() -> TrainConfig:
-    """Coloured shapes along a drawing of their outlines: a control network beside a shapes-text model that stays as it
-    is. Needs that model: --set base=runs/00001-shapes-text."""
+    """Coloured shapes from their outlines: a control network beside a frozen shapes-text model.
+
+    Needs that model: --set base=runs/00001-shapes-text.
+    """
     text = shapes_text()
     assert isinstance(text.net, UNetConfig)
     return replace(
@@ -111,7 +114,7 @@ def emoji() -> TrainConfig:
         ),
         process=replace(
             base.process, time_sampler_options={"mean": 0.3, "std": 1.3}
-        ),  # colours are less plain, more is fine
+        ),  # colours are less plain, and there are more fine details
         fit=replace(base.fit, images=100_000),
     )
 

@@ -17,19 +17,19 @@ from unnoise.config.training import (
 
 
 def classifier() -> ClassifierConfig:
-    """A picture classifier: judge of class accuracy, features for the Frechet distance."""
+    """A picture classifier, for class accuracy and as features of the Frechet distance."""
     return ClassifierConfig()
 
 
 def fashion_noisy_classifier() -> NoisyClassifierConfig:
-    """The clothes at every noise level of the preset fashion: the guide of its classifier guidance."""
+    """The clothes at every noise level of the preset fashion, for its classifier guidance."""
     base = fashion()
     assert isinstance(base.net, UNetConfig)
     return NoisyClassifierConfig(
         name="fashion-noisy-classifier",
         about="ours, in size; the way down of the U-Net with attention pooling of Dhariwal & Nichol 2021",
         data=base.data,
-        net=replace(base.net, channels=(16, 32, 64)),  # to tell apart takes less than to draw
+        net=replace(base.net, channels=(16, 32, 64)),  # classification needs fewer channels than sampling
         process=base.process,
         fit=Fit(
             images=150_000,
@@ -47,7 +47,7 @@ def fashion_noisy_classifier() -> NoisyClassifierConfig:
 
 
 def emoji_contrastive() -> ContrastiveConfig:
-    """Emoji and their names on one sphere: the judge of caption retrieval for the preset emoji."""
+    """Embeddings of emoji and their names, for the caption retrieval of the preset emoji."""
     return ContrastiveConfig(
         name="emoji-contrastive",
         about="ours, in size; Radford et al. 2021",

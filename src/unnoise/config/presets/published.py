@@ -18,7 +18,7 @@ from unnoise.config.training import (
 
 
 def half_life(decay: float, batch: int) -> int:
-    """Pictures after which an average with this decay a step has forgotten half."""
+    """Returns the half-life in pictures of an average with this decay per step."""
     return round(batch * math.log(0.5) / math.log(decay))
 
 
@@ -106,7 +106,7 @@ def lsun256() -> TrainConfig:
 
 
 def folder64() -> TrainConfig:
-    """A folder of your own in 64x64: a network that one graphics card trains in a day, and a CPU can begin."""
+    """A folder of your own in 64x64: a network that one GPU trains in a day, to try on a CPU."""
     return TrainConfig(
         name="folder64",
         about="ours: the U-Net of Dhariwal & Nichol 2021 made small; half-life and ramp-up of Karras et al. 2022",

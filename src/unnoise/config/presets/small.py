@@ -31,16 +31,16 @@ def fashion() -> TrainConfig:
             scale_shift=True,
             classes=10,
         ),
-        # v and its plain error teach the class and the outline first; eps does so last, and there is little time
+        # v with its unweighted error learns class and outline first; eps learns them last, and there is little time
         process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", cond_dropout=0.1),
-        # small batches: with some minutes to learn in, the number of steps is what is short
+        # small batches: in some minutes of training, the number of steps is the limit
         fit=Fit(images=100_000, batch=32, lr=1e-3, warmup=100, decay="cosine", ema=(7_000,), ema_rampup=0.1),
         log=LogConfig(log_every=20, checkpoint_every=60.0, grid_every=600, grid_rows=4, grid_steps=20),
     )
 
 
 def fashion_ddpm() -> TrainConfig:
-    """The clothes as in DDPM: eps with its plain error, betas from 1e-4 to 0.02 in 1,000 steps."""
+    """The clothes as in DDPM: eps with its unweighted error, betas from 1e-4 to 0.02 in 1,000 steps."""
     base = fashion()
     return replace(
         base,
@@ -83,8 +83,8 @@ def fashion_flow() -> TrainConfig:
 def fashion_ve() -> TrainConfig:
     """The clothes as a score model: denoising score matching at levels in geometric progression, for Langevin dynamics.
 
-    The weight is sigma^2, as in NCSN: the plain error of eps. The largest level is about the largest distance between
-    two pictures (NCSNv2's first rule), the smallest is one that nobody sees.
+    The weight is sigma^2, as in NCSN: the unweighted error of eps. The largest level is about the largest distance of
+    two pictures (NCSNv2's first rule), the smallest is not visible.
     """
     base = fashion()
     return replace(
@@ -102,7 +102,7 @@ def fashion_ve() -> TrainConfig:
 
 
 def toy() -> TrainConfig:
-    """Discs, squares, crosses and rings in 16x16, in a minute or two: to see that everything works."""
+    """Discs, squares, crosses and rings in 16x16, in a minute or two: to check that everything works."""
     return TrainConfig(
         name="toy",
         about="ours: as small as a picture that one recognises can be",
