@@ -7,7 +7,7 @@ settings.config.fit.lr, settings.origins["fit.lr"]          # 0.0001, "--set"
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,21 @@ def load(source: str) -> Settings:
 def from_file(path: Path) -> Settings:
     """Returns the settings of a file. Its keys decide which kind of training it is."""
     data, lines = files.read(path)
-    kinds = [recipe.config for recipe in RECIPES.values()]
-    kind = max(kinds, key=lambda kind: len(data.keys() & {field.name for field in dataclasses.fields(kind)}))
+    kind = _kind(data.keys())
     config = convert.from_dict(kind, data, str(path), lines=lines)
     found = dict.fromkeys(convert.flat(config), "default")
     found |= {name: f"{path}:{line}" for key, line in lines.items() if (name := ".".join(key)) in found}
     return Settings(config, found)
+
+
+def _kind(keys: Set[str]) -> type[AnyConfig]:
+    """The kind of training with most of these keys; among equals, the one that has no others, or the first."""
+
+    def fit(kind: type[AnyConfig]) -> tuple[int, bool]:
+        fields = {field.name for field in dataclasses.fields(kind)}
+        return len(keys & fields), fields <= keys
+
+    return max((recipe.config for recipe in RECIPES.values()), key=fit)
 
 
 def origins(config: AnyConfig, origin: str) -> dict[str, str]:
