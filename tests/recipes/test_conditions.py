@@ -368,7 +368,7 @@ def test_a_base_that_is_the_inner_part_is_grown_around(tmp_path):
 
 
 def test_what_does_not_fit_is_named(worded, tmp_path):
-    with pytest.raises(UserError, match="name it, --set base="):
+    with pytest.raises(UserError, match="name it with --set base="):
         next(train(CONTROLLED, tmp_path / "run"))
     other = replace(CONTROLLED, base=str(worded), process=replace(CONTROLLED.process, predicts="eps"))
     with pytest.raises(UserError, match=r"process.predicts eps should be v, that of the base"):
@@ -378,7 +378,7 @@ def test_what_does_not_fit_is_named(worded, tmp_path):
         load_base(wider, tmp_path / "run")
     with pytest.raises(UserError, match="does not exist"):
         load_base(replace(CONTROLLED, base="nowhere"), tmp_path / "run")
-    with pytest.raises(UserError, match="belong together"):
+    with pytest.raises(UserError, match="need each other"):
         check(replace(CONTROLLED, data=WORDED.data))
     with pytest.raises(UserError, match=r"net.dropout should be 0"):
         check(replace(CONTROLLED, net=replace(CONTROLLED.net, dropout=0.1)))

@@ -191,11 +191,11 @@ def test_trainings_that_cannot_be_are_refused(tmp_path: Path) -> None:
 def test_the_presets_come_back_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "fashion-noisy-classifier"]) == 0
     (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
-    from unnoise.cli.train import begin
+    from unnoise.recipes.settings import load
 
-    asked = begin(str(tmp_path / "my.yaml"))
-    assert asked.config == presets.fashion_noisy_classifier()
-    assert asked.config.process == presets.fashion().process  # the noise of the model that it guides
+    settings = load(str(tmp_path / "my.yaml"))
+    assert settings.config == presets.fashion_noisy_classifier()
+    assert settings.config.process == presets.fashion().process  # the noise of the model that it guides
 
 
 # --- guiding ---

@@ -18,7 +18,7 @@ from PIL import Image
 from unnoise import data, model
 from unnoise.cli.main import main
 from unnoise.cli.measuring import data_for
-from unnoise.cli.train import ask
+from unnoise.cli.train_settings import settings_from_options
 from unnoise.conditions import Cond
 from unnoise.config.cards import ValueRange
 from unnoise.config.data import DataConfig
@@ -346,15 +346,15 @@ def test_a_network_has_as_many_columns_as_numbers_are_named(lights: Path, tmp_pa
     (tmp_path / "my.yaml").write_text(
         dumps(replace(here, net=replace(TINY.net, values=0))).replace("  values: 0\n", "")
     )
-    asked = ask(str(tmp_path / "my.yaml"))
-    assert asked.config.net.values == 1
-    assert asked.origins["net.values"] == "as many as data.values"
-    assert cost(asked.config, timed=1).parameters > 0
+    settings = settings_from_options(str(tmp_path / "my.yaml"))
+    assert settings.config.net.values == 1
+    assert settings.origins["net.values"] == "as many as data.values"
+    assert cost(settings.config, timed=1).parameters > 0
 
 
 def test_numbers_of_which_nothing_can_be_learned(lights: Path) -> None:
     here = replace(TINY, data=replace(TINY.data, path=str(lights), values=("same",)))
-    with pytest.raises(UserError, match="same is 1 in every picture of which it is told"):
+    with pytest.raises(UserError, match="same is 1 in every picture that has it"):
         describe(here, data.open(here.data))
     strict = replace(TINY, data=replace(TINY.data, path=str(lights)), net=replace(TINY.net, null_value=False))
     with pytest.raises(UserError, match="light is given for 28 of 32 pictures"):

@@ -13,7 +13,7 @@ from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.tables.comparison import METRICS
 from unnoise.cli.tables.options import COMMON, OUT, TableOptions
 from unnoise.cli.tables.output import finish
-from unnoise.cli.train import preset_help
+from unnoise.cli.train_settings import preset_help
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
@@ -62,11 +62,11 @@ def ddpm(
     pictures, and the bits per dimension of real ones. --data is the training set.
     """
     from unnoise.cli.data import present
-    from unnoise.cli.train import ask as read
-    from unnoise.cli.train import fitting
+    from unnoise.cli.train_settings import settings_from_options
+    from unnoise.recipes.settings import with_classes
 
     options = TableOptions(**values)
-    parsed = read(preset, data=options.data, sets=set, device=device, name=None)
+    parsed = settings_from_options(preset, data=options.data, sets=set, device=device, name=None)
     with asking():
         if not isinstance(parsed.config, TrainConfig):
             raise UsageError(f"the preset {preset} trains no diffusion model: use one that does, for example fashion")
@@ -78,7 +78,7 @@ def ddpm(
     from unnoise import data as pictures
     from unnoise.data.registry import find
 
-    training = fitting(parsed, len(find(parsed.config.data.path).classes)).config
+    training = with_classes(parsed, len(find(parsed.config.data.path).classes)).config
     assert isinstance(training, TrainConfig)
     real = pictures.open(training.data)
     measurement = Measurement(
@@ -95,7 +95,7 @@ def train_and_measure(
     training: TrainConfig, runs: Path, measurement: Measurement, out: Path, options: TableOptions
 ) -> int:
     """Trains and measures each cell and writes the table; the exit code of the first training that does not end."""
-    from unnoise.cli.train import follow
+    from unnoise.cli.train_progress import train_with_progress
     from unnoise.evaluation.tables import ablation_table
     from unnoise.recipes.ablation import cells
     from unnoise.training.distributed import ALONE
@@ -107,7 +107,7 @@ def train_and_measure(
     for at, cell in enumerate(made, start=1):
         say(f"{at} of {len(made)}: {cell.column}, {cell.row}")
         path = choose(runs, cell.config, resume=True)
-        code = follow(cell.config, path, ALONE)
+        code = train_with_progress(cell.config, path, ALONE)
         if code:
             return code
         found[cell.row, cell.column], sheet[cell.row, cell.column] = measure(path, cell, measurement)
