@@ -67,7 +67,7 @@ def test_long_captions_are_truncated_before_the_end_token() -> None:
 
 @pytest.mark.parametrize("text", ["  A   red 🦩 ﬁsh\tünïcödé ", "赤い 円 on white", "e\u0301clair"])
 def test_the_truncated_part_begins_with_a_whole_character(text: str) -> None:
-    """At every length, the encoded and the truncated part are the whole text; a character encoded in part is in both."""
+    """At every length the encoded and the truncated part are the whole text; a character encoded in part is in both."""
     whole = plain(text)
     for length in range(3, 64):
         words = learned(length=length)

@@ -43,7 +43,7 @@ def export(
     with asking():  # all that cannot be said there is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
-            clip=card.clip, latents=card.codec.kind == "latents", words=words,
+            clip=card.clip, latents=card.codec.kind == "latents", text=words,
         )  # fmt: skip
     if json:
         emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})

@@ -137,7 +137,7 @@ class Conditioner:
         return self._labels(labels, len(labels))
 
     def random_class(self, seeds: Sequence[int], values: Mapping[str, Sequence[float]] = MappingProxyType({})) -> Cond:
-        """The condition of samples without a label: a uniformly random class for each seed, the empty prompt, values."""
+        """The condition of samples without a label: a random class for each seed, the empty prompt, values."""
         label = None
         if self.classes:
             rows = [int(uniform((), seed, "class").item() * len(self.classes)) for seed in seeds]
