@@ -347,8 +347,8 @@ def test_damage_is_refused_and_named(run: Path, tmp_path: Path) -> None:
     (folder / contrastive.CARD).write_text("{")
     refused("cannot be read")
     (folder / contrastive.CARD).unlink()
-    refused("holds no contrastive judge")
-    with pytest.raises(UserError, match="there is no directory"):
+    refused("contains no contrastive judge")
+    with pytest.raises(UserError, match="does not exist"):
         contrastive.load(tmp_path / "nowhere")
 
 
@@ -475,7 +475,7 @@ def test_sample_lays_the_nearest_beside_what_it_drew(
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(["--nearest-judge", "model"], "holds no contrastive judge"), (["--nearest-count", "99"], "fewer than")],
+    [(["--nearest-judge", "model"], "contains no contrastive judge"), (["--nearest-count", "99"], "fewer than")],
 )
 def test_nearest_pictures_that_cannot_be_found_are_refused_before_any_is_drawn(
     words: list[str], said: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

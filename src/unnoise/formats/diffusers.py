@@ -28,7 +28,16 @@ from unnoise.config.cards import CodecConfig, LatentsConfig, PixelsConfig, Value
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
-from unnoise.formats import controlnet, names, part, schedulers, text_encoders, unet2d, unet2d_condition
+from unnoise.formats import (
+    condition_settings,
+    controlnet,
+    names,
+    part,
+    schedulers,
+    text_encoders,
+    unet2d,
+    unet2d_condition,
+)
 from unnoise.formats.files import read_json
 from unnoise.formats.text_encoders import INDEX, ClipEncoder, DualClipEncoder, is_part
 from unnoise.nn.blocks import context
@@ -71,7 +80,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
     parts = _parts(folder, index)
     unet = parts["unet"]
-    config = _config(unet / part.CONFIG, REFINER_IDS if index.get(REFINES) is True else unet2d_condition.TIME_IDS)
+    config = _config(unet / part.CONFIG, REFINER_IDS if index.get(REFINES) is True else condition_settings.TIME_IDS)
     file = parts["scheduler"] / SCHEDULER
     scheduler = read_json(file) if file.is_file() or is_part(index.get("scheduler")) else {}
     process, sampler, spacing, clip = schedulers.from_config(scheduler, str(file))
