@@ -347,8 +347,8 @@ def test_damage_is_refused_and_named(run: Path, tmp_path: Path) -> None:
     (folder / contrastive.CARD).write_text("{")
     refused("cannot be read")
     (folder / contrastive.CARD).unlink()
-    refused("holds no contrastive model")
-    with pytest.raises(UserError, match="there is no directory"):
+    refused("contains no contrastive model")
+    with pytest.raises(UserError, match="does not exist"):
         contrastive.load(tmp_path / "nowhere")
 
 
@@ -475,7 +475,7 @@ def test_nearest_lays_real_pictures_beside_generated_ones(
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--features", "model"], "holds no contrastive model"), (["--count", "99"], "fewer than")],
+    [(["--features", "model"], "contains no contrastive model"), (["--count", "99"], "fewer than")],
 )
 def test_nearest_refuses_what_it_cannot_compare(
     words: list[str], message: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
