@@ -116,7 +116,7 @@ def bound_curve(model: unnoise.Model, x: Tensor, steps: int) -> tuple[np.ndarray
     schedule = model.diffusion.schedule
     high = schedule.at(1 / model.diffusion.steps).log_ratio.item()
     times = even_log_snr(-5.0, high)(schedule, steps)
-    rows = lambda row: clip_denoised(model.diffusion.given(Cond(model.conditioner.nothing(len(row)).label)))  # noqa: E731
+    rows = lambda row: clip_denoised(model.diffusion.given(Cond(model.conditioner.null(len(row)).label)))  # noqa: E731
     found = curve(bound_of(whole_bound(rows, from_bytes(x), chain(schedule, times), noise_of(0, tuple(x.shape[1:])))))
     return found.rate.numpy(), found.rmse.numpy()
 

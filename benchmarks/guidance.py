@@ -23,7 +23,7 @@ from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.guidance import classifier, classifier_free, guidance_interval
 from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.noise import Seeds
-from unnoise.recipes.noisy_classifier import new_born
+from unnoise.recipes.noisy_classifier import init_network
 from unnoise.samplers import ddim, last, walk
 from unnoise.samplers.timesteps import even
 
@@ -37,7 +37,7 @@ def guides(diffusion: Diffusion, batch: int) -> dict[str, Denoiser]:
     times = even(diffusion.schedule, STEPS)[:-1]
     low, high = (torch.exp(-diffusion.schedule(times[place]).log_ratio).item() for place in (5, 2))
     config = presets.fashion_noisy_classifier()
-    net = new_born(config).eval().requires_grad_(False)
+    net = init_network(config).eval().requires_grad_(False)
     guide = NoisyClassifier(prepare(net, best("cpu")), NoisyClassifierCard(config.net, config.process))
     told = diffusion.given(cond)
     free = classifier_free(diffusion, cond, null, 2.0)
@@ -80,7 +80,7 @@ def overhead(diffusion: Diffusion, batch: int, rounds: int, clock: str) -> float
     label, t = torch.arange(batch) % 10, torch.tensor(0.5, dtype=torch.float64)
     cond, null = Cond(label), Cond(torch.full((batch,), 10))
     guided, x = classifier_free(diffusion, cond, null, 2.0), torch.randn(batch, *SHAPE)
-    both, twice = null.then(cond), torch.cat([x, x]).to(next(diffusion.net.parameters()).dtype)
+    both, twice = null.cat(cond), torch.cat([x, x]).to(next(diffusion.net.parameters()).dtype)
     time = torch.full((2 * batch,), 500.0)
 
     def alone() -> object:

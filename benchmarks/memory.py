@@ -1,4 +1,4 @@
-"""Peak memory of drawing and training, each in a process of its own; and seconds from a command to a first picture."""
+"""Peak memory of sampling and training, each in a process of its own; and seconds from a command to a first picture."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from benchmarks import peers
 
 ROOT = Path(__file__).parent.parent
-WAYS = ("unnoise", "diffusers", "diffusers tuned")
+LIBRARIES = ("unnoise", "diffusers", "diffusers tuned")
 
 
-def peak(what: str, way: str) -> None:
-    """In a child: do it once or twice and print the peak resident set, in MiB."""
+def peak(what: str, library: str) -> None:
+    """Runs once or twice in this (child) process and prints its peak resident set, in MiB."""
     import torch
 
     if what == "draw":
@@ -27,11 +27,11 @@ def peak(what: str, way: str) -> None:
         from unnoise.schedules import LinearBeta
 
         net = peers.our_network(peers.CONFIG)
-        if way == "unnoise":
+        if library == "unnoise":
             call = draw.ours(place(Diffusion(net, LinearBeta()).eval(), best("cpu")), 2)
         else:
             theirs = peers.their_network(net)
-            tuned = way == "diffusers tuned"
+            tuned = library == "diffusers tuned"
             call = draw.theirs(peers.tuned(theirs) if tuned else theirs, 2, inference=tuned)
         call(peers.start(16))
     else:
@@ -40,8 +40,8 @@ def peak(what: str, way: str) -> None:
         net = peers.our_network(peers.CONFIG)
         one = (
             train_step.ours(net)
-            if way == "unnoise"
-            else train_step.theirs(peers.their_network(net), tuned=way == "diffusers tuned")
+            if library == "unnoise"
+            else train_step.theirs(peers.their_network(net), tuned=library == "diffusers tuned")
         )
         for _ in range(2):
             one()
@@ -50,7 +50,7 @@ def peak(what: str, way: str) -> None:
 
 
 def own_peak() -> float:
-    """MiB. Linux's own figure: getrusage's remembers the parent's, from before this program."""
+    """The peak resident set in MiB, from Linux's VmHWM: that of getrusage includes the parent's before exec."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
@@ -62,19 +62,19 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
     rows = []
     for what in ("draw", "train"):
         row: dict[str, Any] = {"what": f"{what}, batch {16 if what == 'draw' else 32}"}
-        for way in WAYS:
-            code = f"from benchmarks import memory; memory.peak({what!r}, {way!r})"
+        for library in LIBRARIES:
+            code = f"from benchmarks import memory; memory.peak({what!r}, {library!r})"
             out = subprocess.run(
                 [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
             ).stdout
-            row[f"{way}, MiB"] = float(out.split()[-1])
+            row[f"{library}, MiB"] = float(out.split()[-1])
         rows.append(row)
     first = first_picture(rounds=1 if quick else 3)
     return {"title": "peak memory of a process", "rows": rows, "notes": {"seconds to a first picture": first}}
 
 
 def first_picture(*, rounds: int) -> dict[str, float]:
-    """Seconds from `unnoise sample` to a picture on the disk, 10 steps, beside a process that draws with diffusers."""
+    """Seconds from `unnoise sample` to a picture on disk, 10 steps, and those of a process that uses diffusers."""
     from unnoise.config.cards import ModelCard
     from unnoise.config.diffusion import DiffusionConfig
     from unnoise.denoiser import make_diffusion

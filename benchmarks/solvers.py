@@ -1,9 +1,7 @@
-"""What a solver costs beside the network: its share of a step of the 35.7M U-Net, and beside diffusers' `step`.
+"""What a sampler costs beside the network: a fraction of a step of the 35.7M U-Net, and beside diffusers' `step`.
 
-The first is the time of a walk whose network is a look-up, a tensor of the pictures' shape, over that of the network
-itself. In the second, both sides are given the same look-up, at batch 1: what is left is Python. Ours is measured
-twice: first over times that were never visited, where the weights of all steps are worked out, and again over the same
-times, as any later batch or walk is.
+The first is the time of a walk whose network returns a stored tensor of the pictures' shape, over that of the network
+itself. In the second, both sides are given the same stored tensor, at batch 1: what is left is Python.
 """
 
 from __future__ import annotations
@@ -23,7 +21,6 @@ from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Diffusion, Estimate
 from unnoise.samplers import SAMPLERS, Step, last, walk
 from unnoise.samplers.timesteps import from_entries
-from unnoise.samplers.weights import forget
 from unnoise.schedules import LinearBeta
 
 STEPS = 20
@@ -31,7 +28,7 @@ MOST_OF_A_STEP, MOST_OF_DIFFUSERS = 0.03, 0.5
 
 
 def look_up(batch: int, shape: tuple[int, ...]) -> tuple[Tensor, Denoiser]:
-    """A start, and a denoiser that has its answer ready."""
+    """A start, and a denoiser that returns a stored tensor."""
     generator = torch.Generator().manual_seed(0)
     x, mean = (torch.randn((batch, *shape), generator=generator) for _ in range(2))
     return x, Denoiser(LinearBeta(), lambda x_t, t: Estimate(mean))
@@ -45,7 +42,7 @@ def ours(step: Step, batch: int, shape: tuple[int, ...], entries: Tensor) -> Cal
 
 def theirs(scheduler: Any, batch: int, shape: tuple[int, ...]) -> Callable[[], Tensor]:
     x, denoiser = look_up(batch, shape)
-    said = denoiser(x, torch.zeros(())).mean
+    mean = denoiser(x, torch.zeros(())).mean
     noise = {"variance_noise": x} if "sde" in scheduler.config.get("algorithm_type", "") else {}
 
     def run() -> Tensor:
@@ -53,62 +50,54 @@ def theirs(scheduler: Any, batch: int, shape: tuple[int, ...]) -> Callable[[], T
         scheduler.is_scale_input_called = True  # a warning of Euler's
         now = x
         for t in scheduler.timesteps:
-            now = scheduler.step(said, t, now, **noise).prev_sample
+            now = scheduler.step(mean, t, now, **noise).prev_sample
         return now
 
     return run
 
 
 def schedulers() -> dict[str, Any]:
-    """Ours by name: theirs, on the table that both walk."""
+    """Their schedulers by the name of our sampler, on the table that both walk."""
     import diffusers as d
 
-    how = {"beta_schedule": "linear"}
+    linear = {"beta_schedule": "linear"}
     return {
-        "ddim": d.DDIMScheduler(**how, clip_sample=False),
-        "euler": d.EulerDiscreteScheduler(**how),
-        "plms": d.PNDMScheduler(**how, skip_prk_steps=True),
-        "dpm++2m": d.DPMSolverMultistepScheduler(**how),
-        "dpm++2m-taylor": d.DPMSolverMultistepScheduler(**how, solver_type="heun"),
-        "dpm++3m-released": d.DPMSolverMultistepScheduler(**how, solver_order=3),
-        "dpm++2m-sde": d.DPMSolverMultistepScheduler(**how, algorithm_type="sde-dpmsolver++"),
-        "unipc-2": d.UniPCMultistepScheduler(**how),
-        "unipc-3": d.UniPCMultistepScheduler(**how, solver_order=3),
+        "ddim": d.DDIMScheduler(**linear, clip_sample=False),
+        "euler": d.EulerDiscreteScheduler(**linear),
+        "plms": d.PNDMScheduler(**linear, skip_prk_steps=True),
+        "dpm++2m": d.DPMSolverMultistepScheduler(**linear),
+        "dpm++3m": d.DPMSolverMultistepScheduler(**linear, solver_order=3),
+        "dpm++2m-sde": d.DPMSolverMultistepScheduler(**linear, algorithm_type="sde-dpmsolver++"),
+        "unipc": d.UniPCMultistepScheduler(**linear),
+        "unipc-3": d.UniPCMultistepScheduler(**linear, solver_order=3),
     }
 
 
 def beside_diffusers(rounds: int, clock: str) -> list[dict[str, Any]]:
-    """Microseconds of a step at batch 1, and the two ratios."""
+    """Microseconds of a step at batch 1, and their ratio."""
     rows, entries = [], torch.linspace(999, 49, STEPS, dtype=torch.float64).round()
     for name, scheduler in schedulers().items():
-        again = ours(SAMPLERS[name].make(Request()), 1, (3, 32, 32), entries)
-
-        def first(run: Callable[[], Tensor] = again) -> Tensor:
-            forget()
-            return run()
-
-        # the first walk comes before the one that finds its weights ready, in every round
-        both = {"diffusers": theirs(scheduler, 1, (3, 32, 32)), "first": first, "again": again}
-        found = pairs(both, rounds, clock)
-        micro = {way: 1e6 * seconds / STEPS for way, seconds in found.items()}
+        both = {
+            "diffusers": theirs(scheduler, 1, (3, 32, 32)),
+            "ours": ours(SAMPLERS[name].make(Request()), 1, (3, 32, 32), entries),
+        }
+        micro = {side: 1e6 * seconds / STEPS for side, seconds in pairs(both, rounds, clock).items()}
         rows.append(
             {
                 "solver": name,
                 "diffusers, us": micro["diffusers"],
-                "first walk, us": micro["first"],
-                "later walks, us": micro["again"],
-                "first / diffusers": micro["first"] / micro["diffusers"],
-                "later / diffusers": micro["again"] / micro["diffusers"],
+                "ours, us": micro["ours"],
+                "ours / diffusers": micro["ours"] / micro["diffusers"],
             }
         )
     return rows
 
 
-def pairs(ways: dict[str, Callable[[], object]], rounds: int, clock: str) -> dict[str, float]:
-    """Median seconds of each, always in this order: A B C A B C."""
-    now, seconds = CLOCKS[clock], {name: [] for name in ways}
+def pairs(runs: dict[str, Callable[[], object]], rounds: int, clock: str) -> dict[str, float]:
+    """Median seconds of each, always in this order: A B A B."""
+    now, seconds = CLOCKS[clock], {name: [] for name in runs}
     for at in range(rounds + 1):
-        for name, run in ways.items():
+        for name, run in runs.items():
             begin = now()
             run()
             if at:
@@ -118,7 +107,7 @@ def pairs(ways: dict[str, Callable[[], object]], rounds: int, clock: str) -> dic
 
 @torch.no_grad()
 def shares(rounds: int, clock: str, batch: int = 16) -> list[dict[str, Any]]:
-    """Each solver's own time a step, as a share of the time of the network calls that it makes there."""
+    """Each sampler's own time a step, as a fraction of the time of the network calls that it makes there."""
     net = peers.our_network(peers.CONFIG)
     diffusion = place(Diffusion(net, LinearBeta()).eval(), best("cpu"))
     x, t = peers.start(batch), torch.tensor(0.5, dtype=torch.float64)
@@ -143,7 +132,7 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
         "title": "solvers: a step's own time at batch 1, beside diffusers' scheduler.step",
         "rows": beside_diffusers(rounds, clock),
         "notes": {
-            "targets": f"at most {MOST_OF_DIFFUSERS} of diffusers, on a first walk too; {MOST_OF_A_STEP:.0%} of a step",
+            "targets": f"at most {MOST_OF_DIFFUSERS} of diffusers; {MOST_OF_A_STEP:.0%} of a step",
             "largest shares of a step of the 35.7M U-Net, batch 16": {
                 row["solver"]: row["share"] for row in large[:-1]
             },

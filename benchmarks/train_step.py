@@ -18,7 +18,8 @@ from unnoise.config.training import Fit
 from unnoise.denoiser import Diffusion
 from unnoise.losses import simple
 from unnoise.schedules import LinearBeta
-from unnoise.training.loop import SampleRNG, fit
+from unnoise.training.loop import fit
+from unnoise.training.player import Player, SampleRNG
 from unnoise.training.train_state import TrainState
 
 BATCH = 32
@@ -43,7 +44,6 @@ def data(step: int) -> tuple[Tensor, Tensor, Tensor]:
 def ours(net: nn.Module) -> Callable[[], float]:
     placement = best("cpu")  # what a training takes by itself
     diffusion = Diffusion(prepare(net, placement), LinearBeta())
-    learner = TrainState(net, HOW, dtype=placement.dtype)
 
     def batches() -> Iterator[Pictures]:
         step = 0
@@ -58,7 +58,7 @@ def ours(net: nn.Module) -> Callable[[], float]:
         t = (entries.double() + 1) / 1000
         return diffusion.loss(batch.x, t, noise=noise, weight=simple)
 
-    ticks = fit(net, batches(), loss, HOW, learner=learner)
+    ticks = fit(Player(net, HOW, loss), batches(), states=TrainState(net, HOW, dtype=placement.dtype))
     return lambda: next(ticks).loss
 
 

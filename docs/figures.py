@@ -50,7 +50,8 @@ from unnoise.schedules import (
     VarianceExploding,
     over,
 )
-from unnoise.training.loop import SampleRNG, fit
+from unnoise.training.loop import fit
+from unnoise.training.player import Player, SampleRNG
 from unnoise.training.train_state import TrainState
 
 HERE = Path(__file__).resolve().parent
@@ -451,7 +452,7 @@ def score_model(world: Mixture, schedule: Schedule) -> Diffusion:
         torch.manual_seed(0)
         diffusion = Diffusion(Plane(), schedule, SCORE)
     how = Fit(images=256 * 3000, batch=256, lr=2e-3, warmup=50, decay="cosine", ema=(20_000,))
-    for _ in fit(diffusion.net, batches(), loss, how):
+    for _ in fit(Player(diffusion.net, how, loss), batches()):
         pass
     return diffusion.eval()
 

@@ -1,98 +1,117 @@
-"""What the denoiser is told, beside the noisy picture: a frozen record of tensors, a row per sample."""
+"""Conditions: what a network is conditioned on besides the noisy picture, as a frozen record with a row per sample."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 Many = tuple[Tensor, ...]
+Record = TypeVar("Record")
+
+
+@dataclass(frozen=True)
+class EncodedControl:
+    """What one control network computes from a condition beforehand."""
+
+    hint: Tensor  # (B, C, H, W): features of the control image, in the size of x_t
+    keys_values: Many = ()  # (B, L, 2 D) for each of its cross-attentions, in the order in which they run
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a network computes from a condition that depends on neither x_t nor time, once per sampling."""
+
+    pooled: Tensor | None = None  # (B, D): the mean of the text embeddings of the network's own text encoder
+    keys_values: Many = ()  # (B, L, 2 D) for each of its cross-attentions, in the order in which they run
+    controls: tuple[EncodedControl, ...] = ()  # for each control network; () without control images
 
 
 @dataclass(frozen=True)
 class Cond:
-    """Nothing, or one thing or several of each row. What is None is not spoken of.
+    """A condition for each row: any of these, or none. A field of None is absent for all rows.
 
-    A null row is said in the same words: the label one past the last class, the value NaN, the empty caption, strength
-    0. Which null a network knows, the model's reader says (model.py).
+    A null row has a null value in each field: the label one past the last class, the value NaN, the empty caption,
+    control_scale 0. Which nulls a network was trained with is known to the model's conditioner (model.py).
     """
 
     label: Tensor | None = None  # (B,) int64: a class
-    value: Tensor | None = None  # (B, K) float32: numbers, a column each; NaN where a number is not told
+    value: Tensor | None = None  # (B, K) float32: numbers, a column each; NaN where a number is missing
     tokens: Tensor | None = None  # (B, L) int64: a caption, for a network with a text encoder of its own
-    text: Tensor | None = None  # (B, L, D): a caption as an encoder beside the network read it
-    mask: Tensor | None = None  # (B, L) bool: which of the words count; None: all of them
-    pooled: Tensor | None = None  # (B, D): a caption, or more, as one vector
-    concat: Tensor | None = None  # (B, C, H, W) in [-1, 1]: a picture that is joined to x_t as further channels
-    control: Many = ()  # of (B, C, h, w) in [0, 1]: a drawing for each control network
-    control_scale: Tensor | None = None  # (B, hints), or (B, hints, depths): how strongly each of them steers; None: 1
-    encoded: Many = ()  # of (B, ...): what the network has made of this beforehand (`hear`)
+    text: Tensor | None = None  # (B, L, D): embeddings of a caption by an encoder outside the network
+    mask: Tensor | None = None  # (B, L) bool: which tokens are attended to; None: all of them
+    pooled: Tensor | None = None  # (B, D): one embedding vector, as of a caption
+    concat: Tensor | None = None  # (B, C, H, W) in [-1, 1]: a picture concatenated to x_t as further channels
+    control: Many = ()  # of (B, C, h, w) in [0, 1]: a control image for each control network
+    control_scale: Tensor | None = None  # (B, controls) or (B, controls, depths): factors of their residuals; None: 1
+    encoded: Encoded | None = None  # what the network has computed from tokens, text and control (`encode`)
 
     def to(self, device: torch.device | str) -> Cond:
-        return self._each(lambda tensor: tensor.to(device))
+        return _map(self, lambda _, tensor: tensor.to(device))
 
     def __getitem__(self, rows: slice | Tensor) -> Cond:
-        return self._each(lambda tensor: tensor[rows])
+        return _map(self, lambda _, tensor: tensor[rows])
 
     def where(self, rows: Tensor, other: Cond) -> Cond:
-        """The rows of `other` where `rows` (B,) bool says so. What `other` does not speak of stays.
+        """The rows of `other` where `rows` (B,) bool is true. A field that `other` lacks is unchanged.
 
-        Raises ValueError where `other` speaks of what this does not.
+        Raises ValueError if `other` has a field that this condition lacks.
         """
-        found = {}
-        for name, mine, others in self._with(other):
-            if mine is None and others is not None:
-                raise ValueError(f"rows with and without {name} cannot stand in one condition")
-            if mine is not None and others is not None:
-                where = rows.to(mine.device).view(-1, *[1] * (mine.ndim - 1))
-                found[name] = torch.where(where, others.to(mine), mine)
-        return self._set(found)
+        others = dict(other.tensors())
+        _check_same(set(others) - {name for name, _ in self.tensors()})
 
-    def then(self, other: Cond) -> Cond:
-        """These rows, and below them the other's. Both speak of the same things, or ValueError."""
-        found = {}
-        for name, mine, others in self._with(other):
-            if mine is None or others is None:
-                raise ValueError(f"rows with and without {name} cannot stand in one condition")
-            found[name] = torch.cat([mine, others])
-        return self._set(found)
+        def choose(name: str, mine: Tensor) -> Tensor:
+            if name not in others:
+                return mine
+            mask = rows.to(mine.device).view(-1, *[1] * (mine.ndim - 1))
+            return torch.where(mask, others[name].to(mine), mine)
+
+        return _map(self, choose)
+
+    def cat(self, other: Cond) -> Cond:
+        """These rows, followed by the other's. Raises ValueError unless both have the same fields."""
+        others = dict(other.tensors())
+        _check_same({name for name, _ in self.tensors()} ^ set(others))
+        return _map(self, lambda name, mine: torch.cat([mine, others[name]]))
 
     @property
     def rows(self) -> int | None:
-        """How many rows; None where nothing is said."""
-        told = [tensor for _, tensor in self._flat()]
-        return len(told[0]) if told else None
+        """The number of rows; None for a condition without fields."""
+        return next((len(tensor) for _, tensor in self.tensors()), None)
 
-    # --- all tensors alike ---
-
-    def _flat(self) -> list[tuple[str, Tensor]]:
-        """Each tensor and its name; those of a tuple are called hints.0, hints.1."""
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """Each tensor with its name, as `label`, `control.0` or `encoded.controls.1.hint`, in the order of fields."""
         found: list[tuple[str, Tensor]] = []
-        for name, value in vars(self).items():
-            if isinstance(value, tuple):
-                found += [(f"{name}.{i}", tensor) for i, tensor in enumerate(value)]
-            elif value is not None:
-                found.append((name, value))
+
+        def note(name: str, tensor: Tensor) -> Tensor:
+            found.append((name, tensor))
+            return tensor
+
+        _map(self, note)
         return found
-
-    def _with(self, other: Cond) -> list[tuple[str, Tensor | None, Tensor | None]]:
-        mine, others = dict(self._flat()), dict(other._flat())
-        return [(name, mine.get(name), others.get(name)) for name in mine | others]
-
-    def _set(self, tensors: dict[str, Tensor]) -> Cond:
-        """The same, with these in place of those of their names."""
-        mine = dict(self._flat()) | tensors
-        plain = {name: tensor for name, tensor in mine.items() if "." not in name}
-        many: dict[str, Many] = {}
-        for field in fields(self):
-            many[field.name] = tuple(tensor for name, tensor in mine.items() if name.startswith(f"{field.name}."))
-        return Cond(**plain, **{name: found for name, found in many.items() if found})  # type: ignore[arg-type]
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Cond:
-        return self._set({name: change(tensor) for name, tensor in self._flat()})
 
 
 NOTHING = Cond()
-"""The condition that says nothing."""
+"""The condition without fields."""
+
+
+def _map(record: Record, change: Callable[[str, Tensor], Tensor], name: str = "") -> Record:
+    """A record of the same structure with `change(name, tensor)` in place of each tensor, however deep."""
+    if isinstance(record, Tensor):
+        return change(name, record)  # type: ignore[return-value]  # mypy: a Record that is a Tensor
+    if isinstance(record, tuple):
+        return tuple(_map(each, change, f"{name}.{i}") for i, each in enumerate(record))  # type: ignore[return-value]
+    if record is None:
+        return record
+    prefix = f"{name}." if name else ""
+    values = {field.name: getattr(record, field.name) for field in fields(record)}  # type: ignore[arg-type]
+    changed = {each: _map(value, change, prefix + each) for each, value in values.items()}
+    return replace(record, **changed)  # type: ignore[type-var]
+
+
+def _check_same(missing: set[str]) -> None:
+    if missing:
+        raise ValueError(f"rows with and without {min(missing)} cannot be in one condition")

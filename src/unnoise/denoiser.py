@@ -1,18 +1,18 @@
-"""From what a network says to the picture it means: the one place that knows what a network predicts.
+"""From the output of a network to an estimate of the picture: the one file that knows what a network predicts.
 
-A network is asked for a row, `a x + b eps`. With x_t = alpha x + sigma eps that is a 2x2 system, and its solution
+A network predicts a row, `a x + b eps`. With x_t = alpha x + sigma eps that is a 2x2 system, and its solution
 
     E[x | x_t] = (b x_t - sigma out) / (alpha b - sigma a)
 
-replaces every conversion between eps, x0, v, flow and EDM's F. Samplers, guidance, edits and distillation see a
-`Denoiser`: a function (x_t, t) -> Estimate.
+replaces every conversion between eps, x0, v, flow and EDM's F. Guidance and edits work on a `Conditional`, which gives
+a denoiser for each condition; samplers and distillation on a `Denoiser`, a function (x_t, t) -> Estimate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,13 +23,13 @@ from unnoise.errors import UserError, unknown
 from unnoise.schedules import Level, Schedule, make_schedule, over, posterior
 
 Clock = Callable[[Tensor, Level], Tensor]
-"""(t, its level) -> what the network is told about the time, (B,)."""
+"""(t, its level) -> the time that is passed to the network, (B,)."""
 Weight = Callable[[Level], Tensor]
 """The weight of the squared error of the picture, ||x - mean||^2, in the shape of the level (losses.py)."""
 
 
 def discrete(steps: int) -> Clock:
-    """The clock of a network trained on T steps: at t = k/T it is told k - 1; between two steps, a fraction."""
+    """The clock of a network trained on T steps: k - 1 at t = k/T, linear in between."""
     return lambda t, level: t * steps - 1
 
 
@@ -44,24 +44,24 @@ def _ones(level: Level) -> Tensor:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The row `a x + b eps` that a network is asked for, and what it is shown: x_t times `scale`."""
+    """The row `a x + b eps` that a network predicts, and its input: x_t times `c_in`, and the time `c_noise`."""
 
     row: Callable[[Level], tuple[Tensor, Tensor]]
     c_in: Callable[[Level], Tensor] = _ones
-    c_noise: Clock | None = None  # None: that of the discrete steps
+    c_noise: Clock | None = None  # None: that of a network trained on discrete steps
 
     def target(self, x: Tensor, eps: Tensor, level: Level) -> Tensor:
-        """What the network should say: like x."""
+        """The network's target, a x + b eps, like x."""
         a, b = self.row(level)
         return over(a, x) * x + over(b, x) * eps
 
     def mean(self, x_t: Tensor, out: Tensor, level: Level) -> Tensor:
-        """The estimate of the picture that `out` means. At t = 0 it is x_t itself."""
+        """The estimate of the picture from the network's output. At t = 0 it is x_t itself."""
         on_x_t, on_out = self._solve(level)
         return over(on_x_t, x_t) * x_t + over(on_out, x_t) * out
 
     def error(self, level: Level) -> Tensor:
-        """By how much an error of the network's output is an error of the picture."""
+        """The error of the estimate for each unit of error of the network's output."""
         return self._solve(level)[1].abs()
 
     def _solve(self, level: Level) -> tuple[Tensor, Tensor]:
@@ -81,13 +81,13 @@ SAMPLE = Prediction(lambda level: (_ones(level), _zero(level)))
 VELOCITY = Prediction(lambda level: (-level.sigma, level.alpha))  # Salimans & Ho 2022
 FLOW = Prediction(lambda level: (-_ones(level), _ones(level)))  # eps - x: Lipman et al. 2022
 
-# -sigma times the score, which is eps, seen from an x_t brought to the size of noise: where noise explodes. NCSN++ is
-# shown x_t as it is (Song et al. 2021), and has norms to bear it.
+# eps, which is -sigma times the score, from an input scaled to unit variance of the noise: for variance-exploding
+# schedules. NCSN++ reads x_t unscaled (Song et al. 2021), which its norms make possible.
 SCORE = Prediction(EPSILON.row, lambda level: (level.alpha.square() + level.sigma.square()).rsqrt())
 
 
 def edm(sigma_data: float = 0.5) -> Prediction:
-    """EDM's preconditioned network, for data of standard deviation `sigma_data`. Table 1 of Karras et al. 2022."""
+    """The preconditioning of EDM, for data of standard deviation `sigma_data`. Table 1 of Karras et al. 2022."""
 
     def norm(level: Level) -> Tensor:  # the standard deviation of x_t
         return (level.sigma.square() + (sigma_data * level.alpha).square()).sqrt()
@@ -102,7 +102,7 @@ def edm(sigma_data: float = 0.5) -> Prediction:
 
 
 def posterior_mean(schedule: Schedule, steps: int) -> Prediction:
-    """DDPM's first parametrisation: the mean of q(x_{t - 1/T} | x_t, x). Table 2 of Ho et al. 2020."""
+    """DDPM's first parametrisation, the mean of q(x_{t - 1/T} | x_t, x). Table 2 of Ho et al. 2020."""
 
     def row(level: Level) -> tuple[Tensor, Tensor]:
         to = schedule((schedule.time(level.log_ratio) - 1 / steps).clamp(min=0))
@@ -116,8 +116,10 @@ def posterior_mean(schedule: Schedule, steps: int) -> Prediction:
 
 
 class Estimate(NamedTuple):
-    """E[x | x_t], like x_t; and where a network learns its variance, the place of the reverse variance between its two
-    bounds: 0 is the posterior's, 1 the forward step's, in the logarithm, a number each pixel (Nichol & Dhariwal 2021).
+    """E[x | x_t], like x_t, and the reverse variance where the network learns it.
+
+    `variance_fraction`, like x_t, interpolates the logarithm of the variance between its two bounds: 0 is the variance
+    of the posterior, 1 that of the forward step (Nichol & Dhariwal 2021, eq. 15).
     """
 
     mean: Tensor
@@ -126,7 +128,7 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A function (x_t, t) -> Estimate, and the schedule it is meant for. `t` is () or (B,), float64."""
+    """A function (x_t, t) -> Estimate, and the schedule of its x_t. `t` is () or (B,), float64."""
 
     schedule: Schedule
     estimate: Callable[[Tensor, Tensor], Estimate]
@@ -135,11 +137,26 @@ class Denoiser:
         return self.estimate(x_t, t)
 
 
-class Diffusion(nn.Module):
-    """A network, with what its input and its output mean.
+class Conditional(Protocol):
+    """A denoiser whose condition is still open: a `Diffusion`, or a wrapper of one that edits what it estimates.
 
-    `net(x, time, cond)` gives a tensor like x, or one of twice the channels where `learned_variance`. The network
-    works in the dtype of its own parameters; what comes in and goes out has the dtype of x_t.
+    Guidance takes a Conditional and binds several conditions in one batch, so it composes with every wrapper.
+    """
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule of all its denoisers."""
+
+    def given(self, cond: Cond) -> Denoiser:
+        """The denoiser with this condition, a row for each sample."""
+
+
+class Diffusion(nn.Module):
+    """A network with its schedule and its prediction: a `Conditional`.
+
+    `net(x, time, cond)` returns a tensor like x, or of twice its channels where `learned_variance`. The network
+    computes in the dtype of its parameters; x_t and the estimate have the dtype of x_t. Raises UserError where the
+    prediction does not determine the picture at t = 1.
     """
 
     def __init__(
@@ -159,29 +176,29 @@ class Diffusion(nn.Module):
         self.learned_variance = learned_variance
         self._clock = predicts.c_noise or discrete(steps)
         end = schedule.at(1.0)
-        told = self._clock(torch.ones((), dtype=torch.float64), end)
-        if not (predicts.error(end) < 1e12 and torch.isfinite(told)):
+        time = self._clock(torch.ones((), dtype=torch.float64), end)
+        if not (predicts.error(end) < 1e12 and torch.isfinite(time)):
             raise UserError(
-                "at t = 1 this schedule leaves nothing of the picture, and this prediction cannot say it: "
-                "predict v, flow or x0, or take a schedule that ends with a little of the picture"
+                "this schedule has zero terminal SNR, where this prediction does not determine the picture: predict v, "
+                "flow or x0, or choose a schedule with alpha(1) > 0"
             )
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = NOTHING) -> Estimate:
-        """The estimate of the picture in x_t (B, C, H, W) at times t, () or (B,)."""
+        """The estimate of the picture from x_t (B, C, H, W) at times t, () or (B,)."""
         level = self.schedule(t)
-        out, spread = self._ask(x_t, t, level, cond)
-        return Estimate(self.predicts.mean(x_t, out, level), spread)
+        out, fraction = self._predict(x_t, t, level, cond)
+        return Estimate(self.predicts.mean(x_t, out, level), fraction)
 
     def given(self, cond: Cond) -> Denoiser:
-        """The denoiser that is told `cond`, a row per sample: what the network can hear beforehand, it hears once."""
+        """The denoiser with this condition, a row for each sample; what does not depend on x_t is encoded here."""
         encode = getattr(self.net, "encode", None)
         cond = cond if encode is None else encode(cond)
         return Denoiser(self.schedule, lambda x_t, t: self(x_t, t, cond))
 
     def loss(self, x: Tensor, t: Tensor, cond: Cond = NOTHING, *, noise: Tensor, weight: Weight) -> Tensor:
-        """The weighted squared error of the picture, the mean over its numbers: a row each, (B,).
+        """The weighted squared error of the estimate, averaged over the elements of x: (B,).
 
-        Computed on the network's own target, where nothing cancels: ||x - mean|| is `error` times ||target - out||.
+        Computed on the network's target, where nothing cancels: ||x - mean|| is `error` times ||target - out||.
         """
         return self.loss_and_estimate(x, t, cond, noise=noise, weight=weight)[0]
 
@@ -194,26 +211,26 @@ class Diffusion(nn.Module):
         noise: Tensor,
         weight: Weight,
     ) -> tuple[Tensor, Tensor, Estimate]:
-        """The same loss, with the x_t and the estimate it came from: for the hybrid loss of learned variances."""
+        """The same loss, with its x_t and estimate, which the hybrid loss of learned variances needs."""
         level = self.schedule(t)
         x_t = level.mix(x, noise)
-        out, spread = self._ask(x_t, t, level, cond)
+        out, fraction = self._predict(x_t, t, level, cond)
         error = (out - self.predicts.target(x, noise, level)).square().flatten(1).mean(1)
         scale = weight(level) * self.predicts.error(level).square()
-        return error * scale.to(error), x_t, Estimate(self.predicts.mean(x_t, out, level), spread)
+        return error * scale.to(error), x_t, Estimate(self.predicts.mean(x_t, out, level), fraction)
 
-    def _ask(self, x_t: Tensor, t: Tensor, level: Level, cond: Cond) -> tuple[Tensor, Tensor | None]:
+    def _predict(self, x_t: Tensor, t: Tensor, level: Level, cond: Cond) -> tuple[Tensor, Tensor | None]:
         dtype = next(self.net.parameters(), x_t).dtype
-        shown = (over(self.predicts.c_in(level), x_t) * x_t).to(dtype)
-        told = self._clock(t.double(), level).expand(len(x_t)).to(device=x_t.device, dtype=torch.float32)
-        out = self.net(shown, told, cond).to(x_t.dtype)
+        scaled = (over(self.predicts.c_in(level), x_t) * x_t).to(dtype)
+        time = self._clock(t.double(), level).expand(len(x_t)).to(device=x_t.device, dtype=torch.float32)
+        out = self.net(scaled, time, cond).to(x_t.dtype)
         if not self.learned_variance:
             return out, None
-        out, spread = out.chunk(2, dim=1)
-        return out, (spread + 1) / 2
+        out, fraction = out.chunk(2, dim=1)
+        return out, (fraction + 1) / 2
 
 
-# --- the rim: names ---
+# --- by name ---
 
 PREDICTIONS: dict[str, Callable[[Schedule, int], Prediction]] = {
     "eps": lambda schedule, steps: EPSILON,
@@ -227,19 +244,19 @@ PREDICTIONS: dict[str, Callable[[Schedule, int], Prediction]] = {
 
 
 def make_prediction(process: DiffusionConfig, schedule: Schedule) -> Prediction:
-    """What a process asks a network for."""
+    """The prediction that a configuration names. Raises UserError for an unknown one."""
     if process.predicts not in PREDICTIONS:
         raise unknown("prediction", process.predicts, PREDICTIONS)
     return PREDICTIONS[process.predicts](schedule, process.steps)
 
 
 def schedule_of(process: DiffusionConfig) -> Schedule:
-    """The schedule that a process names."""
+    """The schedule that a configuration names."""
     return make_schedule(process.schedule, process.schedule_options, steps=process.steps, zero_snr=process.zero_snr)
 
 
 def make_diffusion(net: nn.Module, process: DiffusionConfig) -> Diffusion:
-    """The diffusion that a process describes, around this network."""
+    """The diffusion of this network that a configuration describes."""
     schedule = schedule_of(process)
     predicts = make_prediction(process, schedule)
     return Diffusion(net, schedule, predicts, steps=process.steps, learned_variance=process.learned_variance)

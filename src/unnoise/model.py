@@ -1,32 +1,23 @@
-"""A model: a diffusion, the space it works in, and a reader of what people say. On disk, a directory.
+"""A model: a diffusion, a codec, and a conditioner that encodes labels and prompts.
 
-    model.safetensors    the network's weights
-    model.json           the card: everything else that is needed to draw
-    tokenizer.json       what the network's own text encoder reads with, where it has one
-    words/               CLIP's tower and tokenizer, where they stand beside the network (formats/text_encoders.py)
-    manifest.json        the sha256 and size of each file, checked on loading
-
-Nothing in these files can run: they hold numbers and names, and the names choose among classes of ours.
+Saved as a directory (formats/directory.py); loaded from one, from a run, or from a diffusers folder.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise import nn as networks
-from unnoise.codec import Codec, Latents, Pixels
+from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
 from unnoise.config.cards import ModelCard
-from unnoise.config.convert import from_dict, to_dict
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
@@ -34,82 +25,89 @@ from unnoise.config.training import TrainConfig
 from unnoise.config.usage import picture_options
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError
-from unnoise.formats import controlnet, diffusers, text_encoders
-from unnoise.formats.files import Tensors, read_json
+from unnoise.formats import controlnet, diffusers
+from unnoise.formats.directory import CARD, WEIGHTS, load_text_encoder, read_card, write_model
+from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
-from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
 from unnoise.text.conditioner import Conditioner
-from unnoise.text.pretrained import Encoder
-from unnoise.text.tokenizer import FILE as TOKENIZER
-from unnoise.text.tokenizer import PromptEncoder, Tokenizer, truncation_note
+from unnoise.text.tokenizer import PromptEncoder, truncation_note
 
-WEIGHTS, CARD, WORDS = "model.safetensors", "model.json", "words"
-FORMAT = {"format": "unnoise-model", "version": 2}
-READABLE = (1, 2)  # versions: 1 has earlier names of settings and weights
-MOST_PARAMETERS = 20_000_000_000  # a card that asks for more is a mistake, found before memory is taken
+MOST_PARAMETERS = 20_000_000_000  # a card with more is a mistake, which is found before memory is allocated
 
 
 @dataclass
 class Model:
-    """What is saved, loaded, shared and drawn from."""
+    """Everything that generates pictures: what is saved, loaded, shared and sampled from."""
 
     diffusion: Diffusion
     card: ModelCard
-    codec: Codec = field(default_factory=Pixels)
-    text: PromptEncoder | None = None  # what reads captions
-    classifier_classes: tuple[str, ...] = ()  # classes of a classifier that guides a model without classes of its own
+    text: PromptEncoder | None = None  # encodes captions
+
+    @property
+    def codec(self) -> Codec:
+        """The map between pictures and x."""
+        return make_codec(self.card.codec, self.card.channels)
 
     @property
     def conditioner(self) -> Conditioner:
-        reader = reader_of(self.card, self.text)
-        return (
-            replace(reader, classes=self.classifier_classes, classifier_only=True)
-            if self.classifier_classes
-            else reader
-        )
+        """The map from labels, prompts and values to conditions."""
+        return make_conditioner(self.card, self.text)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes; none where it was trained without."""
+        """The names of its classes; empty for a model without classes."""
         return self.card.classes
 
     @property
     def uses_text(self) -> bool:
-        """Whether its network reads captions, with or without what reads them for it."""
+        """Whether its network is conditioned on text, even if the text encoder is not loaded."""
         return self.card.net.context > 0 or self.card.net.text is not None
 
     @property
     def controls(self) -> tuple[ControlConfig, ...]:
-        """The drawings that it takes."""
+        """The settings of its control networks."""
         return self.card.net.controls if isinstance(self.card.net, UNetConfig) else ()
 
     @property
     def residuals(self) -> int:
-        """What a control adds to: the skips and the middle."""
+        """The number of residuals that a control adds: one for each skip, and the middle's."""
         net = self.card.net
         return len(net.channels) * (net.blocks + 1) + 1 if isinstance(net, UNetConfig) else 0
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of x."""
+    def x_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of x, in which the model diffuses: a picture, or its latents."""
         return (self.card.channels, *self.card.size)
 
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a picture, in pixels."""
+        codec, (height, width) = self.codec, self.card.size
+        return (codec.picture_channels, codec.factor * height, codec.factor * width)
+
+    @property
+    def latent_only(self) -> bool:
+        """Whether the model generates latents that cannot be decoded, since its autoencoder is not read."""
+        codec = self.codec
+        return isinstance(codec, Latents) and codec.autoencoder is None
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Pictures of x, float32 in [-1, 1]; x itself, in float32, from a `latent_only` model."""
+        return x.float() if self.latent_only else self.codec.decode(x)
+
     def require_pictures(self) -> Model:
-        """This model. Raises UserError where what it draws are no pictures."""
-        if self.card.latents:
-            raise UserError(
-                "this model draws latents, and unnoise does not read the autoencoder that makes pictures of them: take "
-                "the latents, unnoise sample --latents FILE, or model.sample(...).pixels in Python"
-            )
+        """This model. Raises UserError if it generates latents that cannot be decoded to pictures."""
+        if self.latent_only:
+            raise UserError(NO_AUTOENCODER)
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write the model directory, whole or not at all. Raises CannotSave, and UserError where something is there."""
+        """Write the model directory, whole or not at all. Raises CannotSave, and UserError if `path` is not empty."""
         folder = Path(path)
         if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} is there and holds something: save the model under another name")
+            raise UserError(f"{folder} is not empty: save the model under another name")
         if folder.exists():
             folder.rmdir()
         checkpoint.publish(
@@ -125,190 +123,135 @@ class Model:
         seeds: Sequence[int] = (0,),
         **settings: Any,
     ) -> Pictures:
-        """Draw pictures: one a seed, with one label (or prompt, or number by its name) for all or one a seed.
-        `settings` are the fields of a Request.
+        """Generate a picture for each seed, with one label, prompt or value of each name for all seeds, or one a seed.
 
-        Raises UserError for what this model cannot draw, TypeError for an unknown setting. Warns where of a prompt only
-        the beginning is heard.
+        `settings` are the other fields of a Request. Raises UserError for a request that this model cannot fulfil, and
+        TypeError for an unknown setting. Warns if a prompt is longer than the text encoder reads.
         """
-        from unnoise.generate.frames import draw
+        from unnoise.generate.frames import sample
 
-        said = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+        texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
-        request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=said, values=numbers, **settings)
-        if note := truncation_note(self.text, filter(None, (*said, request.negative_prompt))):
+        request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=texts, values=numbers, **settings)
+        if note := truncation_note(self.text, filter(None, (*texts, request.negative_prompt))):
             warnings.warn(note, stacklevel=2)
-        return draw(self, request)
+        return sample(self, request)
 
     def with_controlnets(self, *others: Model | str | Path) -> Model:
-        """This model with the controls of others beside its own, in this order: a drawing each when it draws.
+        """This model with the controls of `others` after its own, in this order; each needs a control image.
 
-        Another is a model, or a path: whatever `load` takes, or diffusers' folder of a ControlNetModel. Raises
-        UserError where the network of another, without its controls, is not this one's.
+        Each of `others` is a model, a path that `load` accepts, or a diffusers folder of a ControlNetModel. Raises
+        UserError if the network of one, without its controls, differs from this one's.
         """
         net = self.card.net
         if not others:
             return self
         if not isinstance(net, UNetConfig):
-            raise UserError("controls steer a U-Net, and this model is another network")
+            raise UserError(f"controls need a U-Net, and this model is a {net.kind}: load a U-Net")
         more = [each for other in others for each in self._controls_of(other, net)]
         net, state = controlnet.beside(net, self.diffusion.net.state_dict(), more)
-        made = Model.from_state(replace(self.card, net=net), state, "this model and its controls", self.text)
-        return replace(made, classifier_classes=self.classifier_classes)
+        return Model.from_state(replace(self.card, net=net), state, "this model and its controls", self.text)
 
     def _controls_of(self, other: Model | str | Path, net: UNetConfig) -> list[tuple[ControlConfig, dict[str, Tensor]]]:
-        """The controls of another, each with its weights. Raises UserError where they are not this model's."""
+        """The controls of another model, each with its weights. Raises UserError if they do not fit this model."""
         if isinstance(other, str | Path):
             if controlnet.is_folder(Path(other)):
                 return [controlnet.read(Path(other), net)]
             other = load(other)
         if not isinstance(other.card.net, UNetConfig):
-            raise UserError("controls steer a U-Net, and one of these models is another network")
+            raise UserError(f"controls need a U-Net, and one of these models is a {other.card.net.kind}")
         if without_controls(other.card.net) != without_controls(net):
-            raise UserError("these controls belong to another network: their base has to be this model")
+            raise UserError("these controls belong to another network: train them with this model as their base")
         if process_of(other.card) != process_of(self.card) or other.card.classes != self.card.classes:
-            raise UserError("these controls were trained on another process, or other classes, than this model")
+            raise UserError("these controls were trained with another process or other classes than this model's")
         if getattr(other.text, "text", None) != getattr(self.text, "text", None):
-            raise UserError("these controls read captions by another tokenizer: their base has to be this model")
+            raise UserError("these controls use another tokenizer: train them with this model as their base")
         return controlnet.apart(other.card.net, other.diffusion.net.state_dict())[1]
 
     @classmethod
     def from_state(
-        cls, card: ModelCard, state: Mapping[str, Tensor], where: str, words: PromptEncoder | None = None
+        cls, card: ModelCard, state: Mapping[str, Tensor], where: str, text: PromptEncoder | None = None
     ) -> Model:
-        """The model of this card and these weights, with what reads its captions. Raises UserError where they do
-        not fit, with the first names."""
+        """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
+        fit; `where` begins its message."""
         with torch.device("meta"):
             net = networks.build(card.net)
         count = sum(p.numel() for p in net.parameters())
         if count > MOST_PARAMETERS:
-            raise UserError(f"{where}: the card asks for {count:,} parameters, more than {MOST_PARAMETERS:,}")
+            raise UserError(f"{where}: the card describes {count:,} parameters, more than {MOST_PARAMETERS:,}")
         wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
         check_tensors({name: tuple(value.shape) for name, value in state.items()}, wanted, where)
         net.load_state_dict(dict(state), assign=True)
-        rest = {name: buffer for name, buffer in net.named_buffers() if buffer.is_meta}
-        if rest:  # buffers that are computed, not saved
+        if any(buffer.is_meta for buffer in net.buffers()):  # buffers that are computed, not saved
             net = networks.build(card.net)
             net.load_state_dict(dict(state))
         net.requires_grad_(False)
-        codec = Latents() if card.latents else Pixels()
-        return cls(make_diffusion(net.eval(), card.process).eval(), card, codec, words)
+        return cls(make_diffusion(net.eval(), card.process).eval(), card, text)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
-        """The model in a model directory. Raises UserError that names what is wrong with which file."""
+        """The model in a model directory. Raises UserError that names the file and what is wrong with it."""
         folder = Path(path)
         card = read_card(folder)
-        return cls.from_state(
-            card, checkpoint.renamed(Tensors.of(folder / WEIGHTS).load()), str(folder), words_of(card, folder)
-        )
+        state = checkpoint.renamed(Tensors.of(folder / WEIGHTS).load())
+        return cls.from_state(card, state, str(folder), load_text_encoder(card, folder))
 
 
-def words_of(card: ModelCard, folder: Path) -> PromptEncoder | None:
-    """What reads captions for the model in a directory: its own tokenizer, CLIP's tower, or an encoder elsewhere."""
-    if card.net.text is not None:
-        return Tokenizer.load(folder / TOKENIZER, card.net.text.length)
-    if (folder / WORDS).is_dir():
-        return text_encoders.read(folder / WORDS)
-    return Encoder(card.encoder) if card.encoder is not None else None
-
-
-def reader_of(card: ModelCard, words: PromptEncoder | None) -> Conditioner:
-    """What turns into conditions what is said to the model of this card."""
+def make_conditioner(card: ModelCard, text: PromptEncoder | None) -> Conditioner:
+    """The conditioner of the model of a card."""
     null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
     return Conditioner(
-        card.classes, null_row(card), words, card.values, null_value, picture_options=picture_options(card)
+        card.classes, null_row(card), text, card.values, null_value, picture_options=picture_options(card)
     )
 
 
 def without_controls(net: NetConfig) -> NetConfig:
-    """The network alone, with nothing dropped while it is trained."""
+    """The settings of the network alone, without controls and without dropout."""
     return replace(net, dropout=0.0, controls=()) if isinstance(net, UNetConfig) else replace(net, dropout=0.0)
 
 
 def process_of(config: TrainConfig | ModelCard) -> DiffusionConfig:
-    """What a network's answers mean, without how it was taught."""
+    """The settings that define what the network's output means, without those of its training."""
     p = config.process
     plain = DiffusionConfig(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
     return replace(plain, concat=p.concat, concat_factor=p.concat_factor)
 
 
 def null_row(card: ModelCard) -> int | None:
-    """The row of "no class" in the network's class embedding."""
+    """The row of "no class" in the network's class embedding, if there is one."""
     return card.net.classes if card.net.classes and card.net.null_class else None
 
 
-def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard, words: PromptEncoder | None = None) -> None:
-    """model.safetensors, model.json and what reads its captions into an existing folder.
-
-    Raises UserError for a reader of captions that has no form on disk.
-    """
-    match words:
-        case Tokenizer():
-            words.save(folder / TOKENIZER)
-        case ClipEncoder() | DualClipEncoder():
-            text_encoders.save(folder / WORDS, words)
-        case None | Encoder():  # the card says where an encoder is
-            pass
-        case _:
-            raise UserError(
-                f"a {type(words).__name__} reads this model's captions, and it has no form on disk: save the model "
-                "with words=None, and hand the reader to it again when it is loaded"
-            )
-    save_weights(folder / WEIGHTS, state)
-    text = json.dumps(FORMAT | {"card": to_dict(card)}, indent=2, sort_keys=True)
-    (folder / CARD).write_text(text + "\n", encoding="utf-8")
-
-
-def read_card(folder: Path) -> ModelCard:
-    """The card of a model directory, without its weights."""
-    file = folder / CARD
-    data = read_json(file)
-    if data.get("format") != FORMAT["format"]:
-        raise UserError(f"{file}: this is not the card of a model of ours: 'format' is {data.get('format')!r}")
-    if data.get("version") not in READABLE:
-        raise UserError(
-            f"{file}: written in version {data.get('version')!r} of the format, this program reads up to "
-            f"{FORMAT['version']}: update unnoise"
-        )
-    return from_dict(ModelCard, data.get("card", {}), str(file))
-
-
-def save_weights(file: Path, state: Mapping[str, Tensor]) -> None:
-    """Tensors to safetensors: contiguous, on the CPU, none sharing memory with another."""
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, file)
-
-
-# --- whatever a person has: a run, a model, a checkpoint, somebody else's folder ---
+# --- loading: a run, a model, a checkpoint, a diffusers folder ---
 
 
 def find(path: str | Path) -> Path:
-    """The directory with the weights that `path` means: a run's newest checkpoint, or the directory itself."""
+    """The directory with the weights: a run's newest checkpoint, or `path` itself. Raises UserError for neither."""
     folder = Path(path)
     if not folder.exists():
         raise UserError(
-            f"there is no {folder}: give a run (runs/00001-fashion), a model directory or a diffusers folder"
+            f"{folder} does not exist: give a run (runs/00001-fashion), a model directory or a diffusers folder"
         )
     if not folder.is_dir():
-        raise UserError(f"{folder} is a file: give the directory it is in")
+        raise UserError(f"{folder} is a file: give the directory that contains it")
     if (folder / CARD).is_file():
         return folder
     if (folder / "checkpoints").is_dir():
         newest = checkpoint.sound(folder / "checkpoints")
         if newest is None:
-            raise UserError(f"{folder} has no checkpoint yet: let it train until it has saved one")
+            raise UserError(f"{folder} has no checkpoint yet: train until one is saved")
         return newest
     if diffusers.is_folder(folder):
         return folder
     raise UserError(
-        f"{folder} is no run, no model directory and no diffusers folder: it has no {CARD}, checkpoints/ or config.json"
+        f"{folder} is not a run, a model directory or a diffusers folder: it has no {CARD}, checkpoints/ or config.json"
     )
 
 
 def load(path: str | Path, *, verify: bool = True) -> Model:
-    """The model that `path` means: a run directory, a model directory or checkpoint, or a diffusers folder.
+    """The model in a run directory, a model directory or checkpoint, or a diffusers folder: on the CPU, in float32.
 
-    Every byte is compared with the manifest, where there is one, unless `verify` is off. On the CPU, in float32.
+    With `verify`, every byte is compared with the manifest, if there is one. Raises UserError if it differs.
     """
     folder = find(path)
     if (folder / CARD).is_file():
@@ -317,4 +260,4 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
     card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)
-    return Model.from_state(card, state, str(folder), diffusers.read_words(folder, net))
+    return Model.from_state(card, state, str(folder), diffusers.read_text_encoder(folder, net))

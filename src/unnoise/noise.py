@@ -3,6 +3,10 @@
 There is no global generator and no order of calls. The noise of picture 7 at time 0.3 is what it is, whatever else is
 drawn in the same batch, on how many machines, and in which order. The numbers come from the CPU's generator, so they
 are the same for every device.
+
+This generator fills tensors: the noise of training and sampling, keyed by seed, time and draw (blake2b into PyTorch's
+CPU generator). The order of a data set, its crops and its flips come from data/random.py, which needs no torch and
+computes one number for each of many keys at once (splitmix64).
 """
 
 from __future__ import annotations

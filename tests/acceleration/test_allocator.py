@@ -1,4 +1,4 @@
-"""Memory once kept is not asked for again: counted in page faults, which do not depend on the machine's speed."""
+"""Retained memory is not requested again: counted in page faults, which do not depend on the machine's speed."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def faults(before: str) -> int:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_kept_memory_costs_no_page_faults():
-    assert faults("assert allocator.keep()") < 100
+def test_retained_memory_causes_no_page_faults():
+    assert faults("assert allocator.retain()") < 100
     usual = faults("")
-    assert usual > 10_000, "if the system keeps memory by itself, `keep` has nothing to do"
-    assert faults("allocator.keep(); assert allocator.hand_back()") > 10_000
+    assert usual > 10_000, "if the system retains memory by itself, `retain` has no effect"
+    assert faults("allocator.retain(); assert allocator.release()") > 10_000
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_preparing_a_network_for_the_cpu_keeps_memory():
+def test_preparing_a_network_for_the_cpu_retains_memory():
     code = "from torch import nn; from unnoise.acceleration.placement import Placement, prepare; "
     assert faults(code + "prepare(nn.Conv2d(1, 1, 1), Placement('cpu'))") < 100
     assert faults(code + "prepare(nn.Conv2d(1, 1, 1), Placement('meta'))") > 10_000
 
 
-def test_elsewhere_nothing_is_done(monkeypatch):
+def test_without_glibc_nothing_is_done(monkeypatch):
     from unnoise.acceleration import allocator
 
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert not allocator.keep()
-    assert not allocator.hand_back()
+    assert not allocator.retain()
+    assert not allocator.release()

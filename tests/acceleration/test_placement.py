@@ -1,4 +1,4 @@
-"""A placed network computes what the original does; surgery for speed is undone bit for bit."""
+"""A placed network computes what the original does, also a patched one; the original does not change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.nn import norm
+from unnoise.nn.attention import AttentionCore
+from unnoise.nn.norm import Norm
 from unnoise.nn.unet import UNet, Up
+from unnoise.patch import Patch, patched
 
 SMALL = UNetConfig(size=16, channels=(16, 32), blocks=1, attention=(False, True), groups=8, classes=3)
 PLACES = [Placement("cpu", dtype, last) for dtype in (torch.float32, torch.bfloat16) for last in (True, False)]
@@ -32,13 +35,13 @@ def as_before():
 def diffusion(seed: int = 0):
     torch.manual_seed(seed)
     net = UNet(SMALL).eval()
-    for p in net.parameters():  # what is zero at birth says something here
+    for p in net.parameters():  # also those that are zero initially
         if not p.any():
             nn.init.normal_(p, std=0.1)
     return make_diffusion(net, DiffusionConfig())
 
 
-def asked(size: int = 16, batch: int = 2):
+def inputs(size: int = 16, batch: int = 2):
     torch.manual_seed(1)
     t = torch.linspace(0.3, 0.9, batch, dtype=torch.float64)
     return torch.randn(batch, 3, size, size), t, Cond(torch.arange(batch) % 4)
@@ -50,8 +53,8 @@ def test_a_placed_copy_computes_the_same(placement):
     kept = copy.deepcopy(original.state_dict())
     with torch.no_grad():
         for size in (16, 8, 12):
-            right = original(*asked(size)).mean
-            got = place(original, placement)(*asked(size)).mean
+            right = original(*inputs(size)).mean
+            got = place(original, placement)(*inputs(size)).mean
             off = ((got - right).norm() / right.norm()).item()
             assert off < (1e-5 if placement.dtype == torch.float32 else 0.02)
             assert got.dtype == right.dtype
@@ -62,13 +65,13 @@ def test_a_placed_copy_does_not_follow_the_original():
     original = diffusion()
     placed = place(original, Placement("cpu", torch.bfloat16))
     with torch.no_grad():
-        before = placed(*asked()).mean
+        before = placed(*inputs()).mean
         for p in original.net.parameters():
             p.add_(1.0)
-        assert torch.equal(placed(*asked()).mean, before)
+        assert torch.equal(placed(*inputs()).mean, before)
 
 
-def test_placing_draws_no_chance():
+def test_placing_draws_no_random_numbers():
     _works.cache_clear()
     original = diffusion()
     state = torch.get_rng_state()
@@ -92,28 +95,28 @@ def test_a_packed_convolution_is_that_convolution_at_every_size(conv, dtype):
     _needs(PackedConv, dtype)
     conv = copy.deepcopy(conv).to(dtype)
     with torch.no_grad():
-        swift = PackedConv(conv)
+        fast = PackedConv(conv)
         for size in ((1, 16, 16), (3, 7, 9), (2, 32, 5), (1, 64, 64)):
             x = torch.randn(size[0], conv.in_channels, *size[1:]).to(dtype)
             for layout in (torch.contiguous_format, torch.channels_last):
-                got, right = swift(x.contiguous(memory_format=layout)), conv.double()(x.double())
+                got, right = fast(x.contiguous(memory_format=layout)), conv.double()(x.double())
                 conv.to(dtype)
                 assert got.shape == right.shape
                 assert ((got - right).norm() / right.norm()) < (1e-6 if dtype == torch.float32 else 5e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
-def test_going_up_by_a_transposed_convolution_is_going_up(dtype):
+def test_a_step_up_by_a_transposed_convolution_is_a_step_up(dtype):
     _needs(PackedUp, dtype)
     up = Up(24).to(dtype)
     nn.init.normal_(up.conv.bias)
     exact = copy.deepcopy(up).double()
     with torch.no_grad():
-        swift = PackedUp(up)
+        fast = PackedUp(up)
         for size in ((1, 1, 1), (2, 5, 7), (3, 16, 16), (1, 2, 33)):
             x = torch.randn(size[0], 24, *size[1:]).to(dtype)
             right = exact(x.double(), x)
-            assert ((swift(x, x) - right).norm() / right.norm()) < (1e-6 if dtype == torch.float32 else 6e-3)
+            assert ((fast(x, x) - right).norm() / right.norm()) < (1e-6 if dtype == torch.float32 else 6e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
@@ -130,23 +133,25 @@ def test_a_packed_linear_map_is_that_map(dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
-def test_a_convolution_is_laid_out_for_each_size_that_it_meets(dtype):
-    """A layout that is not the kernel's own is rearranged at every call. Sizes of one layout share one tensor."""
+def test_a_convolution_is_laid_out_for_each_size(dtype):
+    """A layout other than the kernel's is rearranged at every call. Sizes with the same layout use one tensor."""
     _needs(PackedConv, dtype)
     conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype)
     sizes = [(7, 7), (14, 14), (28, 28), (16, 16), (14, 14), (12, 20)]
     with torch.no_grad():
-        swift = PackedConv(conv)
+        fast = PackedConv(conv)
         for size in sizes:
-            swift(torch.randn(1, 64, *size).to(dtype))
-            assert torch.equal(swift._met[size].to_dense(), conv.weight)
-            own = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *swift._how, (1, 64, *size))
-            assert torch.equal(_layout(swift._met[size]), _layout(own))
-    held = {id(each): _layout(each) for each in (swift.weight, *swift._met.values())}
-    assert len(held) == len({bytes(each.numpy()) for each in held.values()}), "a layout is held once, a guess not kept"
+            fast(torch.randn(1, 64, *size).to(dtype))
+            assert torch.equal(fast._by_size[size].to_dense(), conv.weight)
+            own = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *fast._options, (1, 64, *size))
+            assert torch.equal(_layout(fast._by_size[size]), _layout(own))
+    held = {id(each): _layout(each) for each in (fast.weight, *fast._by_size.values())}
+    assert len(held) == len({bytes(each.numpy()) for each in held.values()}), (
+        "a layout is stored once, and the first guess is freed"
+    )
     for size in range(1, 41):
-        swift._meet(torch.Size((size, size)))
-    assert len({id(each) for each in swift._met.values()}) < 8, "forty sizes are not forty copies of a weight"
+        fast._lay_out_for(torch.Size((size, size)))
+    assert len({id(each) for each in fast._by_size.values()}) < 8, "forty sizes are not forty copies of a weight"
 
 
 def _needs(kind, dtype):
@@ -154,65 +159,107 @@ def _needs(kind, dtype):
         pytest.skip("this torch or processor packs no weights")
 
 
-def test_packing_is_undone_bit_for_bit():
+def test_a_packed_copy_leaves_the_original_bit_for_bit():
     net = diffusion().net
     modules, state = dict(net.named_modules()), copy.deepcopy(net.state_dict())
     with torch.no_grad():
-        x, _, cond = asked()
+        x, _, cond = inputs()
         time = torch.tensor([3.0, 700.0])
         before = net(x, time, cond)
-        with packed(net) as swift:
-            if _works(PackedConv, torch.float32):
-                assert isinstance(net.conv_in, PackedConv)
-            assert (swift(x, time, cond) - before).abs().max() < 1e-4
+        fast = packed(net)
+        if _works(PackedConv, torch.float32):
+            assert isinstance(fast.conv_in, PackedConv)
+        assert (fast(x, time, cond) - before).abs().max() < 1e-4
         assert torch.equal(net(x, time, cond), before)
     assert dict(net.named_modules()) == modules
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
 
-def test_packing_is_undone_after_an_error():
-    net = diffusion().net
-    modules = dict(net.named_modules())
-    with pytest.raises(KeyError), packed(net):
-        raise KeyError
-    assert dict(net.named_modules()) == modules
+class Halved(nn.Module):
+    """A module whose output is halved."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *inputs):
+        return self.inner(*inputs) / 2
 
 
-def test_a_packed_network_says_that_it_has_no_gradient():
+class HalvedNorm(Halved):
+    """A norm whose output is halved."""
+
+    def forward(self, x, *, silu=False, add=None, scale=None, shift=None):
+        return self.inner(x, silu=silu, add=add, scale=scale, shift=shift) / 2
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, nn.Conv2d, Norm, AttentionCore, Up], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("placement", PLACES, ids=str)
+def test_patched_then_placed_computes_what_the_patched_network_does(kind, placement):
+    """Every seam: packing leaves the replacements, packs what is plain around and inside them, and nothing is lost."""
+    original = diffusion()
+    patch = Patch(kind, lambda module, name: HalvedNorm(module) if kind is Norm else Halved(module))
+    right = copy.copy(original)
+    right._modules = {**original._modules, "net": patched(original.net, [patch])}
+    with torch.no_grad():
+        plain, exact = original(*inputs()).mean, right(*inputs()).mean
+        got = place(original, placement, [patch])(*inputs()).mean
+        assert ((exact - plain).norm() / plain.norm()).item() > 0.01
+        assert ((got - exact).norm() / exact.norm()).item() < (1e-5 if placement.dtype == torch.float32 else 0.03)
+        assert torch.equal(original(*inputs()).mean, plain)
+        again = place(right, placement)(*inputs()).mean
+        assert torch.equal(again, got), "a patched network placed is the same as one patched while it is placed"
+
+
+def test_a_part_of_a_step_up_that_was_replaced_is_not_packed_away():
+    """A step up is packed as one operation, which would drop a replacement of its convolution."""
+    net = patched(
+        diffusion().net, [Patch(nn.Conv2d, lambda module, name: Halved(module), name="up_blocks.*.step.conv")]
+    )
+    assert any(isinstance(module, Halved) for module in packed(net).modules())
+
+
+def test_a_patch_of_a_packed_network_is_an_error():
+    _needs(PackedConv, torch.float32)
+    with pytest.raises(ValueError, match=r"no Conv2d to patch: it has .*PackedConv"):
+        patched(packed(diffusion().net), [Patch(nn.Conv2d, lambda module, name: Halved(module))])
+
+
+def test_a_gradient_of_a_packed_network_is_an_error():
     _needs(PackedConv, torch.float32)
     net = pack(diffusion().net)
-    x, _, cond = asked()
+    x, _, cond = inputs()
     with pytest.raises(RuntimeError, match="no gradient"):
         net(x.requires_grad_(), torch.tensor([3.0, 700.0]), cond)
     with pytest.raises(RuntimeError, match="no gradient"):
         torch.func.jvp(net.conv_in, (x.detach(),), (x.detach(),))
 
 
-def test_what_cannot_be_packed_is_left_alone():
+def test_modules_that_cannot_be_packed_are_unchanged():
     odd = nn.Sequential(nn.Conv2d(4, 4, 3, padding="same"), nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"))
     inside = list(odd)
     assert list(pack(odd)) == inside
     assert list(pack(odd.double())) == inside
 
 
-def test_prepared_to_be_trained_in_place_with_its_weights_as_they_were():
+def test_preparing_for_training_is_in_place_and_keeps_the_weights():
     net = diffusion().net
     state = copy.deepcopy(net.state_dict())
     assert prepare(net, Placement("cpu", torch.bfloat16)) is net
     assert all(torch.equal(v, state[k]) and v.dtype == torch.float32 for k, v in net.state_dict().items())
     assert net.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-    x, _, cond = asked()
+    x, _, cond = inputs()
     net(x, torch.tensor([3.0, 700.0]), cond).square().mean().backward()
     assert all(p.grad is not None for p in net.parameters())
 
 
-def test_best_is_what_is_asked_for():
+def test_best_is_the_requested_placement():
     assert best("cpu", "float32") == Placement("cpu", torch.float32, True)
     assert best("cpu", "bfloat16").dtype == torch.bfloat16
     assert best("cpu").dtype == (torch.bfloat16 if fast_bfloat16("cpu") else torch.float32)
 
 
-def test_what_is_not_there_is_an_error_for_people():
+def test_unknown_and_unavailable_devices_are_errors():
     with pytest.raises(UserError, match="did you mean 'bfloat16'"):
         best("cpu", "bfloat61")
     with pytest.raises(UserError, match="did you mean 'cuda'"):
@@ -224,7 +271,7 @@ def test_what_is_not_there_is_an_error_for_people():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 def test_a_packed_network_keeps_its_dtype(dtype):
-    """All its weights are packed, and its biases say in what it computes."""
+    """All its weights are packed, and its biases have its dtype."""
     _needs(PackedConv, dtype)
     _needs(PackedLinear, dtype)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 4)).to(dtype).requires_grad_(False)

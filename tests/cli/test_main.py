@@ -85,7 +85,7 @@ def test_every_label_goes_with_every_seed_and_reads_back() -> None:
 # -------------------------------------------------------------------------------------- options from settings
 
 
-def test_a_setting_is_written_once_and_its_comment_is_its_help() -> None:
+def test_the_help_of_an_option_is_the_text_of_its_field() -> None:
     about = comments(Request)
     assert set(about) <= {field.name for field in dataclasses.fields(Request)}
     assert about["eta"] == "DDIM: 0 is deterministic, 1 is ancestral"

@@ -17,13 +17,15 @@ from PIL import Image
 from unnoise import nn
 from unnoise.cli.inspect import doubts
 from unnoise.cli.main import main
-from unnoise.cli.sample import columns_for, file_name, names_of_lines, rows_for
+from unnoise.cli.requests import rows_for
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, UNetConfig
+from unnoise.formats.directory import write_model
+from unnoise.generate.output import file_name
+from unnoise.generate.sheets import columns_for, line_names
 from unnoise.io.fonts import boxes
 from unnoise.io.png import read_recipe
-from unnoise.model import write_model
 
 CLASSES = ("T-shirt/top", "Sneaker", "Ankle boot")
 
@@ -170,14 +172,14 @@ def test_changed_weights_are_told(tmp_path: Path, folder: Path, capsys: pytest.C
         (["toy", "--labels", "sneakers"], "did you mean 'Sneaker'"),
         (["toy", "--labels", "3"], "no class '3'"),
         (["bare", "--labels", "1"], "without classes"),
-        (["bare", "--guidance", "2"], "nothing to guide to"),
+        (["bare", "--guidance", "2"], "cannot be guided"),
         (["toy", "--seeds", "0-3", "--animation", "walk.avi"], "a .gif or an .mp4"),
         (["toy", "--sampler", "heun", "--eta", "0.5"], "eta"),
         (["toy", "--grid", "toy/model.json/grid.png"], "is a file, not a folder"),
         (["toy", "--grid", "bare"], "cannot write the grid to bare: it is a folder"),
         (["toy", "--out", "toy/model.json"], "cannot write pictures to toy/model.json: it is a file"),
-        (["toy", "--latents", "out.safetensors"], "draws pictures and no latents"),
-        (["toy", "--seeds", "0-999999", "--labels", "0,1"], "more than 1,000,000"),
+        (["toy", "--latents", "out.safetensors"], "generates pictures, not latents"),
+        (["toy", "--seeds", "0-999999", "--labels", "0,1"], "limit is 1,000,000"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_at_once(
@@ -224,22 +226,22 @@ def kinds(worded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 TAKES = {  # each kind of model, and what it is said to take
-    "nothing": "it takes nothing and draws from noise alone",
-    "classes": "it takes --label (3 classes: T-shirt/top, Sneaker, Ankle boot)",
-    "words": "it takes --prompt",
-    "numbers": "it takes --value age=... (20 to 70)",
-    "drawings": "it takes --control",
-    "holes": "it takes --image with --mask",
+    "nothing": "it is unconditional",
+    "classes": "it supports --label (3 classes: T-shirt/top, Sneaker, Ankle boot)",
+    "words": "it supports --prompt",
+    "numbers": "it supports --value age=... (20 to 70)",
+    "drawings": "it supports --control",
+    "holes": "it supports --image with --mask",
 }
 REFUSED = {  # what is told, which kind takes it, and what the others say
-    "--label x": ("classes", "trained without classes and takes no label 'x'"),
+    "--label x": ("classes", "trained without classes: remove the label 'x'"),
     "--label all": ("classes", "trained without classes"),
-    "--prompt x": ("words", "hears no words and takes no prompt 'x'"),
-    "--negative-prompt x": ("words", "hears no words and takes no negative prompt"),
-    "--value age=30": ("numbers", "is told no numbers and takes no 'age'"),
-    "--control picture.png": ("drawings", "follows no drawings: leave --control out"),
-    "--control-scale 0.5": ("drawings", "follows no drawings: leave --guess and --control-scale out"),
-    "--image picture.png": ("holes", "is shown no picture beside the noise"),
+    "--prompt x": ("words", "not conditioned on text: leave prompt 'x' out"),
+    "--negative-prompt x": ("words", "not conditioned on text: leave the negative prompt out"),
+    "--value age=30": ("numbers", "is not conditioned on values: leave 'age' out"),
+    "--control picture.png": ("drawings", "has no ControlNet: remove --control"),
+    "--control-scale 0.5": ("drawings", "has no ControlNet: remove --guess and --control-scale"),
+    "--image picture.png": ("holes", "has no image input beside x_t"),
 }
 
 
@@ -285,10 +287,10 @@ def test_rows_and_lines() -> None:
     assert rows_for([(0, None)], ("whatever",), None) == [(0, "whatever")]
     rows = [(s, c) for c in ("a", "b") for s in (4, 5, 6)]
     assert columns_for(rows) == 3
-    assert names_of_lines(rows, 3) == ["a", "b"]
+    assert line_names(rows, 3) == ["a", "b"]
     plain = [(s, None) for s in range(7)]
     assert columns_for(plain) == 3
-    assert names_of_lines(plain, 3) == ["0-2", "3-5", "6"]
+    assert line_names(plain, 3) == ["0-2", "3-5", "6"]
     assert file_name("T-shirt/top") == "t-shirt-top"
     assert file_name("../../etc") == "etc"
 
@@ -395,12 +397,12 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
     Path("empty.txt").write_text("\n \n")
     Path("binary.txt").write_bytes(b"\xff\xfe\x00\x81")
     cases = [
-        (("--prompts", "empty.txt"), "there is no prompt in it"),
-        (("--prompts", "binary.txt"), "no text file in UTF-8"),
+        (("--prompts", "empty.txt"), "the file has no prompts"),
+        (("--prompts", "binary.txt"), "not a text file in UTF-8"),
         (("--prompts", "gone.txt"), "gone.txt"),
-        (("--prompt", "a", "--seeds", "0:3"), "say which by number: 0 to 0"),
+        (("--prompt", "a", "--seeds", "0:3"), "a prompt's number, 0 to 0"),
         (("--prompt", "a", "--labels", "bag,shoe"), "at most one label"),
-        (("--prompt", "a", "--labels", "bag"), "takes no label 'bag'"),
+        (("--prompt", "a", "--labels", "bag"), "leave label 'bag' out"),
         (("--prompt", "a", "--negative-prompt", "b"), "take --guidance"),
         (("--prompt", "a", "--control", "gone.png"), "gone.png"),
     ]
@@ -411,13 +413,13 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         assert "Traceback" not in err
     code, _, err = run("sample", str(worded.parent / "toy"), "--prompt", "a bag", "--steps", "2")
     assert code == 2
-    assert "hears no words and takes no prompt 'a bag': leave it out; it takes --label (3 classes: T-shirt/top" in err
+    assert "leave prompt 'a bag' out; it supports --label (3 classes: T-shirt/top" in err
 
 
 def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Callable[..., Any]) -> None:
     code, _, err = run("sample", str(worded), "--prompt", "a red bag with a blue shoe", "--steps", "1")
     assert code == 0
-    assert "hears only the beginning of 'a red bag with a blue shoe'" in err
+    assert "the prompt 'a red bag with a blue shoe' is too long" in err
     code, _, err = run("sample", str(worded), "--prompt", "a red bag", "--steps", "1")
     assert "hears only" not in err
 
@@ -460,7 +462,7 @@ def test_controls_of_other_runs_are_added(worded: Path, run: Callable[..., Any])
     Path("elsewhere").rename("controlled")
     code, _, err = run("sample", str(worded), *beside, "--prompt", "a", "--steps", "2")
     assert code == 2
-    assert "1 drawing for a model that takes 2 drawings" in err
+    assert "1 control image for a model that needs 2 control images" in err
 
 
 def test_prompts_without_a_letter_are_named_as_prompts(worded: Path, run: Callable[..., Any]) -> None:

@@ -359,7 +359,7 @@ def test_what_cannot_be_is_refused_with_its_reason(model: Model) -> None:
     for wrong_way in ({"bits": 0.0}, {"bits": math.nan}, {"search": 30}, {"seed": -1}, {"pick": "best"}):
         with pytest.raises(UserError):
             compress.send(model, BYTES, **wrong_way)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="without classes"):
+    with pytest.raises(UserError, match="not conditioned on classes"):
         unnoise.compress(model, BYTES, label="shirt")
     file = format.read(data, "it")
     forged = format.write(replace(file.header, label=3), file.payload)

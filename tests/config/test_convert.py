@@ -74,8 +74,12 @@ def test_missing_fields_come_from_the_base():
         ("net: {kind: dot}", "file.yaml:1: net.kind: no kind 'dot'; did you mean 'dit'?"),
         ("net: {kind: dit, blocks: 3}", "file.yaml:1: net.blocks: no setting 'blocks'"),
         ("data: {path: 12}", "file.yaml:1: data.path: should be text (in quotes), not 12"),
+        ("fit:\n  betas: [0.9,\n    x]\n", 'file.yaml:2: fit.betas.1: should be a number, not "x"'),
+        ("process:\n  steps: 10\n  joined: big\n", "file.yaml:3: process.joined (now process.concat): no concat 'big'"),
+        ("watch:\n  log_every: x\n", "file.yaml:2: watch.log_every (now log.log_every): should be a whole number"),
+        ("process:\n  joined: ''\n  concat: ''\n", "file.yaml:2: process.joined: no setting 'joined'"),
         ("fit: [", "file.yaml:1: this is not YAML"),
-        ("- 1", "file.yaml: a configuration is a list of `key: value`"),
+        ("- 1", "file.yaml: a configuration is a group of `key: value`"),
         ("about: !!python/object/apply:os.system [echo]", "file.yaml:1: this is not YAML"),
     ],
 )
@@ -91,7 +95,7 @@ def test_what_is_wrong_is_named(text, message, tmp_path):
     ("values", "message"),
     [
         ({"lrr": "1"}, "no setting 'lrr'; did you mean 'lr'"),
-        ({"size": "32"}, "'size' could be any of data.size, net.size; say which"),
+        ({"size": "32"}, "'size' could be any of data.size, net.size; write the whole name"),
         ({"lr": "fast"}, "fit.lr: should be a number"),
         ({"net.kind": "dot"}, "net.kind: no kind 'dot'; did you mean 'dit'?"),
         ({"depth": "3"}, "net.depth: no setting 'depth'"),

@@ -7,7 +7,7 @@ import pytest
 from unnoise import data
 from unnoise.config import convert, presets, validate
 from unnoise.config.training import TrainConfig
-from unnoise.recipes.diffusion import describe
+from unnoise.recipes.model_card import describe
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from unnoise import data
 from unnoise.config.data import DataConfig
+from unnoise.data.summary import describe
 from unnoise.errors import UserError
 
 GOOD = 100
@@ -78,7 +79,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, dict[st
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("workers", "cache_bytes"), [(0, 2**30), (3, 2**30), (0, 0), (2, 0)])
-def test_every_kind_is_listed_and_the_others_are_as_if_alone(
+def test_every_broken_file_is_listed_and_does_not_change_the_others(
     folders: tuple[str, str, dict[str, str]], workers: int, cache_bytes: int
 ) -> None:
     good, mixed, why = folders
@@ -93,13 +94,13 @@ def test_every_kind_is_listed_and_the_others_are_as_if_alone(
     assert torch.equal(found.batch(range(GOOD)).x, alone.batch(range(GOOD)).x)
     for a, b in zip(range(3), data.batches(found, batch=7, seed=1, workers=workers)):
         assert b.index == tuple(data.order(1, 0, GOOD)[a * 7 : (a + 1) * 7])
-    told = found.describe()["broken"]
+    told = describe(found)["broken"]
     assert told["count"] == len(why)
     assert {broken["path"] for broken in told["listed"]} == set(why)
     json.dumps(told)
 
 
-def test_more_than_the_share_and_nothing_starts(folders: tuple[str, str, dict[str, str]]) -> None:
+def test_more_broken_pictures_than_max_broken_is_an_error(folders: tuple[str, str, dict[str, str]]) -> None:
     config = DataConfig(path=folders[1], size=8, channels=3)
     with pytest.raises(UserError) as told:
         data.open(config)
@@ -128,10 +129,10 @@ def test_labels_and_captions_stay_with_their_pictures(tmp_path: Path) -> None:
     assert batch.caption == tuple(map(str, values)) == tuple(map(found.caption, range(5)))
     assert batch.label is not None
     assert batch.label.tolist() == [0, 0, 1, 1, 1] == found.labels().tolist()
-    assert found.describe()["classes"] == {"a": 2, "b": 3}
+    assert describe(found)["classes"] == {"a": 2, "b": 3}
 
 
-def test_too_few_are_told(tmp_path: Path) -> None:
+def test_fewer_than_two_pictures_is_an_error(tmp_path: Path) -> None:
     write_good(tmp_path, 1)
     config = DataConfig(path=str(tmp_path), size=8, channels=3)
     with pytest.raises(UserError, match="1 picture to learn from; give at least 2"):
@@ -144,7 +145,7 @@ def test_too_few_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"channels": 2}])
-def test_impossible_shapes_are_told(wrong: dict[str, int]) -> None:
+def test_impossible_shapes_are_errors(wrong: dict[str, int]) -> None:
     with pytest.raises(UserError, match="give channels 1 or 3"):
         data.open(replace(DataConfig(path="toy"), **wrong))
 
@@ -164,7 +165,7 @@ def test_refused_members_of_an_archive_count(tmp_path: Path) -> None:
     assert (len(found), found.checked, len(found.broken)) == (4, 5, 1)
 
 
-def test_a_set_too_large_to_keep_is_judged_by_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_too_large_for_memory_is_checked_by_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unnoise.data.scan.SAMPLE", 10)
     write_good(tmp_path, 40)
     config = DataConfig(path=str(tmp_path), size=8, channels=3, cache_bytes=100, max_broken=0.1)
@@ -218,7 +219,7 @@ except Unreadable as error:
 
 
 @pytest.mark.parametrize(("side", "max_pixels"), [(20_000, 89_478_485), (9_400, 1_000_000), (13_000, 10**9)])
-def test_a_bomb_is_refused_at_once_and_unopened(tmp_path: Path, side: int, max_pixels: int) -> None:
+def test_a_bomb_is_refused_without_being_decoded(tmp_path: Path, side: int, max_pixels: int) -> None:
     bomb(tmp_path / "b.png", side)
     assert (tmp_path / "b.png").stat().st_size < 500_000
     run = subprocess.run(
@@ -235,7 +236,7 @@ def test_a_bomb_is_refused_at_once_and_unopened(tmp_path: Path, side: int, max_p
     assert "bomb" in why or "max_pixels" in why
 
 
-def test_knowing_the_sources_does_not_load_torch() -> None:
+def test_listing_the_sets_does_not_import_torch() -> None:
     code = "import sys, unnoise.data, unnoise.data.registry; print({'torch', 'pyarrow'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "set()"

@@ -1,4 +1,4 @@
-"""Laws of drawings: what is beside a picture is of that picture, and is cut and flipped with it."""
+"""Laws of control images: each belongs to its picture, and is cropped and flipped with it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from unnoise.model import Model
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Pictures of several proportions in two classes, and drawings that are their own pictures at half the size."""
+    """Pictures of several proportions in two classes, and control images that are the same at half the size."""
     top = tmp_path_factory.mktemp("beside")
     chosen = np.random.default_rng(0)
     for i in range(12):
@@ -41,12 +41,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def configs(path: Path, control: str) -> list[DataConfig]:
-    """With and without keeping, with crops in the middle and at random."""
+    """With and without a cache, with centred and random crops."""
     whole = DataConfig(str(path), size=12, channels=3, flip=True, control=control)
     return [replace(whole, crop=crop, cache_bytes=kept) for crop in ("center", "random") for kept in (2**30, 0)]  # type: ignore[arg-type]
 
 
-def test_a_drawing_is_cut_and_flipped_with_its_picture(pictures: tuple[Path, Path]) -> None:
+def test_a_control_image_is_cropped_and_flipped_with_its_picture(pictures: tuple[Path, Path]) -> None:
     for config in configs(pictures[0], str(pictures[1])):
         found = data.open(config)
         for batch in islice(data.batches(found, batch=5, seed=3), 8):
@@ -55,7 +55,7 @@ def test_a_drawing_is_cut_and_flipped_with_its_picture(pictures: tuple[Path, Pat
 
 
 @pytest.mark.parametrize("crop", ["center", "random"])
-def test_keeping_changes_no_drawing(pictures: tuple[Path, Path], crop: str) -> None:
+def test_the_cache_does_not_change_control_images(pictures: tuple[Path, Path], crop: str) -> None:
     kept, read = [data.open(c) for c in configs(pictures[0], "edges") if c.crop == crop]
     assert kept.cached
     assert not read.cached
@@ -66,15 +66,15 @@ def test_keeping_changes_no_drawing(pictures: tuple[Path, Path], crop: str) -> N
     assert set(one.unique().tolist()) == {0.0, 1.0}
 
 
-def test_none_are_drawn_where_none_are_asked_for() -> None:
+def test_without_control_there_are_no_control_images() -> None:
     found = data.open(DataConfig("toy", size=16))
     assert found.batch([0]).control is None
     with pytest.raises(ValueError, match="set control"):
-        found.drawing(0)
+        found.control_image(0)
 
 
 @pytest.mark.parametrize(("control", "truth"), [("edges", outlines), ("segmentation", segmentation)])
-def test_the_drawings_of_shapes_are_the_true_ones(control: str, truth: object) -> None:
+def test_the_control_images_of_shapes_are_exact(control: str, truth: object) -> None:
     found = data.open(DataConfig("shapes:test", size=16, channels=3, control=control))
     batch = found.batch([5, 0])
     drawn = [truth(scenes("shapes", "test", [i])[0], 16) for i in (5, 0)]  # type: ignore[operator]
@@ -87,7 +87,7 @@ def test_the_drawings_of_shapes_are_the_true_ones(control: str, truth: object) -
 # Edges
 
 
-def test_a_step_is_one_line_and_a_plain_picture_has_none() -> None:
+def test_a_step_is_one_line_and_a_constant_picture_has_none() -> None:
     step = np.zeros((3, 8, 9), np.uint8)
     step[:, :, 4:] = 200
     found = edges(step)
@@ -105,14 +105,14 @@ def test_a_faint_step_is_no_edge_and_one_channel_is_enough() -> None:
     assert edges(step)[0].sum() == 255 * 8
 
 
-def test_brightness_and_the_sign_of_a_step_are_no_matter() -> None:
+def test_edges_do_not_depend_on_brightness_or_the_sign_of_a_step() -> None:
     chosen = np.random.default_rng(2).integers(0, 100, (3, 16, 16)).astype(np.uint8)
     assert edges(chosen).any()
     assert (edges(chosen + 120) == edges(chosen)).all()
     assert (edges(255 - chosen) == edges(chosen)).all()
 
 
-def test_slanting_lines_are_thin_and_whole() -> None:
+def test_diagonal_lines_are_thin_and_connected() -> None:
     y, x = np.mgrid[:20, :20]
     for side in (x + y > 19, x > y, 2 * x > y + 8):
         found = edges(np.where(side, 255, 0).astype(np.uint8)[None])[0] > 0
@@ -142,9 +142,9 @@ def colours(control: torch.Tensor) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize("size", [7, 12, 24, 31, 50])
 @pytest.mark.parametrize("mode", ["RGB", "L", "P"])
-def test_a_map_of_classes_keeps_its_colours_at_every_size(size: int, mode: str, tmp_path: Path) -> None:
-    """Of two or of many classes, larger or smaller, and where the drawing is a pixel higher than its picture; and what
-    is drawn along one is told it so too."""
+def test_a_segmentation_map_has_the_same_colours_at_every_size(size: int, mode: str, tmp_path: Path) -> None:
+    """For two and for many classes, larger or smaller, also if the map is a pixel higher than its picture; and sampling
+    resizes it in the same way as training."""
     chosen = np.random.default_rng(1)
     palette = chosen.integers(0, 256, (8, 3)).astype(np.uint8)
     palette[:2] = (0, 0, 0), (128, 0, 0)  # as in the maps of Pascal VOC
@@ -171,8 +171,8 @@ def test_a_map_of_classes_keeps_its_colours_at_every_size(size: int, mode: str, 
 
 
 @pytest.mark.parametrize("kind", ["outlines", "photograph"])
-def test_other_drawings_are_resized_smoothly(kind: str, tmp_path: Path) -> None:
-    """Lines a pixel wide are still there at a quarter of their size, where nearest pixels would miss them all."""
+def test_other_control_images_are_resized_by_lanczos(kind: str, tmp_path: Path) -> None:
+    """Lines of one pixel stay visible at a quarter of the size, where nearest pixels would miss all of them."""
     image = np.zeros((64, 64, 3), np.uint8)
     image[1::4] = 255 if kind == "outlines" else np.random.default_rng(2).integers(100, 256, (16, 64, 3))
     for folder in ("pictures", "drawings"):
@@ -186,37 +186,37 @@ def test_other_drawings_are_resized_smoothly(kind: str, tmp_path: Path) -> None:
     assert torch.equal(batch.control * 255, ((batch.x + 1) * 127.5).round())  # as the picture, which is the same
 
 
-def test_a_missing_drawing_is_named(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_missing_control_image_is_named(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "c1").mkdir()
     Image.new("L", (12, 12)).save(tmp_path / "c1" / "7.png")
     with pytest.raises(
-        UserError, match=r"has no drawing for c0/0\.png, c0/2\.png.* and 6 more; give one of the same name"
+        UserError, match=r"has no control image for c0/0\.png, c0/2\.png.* and 6 more; give one of the same name"
     ):
         data.open(DataConfig(str(pictures[0]), size=12, channels=3, control=str(tmp_path)))
 
 
-def test_a_drawing_of_other_proportions_is_refused(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_control_image_of_other_proportions_is_refused(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     for path in pictures[0].rglob("*.png"):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         Image.new("L", (12, 40)).save(tmp_path / path.parent.name / path.name)
-    with pytest.raises(UserError, match=r"is 12 x 40 where its picture is 12 x 12, at size 12"):
+    with pytest.raises(UserError, match=r"is 12 x 40 but its picture is 12 x 12, at size 12"):
         data.open(DataConfig(str(pictures[0]), size=12, channels=3, control=str(tmp_path)))
 
 
-def test_a_drawing_that_cannot_be_read_is_named(pictures: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_control_image_that_cannot_be_read_is_named(pictures: tuple[Path, Path], tmp_path: Path) -> None:
     for path in pictures[0].rglob("*.png"):
         (tmp_path / path.parent.name).mkdir(exist_ok=True)
         (tmp_path / path.parent.name / path.name).write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"the drawing c0/0\.png in .* cannot be read: not a picture"):
+    with pytest.raises(UserError, match=r"the control image c0/0\.png in .* cannot be read: not a picture"):
         data.open(DataConfig(str(pictures[0]), size=12, channels=3, control=str(tmp_path)))
 
 
-def test_a_kind_of_drawing_that_a_set_has_not_is_refused() -> None:
+def test_a_kind_of_control_that_a_set_lacks_is_refused() -> None:
     with pytest.raises(UserError, match="no control of toy:train 'segmentation'; valid: edges"):
         data.open(DataConfig("toy", size=16, control="segmentation"))
 
 
-def test_the_fingerprint_tells_drawings_apart_and_is_as_ever_without(
+def test_the_fingerprint_depends_on_control_images_and_is_unchanged_without(
     pictures: tuple[Path, Path], tmp_path: Path
 ) -> None:
     plain = DataConfig("shapes:test", size=16, channels=3)

@@ -23,6 +23,7 @@ from unnoise.config.data import DataConfig
 from unnoise.data import random
 from unnoise.data.dataset import Dataset
 from unnoise.data.source import Source
+from unnoise.data.summary import describe
 from unnoise.errors import UserError
 
 N = 23
@@ -64,7 +65,7 @@ def test_splitmix64_is_the_published_one() -> None:
     assert outputs == [6457827717110365317, 3203168211198807973, 9817491932198370423]
 
 
-def test_chance_is_even_and_its_keys_independent() -> None:
+def test_random_numbers_are_uniform_and_keys_independent() -> None:
     n = 20_000
     draws = [random.uniform(purpose, seed, np.arange(n)) for purpose in range(3) for seed in (0, 1, -1, 2**70)]
     for i, one in enumerate(draws):
@@ -110,7 +111,7 @@ def test_an_array_is_the_same_as_its_pictures_one_by_one(tmp_path: Path) -> None
             assert same(*(pictures.batch(range(6)) for pictures in opened))
 
 
-def test_kept_and_read_are_the_same(folder: str) -> None:
+def test_the_cache_does_not_change_the_pictures(folder: str) -> None:
     for crop in ("center", "random"):
         kept = data.open(replace(KEPT, path=folder, crop=crop))
         read = data.open(replace(READ, path=folder, crop=crop))
@@ -119,7 +120,7 @@ def test_kept_and_read_are_the_same(folder: str) -> None:
             assert same(kept.batch(range(N), seed=3, epoch=epoch), read.batch(range(N), seed=3, epoch=epoch))
 
 
-def test_long_sides_kept_for_random_crops_count(folder: str) -> None:
+def test_the_cache_counts_the_long_sides_for_random_crops(folder: str) -> None:
     bytes_ = sum(data.open(replace(KEPT, path=folder)).pixels(i).nbytes for i in range(N))
     assert bytes_ > N * 3 * 8 * 8
     for less in (0, 1):
@@ -141,14 +142,14 @@ def test_a_row_does_not_depend_on_its_batch(folder: str) -> None:
     assert [pictures.classes[k] for k in whole.label] == [pictures.name(i).split("/")[0] for i in whole.index]
 
 
-def test_rows_are_fresh(folder: str) -> None:
+def test_batches_do_not_share_memory(folder: str) -> None:
     pictures = data.open(replace(KEPT, path=folder))
     before = pictures.batch([0, 1]).x.clone()
     pictures.batch([0, 1]).x.zero_()
     assert torch.equal(pictures.batch([0, 1]).x, before)
 
 
-def test_flip_is_its_own_inverse_and_comes_half_of_the_time() -> None:
+def test_flip_is_its_own_inverse_and_has_probability_one_half() -> None:
     plain, flipped = data.open(DataConfig()), data.open(DataConfig(flip=True))
     n = 4000
     a, b = plain.batch(range(n)).x, flipped.batch(range(n), seed=5, epoch=2).x
@@ -159,7 +160,7 @@ def test_flip_is_its_own_inverse_and_comes_half_of_the_time() -> None:
     assert 0.4 < (again != b).flatten(1).any(1).float().mean() < 0.6  # another epoch, another flip
 
 
-def test_crops_are_windows_of_the_resized_picture_and_reach_every_place(tmp_path: Path) -> None:
+def test_crops_are_windows_of_the_resized_picture_and_reach_every_position(tmp_path: Path) -> None:
     for name, shape in (("wide", (4, 9)), ("tall", (9, 4))):
         (tmp_path / name).mkdir()
         pixels = np.arange(36, dtype=np.uint8).reshape(shape)
@@ -176,7 +177,7 @@ def test_crops_are_windows_of_the_resized_picture_and_reach_every_place(tmp_path
         assert windows[((centre + 1) * 127.5).round().to(torch.uint8).numpy().tobytes()] == 2  # of 5 free: 2 before
 
 
-def test_crop_and_flip_are_drawn_apart(tmp_path: Path) -> None:
+def test_crop_and_flip_are_independent(tmp_path: Path) -> None:
     pixels = np.arange(36, dtype=np.uint8).reshape(4, 9)
     for i in range(2):
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
@@ -195,7 +196,7 @@ def test_any_number_of_workers_gives_the_same(folder: str) -> None:
             assert all(map(same, alone, first(stream, 12)))
 
 
-def test_wherever_the_pictures_lie_they_are_the_same(folder: str, tmp_path: Path) -> None:
+def test_pictures_do_not_depend_on_how_they_are_stored(folder: str, tmp_path: Path) -> None:
     import shutil
 
     pa = pytest.importorskip("pyarrow", reason="parquet takes pyarrow")
@@ -216,10 +217,10 @@ def test_wherever_the_pictures_lie_they_are_the_same(folder: str, tmp_path: Path
 
 def test_opening_with_workers_is_the_same(folder: str) -> None:
     alone, many = data.open(replace(KEPT, path=folder)), data.open(replace(KEPT, path=folder, workers=3))
-    assert alone.describe() == many.describe()
+    assert describe(alone) == describe(many)
 
 
-def test_starting_at_a_step_is_having_come_there(folder: str) -> None:
+def test_a_stream_from_a_step_equals_the_rest_of_an_earlier_stream(folder: str) -> None:
     pictures = data.open(replace(KEPT, path=folder))
     straight = first(data.batches(pictures, batch=5, seed=2), 14)  # crosses two ends of an epoch
     for start in (1, 4, 5, 9, 13):
@@ -228,7 +229,7 @@ def test_starting_at_a_step_is_having_come_there(folder: str) -> None:
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
-def test_ranks_part_the_global_batch_exactly(folder: str, world: int) -> None:
+def test_ranks_partition_the_global_batch(folder: str, world: int) -> None:
     pictures = data.open(replace(KEPT, path=folder))
     whole = first(data.batches(pictures, batch=10, seed=2), 7)
     parts = [first(data.batches(pictures, batch=10, seed=2, rank=r, world=world), 7) for r in range(world)]
@@ -238,7 +239,7 @@ def test_ranks_part_the_global_batch_exactly(folder: str, world: int) -> None:
         assert {len(part[k].index) for part in parts} <= {10 // world, -(-10 // world)}
 
 
-def test_an_epoch_shows_every_picture_once(folder: str) -> None:
+def test_an_epoch_contains_every_picture_once(folder: str) -> None:
     pictures = data.open(replace(KEPT, path=folder))
     for batch in (5, 23, 60):  # a batch may hold more than an epoch
         seen = [i for part in first(data.batches(pictures, batch=batch, seed=0), 200 // batch + 1) for i in part.index]
@@ -247,7 +248,7 @@ def test_an_epoch_shows_every_picture_once(folder: str) -> None:
             assert seen[epoch * N : (epoch + 1) * N] == data.order(0, epoch, N).tolist()
 
 
-def test_a_step_is_its_rows_in_their_epochs(folder: str) -> None:
+def test_a_step_equals_its_rows_in_their_epochs(folder: str) -> None:
     pictures = data.open(replace(KEPT, path=folder))
     for step, batch in enumerate(first(data.batches(pictures, batch=10, seed=6), 9)):
         epochs = [(step * 10 + j) // N for j in range(10)]
@@ -301,7 +302,7 @@ class Slow:
 PLAIN = DataConfig(size=4, channels=1, cache_bytes=0, max_broken=0.2)
 
 
-def test_a_picture_that_goes_is_replaced_the_same_way_by_everyone() -> None:
+def test_an_unreadable_picture_is_replaced_by_the_same_one_in_every_process() -> None:
     slow = Slow(20)
     pictures = [Dataset(slow.source(), PLAIN) for _ in range(3)]
     before = pictures[0].batch(range(20), seed=1)
@@ -315,14 +316,14 @@ def test_a_picture_that_goes_is_replaced_the_same_way_by_everyone() -> None:
         assert k in (3, 11) or torch.equal(after[0].x[k], before.x[k])
     assert [broken.path for broken in pictures[0].replaced] == ["3.png", "11.png"]
     assert "No such file" in pictures[0].replaced[0].why
-    assert pictures[0].describe()["replaced"] == 2
+    assert describe(pictures[0])["replaced"] == 2
     others = {pictures[0].batch([3], seed=seed).index for seed in range(20)}
     assert len(others) > 5  # a function of the seed, too
     alone = first(data.batches(pictures[1], batch=6, seed=9), 8)
     assert all(map(same, alone, first(data.batches(pictures[2], batch=6, seed=9, workers=3), 8)))
 
 
-def test_stand_ins_may_be_gone_too_and_all_count() -> None:
+def test_replacements_may_be_unreadable_too_and_all_count() -> None:
     slow = Slow(20)
     config = replace(PLAIN, max_broken=0.2)  # 4 of 20
     pictures, others = Dataset(slow.source(), config), Dataset(slow.source(), config)
@@ -343,7 +344,7 @@ def test_stand_ins_may_be_gone_too_and_all_count() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_too_many_going_stops_and_names_them(workers: int) -> None:
+def test_too_many_unreadable_pictures_is_an_error_that_names_them(workers: int) -> None:
     slow = Slow(20)
     pictures = Dataset(slow.source(), PLAIN)
     slow.gone = set(range(1, 20))
@@ -353,7 +354,7 @@ def test_too_many_going_stops_and_names_them(workers: int) -> None:
     assert not ours()
 
 
-def test_what_a_worker_raises_arrives_at_its_batch() -> None:
+def test_an_exception_in_a_worker_is_raised_at_its_batch() -> None:
     def read(i: int) -> np.ndarray:
         if armed and i == poisoned:
             raise ZeroDivisionError("a fault of ours")
@@ -452,7 +453,7 @@ def test_fashion_comes_with_the_package() -> None:
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 5_000_000
 
 
-def test_the_toy_can_be_told_apart() -> None:
+def test_the_classes_of_the_toy_set_are_separable() -> None:
     train, test = (data.open(DataConfig(path=path, size=16)) for path in ("toy", "toy:test"))
     assert (len(train), len(test), train.classes) == (1000, 200, ("disc", "square", "cross", "ring"))
     a, b = train.batch(range(1000)), test.batch(range(200))
@@ -466,9 +467,9 @@ def test_the_toy_can_be_told_apart() -> None:
     assert torch.equal(colour, a.x.expand(-1, 3, -1, -1))
 
 
-def test_describe_tells_the_truth(folder: str) -> None:
+def test_describe_returns_the_exact_statistics(folder: str) -> None:
     pictures = data.open(replace(KEPT, path=folder, crop="center"))
-    told = pictures.describe()
+    told = describe(pictures)
     assert json.loads(json.dumps(told)) == told
     sizes = [Image.open(file).size for file in Path(folder).rglob("*.png")]
     for name, side in zip(("width", "height"), np.array(sizes).T):
@@ -482,7 +483,7 @@ def test_describe_tells_the_truth(folder: str) -> None:
     assert told["values"]["std"] == pytest.approx(x.std((0, 2, 3), correction=0).tolist(), abs=1e-6)
 
 
-def test_contact_sheet_shows_each_class_in_its_row(tmp_path: Path) -> None:
+def test_contact_sheet_has_a_row_for_each_class(tmp_path: Path) -> None:
     values = np.repeat(np.array([10, 20, 30, 10, 20, 30, 10], np.uint8), 16).reshape(7, 4, 4)
     np.savez(tmp_path / "a.npz", images=values, labels=np.array([0, 1, 2, 0, 1, 2, 0]))
     pictures = data.open(DataConfig(path=str(tmp_path / "a.npz"), size=4))
@@ -495,7 +496,7 @@ def test_contact_sheet_shows_each_class_in_its_row(tmp_path: Path) -> None:
     assert spread[4, 4::6].tolist() == [10, 30, 20]  # numbers 0, 2 and 4 of 7
 
 
-def test_a_batch_takes_far_less_than_a_step() -> None:
+def test_a_batch_is_much_faster_than_a_training_step() -> None:
     pictures = data.open(DataConfig(flip=True))
     stream = data.batches(pictures, batch=128, seed=0)
     next(stream)

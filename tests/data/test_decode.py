@@ -51,11 +51,11 @@ GREYS = [[0, 85], [170, 255]]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
-def test_lossless_colour_is_as_stored(kind: str) -> None:
+def test_lossless_colour_is_unchanged(kind: str) -> None:
     assert seen(encoded(picture(COLOURS), kind)).tolist() == COLOURS
 
 
-def test_lossless_webp_is_as_stored() -> None:
+def test_lossless_webp_is_unchanged() -> None:
     assert seen(encoded(picture(COLOURS), "WEBP", lossless=True)).tolist() == COLOURS
 
 
@@ -77,14 +77,14 @@ def over(colour: tuple[int, ...], alpha: int) -> list[int]:
 
 
 @pytest.mark.parametrize("alpha", [0, 1, 100, 254, 255])
-def test_transparent_lies_over_the_background(alpha: int) -> None:
+def test_transparent_pixels_are_composited_over_the_background(alpha: int) -> None:
     rgba = picture(np.full((2, 2, 4), (11, 222, 133, alpha)))
     assert seen(encoded(rgba)).tolist() == [[over((11, 222, 133), alpha)] * 2] * 2
     grey = Image.merge("LA", (Image.new("L", (2, 2), 40), Image.new("L", (2, 2), alpha)))
     assert seen(encoded(grey)).tolist() == [[over((40, 40, 40), alpha)] * 2] * 2
 
 
-def test_palette_is_looked_up_and_its_clear_colour_shows_the_background() -> None:
+def test_palette_is_looked_up_and_its_transparent_colour_shows_the_background() -> None:
     image = picture([[0, 1], [2, 1]])
     image = Image.frombytes("P", (2, 2), image.tobytes())
     image.putpalette([9, 8, 7, 60, 50, 40, 255, 255, 0])
@@ -112,7 +112,7 @@ def test_cmyk_is_ink_on_paper(kind: str) -> None:
     assert np.abs(seen(data, size=8)[4, 4] - expected).max() <= (3 if kind == "JPEG" else 1)
 
 
-def test_sixteen_bits_are_scaled_not_cut() -> None:
+def test_sixteen_bits_are_scaled_not_truncated() -> None:
     values = np.array([[0, 257 * 100], [65535, 40000]], np.uint16)
     expected = [[0, 100], [255, round(40000 / 257)]]
     for kind in ("PNG", "TIFF"):
@@ -179,7 +179,7 @@ def test_unknown_orientation_is_ignored() -> None:
     assert seen(encoded(picture(COLOURS), exif=exif)).tolist() == COLOURS
 
 
-def test_shortest_side_becomes_size_and_proportion_is_kept() -> None:
+def test_shorter_side_becomes_size_and_proportions_are_preserved() -> None:
     config = DataConfig(size=10, channels=1)
     for size, shape in (((40, 20), (10, 20)), ((20, 30), (15, 10)), ((10, 10), (10, 10)), ((5, 7), (14, 10))):
         assert decode(encoded(Image.new("L", size, 77)), config).pixels.shape[1:] == shape
@@ -192,7 +192,7 @@ def test_reducing_averages_instead_of_picking() -> None:
     assert small.std() < noise.std() / 8  # a mean of about 16 x 16 pixels; one of them would keep the spread
 
 
-def test_a_large_jpeg_is_reduced_without_losing_what_is_left() -> None:
+def test_a_large_jpeg_is_not_decoded_at_too_small_a_scale() -> None:
     squares = np.kron(np.indices((32, 32)).sum(0) % 2 * 255, np.ones((4, 4)))  # JPEGs go down to 1/8 at once
     two = [seen(data, size=32, channels=1).astype(int) for data in (encoded(picture(squares), "JPEG", quality=95),
                                                                     encoded(picture(squares)))]  # fmt: skip
@@ -214,7 +214,7 @@ def test_a_large_jpeg_is_reduced_without_losing_what_is_left() -> None:
         (b"\x80\x04\x95cposix\nsystem\n", "not a picture"),
     ],
 )
-def test_what_is_no_picture_is_called_by_its_name(data: bytes, why: str) -> None:
+def test_the_reason_names_what_a_file_is(data: bytes, why: str) -> None:
     with pytest.raises(Unreadable, match=why):
         seen(data)
 
@@ -234,18 +234,18 @@ def test_too_many_pixels_are_refused_by_the_header() -> None:
         seen(data, max_pixels=10_099)
 
 
-def test_a_thread_of_pixels_is_not_blown_up() -> None:
+def test_a_very_thin_picture_is_not_enlarged() -> None:
     with pytest.raises(Unreadable, match="thin"):
         seen(encoded(Image.new("L", (60_000, 1))), size=64)
 
 
-def test_pixels_take_the_same_way_as_files() -> None:
+def test_pixels_are_converted_like_files() -> None:
     values = np.array(COLOURS, np.uint8)
     for channels in (1, 3):
         assert (seen(values, channels=channels) == seen(encoded(picture(values)), channels=channels)).all()
 
 
-def test_a_picture_that_covers_is_cut_alike_on_both_sides() -> None:
+def test_cover_crops_at_the_centre() -> None:
     wide = [[[10 * x + y] * 3 for x in range(6)] for y in range(2)]
     data = encoded(picture(wide))
     assert cover(data, 2, 6, 3).transpose(1, 2, 0).tolist() == wide
@@ -255,7 +255,7 @@ def test_a_picture_that_covers_is_cut_alike_on_both_sides() -> None:
     assert cover(turned, 2, 2, 1).tolist() == [[[30, 31], [20, 21]]]
 
 
-def test_of_a_square_picture_covering_is_resizing() -> None:
+def test_cover_of_a_square_picture_is_resizing() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 4), np.uint8)
     data = encoded(Image.fromarray(noise))
     for channels in (1, 3):

@@ -29,12 +29,14 @@ from unnoise.config.validate import check
 from unnoise.data.degrade import BOX_DRAWS, boxes, downscale, mask_out, paste, upscale
 from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.generate.conditions import concat_image, null_conditions
+from unnoise.generate.conditions import concat_image, null_condition
 from unnoise.generate.frames import generate
+from unnoise.recipes.conditioning import concat_input, drop_conditions
 from unnoise.recipes.cost import cost
-from unnoise.recipes.diffusion import concat_input, drop_conditions, load_base, train
+from unnoise.recipes.diffusion import train
+from unnoise.recipes.initialization import load_base
 from unnoise.text.conditioner import Conditioner
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 
 def test_a_square_becomes_its_mean_and_the_mean_a_square() -> None:
@@ -44,13 +46,13 @@ def test_a_square_becomes_its_mean_and_the_mean_a_square() -> None:
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
-def test_smaller_undoes_larger(factor: int) -> None:
+def test_downscale_undoes_upscale(factor: int) -> None:
     small = torch.randn(2, 3, 4, 5)
     assert (downscale(upscale(small, factor), factor) - small).abs().max() < 1e-6
     assert torch.equal(upscale(small, factor)[:, :, ::factor, ::factor], small)
 
 
-def test_the_hole_is_zero_and_says_so() -> None:
+def test_the_hole_is_zero_and_marked_in_the_last_channel() -> None:
     """Nothing of the picture inside; outside all of it; the last channel is the hole."""
     x, hole = torch.randn(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)
     hole[0, :, 1:3, 2:] = 1
@@ -65,7 +67,7 @@ def test_the_hole_is_zero_and_says_so() -> None:
     assert torch.equal(paste(drawn, image), torch.where(hole > 0.5, drawn, x))
 
 
-def test_boxes_of_known_draws() -> None:
+def test_boxes_of_known_numbers() -> None:
     """Of 8 x 4 pixels: heights 2 to 6, widths 1 to 3; the first and the last of each."""
     draws = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.999, 0.999, 0.999, 0.999], [0.5, 0.0, 0.5, 0.999]])
     found = boxes(draws, 8, 4)[:, 0]
@@ -141,7 +143,7 @@ def trained(lights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return {kind: base / kind for kind in KINDS}
 
 
-def test_the_joined_picture_of_a_batch_written_out() -> None:
+def test_the_concatenated_picture_of_a_batch_equals_its_formula() -> None:
     x = torch.arange(32.0).view(2, 1, 4, 4)
     rows = SampleRNG(5, (3, 8), 2)
     small = concat_input(x, replace(PROCESS, concat="low_res"), rows)
@@ -156,7 +158,7 @@ def test_the_joined_picture_of_a_batch_written_out() -> None:
     assert not torch.equal(hole[0], hole[1])
 
 
-def test_joined_pictures_stay_where_the_rest_is_dropped_and_for_guidance() -> None:
+def test_concatenated_pictures_are_not_dropped_in_training_or_guidance() -> None:
     image = torch.randn(8, 2, 4, 4)
     whole = Cond(label=torch.zeros(8, dtype=torch.int64), concat=image)
     reader = Conditioner(("a",), 1)
@@ -167,13 +169,13 @@ def test_joined_pictures_stay_where_the_rest_is_dropped_and_for_guidance() -> No
     assert found.concat is not None
     assert (found.label == 1).all()
     assert torch.equal(found.concat, image)
-    null = null_conditions(reader, Request(), whole, 8)
+    null = null_condition(reader, Request(seeds=tuple(range(8))), whole)
     assert null.concat is not None
     assert torch.equal(null.concat, image)
 
 
 @kinds
-def test_it_learns_from_the_joined_picture(kind: str, trained: dict[str, Path]) -> None:
+def test_training_uses_the_concatenated_picture(kind: str, trained: dict[str, Path]) -> None:
     """From pure noise the estimate has the brightness of what is known."""
     loaded = model.load(trained[kind])
     x, t = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.tensor(0.99, dtype=torch.float64)
@@ -183,7 +185,7 @@ def test_it_learns_from_the_joined_picture(kind: str, trained: dict[str, Path]) 
         hole = torch.zeros(3, 1, 4, 4)
         hole[:, :, 1:3, :2] = 1
         image = mask_out(lights, hole)
-    cond = replace(loaded.conditioner.nothing(3), concat=image)
+    cond = replace(loaded.conditioner.null(3), concat=image)
     means = loaded.diffusion(x, t, cond).mean
     inside = means if kind == "low_res" else means[:, :, 1:3, :2]
     assert (inside.mean((1, 2, 3)) - lights[:, 0, 0, 0]).abs().max() < 0.35
@@ -211,7 +213,7 @@ def test_it_resumes_bit_for_bit(lights: Path, tmp_path: Path) -> None:
 # --- a drawing ---
 
 
-def test_a_small_picture_and_the_large_one_that_it_was_are_told_alike(trained: dict[str, Path], tmp_path: Path) -> None:
+def test_a_small_picture_and_its_original_give_the_same_condition(trained: dict[str, Path], tmp_path: Path) -> None:
     loaded = model.load(trained["low_res"])
     pixels = np.kron(np.array([[0, 40], [200, 255]], np.uint8), np.ones((2, 2), np.uint8))
     Image.fromarray(pixels[::2, ::2]).save(tmp_path / "small.png")
@@ -226,13 +228,13 @@ def test_a_small_picture_and_the_large_one_that_it_was_are_told_alike(trained: d
     assert small.shape == (2, 1, 4, 4)
     assert torch.equal(small[1, 0], torch.from_numpy(pixels).float() / 127.5 - 1)
     assert (large - small).abs().max() < 1e-6
-    with pytest.raises(UserError, match="is 3x3; this model makes 2x2 into 4x4"):
+    with pytest.raises(UserError, match="is 3x3; this model turns 2x2 into 4x4"):
         loaded.sample(image=str(tmp_path / "between.png"), steps=1)
-    with pytest.raises(UserError, match="another shape than the model's pictures, 4x4"):
+    with pytest.raises(UserError, match="not the aspect ratio of the model's pictures, 4x4"):
         loaded.sample(image=str(tmp_path / "thin.png"), steps=1)
 
 
-def test_what_the_mask_leaves_comes_out_as_it_went_in(
+def test_pixels_outside_the_mask_are_unchanged(
     trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Bit for bit, with guidance, in a batch; and again from the recipe."""
@@ -276,26 +278,26 @@ def test_what_the_mask_leaves_comes_out_as_it_went_in(
     assert "mask.png, which the model was shown, is not here" in err
 
 
-def test_a_condition_with_a_picture_can_be_given_whole(trained: dict[str, Path]) -> None:
+def test_a_condition_with_a_picture_can_be_passed_directly(trained: dict[str, Path]) -> None:
     loaded = model.load(trained["masked"])
     x, hole = torch.full((2, 1, 4, 4), 0.25), torch.zeros(2, 1, 4, 4)
     hole[:, :, 0] = 1
-    cond = replace(loaded.conditioner.nothing(2), concat=mask_out(x, hole))
+    cond = replace(loaded.conditioner.null(2), concat=mask_out(x, hole))
     *_, last = generate(loaded, Request(seeds=(1, 2), steps=2), cond=cond)
     assert last.pictures is not None
     assert torch.equal(last.pictures[:, :, 1:], x[:, :, 1:])
 
 
-def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights: Path, tmp_path: Path) -> None:
+def test_a_missing_or_extra_picture_is_an_error(trained: dict[str, Path], lights: Path, tmp_path: Path) -> None:
     small, with_hole = (model.load(trained[kind]) for kind in KINDS)
     file = str(lights / "3.png")
-    with pytest.raises(UserError, match="give it, --image the small picture"):
+    with pytest.raises(UserError, match="needs an image input: add --image"):
         small.sample(steps=1)
-    with pytest.raises(UserError, match="takes no mask"):
+    with pytest.raises(UserError, match="has no mask input"):
         small.sample(image=file, mask=file, steps=1)
-    with pytest.raises(UserError, match="give it, --image the picture, and --mask"):
+    with pytest.raises(UserError, match="needs an image input: add --image FILE, and --mask"):
         with_hole.sample(steps=1)
-    with pytest.raises(UserError, match="say which, --mask"):
+    with pytest.raises(UserError, match="inpaints part of a picture: add --mask"):
         with_hole.sample(image=file, steps=1)
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match=r"the mask .*text.png cannot be read: not a picture"):
@@ -304,7 +306,7 @@ def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights:
     with pytest.raises(UserError, match="needs a picture concatenated to the noise"):
         next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
     plain = replace(small, card=replace(small.card, process=replace(small.card.process, concat="")))
-    with pytest.raises(UserError, match="is shown no picture beside the noise: leave --image and --mask out"):
+    with pytest.raises(UserError, match="has no image input beside x_t: leave --image and --mask out"):
         plain.sample(image=file, steps=1)
 
 
@@ -312,7 +314,7 @@ def test_a_picture_too_few_or_too_many_is_told(trained: dict[str, Path], lights:
 
 
 @kinds
-def test_the_network_takes_as_many_channels_as_are_joined(kind: str, lights: Path, tmp_path: Path) -> None:
+def test_the_network_has_as_many_channels_as_are_concatenated(kind: str, lights: Path, tmp_path: Path) -> None:
     config = training(kind, lights)
     check(config)
     unsaid: NetConfig = replace(config.net, concat_channels=0) if isinstance(config.net, UNetConfig) else config.net

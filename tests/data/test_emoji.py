@@ -21,7 +21,7 @@ def test_names_are_held_out_in_both_styles() -> None:
     assert np.mean([len(found) == 2 for found in styles.values()]) > 0.85  # nearly all are drawn in both
 
 
-def test_a_caption_says_style_and_name() -> None:
+def test_a_caption_contains_style_and_name() -> None:
     train = data.open(DataConfig(path="emoji", size=32, channels=3))
     captions = dict(zip(train.source.names, train.source.captions or ()))
     assert captions["3d/1f42e.webp"] == "a 3d emoji of cow face"

@@ -94,7 +94,7 @@ def test_a_folder_of_subjects() -> None:
     assert (len(photos), photos.classes) == (4, ())
 
 
-def test_what_is_no_format_is_refused() -> None:
+def test_unknown_formats_are_refused() -> None:
     with pytest.raises(UserError, match="could run code"):
         data.open(DataConfig(path=str(shared("weights", "resnet56-4bfd9763.th"))))
     with pytest.raises(UserError, match="did you mean"):

@@ -76,7 +76,7 @@ def told(scene: Scene) -> Counter[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_coverage_is_what_many_samples_of_a_pixel_give(kind: str) -> None:
+def test_coverage_equals_the_mean_of_many_samples_in_a_pixel(kind: str) -> None:
     size, fine = 32, 16
     for centre, radius in [((0.5, 0.5), 0.25), ((0.41, 0.57), 0.131), ((0.333, 0.62), 0.3)]:
         drawn = render(Scene("black", (Shape(kind, "white", centre, radius),)), size)[..., 0] / 255
@@ -142,7 +142,7 @@ def test_an_outline_is_a_pixel_wide() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("part", ["train", "test"])
-def test_scenes_keep_their_shapes_apart_and_tellable(name: str, part: str) -> None:
+def test_the_shapes_of_a_scene_are_apart_and_distinguishable(name: str, part: str) -> None:
     for scene in scenes(name, part, range(300)):
         items = [(shape.kind, shape.colour) for shape in scene.shapes]
         assert len(set(items)) == len(items)
@@ -188,7 +188,7 @@ def test_a_scene_depends_on_its_number_alone() -> None:
     assert scenes("shapes", "train", range(5)) != scenes("shapes-two", "train", range(5))
 
 
-def test_every_kind_colour_ground_count_size_and_relation_is_common() -> None:
+def test_every_kind_colour_background_count_size_and_relation_is_common() -> None:
     found = scenes("shapes", "train", range(2000))
     shapes = [shape for scene in found for shape in scene.shapes]
     for words, count in (
@@ -210,7 +210,7 @@ def test_every_kind_colour_ground_count_size_and_relation_is_common() -> None:
 # Words
 
 
-def test_what_is_said_is_read_back() -> None:
+def test_parsing_a_caption_returns_its_scene() -> None:
     for seed, scene in enumerate(MANY):
         claim = parse(caption(scene, seed))
         assert claim.background == scene.background
@@ -228,14 +228,14 @@ def test_a_seed_chooses_among_true_sentences() -> None:
     assert caption(two, 5) == caption(two, 5)
 
 
-def test_what_is_said_of_two_does_not_depend_on_which_is_drawn_first() -> None:
+def test_the_caption_of_two_shapes_does_not_depend_on_their_order_in_the_scene() -> None:
     pairs = [scene for scene in MANY if len(scene.shapes) == 2]
     for seed, scene in enumerate(pairs):
         assert caption(replace(scene, shapes=scene.shapes[::-1]), seed) == caption(scene, seed)
     assert {relation(*(shape.centre for shape in scene.shapes)) for scene in pairs} == {"left of", "above"}
 
 
-def test_relations_are_seen_from_the_second() -> None:
+def test_a_relation_is_relative_to_the_second_shape() -> None:
     assert relation((0.2, 0.5), (0.8, 0.6)) == "left of"
     assert relation((0.8, 0.5), (0.2, 0.6)) == "right of"
     assert relation((0.5, 0.2), (0.6, 0.8)) == "above"
@@ -258,12 +258,12 @@ def test_relations_are_seen_from_the_second() -> None:
         ),
     ],
 )
-def test_captions_mean_what_they_say(text: str, claim: Claim) -> None:
+def test_captions_are_parsed_to_their_claims(text: str, claim: Claim) -> None:
     assert parse(text) == claim
 
 
 @pytest.mark.parametrize("text", ["", "a dog", "a red circle on", "red circle on white", "a red blue circle on white"])
-def test_what_is_outside_the_grammar_is_refused_with_an_example(text: str) -> None:
+def test_text_outside_the_grammar_is_an_error_with_an_example(text: str) -> None:
     with pytest.raises(UserError, match="is no caption of shapes; say it as in 'a large red circle"):
         parse(text)
 
@@ -301,7 +301,7 @@ def test_soft_and_compressed_pictures_are_read_right() -> None:
             assert (found.background, told(found.scene)) == (scene.background, told(scene))
 
 
-def test_what_is_no_picture_of_this_world_is_read_with_little_confidence() -> None:
+def test_other_pictures_have_low_confidence() -> None:
     chosen = np.random.default_rng(0)
     ramp = np.linspace(0, 255, 24)
     for pixels in (
@@ -337,7 +337,7 @@ def test_connected_parts_are_those_of_an_independent_labelling() -> None:
 # Judges
 
 
-def test_a_caption_is_right_of_its_own_picture() -> None:
+def test_a_caption_is_correct_for_its_own_picture() -> None:
     some = MANY[:150]
     pictures = renders(some, 24)
     captions = [caption(scene, seed) for seed, scene in enumerate(some)]
@@ -372,19 +372,19 @@ TWO = Scene("white", (Shape("circle", "red", (0.25, 0.5), 0.15), Shape("square",
         ("a red circle, a blue square and a green ring on white", {"number", "kind", "colour"}),
     ],
 )
-def test_each_attribute_is_judged_by_itself(text: str, wrong: set[str]) -> None:
+def test_each_attribute_is_evaluated_separately(text: str, wrong: set[str]) -> None:
     right = caption_correct(text, render(TWO, 24))
     assert {name for name, good in right.items() if not good} == (wrong | {"all"} if wrong else set())
 
 
-def test_two_of_one_kind_and_colour_are_told_apart_by_their_relation() -> None:
+def test_two_of_one_kind_and_colour_are_paired_by_their_relation() -> None:
     same = replace(TWO, shapes=(TWO.shapes[0], replace(TWO.shapes[0], centre=(0.7, 0.5))))
     for word in ("left of", "right of"):
         assert caption_correct(f"a red circle {word} a red circle on white", render(same, 24))["all"]
     assert not caption_correct("a red circle above a red circle on white", render(same, 24))["all"]
 
 
-def test_nothing_found_has_nothing_right_but_what_is_seen() -> None:
+def test_a_picture_without_shapes_has_at_most_its_background_right() -> None:
     blank = np.full((24, 24, 3), 255, np.uint8)
     right = caption_correct("a large red circle left of a blue square on white", blank)
     assert {name for name, good in right.items() if good} == {"background"}
@@ -413,7 +413,7 @@ def test_masks_and_places_are_measured() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_set_is_drawn_at_the_size_asked_for(name: str) -> None:
+def test_a_set_is_rendered_at_the_given_size(name: str) -> None:
     for size in (16, 24):
         found = data.open(DataConfig(f"{name}:test", size=size, channels=3))
         shown = scenes(name, "test", range(2000))

@@ -1,4 +1,4 @@
-"""Folders, archives, arrays, IDX files and tables all say what lies in them: pictures, order, classes, captions."""
+"""The sources of folders, archives, arrays, IDX files and tables: pictures, order, classes and captions."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ Put = Callable[[dict[str, bytes | str]], str]
 
 def test_natural_order() -> None:
     names = ["b/1.png", "a10.png", "a2.png", "a/2.png", "a/10.png", "a.png", "A.png", "a02.png"]
-    # a folder's files stand together; digits by value, then by how they are written
+    # the files of a folder are adjacent; digits by value, then by their text
     assert sorted(names, key=natural) == [
         "A.png",
         "a/2.png",
@@ -97,14 +97,14 @@ def test_order_and_bytes(put: Put) -> None:
     assert (found.classes, found.labels, found.captions) == ((), None, None)
 
 
-def test_classes_are_the_folders_where_pictures_part(put: Put) -> None:
+def test_classes_are_the_folders_of_the_first_level_with_several(put: Put) -> None:
     found = find(put({f"all/of/{c}/{n}/{i}.png": png(i) for c in ("10", "9", "cat") for n in "ab" for i in range(2)}))
     assert found.classes == ("9", "10", "cat")
     assert found.labels is not None
     assert [found.classes[k] for k in found.labels] == [name.split("/")[2] for name in found.names]
 
 
-def test_no_classes_where_pictures_stand_beside_folders(put: Put) -> None:
+def test_pictures_beside_folders_mean_no_classes(put: Put) -> None:
     found = find(put({"a/1.png": png(1), "b/2.png": png(2), "3.png": png(3)}))
     assert found.classes == ()
     assert any("beside" in note for note in found.notes)
@@ -135,7 +135,7 @@ def test_captions_from_metadata(put: Put) -> None:
         )
     )
     assert dict(zip(found.names, found.captions or ())) == {"1.png": "one", "d/2.png": "two, deep", "3.png": "beside"}
-    assert any("not there" in note for note in found.notes)
+    assert any("does not exist" in note for note in found.notes)
 
 
 def test_captions_beside(put: Put) -> None:
@@ -152,7 +152,7 @@ def test_labels_from_metadata(put: Put) -> None:
     assert found.labels.tolist() == [1, 0, 1]
 
 
-def test_bad_metadata_is_told_by_line(put: Put) -> None:
+def test_an_error_in_metadata_names_its_line(put: Put) -> None:
     for line in ("{not json", '["a list"]', '{"text": "no name"}', "3"):
         with pytest.raises(UserError, match=r"metadata.jsonl, line 2"):
             find(put({"1.png": png(1), "metadata.jsonl": '{"file_name": "1.png"}\n' + line}))
@@ -166,7 +166,7 @@ def test_metadata_cannot_reach_outside(put: Put, tmp_path: Path) -> None:
     assert found.captions is None
 
 
-def test_nothing_to_see_is_said(put: Put) -> None:
+def test_a_source_without_pictures_is_an_error(put: Put) -> None:
     with pytest.raises(UserError, match=r"no pictures in .*2 \.svg, 1 \.md"):
         find(put({"a.svg": "<svg/>", "b.svg": "<svg/>", "c.md": "text"}))
 
@@ -215,7 +215,7 @@ def test_links_in_archives_are_refused(tmp_path: Path) -> None:
         assert [broken.why for broken in found.refused] == ["a link or device, not a file"] * count
 
 
-def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_not_decompressed(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
         file.writestr("a.png", png(1))
         with file.open("bomb.png", "w") as member:
@@ -226,7 +226,7 @@ def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert "bomb" in found.refused[0].why
 
 
-def test_a_spoilt_member_is_broken_and_a_spoilt_archive_an_error(tmp_path: Path) -> None:
+def test_a_damaged_member_is_broken_and_a_damaged_archive_an_error(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, 4000, np.uint8).tobytes()
     path = to_zip(tmp_path, {"a.png": noise, "b.png": png(1)})
     data = bytearray(path.read_bytes())
@@ -268,17 +268,17 @@ def test_idx(tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]) -> Non
     with pytest.raises(UserError, match="header says 60"):
         find(str(path))
     path.write_bytes(pack(idx_bytes(PIXELS) + b"x"))
-    with pytest.raises(UserError, match="or more where its header says 60"):
+    with pytest.raises(UserError, match="or more, but its header says 60"):
         find(str(path))
     path.write_bytes(pack(struct.pack(">BBBB3I", 0, 0, 8, 3, 2**20, 2**10, 2**10) + bytes(100)))
     with pytest.raises(UserError, match="bomb"):
         find(str(path))
 
 
-def test_truncated_compression_is_told(tmp_path: Path) -> None:
+def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "images-idx3-ubyte.gz"
     path.write_bytes(gzip.compress(idx_bytes(PIXELS))[:-12])
-    with pytest.raises(UserError, match=r"cannot be unpacked|header says"):
+    with pytest.raises(UserError, match=r"cannot be decompressed|header says"):
         find(str(path))
 
 
@@ -320,8 +320,8 @@ def test_arrays_of_any_kind_are_the_same_bytes(tmp_path: Path, values: np.ndarra
         (np.full((5, 4, 4), -3.0), "no known range"),
         (np.zeros((5, 4)), "give .N, H, W."),
         (np.zeros((5, 5, 5, 5), np.uint8), "give .N, H, W."),
-        (np.zeros((5, 3, 4, 3), np.uint8), "two ways"),
-        (np.zeros((0, 4, 4), np.uint8), "holds nothing"),
+        (np.zeros((5, 3, 4, 3), np.uint8), "ambiguous"),
+        (np.zeros((0, 4, 4), np.uint8), "contains nothing"),
         (np.full((5, 4, 4), "x"), "type"),
     ],
 )
@@ -350,7 +350,7 @@ def test_array_labels_and_splits(tmp_path: Path) -> None:
 
 
 class Runs:
-    """A pickle that writes a file when it is read."""
+    """A pickle that writes a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -372,7 +372,7 @@ def test_files_cannot_run_code(tmp_path: Path) -> None:
     assert not trap.exists()
 
 
-def test_an_npz_bomb_is_not_unpacked(tmp_path: Path) -> None:
+def test_an_npz_bomb_is_not_decompressed(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros((65, 1024, 1024), np.uint8))
     with pytest.raises(UserError, match="bomb"):
         find(str(tmp_path / "a.npz"))
@@ -416,7 +416,7 @@ def test_parquet_splits_and_shards(tmp_path: Path) -> None:
     assert test.labels is not None
     assert [test.classes[k] for k in test.labels] == ["b", "b", "b"]
     assert test.captions == ("B", "E", "H")
-    assert any(":test takes one" in note for note in find(str(path)).notes)
+    assert any(":test selects one" in note for note in find(str(path)).notes)
     numbers = [3, -1, 1, 0, -1, 2, 1, -1]  # held-out rows without labels, as they are often published
     hidden = parquet(tmp_path / "b.parquet", {"image": files, "split": split, "label": numbers})
     assert find(f"{hidden}:test").labels is None
@@ -449,7 +449,7 @@ def test_parquet_without_pictures(tmp_path: Path) -> None:
         find(str(tmp_path / "b.parquet"))
 
 
-def test_paths_that_are_nothing(tmp_path: Path) -> None:
+def test_paths_without_a_source_are_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no .*fashion, toy"):
         find(str(tmp_path / "nothing"))
     with pytest.raises(UserError, match="empty folder"):

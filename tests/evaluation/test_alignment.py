@@ -32,6 +32,7 @@ from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.report import markdown
 from unnoise.generate.frames import Frame
 from unnoise.generate.inversion import reconstruct
+from unnoise.generate.job import Job
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.model import Model
 from unnoise.nn.classifier import Classifier, Shape
@@ -62,13 +63,12 @@ def sampling(monkeypatch: pytest.MonkeyPatch, pictures: Dataset, change) -> list
     """Replaces sampling by the real pictures after `change`; the list fills with the requests and conditions."""
     calls = []
 
-    def generate(model: Model, request: Request, start=None, cond: Cond | None = None) -> Iterator[Frame]:
-        assert cond is not None
-        calls.append((request, cond))
+    def frames(job: Job) -> Iterator[Frame]:
+        calls.append((job.request, job.cond))
         x: Tensor = change(pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist()).x)
         yield Frame(slice(0, COUNT), 1, 1, x)
 
-    monkeypatch.setattr(alignment, "generate", generate)
+    monkeypatch.setattr(alignment, "frames", frames)
     return calls
 
 
@@ -201,12 +201,12 @@ def test_guidance_table_uses_captions_of_real_pictures_and_reads_them(pictures, 
     ones as often as the reader finds."""
     requests = []
 
-    def generate(model: Model, request: Request, cond: object = None) -> Iterator[Frame]:
-        requests.append(request)
+    def frames(job: Job) -> Iterator[Frame]:
+        requests.append(job.request)
         x = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist()).x
-        yield Frame(slice(0, COUNT), 1, 1, x if request.guidance == 1 else x.flip(-1))
+        yield Frame(slice(0, COUNT), 1, 1, x if job.request.guidance == 1 else x.flip(-1))
 
-    monkeypatch.setattr(sweep, "generate", generate)
+    monkeypatch.setattr(sweep, "frames", frames)
     ask = EvaluateConfig(count=COUNT, real=40, features=features, seed=5)
     names = tables.guidance_metrics(model_of(pictures), ask, Request(), pictures)
     assert names == ("frechet", "precision", "recall", "caption")

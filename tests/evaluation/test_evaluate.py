@@ -25,7 +25,7 @@ from unnoise.evaluation.evaluate import Clock, Sampled, evaluate, measure, unaug
 from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.report import markdown, sampling_settings
 from unnoise.evaluation.sample_metrics import metric_names
-from unnoise.generate.frames import draw
+from unnoise.generate.frames import sample
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import frechet, moments
@@ -224,7 +224,7 @@ def test_classes_are_sampled_with_their_frequency_in_the_data(tmp_path: Path) ->
     evaluators = find_evaluators(ask, real.classes, real)
 
     def direct(labels: tuple[str, ...]) -> float:
-        sampled = draw(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
+        sampled = sample(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
         return float(
             figures(report([Sampled(sampled.pixels, None)], ask, evaluators, cache=tmp_path))["frechet"]["value"]
         )
@@ -265,14 +265,15 @@ def test_impossible_evaluations_are_refused_before_anything_is_sampled(tmp_path:
     refused("did you mean 'frechet'", replace(good, metrics=("frechat",)))
     refused("use --count 10 or more", replace(good, count=9))
     refused("use 20 or more", replace(good, real=19))
-    refused("takes pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
+    refused("needs pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
     refused("8x8 pixels with 1 channel, those of toy 16x16", model=small())
     refused("does not have the classes cross, disc, ring, square", replace(good, evaluator=str(tmp_path / "other")))
     refused("no features to compare toy in", ASK)
     refused("no class 'dics'", how=replace(HOW, labels=("dics",)))
     refused("one label for all pictures", how=replace(HOW, labels=("disc", "ring")))
     refused(
-        r"not conditioned on text: leave --prompts out; it takes --label \(4 classes", how=replace(HOW, prompts=("a",))
+        r"leave --prompts out; it supports --label \(4 classes",
+        how=replace(HOW, prompts=("a",)),
     )
     with pytest.raises(UserError, match="0 sampled pictures"):
         report([])

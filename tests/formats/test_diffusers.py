@@ -369,7 +369,7 @@ def test_a_pickle_is_refused_and_opened_when_asked_for(folder: Path) -> None:
         ({"upsample_type": "resnet"}, "one kind of step"),
         ({"attention_head_dim": 3}, "head_width 3 does not divide the 16 channels"),
         ({"norm_num_groups": None}, "norm_num_groups is None"),
-        ({"norm_num_groups": 16}, "channels 8 do not divide into groups of 16"),
+        ({"norm_num_groups": 16}, "channels 8 are not divisible by groups 16"),
         ({"norm_eps": "small"}, "norm_eps is 'small'"),
         ({"sample_size": ...}, "sample_size is not there"),
         ({"sample_size": [28, 32]}, "sample_size is [28, 32]"),

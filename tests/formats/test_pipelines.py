@@ -27,8 +27,8 @@ from unnoise.config.request import Request
 from unnoise.errors import UserError
 from unnoise.formats.diffusers import write
 from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
-from unnoise.generate.conditions import null_conditions
-from unnoise.generate.frames import draw
+from unnoise.generate.conditions import null_condition
+from unnoise.generate.frames import sample
 from unnoise.model import Model, load
 from unnoise.noise import Seeds, normal
 
@@ -61,7 +61,7 @@ def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> No
     net, tower = pipeline(tmp_path)
     model = load(tmp_path)
     assert isinstance(model, Model)
-    assert model.card.latents
+    assert model.latent_only
     assert model.card.process.schedule == "scaled-linear"
     assert model.card.clip is False
     cond = model.conditioner.encode((), ["a red cat", ""])
@@ -86,12 +86,12 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
     request = Request(
         seeds=(3,), prompts=("a red cat",), sampler="ddim", spacing="leading", steps=4, precision="float32"
     )
-    drawn = draw(model, request).pixels
+    drawn = sample(model, request).pixels
     scheduler = theirs.DDIMScheduler(
         **NOISE | {"steps_offset": 0}, clip_sample=False, set_alpha_to_one=True, prediction_type="epsilon"
     )
     scheduler.set_timesteps(4)
-    x = Seeds((3,), model.shape).start()
+    x = Seeds((3,), model.x_shape).start()
     with torch.no_grad():
         words = tower(model.text.tokenizer.encode(["a red cat"])).last_hidden_state  # type: ignore[union-attr]
         for t in scheduler.timesteps:
@@ -99,9 +99,9 @@ def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
     assert drawn.dtype == torch.float32
     assert x.abs().max() > 3
     assert (drawn - x).abs().max() < 1e-3 * x.abs().max()
-    assert torch.equal(draw(model, replace(request, clip=False)).pixels, drawn)
+    assert torch.equal(sample(model, replace(request, clip=False)).pixels, drawn)
     with pytest.raises(UserError, match="latents, which have no range"):
-        draw(model, replace(request, dynamic_threshold=0.9))
+        sample(model, replace(request, dynamic_threshold=0.9))
 
 
 def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +118,7 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
         ["compress", picture, "--model", "MODEL", "-o", new],
     ):
         assert main([str(tmp_path / "sd") if word == "MODEL" else word for word in ask]) == 2, ask
-        assert "this model draws latents" in capsys.readouterr().err
+        assert "this model generates latents" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
     drawn = load(tmp_path / "sd").sample(prompts="a red cat", steps=1, seeds=(4, 5))
     ask = ["sample", str(tmp_path / "sd"), "--prompt", "a red cat", "--steps", "1", "--seeds", "4-5"]
@@ -158,7 +158,7 @@ def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.Capt
 
 def same_estimate(a: Model, b: Model) -> bool:
     """Whether both hear these captions and estimate alike, bit for bit."""
-    x, t = normal((2, *a.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
+    x, t = normal((2, *a.x_shape), "x"), torch.tensor(0.5, dtype=torch.float64)
     conds = [model.conditioner.encode((), ["a red cat", ""]) for model in (a, b)]
     with torch.no_grad():
         means = [model.diffusion.given(cond)(x, t).mean for model, cond in zip((a, b), conds)]
@@ -190,7 +190,7 @@ def test_words_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
 
     pipeline(tmp_path / "sd")
     model = replace(load(tmp_path / "sd"), text=Deaf())
-    with pytest.raises(UserError, match="a Deaf reads this model's captions, and it has no form on disk"):
+    with pytest.raises(UserError, match="a Deaf cannot be saved with the model"):
         model.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
@@ -212,15 +212,15 @@ def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
     assert f'DiffusionPipeline.from_pretrained("{tmp_path / "out"}", vae=vae)' in capsys.readouterr().err
     model = load(tmp_path / "out")
     assert same_estimate(load(tmp_path / "sd"), model)
-    assert model.card.latents
+    assert model.latent_only
     judge = judged(tmp_path / "out")
     assert type(judge).__name__ == "StableDiffusionPipeline"
     right = judge(
         "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
-        latents=Seeds((3,), model.shape).start(),
+        latents=Seeds((3,), model.x_shape).start(),
     ).images  # fmt: skip
     request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
-    drawn = draw(model, request).pixels
+    drawn = sample(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
 
 
@@ -257,14 +257,14 @@ def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path)
     drawings = [Image.open(file) for file in files]
     right = judge(
         "a red cat", drawings if count > 1 else drawings[0], num_inference_steps=5, guidance_scale=3.0,
-        output_type="latent", height=64, width=64, latents=Seeds((3,), base.shape).start(),
+        output_type="latent", height=64, width=64, latents=Seeds((3,), base.x_shape).start(),
         controlnet_conditioning_scale=list(scales) if count > 1 else scales[0],
     ).images  # fmt: skip
     request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
-    plain = draw(base, replace(request, sampler="ddim")).pixels
+    plain = sample(base, replace(request, sampler="ddim")).pixels
     asked = replace(request, controls=tuple(files), control_scale=scales, sampler="ddim")
     for model in (base.with_controlnets(*map(str, folders)), load(tmp_path / "steered"), load(tmp_path / "out")):
-        drawn = draw(model, asked).pixels
+        drawn = sample(model, asked).pixels
         assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
     assert (plain - right).abs().max() > 0.1 * right.abs().max()
 
@@ -335,7 +335,7 @@ def xl_pipeline(folder: Path, *, refiner: bool = False, zeros: bool = True) -> A
 def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
     judge = xl_pipeline(tmp_path, zeros=zeros)
     model = load(tmp_path)
-    cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.nothing(1)
+    cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.null(1)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat 12", do_classifier_free_guidance=True)
     for got, right in ((cond, (words, vector)), (null, (empty, no_vector))):
         torch.testing.assert_close(got.text, right[0], atol=1e-5, rtol=0)
@@ -344,8 +344,8 @@ def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Pa
     words, negative, vector, away = judge.encode_prompt(
         "a", negative_prompt="the cat", do_classifier_free_guidance=True
     )
-    torch.testing.assert_close(model.conditioner.nothing(1, "the cat").text, negative, atol=1e-5, rtol=0)
-    torch.testing.assert_close(model.conditioner.nothing(1, "the cat").pooled, away, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.conditioner.null(1, "the cat").text, negative, atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.conditioner.null(1, "the cat").pooled, away, atol=1e-5, rtol=0)
 
 
 def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) -> None:
@@ -354,17 +354,17 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
     model = load(tmp_path / "xl")
     right = judge(
         "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
-        latents=Seeds((3,), model.shape).start(), original_size=(50, 64), crops_coords_top_left=(0, 9),
+        latents=Seeds((3,), model.x_shape).start(), original_size=(50, 64), crops_coords_top_left=(0, 9),
     ).images  # fmt: skip
     told = {"original_height": (50.0,), "crop_left": (9.0,)}
     request = Request(seeds=(3,), prompts=("a red cat",), values=told, steps=5, guidance=3.0, precision="float32")
-    drawn = draw(model, request).pixels
+    drawn = sample(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
-    assert torch.equal(draw(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe says it
-    assert not torch.equal(draw(model, replace(request, spacing="karras")).pixels, drawn)
-    assert (draw(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
+    assert torch.equal(sample(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe says it
+    assert not torch.equal(sample(model, replace(request, spacing="karras")).pixels, drawn)
+    assert (sample(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
     model.save(tmp_path / "saved")
-    assert torch.equal(draw(load(tmp_path / "saved"), request).pixels, drawn)
+    assert torch.equal(sample(load(tmp_path / "saved"), request).pixels, drawn)
     assert main(["export", str(tmp_path / "saved"), str(tmp_path / "out")]) == 0
     assert same_estimate(load(tmp_path / "out"), model)
     again = judged(tmp_path / "out")
@@ -396,9 +396,9 @@ def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: P
     assert (model.card.net.values, model.card.net.vector) == (5, 10)  # type: ignore[union-attr]
     request = Request(seeds=(0,), prompts=("a red cat",), guidance=3.0)
     cond = model.conditioner.encode((), request.prompts)
-    null = null_conditions(model.conditioner, request, cond, 1)
+    null = null_condition(model.conditioner, request, cond)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat", do_classifier_free_guidance=True)
-    x, t = normal((1, *model.shape), "x"), torch.tensor(0.5, dtype=torch.float64)
+    x, t = normal((1, *model.x_shape), "x"), torch.tensor(0.5, dtype=torch.float64)
     for told, right, score in ((cond, (words, vector), 6.0), (null, (empty, no_vector), 2.5)):
         ids = torch.tensor([[64.0, 64, 0, 0, score]])
         added = {"text_embeds": right[1], "time_ids": ids}

@@ -20,17 +20,15 @@ from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.generate.conditions import add_control_images, control_image
-from unnoise.generate.frames import begins_in_a_picture, generate
+from unnoise.generate.frames import generate
+from unnoise.generate.job import starts_in_a_picture
 from unnoise.model import Model
 from unnoise.nn import UNet
 from unnoise.nn.controlnet import guess_scales
 
 
-class Raw:
-    """The space of the pictures, where nothing is cut off at their range."""
-
-    def encode(self, picture: Tensor) -> Tensor:
-        return picture
+class Unclipped(Model):
+    """A model whose x is not clipped to the range of pictures when it is decoded."""
 
     def decode(self, x: Tensor) -> Tensor:
         return x.float()
@@ -39,7 +37,7 @@ class Raw:
 def last(**asked: object) -> Tensor:
     """What a walk of one step ends in: the estimate of the denoiser that it was made with."""
     request = Request(seeds=(1, 2, 3), labels=("dog",), steps=1, precision="float32", **asked)  # type: ignore[arg-type]
-    model = replace(small(), codec=Raw())
+    model = Unclipped(**vars(small()))
     weights = dict(model.diffusion.net.named_parameters())
     weights["class_embedding.weight"].data *= 10
     weights["conv_out.weight"].data *= 4  # estimates beyond the range of pictures, also of a class alone
@@ -118,5 +116,5 @@ def test_a_walk_that_begins_in_noise_where_the_picture_is_still_seen_is_told(sch
     net = UNetConfig(size=8, channels=(8,), blocks=1, attention=(False,), groups=2)
     process = DiffusionConfig(schedule=schedule, predicts="v")
     model = Model(make_diffusion(UNet(net), process), ModelCard(net=net, process=process))
-    said = begins_in_a_picture(model, Request(spacing=grid, steps=20))
+    said = starts_in_a_picture(model, Request(spacing=grid, steps=20))
     assert (f"t = 0.80, where x_t is {share:.0%} picture" in said) if share else said == ""

@@ -15,19 +15,20 @@ from safetensors.torch import load_file
 from tests.helpers.random_weights import randomised
 from tests.test_model import small
 from unnoise import nn
-from unnoise.cli.explore import spread
+from unnoise.cli.interpolate import nearest_end
 from unnoise.cli.main import main
 from unnoise.codec import from_bytes, to_bytes
+from unnoise.conditions import Cond
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, TextConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.generate.conditions import full_condition
-from unnoise.generate.frames import Start, draw, generate
+from unnoise.generate.frames import generate, sample
 from unnoise.generate.interpolation import between, between_pictures, shared
-from unnoise.generate.inversion import from_noise, invert, reconstruct
+from unnoise.generate.inversion import Inversion, from_noise, invert, prepare_inversion, reconstruct
+from unnoise.generate.job import Start, prepare
 from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.text.tokenizer import Tokenizer
@@ -43,9 +44,14 @@ def model() -> Model:
     return Model(make_diffusion(made.diffusion.net, process).eval(), replace(made.card, process=process))
 
 
+def inverted(model: Model, x: torch.Tensor, cond: Cond, how: Request, convention: str = "exact") -> Inversion:
+    job = prepare_inversion(model, replace(how, seeds=tuple(range(len(x)))), cond)
+    return invert(job, x, convention=convention)
+
+
 def drawn(model: Model, count: int = 3) -> torch.Tensor:
     how = Request(seeds=tuple(range(count)), labels=("cat",), **{k: getattr(HOW, k) for k in ("steps", "precision")})
-    return from_bytes(draw(model, how).pixels)
+    return from_bytes(sample(model, how).pixels)
 
 
 def test_exact_inversion_draws_the_picture_again(model: Model) -> None:
@@ -63,15 +69,15 @@ def test_a_flow_is_inverted_to_noise_and_back(model: Model) -> None:
     card = replace(model.card, process=replace(model.card.process, schedule="flow", predicts="flow"))
     flow = Model(make_diffusion(model.diffusion.net, card.process).eval(), card)
     x, how = drawn(flow), replace(HOW, spacing="even")
-    assert invert(flow, x, flow.conditioner.encode(["cat"] * 3), how).deviation > 0.1
+    assert inverted(flow, x, flow.conditioner.encode(["cat"] * 3), how).deviation > 0.1
     assert reconstruct(flow, x, flow.conditioner.encode(["cat"] * 3), how).error < 1e-8
 
 
 def test_a_batch_is_inverted_as_each_alone(model: Model) -> None:
     x = drawn(model)
     cond = model.conditioner.encode(["cat"] * 3)
-    many = invert(model, x, cond, HOW)
-    few = invert(model, x[1:2], cond[1:2], HOW)
+    many = inverted(model, x, cond, HOW)
+    few = inverted(model, x[1:2], cond[1:2], HOW)
     assert torch.allclose(many.noise[1], few.noise[0], atol=1e-3)
     assert many.residual.shape == (3,)
 
@@ -125,10 +131,10 @@ def test_words_numbers_and_drawings_are_part_of_the_way(listener: Model, other: 
     """Told the same both ways a picture comes back, told another on the way back it does not."""
     how = replace(HOW, seeds=(0, 1), **saying(listener, *SAID[0]))
     x = draw_floats(listener, how)
-    same, changed = full_condition(listener, how), full_condition(listener, replace(how, **saying(listener, *other)))
-    assert reconstruct(listener, x, same, how).error < 1e-8
-    noise = invert(listener, x, changed, how).noise
-    back = draw_floats(listener, how, from_noise(listener, noise, how))
+    job, changed = prepare(listener, how), prepare(listener, replace(how, **saying(listener, *other)))
+    assert reconstruct(listener, x, job.cond, how).error < 1e-8
+    noise = invert(changed, x).noise
+    back = draw_floats(listener, how, from_noise(job, noise))
     assert (back - x).square().mean() > 1e-6
 
 
@@ -140,11 +146,11 @@ def draw_floats(model: Model, how: Request, start: Start | None = None) -> torch
 def test_what_is_shared_was_told_all_that_is_told(listener: Model, said: tuple[str, float, str]) -> None:
     """The first picture, whose way is shared, is that of its seed."""
     how = Request(seeds=(3, 4), steps=8, sampler="ddpm", precision="float32", **saying(listener, *said))
-    alone = draw(listener, how).pixels[:1].int()
-    shared_way = draw(listener, how, shared(listener, how, 0.25)).pixels[:1].int()
+    alone = sample(listener, how).pixels[:1].int()
+    shared_way = sample(listener, how, shared(prepare(listener, how), 0.25)).pixels[:1].int()
     assert (alone - shared_way).abs().max() <= 1
     each = replace(how, prompts=(said[0], "a horse"))
-    assert torch.equal(shared(listener, each, 0.25).x, shared(listener, how, 0.25).x)
+    assert torch.equal(shared(prepare(listener, each), 0.25).x, shared(prepare(listener, how), 0.25).x)
 
 
 def test_the_command_inverts_what_it_draws(
@@ -178,28 +184,28 @@ def test_a_picture_beside_the_noise_is_shown_both_ways(tmp_path: Path, capsys: p
 def test_what_cannot_be_inverted_is_refused(model: Model) -> None:
     x = drawn(model, 1)
     with pytest.raises(UserError, match="exact"):
-        invert(model, x, model.conditioner.encode(["cat"]), HOW, convention="exakt")
+        inverted(model, x, model.conditioner.encode(["cat"]), HOW, convention="exakt")
     with pytest.raises(UserError, match="no pictures"):
-        invert(model, x[:0], model.conditioner.encode([]), HOW)
+        invert(prepare(model, HOW), x[:0])
     with pytest.raises(ValueError, match="2 rows"):
-        next(generate(model, Request(seeds=(1,)), Start(torch.zeros(2, 1, 8, 8), 1.0)))
+        generate(model, Request(seeds=(1,)), Start(torch.zeros(2, 1, 8, 8), 1.0))
 
 
 def test_a_strip_begins_and_ends_in_the_pictures_of_its_seeds(model: Model) -> None:
-    start = between(model, HOW, [4, 9], 5)
-    film = draw(model, Request(**{**HOW.__dict__, "seeds": tuple(range(5)), "labels": ("cat",)}), start).pixels.int()
-    ends = draw(model, Request(**{**HOW.__dict__, "seeds": (4, 9), "labels": ("cat",)})).pixels.int()
+    start = between(prepare(model, HOW), [4, 9], 5)
+    film = sample(model, Request(**{**HOW.__dict__, "seeds": tuple(range(5)), "labels": ("cat",)}), start).pixels.int()
+    ends = sample(model, Request(**{**HOW.__dict__, "seeds": (4, 9), "labels": ("cat",)})).pixels.int()
     assert (film[[0, -1]] - ends).abs().max() <= 1
     assert (film[2] - ends).abs().max() > 1
 
 
 def test_a_plane_has_its_seeds_in_its_corners(model: Model) -> None:
-    start = between(model, HOW, [1, 2, 3, 4], 3, 4)
-    corners = Seeds((1, 2, 3, 4), model.shape).start()
+    start = between(prepare(model, HOW), [1, 2, 3, 4], 3, 4)
+    corners = Seeds((1, 2, 3, 4), model.x_shape).start()
     assert start.x.shape == (12, 1, 8, 8)
     assert torch.allclose(start.x[[0, 2, 9, 11]], corners, atol=1e-4)
     with pytest.raises(UserError, match="3 seeds"):
-        between(model, HOW, [1, 2, 3], 3)
+        between(prepare(model, HOW), [1, 2, 3], 3)
 
 
 def test_between_pictures_the_ends_are_noised_pictures(model: Model) -> None:
@@ -207,7 +213,7 @@ def test_between_pictures_the_ends_are_noised_pictures(model: Model) -> None:
     level = model.diffusion.schedule.at(0.5)
     for keep in (True, False):
         start = between_pictures(model, a, b, 5, t=0.5, seed=7, keep_variance=keep)
-        noise = Seeds((7, 8), model.shape).start()
+        noise = Seeds((7, 8), model.x_shape).start()
         assert torch.allclose(start.x[0], level.mix(a, noise[0]), atol=1e-5)
         assert torch.allclose(start.x[4], level.mix(b, noise[1]), atol=1e-5)
         assert start.t == 0.5
@@ -227,21 +233,21 @@ def test_a_walk_that_starts_on_the_way_takes_the_steps_that_are_left(model: Mode
 def test_pictures_share_what_is_settled(model: Model) -> None:
     """At t = 1 only the noise; later ever more; and the first picture is that of its seed."""
     how = Request(seeds=(3, 4, 5), labels=("cat",), steps=8, sampler="ddpm", precision="float32")
-    alone = draw(model, how).pixels[:1].int()
+    alone = sample(model, how).pixels[:1].int()
     spreads = []
     for t in (1.0, 0.5, 0.125):
-        start = shared(model, how, t)
+        start = shared(prepare(model, how), t)
         assert torch.equal(start.x[0], start.x[2])
-        pixels = draw(model, how, start).pixels.int()
+        pixels = sample(model, how, start).pixels.int()
         assert (pixels[:1] - alone).abs().max() <= 1
         spreads.append(pixels.double().std(0).mean().item())
     assert spreads[0] > spreads[1] > spreads[2] == 0  # the last step adds no noise
 
 
 def test_the_class_of_a_place_is_that_of_the_nearest_end() -> None:
-    assert spread(["a", "b"], 4, 1) == ("a", "a", "b", "b")
-    assert spread(["a"], 2, 2) == ("a",) * 4
-    assert spread(["a", "b", "c", "d"], 2, 2) == ("a", "b", "c", "d")
+    assert nearest_end(["a", "b"], 4, 1) == ("a", "a", "b", "b")
+    assert nearest_end(["a"], 2, 2) == ("a",) * 4
+    assert nearest_end(["a", "b", "c", "d"], 2, 2) == ("a", "b", "c", "d")
 
 
 # --- the command line ---
@@ -251,7 +257,7 @@ def test_the_class_of_a_place_is_that_of_the_nearest_end() -> None:
 def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("explore")
     model.save(base / "model")
-    for seed, picture in enumerate(draw(model, Request(seeds=(0, 1), labels=("cat",), steps=6))):
+    for seed, picture in enumerate(sample(model, Request(seeds=(0, 1), labels=("cat",), steps=6))):
         picture.save(base / f"{seed}.png")
     return base
 

@@ -1,5 +1,5 @@
-"""Laws of guidance: scale 1 is nothing at all, one batch equals two calls, a classifier is Bayes, Gaussians have closed
-forms."""
+"""Laws of guidance: scale 1 is no guidance, one batch equals two calls, a classifier is Bayes' rule, Gaussians have
+closed forms."""
 
 from __future__ import annotations
 
@@ -27,36 +27,37 @@ from unnoise.guidance import (
     scale_from_w,
 )
 from unnoise.noise import normal
-from unnoise.recipes.diffusion import no_pictures_yet, objective
+from unnoise.recipes.conditioning import placeholder_conditioner
+from unnoise.recipes.diffusion import objective
 from unnoise.samplers import State, ddim, ddpm, heun, large, last, learned, small, walk
 from unnoise.samplers.timesteps import even, karras
 from unnoise.schedules import EDM, Cosine, Flow, LinearBeta, Schedule, posterior
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 T = torch.tensor(0.4, dtype=torch.float64)
 
 
-class Told(nn.Module):
-    """A network whose answer depends on its label, and on nothing random."""
+class Labelled(nn.Module):
+    """A network whose output depends on its input, the time and the label."""
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         assert cond.label is not None
         return x * (cond.label[:, None] + 1.0) * 0.1 + 0.01 * time[:, None]
 
 
-def told() -> tuple[Diffusion, Cond, Cond]:
-    return Diffusion(Told(), LinearBeta()), Cond(torch.tensor([0, 1, 2])), Cond(torch.tensor([3, 3, 3]))
+def labelled() -> tuple[Diffusion, Cond, Cond]:
+    return Diffusion(Labelled(), LinearBeta()), Cond(torch.tensor([0, 1, 2])), Cond(torch.tensor([3, 3, 3]))
 
 
-def test_scale_one_is_the_told_denoiser_bit_for_bit() -> None:
-    diffusion, cond, null = told()
+def test_scale_one_is_the_conditional_denoiser_bit_for_bit() -> None:
+    diffusion, cond, null = labelled()
     x = torch.randn(3, 5)
     assert torch.equal(classifier_free(diffusion, cond, null, 1.0)(x, T).mean, diffusion.given(cond)(x, T).mean)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.5, 3.0])
 def test_one_batch_equals_two_calls(scale: float) -> None:
-    diffusion, cond, null = told()
+    diffusion, cond, null = labelled()
     x = torch.randn(3, 5)
     with_, without = diffusion.given(cond)(x, T).mean, diffusion.given(null)(x, T).mean
     for t in (T, torch.tensor([0.4, 0.4, 0.4], dtype=torch.float64)):
@@ -65,13 +66,13 @@ def test_one_batch_equals_two_calls(scale: float) -> None:
         )
 
 
-def test_scale_zero_is_told_nothing() -> None:
-    diffusion, cond, null = told()
+def test_scale_zero_is_the_null_condition() -> None:
+    diffusion, cond, null = labelled()
     x = torch.randn(3, 5)
     assert torch.allclose(classifier_free(diffusion, cond, null, 0.0)(x, T).mean, diffusion.given(null)(x, T).mean)
 
 
-def test_the_learned_variance_is_the_told_ones() -> None:
+def test_the_learned_variance_is_the_conditional_ones() -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
             assert cond.label is not None
@@ -86,7 +87,7 @@ def test_the_learned_variance_is_the_told_ones() -> None:
 
 
 class Counted:
-    """A denoiser that knows how often it was asked, and for how many rows."""
+    """A denoiser that records the number of rows of each call."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser, self.rows = denoiser, []
@@ -105,21 +106,21 @@ def counted(denoiser: Denoiser) -> tuple[Denoiser, list[int]]:
 
 
 def test_each_row_has_its_own_scale() -> None:
-    diffusion, cond, null = told()
+    diffusion, cond, null = labelled()
     x, scale = torch.randn(3, 5), torch.tensor([0.0, 1.0, 3.0])
     found = classifier_free(diffusion, cond, null, scale)(x, T).mean
     assert torch.equal(found[0], diffusion.given(null)(x, T).mean[0])  # bit for bit, in a batch that is guided
     assert torch.equal(found[1], diffusion.given(cond)(x, T).mean[1])
     assert torch.allclose(found[2], classifier_free(diffusion, cond, null, 3.0)(x, T).mean[2], atol=1e-6)
     alone = classifier_free(diffusion, cond, null, torch.ones(3))
-    asked = []
-    diffusion.net.register_forward_hook(lambda net, inputs, out: asked.append(len(out)))
+    rows = []
+    diffusion.net.register_forward_hook(lambda net, inputs, out: rows.append(len(out)))
     assert torch.equal(alone(x, T).mean, diffusion.given(cond)(x, T).mean)
-    assert asked == [3, 3]  # and not 6: where nothing is guided nothing more is asked
+    assert rows == [3, 3]  # and not 6: without guidance only one estimate is computed
 
 
 def test_rows_at_their_own_times_are_guided_at_them() -> None:
-    diffusion, cond, null = told()
+    diffusion, cond, null = labelled()
     x, t = torch.randn(3, 5), torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
     found = classifier_free(diffusion, cond, null, 2.0)(x, t).mean
     for i in range(3):
@@ -128,8 +129,8 @@ def test_rows_at_their_own_times_are_guided_at_them() -> None:
 
 
 def test_the_papers_w_is_one_less() -> None:
-    """Ho & Salimans 2022, eq. 6: (1 + w) told - w not told."""
-    diffusion, cond, null = told()
+    """Ho & Salimans 2022, eq. 6: (1 + w) conditional - w unconditional."""
+    diffusion, cond, null = labelled()
     x, w = torch.randn(3, 5), 0.7
     with_, without = diffusion.given(cond)(x, T).mean, diffusion.given(null)(x, T).mean
     paper = (1 + w) * with_ - w * without
@@ -137,16 +138,16 @@ def test_the_papers_w_is_one_less() -> None:
     assert torch.equal(classifier_free(diffusion, cond, null, scale_from_w(0))(x, T).mean, with_)
 
 
-def test_the_network_is_shown_the_null_rows_first() -> None:
-    diffusion, cond, null = told()
+def test_null_rows_come_first() -> None:
+    diffusion, cond, null = labelled()
     seen: list[Tensor] = []
     diffusion.net.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[2].label))
     classifier_free(diffusion, cond, null, 2.0)(torch.randn(3, 5), T)
     assert seen[0].tolist() == [3, 3, 3, 0, 1, 2]
 
 
-def test_a_negative_prompt_is_a_null_of_ones_own() -> None:
-    diffusion, cond, null = told()
+def test_a_negative_prompt_replaces_the_null_condition() -> None:
+    diffusion, cond, null = labelled()
     x, unwanted = torch.randn(3, 5), Cond(torch.tensor([2, 2, 0]))
     with_, without = diffusion.given(cond)(x, T).mean, diffusion.given(unwanted)(x, T).mean
     found = classifier_free(diffusion, cond, unwanted, 2.0)(x, T).mean
@@ -158,8 +159,8 @@ def test_a_negative_prompt_is_a_null_of_ones_own() -> None:
 
 
 def test_a_chain_of_two_is_classifier_free_and_of_three_is_the_papers() -> None:
-    """Brooks et al. 2023, eq. 3: nothing, a picture, a picture and words; s_I = 1.5, s_T = 7."""
-    diffusion, cond, null = told()
+    """Brooks et al. 2023, eq. 3: null, a picture, a picture and text; s_I = 1.5, s_T = 7."""
+    diffusion, cond, null = labelled()
     x, some = torch.randn(3, 5), Cond(torch.tensor([5, 6, 7]))
     two = chain(diffusion, (null, cond), (2.0,))(x, T).mean
     assert torch.equal(two, classifier_free(diffusion, cond, null, 2.0)(x, T).mean)
@@ -173,32 +174,32 @@ def test_a_chain_of_two_is_classifier_free_and_of_three_is_the_papers() -> None:
         chain(diffusion, (null, cond), (1.0, 2.0))
 
 
-def test_autoguidance_is_away_from_the_weaker_model() -> None:
-    diffusion, cond, null = told()
+def test_autoguidance_equals_classifier_free_guidance_of_one_network() -> None:
+    diffusion, cond, null = labelled()
     good, poor = diffusion.given(cond), diffusion.given(null)
     x = torch.randn(3, 5)
     assert autoguidance(good, poor, 1.0) is good
     found = autoguidance(good, poor, 2.5)(x, T).mean
     assert torch.allclose(found, classifier_free(diffusion, cond, null, 2.5)(x, T).mean, atol=1e-6)
-    with pytest.raises(ValueError, match="share a schedule"):
+    with pytest.raises(ValueError, match="different schedules"):
         autoguidance(good, Denoiser(Cosine(), poor.estimate), 2.0)
 
 
-def test_autoguidance_asks_each_model_once_and_keeps_the_good_ones_variance() -> None:
-    good, asked_good = counted(Denoiser(LinearBeta(), lambda x_t, t: Estimate(x_t, x_t + 1)))
-    poor, asked_poor = counted(Denoiser(LinearBeta(), lambda x_t, t: Estimate(2 * x_t, x_t + 2)))
+def test_autoguidance_calls_each_model_once_and_has_the_variance_of_the_good_one() -> None:
+    good, calls_good = counted(Denoiser(LinearBeta(), lambda x_t, t: Estimate(x_t, x_t + 1)))
+    poor, calls_poor = counted(Denoiser(LinearBeta(), lambda x_t, t: Estimate(2 * x_t, x_t + 2)))
     x = torch.randn(3, 5)
     mean, spread = autoguidance(good, poor, 2.0)(x, T)
     assert torch.allclose(mean, torch.zeros(3, 5), atol=1e-6)  # 2 x + 2 (x - 2 x)
     assert spread is not None
     assert torch.equal(spread, x + 1)
-    assert (asked_good, asked_poor) == ([3], [3])
+    assert (calls_good, calls_poor) == ([3], [3])
 
 
-def test_outside_its_interval_guidance_is_not_there_and_costs_nothing() -> None:
+def test_outside_its_interval_guidance_has_no_effect_and_no_cost() -> None:
     schedule = EDM(80.0)  # sigma / alpha = 80 t
-    plain, asked_plain = counted(Denoiser(schedule, lambda x_t, t: Estimate(x_t)))
-    guided, asked_guided = counted(Denoiser(schedule, lambda x_t, t: Estimate(-x_t)))
+    plain, calls_plain = counted(Denoiser(schedule, lambda x_t, t: Estimate(x_t)))
+    guided, calls_guided = counted(Denoiser(schedule, lambda x_t, t: Estimate(-x_t)))
     limited = guidance_interval(guided, plain, 0.28, 1.6)
     x = torch.randn(2, 3)
     signs = {}
@@ -206,10 +207,10 @@ def test_outside_its_interval_guidance_is_not_there_and_costs_nothing() -> None:
         t = torch.tensor(sigma / 80, dtype=torch.float64)
         signs[sigma] = torch.equal(limited(x, t).mean, -x)
     assert [sigma for sigma, guided in signs.items() if guided] == [0.28, 1.0, 1.6]
-    assert (len(asked_plain), len(asked_guided)) == (4, 3)
+    assert (len(calls_plain), len(calls_guided)) == (4, 3)
     rows = limited(x, torch.tensor([1.0, 20.0], dtype=torch.float64) / 80).mean
     assert torch.equal(rows, torch.stack([-x[0], x[1]]))
-    with pytest.raises(ValueError, match="between 2 and 1"):
+    with pytest.raises(ValueError, match="low 2 is above high 1"):
         guidance_interval(guided, plain, 2, 1)
 
 
@@ -224,15 +225,15 @@ def test_the_interval_is_in_sigma_over_alpha_whatever_the_schedule() -> None:
         assert [torch.equal(limited(x, t).mean, -x) for t in times] == [False, True, True, False]
 
 
-def test_rescaling_gives_the_contrast_of_the_told_estimate() -> None:
-    """Lin et al. 2023, eq. 14 to 16: rows on their own, all numbers of a row together."""
-    told_ = torch.randn(2, 3, 4, 4) * torch.tensor([1.0, 5.0])[:, None, None, None] + 1
+def test_rescaling_gives_the_contrast_of_the_conditional_estimate() -> None:
+    """Lin et al. 2023, eq. 14 to 16: each row by itself, over all of its elements."""
+    plain = torch.randn(2, 3, 4, 4) * torch.tensor([1.0, 5.0])[:, None, None, None] + 1
     guided = 3 * torch.randn(2, 3, 4, 4) + 2
-    full = rescaled(guided, told_, 1.0)
-    assert torch.allclose(full.flatten(1).std(1), told_.flatten(1).std(1), atol=1e-5)
-    assert torch.allclose(rescaled(guided, told_, 0.7), 0.7 * full + 0.3 * guided, atol=1e-5)
-    assert rescaled(guided, told_, 0.0) is guided
-    diffusion, cond, null = told()
+    full = rescaled(guided, plain, 1.0)
+    assert torch.allclose(full.flatten(1).std(1), plain.flatten(1).std(1), atol=1e-5)
+    assert torch.allclose(rescaled(guided, plain, 0.7), 0.7 * full + 0.3 * guided, atol=1e-5)
+    assert rescaled(guided, plain, 0.0) is guided
+    diffusion, cond, null = labelled()
     x = torch.randn(3, 5)
     found = classifier_free(diffusion, cond, null, 4.0, rescale=1.0)(x, T).mean
     assert torch.allclose(found.std(1), diffusion.given(cond)(x, T).mean.std(1), atol=1e-5)
@@ -242,7 +243,7 @@ def test_rescaling_gives_the_contrast_of_the_told_estimate() -> None:
 
 
 class Exact(Diffusion):
-    """Says the exact estimate of the world that a row's label names."""
+    """The exact estimate of the world that the label of a row selects."""
 
     def __init__(self, worlds: list[Gaussian | Mixture], schedule: Schedule) -> None:
         super().__init__(nn.Identity(), schedule, edm())
@@ -259,7 +260,7 @@ class Exact(Diffusion):
 def test_the_guided_flow_has_its_closed_form(s_c: float, s_u: float, w: float) -> None:
     """p(x | c) = N(0, s_c^2), p(x) = N(0, s_u^2): the flow from far out ends at s_c^(1 + w) / s_u^w.
 
-    For 1, 2 and w = 1 that is 0.5; the density p(x | c)^2 / p(x), which guidance is often said to sample, has 0.756.
+    For 1, 2 and w = 1 that is 0.5; the density p(x | c)^2 / p(x), which guidance is often claimed to sample, has 0.756.
     """
     sigma = 2000.0
     diffusion = Exact([Gaussian(0, s_c), Gaussian(0, s_u)], EDM(sigma_max=sigma))
@@ -269,7 +270,7 @@ def test_the_guided_flow_has_its_closed_form(s_c: float, s_u: float, w: float) -
     for steps in (1000, 2000):
         times = karras(1e-4, sigma)(diffusion.schedule, steps)
         ends.append(last(walk(guided, x, times, heun(), lambda t, draw: x)).item())
-    found = ends[1] + (ends[1] - ends[0]) / 3  # what an order of 2 still leaves open
+    found = ends[1] + (ends[1] - ends[0]) / 3  # Richardson extrapolation, for order 2
     assert found == pytest.approx(s_c ** (1 + w) * s_u**-w, abs=1e-6)
 
 
@@ -322,7 +323,7 @@ def test_classifier_free_guidance_is_classifier_guidance_where_both_are_exact(sc
     assert torch.allclose(free, on_top, atol=1e-6)  # on a conditional model the classifier adds what w adds
 
 
-def test_a_classifier_has_a_scale_a_row_and_scale_zero_is_nothing() -> None:
+def test_a_classifier_has_a_scale_for_each_row_and_none_at_zero() -> None:
     schedule = Cosine()
     t = torch.full((3,), 0.4, dtype=torch.float64)
     x_t, label = noisy(schedule, t, 3)
@@ -333,14 +334,14 @@ def test_a_classifier_has_a_scale_a_row_and_scale_zero_is_nothing() -> None:
         assert torch.allclose(found[row], classifier(plain, log_prob, scale)(x_t, t).mean[row], atol=1e-12)
 
 
-def test_where_nothing_of_the_picture_is_left_a_classifier_moves_nothing() -> None:
+def test_at_zero_terminal_snr_a_classifier_changes_nothing() -> None:
     plain = WORLD.denoiser(Flow())  # alpha = 0 at t = 1
     x_t, t = torch.randn(2, 2, dtype=torch.float64), torch.ones((), dtype=torch.float64)
     found = classifier(plain, lambda x, t: x.sum(1), 1.0)(x_t, t).mean
     assert torch.equal(found, plain(x_t, t).mean)
 
 
-def test_a_classifier_leaves_no_trace_and_works_where_no_gradients_are_kept() -> None:
+def test_a_classifier_leaves_no_gradients_and_works_without_them() -> None:
     schedule = Cosine()
     t = torch.full((6,), 0.4, dtype=torch.float64)
     x_t, label = noisy(schedule, t, 6)
@@ -369,7 +370,7 @@ def one_step(denoiser: Denoiser, step: object, x: Tensor, t: float, s: float) ->
 
 @pytest.mark.parametrize("variance", [small, large, learned])
 @pytest.mark.parametrize(("t", "s"), [(0.5, 0.4), (0.9, 0.1), (0.05, 0.0)])
-def test_algorithm_1_moves_the_mean_by_the_variance_times_the_gradient(variance: object, t: float, s: float) -> None:
+def test_algorithm_1_shifts_the_mean_by_the_variance_times_the_gradient(variance: object, t: float, s: float) -> None:
     """mu + scale Sigma grad log p(y | x_t), Sigma written out: beta tilde, beta, and between the two."""
     schedule, scale = Cosine(), 3.0
     x = torch.randn(6, 2, dtype=torch.float64)
@@ -388,7 +389,7 @@ def test_algorithm_1_moves_the_mean_by_the_variance_times_the_gradient(variance:
     assert torch.allclose(moved, scale * sigma * g, atol=1e-9)
 
 
-def test_the_moved_estimate_moves_the_ancestral_mean_by_a_stated_amount() -> None:
+def test_the_shifted_estimate_shifts_the_ancestral_mean_by_a_known_amount() -> None:
     """By large / (alpha_t / alpha_s) times the gradient: algorithm 1's in the limit of small steps."""
     schedule = Cosine()
     x, label = torch.randn(6, 2, dtype=torch.float64), torch.arange(6) % 3
@@ -417,28 +418,28 @@ def test_ancestral_sampling_with_an_exact_classifier_ends_in_the_class() -> None
         assert torch.allclose(end.std(0), torch.full((2,), WORLD.std, dtype=torch.float64), atol=0.02)
 
 
-# --- nothing knows what the network predicts ---
+# --- guidance does not depend on what the network predicts ---
 
 
-class Says(nn.Module):
-    """A network that says of a mixture's class, or of the whole, what it is asked for."""
+class Predicts(nn.Module):
+    """A network with the exact output for a class of a mixture, or for the whole mixture."""
 
     def __init__(self, exact: Exact, predicts: Prediction) -> None:
         super().__init__()
         self.exact, self.predicts = exact, predicts
 
-    def forward(self, shown: Tensor, told: Tensor, cond: Cond) -> Tensor:
-        t = (told.double() + 1) / 1000
+    def forward(self, x_t: Tensor, time: Tensor, cond: Cond) -> Tensor:
+        t = (time.double() + 1) / 1000
         level = self.exact.schedule(t)
-        mean = self.exact(shown, t, cond).mean
-        return self.predicts.target(mean, level.eps(shown, mean), level)
+        mean = self.exact(x_t, t, cond).mean
+        return self.predicts.target(mean, level.eps(x_t, mean), level)
 
 
 SCORE = Prediction(lambda level: (torch.zeros_like(level.alpha), -1 / level.sigma))
 
 
-def test_guiding_any_prediction_is_the_same_drawing() -> None:
-    """eps, x0, v and the score: one picture, to 1e-12. On times whose clock is a whole number in float32."""
+def test_guidance_is_the_same_for_every_prediction() -> None:
+    """eps, x0, v and the score: one picture, to 1e-12. The times have whole numbers on the network's clock."""
     schedule, count = Cosine(), 6
     label = torch.arange(count) % 3
     cond, null = Cond(label), Cond(torch.full((count,), 3))
@@ -446,14 +447,14 @@ def test_guiding_any_prediction_is_the_same_drawing() -> None:
     x = normal((count, 2), "start").double()
     ends = []
     for predicts in (EPSILON, SAMPLE, VELOCITY, SCORE):
-        diffusion = Diffusion(Says(Exact([*CLASSES, WORLD], schedule), predicts), schedule, predicts)
+        diffusion = Diffusion(Predicts(Exact([*CLASSES, WORLD], schedule), predicts), schedule, predicts)
         guided = classifier_free(diffusion, cond, null, 2.5)
         ends.append(last(walk(guided, x, times, ddim(), lambda t, draw: x)))
     for end in ends[1:]:
         assert torch.allclose(end, ends[0], atol=1e-12, rtol=0)
 
 
-def test_guiding_the_noise_by_hand_is_the_same_drawing() -> None:
+def test_guidance_of_the_noise_by_hand_gives_the_same_step() -> None:
     """eps + scale (eps_cond - eps), and DDIM's formula, written out."""
     schedule, scale = Cosine(), 2.5
     label, t, s = torch.arange(6) % 3, torch.tensor(0.6, dtype=torch.float64), torch.tensor(0.4, dtype=torch.float64)
@@ -469,8 +470,8 @@ def test_guiding_the_noise_by_hand_is_the_same_drawing() -> None:
 
 
 def test_clipping_comes_after_guidance() -> None:
-    """Two estimates within the range, guided out of it: what is clipped is the guided one."""
-    diffusion, cond, null = told()
+    """Two estimates within the range, guided out of it: the guided estimate is clipped."""
+    diffusion, cond, null = labelled()
     x = torch.full((3, 5), 3.0)
     guided = classifier_free(diffusion, cond, null, 8.0)
     assert guided(x, T).mean.abs().max() > 1
@@ -509,11 +510,11 @@ def test_each_sample_has_its_own_threshold() -> None:
     assert not torch.equal(out[0], value[0])
 
 
-# --- what guidance asks of training ---
+# --- what guidance needs from training ---
 
 
-def labels_told(dropout: float, batches: int = 10, count: int = 1000) -> Tensor:
-    """The labels that a training tells the network, a row a batch: all pictures are of class 2 of 5."""
+def training_labels(dropout: float, batches: int = 10, count: int = 1000) -> Tensor:
+    """The labels of each batch as the network receives them; all pictures are of class 2 of 5."""
     seen: list[Tensor] = []
 
     class Spy(nn.Module):
@@ -523,24 +524,24 @@ def labels_told(dropout: float, batches: int = 10, count: int = 1000) -> Tensor:
             return x
 
     config = TrainConfig(net=UNetConfig(classes=5), process=DiffusionConfig(cond_dropout=dropout))
-    goal = objective(Diffusion(Spy(), LinearBeta()), config, no_pictures_yet(config))
+    goal = objective(Diffusion(Spy(), LinearBeta()), config, placeholder_conditioner(config))
     for first in range(0, batches * count, count):
         rows = SampleRNG(0, tuple(range(first, first + count)), count)
         goal(Batch(torch.zeros(count, 1, 2, 2), torch.full((count,), 2), None, rows.places), rows)
     return torch.stack(seen)
 
 
-def test_labels_are_dropped_a_row_each() -> None:
+def test_labels_are_dropped_independently_in_each_row() -> None:
     """At their rate within three standard deviations, over 10,000 rows; into the null row, 5; not a batch at once."""
-    found = labels_told(0.1)
+    found = training_labels(0.1)
     assert set(found.flatten().tolist()) == {2, 5}
     dropped = (found == 5).double()
     assert abs(dropped.mean().item() - 0.1) < 3 * (0.1 * 0.9 / found.numel()) ** 0.5
     each = dropped.mean(1)  # of a batch: binomial, of standard deviation 0.0095
     assert 0.002 < each.std() < 0.025
-    again = labels_told(0.1, batches=1)
-    assert torch.equal(again[0], found[0])  # and the lot belongs to the sample
+    again = training_labels(0.1, batches=1)
+    assert torch.equal(again[0], found[0])  # the draw belongs to the sample
 
 
-def test_no_label_is_dropped_where_none_is_to_be() -> None:
-    assert set(labels_told(0.0, batches=1).flatten().tolist()) == {2}
+def test_no_label_is_dropped_at_rate_zero() -> None:
+    assert set(training_labels(0.0, batches=1).flatten().tolist()) == {2}

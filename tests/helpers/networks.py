@@ -1,4 +1,4 @@
-"""Networks that hear everything there is to hear, and a condition that says all of it."""
+"""Networks with every kind of condition, and a condition with all of them."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ ALL = replace(
 )
 NETWORKS: dict[str, UNetConfig | DiTConfig] = {
     "everything": ALL,
-    "words": replace(PLAIN, context=12),
-    "numbers and a vector through one network": replace(PLAIN, values=2, vector=5, value_width=6, context=12),
-    "drawings alone": replace(PLAIN, controls=CONTROLS),
-    "dit, text": DiTConfig(size=8, width=16, depth=2, heads=2, classes=3, text=TEXT),
-    "dit, words": DiTConfig(size=8, width=16, depth=2, heads=2, context=12),
+    "text": replace(PLAIN, context=12),
+    "values and a pooled vector through one network": replace(PLAIN, values=2, vector=5, value_width=6, context=12),
+    "control images only": replace(PLAIN, controls=CONTROLS),
+    "dit, tokens": DiTConfig(size=8, width=16, depth=2, heads=2, classes=3, text=TEXT),
+    "dit, text": DiTConfig(size=8, width=16, depth=2, heads=2, context=12),
 }
 ROWS = 4
 TIMES = torch.tensor([0.0, 999.0, 137.0, 500.0])
 
 
-def alive(config: UNetConfig | DiTConfig) -> Any:
-    """A network with random weights everywhere, those that are zero at birth too."""
+def random_network(config: UNetConfig | DiTConfig) -> Any:
+    """A network with random weights everywhere, also where initial weights are zero."""
     return randomised(build(config))
 
 
@@ -49,27 +49,30 @@ def pictures() -> Tensor:
     return normal((ROWS, 3, 8, 8), "pictures")
 
 
-def said(config: UNetConfig | DiTConfig, what: str = "one") -> Cond:
-    """All that this network can be told, other numbers for another `what`."""
-    draw = torch.Generator().manual_seed(len(what))
-    tokens = torch.randint(1, 20, (ROWS, 8), generator=draw)
+def full_condition(config: UNetConfig | DiTConfig, name: str = "one") -> Cond:
+    """A condition with every field that this network supports; other values for another `name`."""
+    generator = torch.Generator().manual_seed(len(name))
+    tokens = torch.randint(1, 20, (ROWS, 8), generator=generator)
     tokens = torch.where(torch.arange(8) < torch.tensor([[8], [3], [1], [5]]), tokens, 0)
-    words, mask = normal((ROWS, 5, 12), what, "words"), torch.arange(5) < torch.tensor([[5], [2], [4], [1]])
+    text, mask = normal((ROWS, 5, 12), name, "words"), torch.arange(5) < torch.tensor([[5], [2], [4], [1]])
     cond = Cond(label=torch.tensor([2, 0, 3, 1]) if config.classes else None)
     if config.text is not None:
         cond = replace(cond, tokens=tokens)
     elif config.context:
-        cond = replace(cond, text=words, mask=mask)
+        cond = replace(cond, text=text, mask=mask)
     if not isinstance(config, UNetConfig):
         return cond
     if config.values:
-        cond = replace(cond, value=100 * normal((ROWS, config.values), what, "value").abs())
+        cond = replace(cond, value=100 * normal((ROWS, config.values), name, "value").abs())
     if config.vector:
-        cond = replace(cond, pooled=normal((ROWS, config.vector), what, "vector"))
+        cond = replace(cond, pooled=normal((ROWS, config.vector), name, "vector"))
     if config.concat_channels:
-        cond = replace(cond, concat=normal((ROWS, config.concat_channels, 8, 8), what, "image"))
+        cond = replace(cond, concat=normal((ROWS, config.concat_channels, 8, 8), name, "image"))
     if config.controls:
-        hints = [normal((ROWS, how.channels, 8 * how.scale, 8 * how.scale), what, "hint") for how in config.controls]
-        strength = torch.tensor([[1.0, 0.5], [0.0, 2.0], [0.7, 0.0], [1.0, 1.0]])
-        cond = replace(cond, control=tuple(hints), control_scale=strength)
+        images = [
+            normal((ROWS, control.channels, 8 * control.scale, 8 * control.scale), name, "hint")
+            for control in config.controls
+        ]
+        scale = torch.tensor([[1.0, 0.5], [0.0, 2.0], [0.7, 0.0], [1.0, 1.0]])
+        cond = replace(cond, control=tuple(images), control_scale=scale)
     return cond

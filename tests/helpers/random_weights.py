@@ -1,4 +1,4 @@
-"""Networks with random weights everywhere, those that are zero at birth too."""
+"""Networks with random weights everywhere, also where initial weights are zero."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def randomised(net: Net, tables: str | None = None) -> Net:
-    """Every weight drawn so that signals stay of size one: large enough that each one shows in the output.
+    """The network with random weights that keep signals at size one, so that each weight changes the output.
 
-    Those with `tables` in their name, of which rows are looked up, are drawn of size one as they are.
+    Weights with `tables` in their name, whose rows are looked up, are N(0, 1).
     """
     generator = torch.Generator().manual_seed(0)
     for name, parameter in net.named_parameters():
-        draw = torch.randn(parameter.shape, generator=generator)
+        values = torch.randn(parameter.shape, generator=generator)
         if parameter.ndim > 1 and not (tables and tables in name):
-            draw = draw / parameter[0].numel() ** 0.5
-        parameter.data = 1 + 0.3 * draw if "norm" in name and name.endswith("weight") else draw
+            values = values / parameter[0].numel() ** 0.5
+        parameter.data = 1 + 0.3 * values if "norm" in name and name.endswith("weight") else values
     return net.eval()

@@ -25,11 +25,13 @@ from unnoise.config import convert
 from unnoise.config.data import DataConfig
 from unnoise.config.training import Fit, LogConfig
 from unnoise.io import checkpoint
+from unnoise.training import trainer
 from unnoise.training.distributed import ALONE, Processes, processes
-from unnoise.training.loop import SampleRNG, Tick
-from unnoise.training.run import hold
+from unnoise.training.loop import Tick
+from unnoise.training.player import Player, SampleRNG
+from unnoise.training.run import open_run
 from unnoise.training.train_state import TrainState
-from unnoise.training.trainer import Plan, follow
+from unnoise.training.trainer import Task
 
 COUNT, CLASSES = 20, 3
 FACTS = {"fingerprint": "tiny", "count": COUNT}
@@ -138,27 +140,21 @@ def objective(net: nn.Module) -> Callable[[Batch, SampleRNG], Tensor]:
 def ticks(config: TinyConfig, path: Path, who: Processes = ALONE, dtype: torch.dtype = torch.float32) -> Iterator[Tick]:
     """The whole course."""
 
-    def plan(net: nn.Module) -> Plan:
-        return Plan(
-            fit=config.fit,
-            log=config.log,
-            batches=lambda start: batches(config, start, who),
-            loss=objective(net),
-            write=write,
-            draw=lambda file, weights: None,
-        )
+    def task(net: nn.Module) -> Task:
+        player = Player(net, config.fit, objective(net))
+        return Task(player, config.log, lambda start: batches(config, start, who), write)
 
     def write(directory: Path, weights: Mapping[str, Tensor]) -> None:
         checkpoint.save(weights, directory / "model.safetensors")
 
     net = make_net(0.0 if config.name == "calm" else 0.3)
-    learner = TrainState(net, config.fit, dtype=dtype, processes=who)
+    state = TrainState(net, config.fit, dtype=dtype, processes=who)
     if not who.first:
-        yield from follow(None, learner, plan(net), processes=who)
+        yield from trainer.train(None, task(net), state, processes=who)
         return
-    with hold(path, config) as run:
-        run.same_data(FACTS)
-        yield from follow(run, learner, plan(net), processes=who)
+    with open_run(path, config) as run:
+        run.record_data(FACTS)
+        yield from trainer.train(run, task(net), state, processes=who)
 
 
 def contents(folder: Path) -> dict[str, Tensor]:

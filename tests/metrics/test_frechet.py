@@ -83,7 +83,7 @@ def test_merged_parts_equal_the_whole() -> None:
     assert both_empty.n == 0
 
 
-def test_bias_has_the_size_that_theory_says_and_extrapolation_removes_it() -> None:
+def test_the_bias_is_that_of_theory_and_extrapolation_removes_it() -> None:
     """Second-order expansion of the distance at equal unit Gaussians: (D + D (D + 1) / 4) / n."""
     dim, n, times = 8, 400, 60
     truth = f.gaussian(torch.zeros(dim), torch.eye(dim), n=10**9)
@@ -122,14 +122,14 @@ def _mean(values: list[float]) -> tuple[float, float]:
     return float(x.mean()), float(x.std() / len(x) ** 0.5)
 
 
-def test_small_sets_are_warned_of() -> None:
+def test_small_sets_have_a_warning() -> None:
     assert f.too_few(1280, 128) is None
     assert "1,280" in str(f.too_few(1279, 128))
     assert "singular" not in str(f.too_few(129, 128))
     assert "singular" in str(f.too_few(128, 128))
 
 
-def test_what_cannot_be_compared_is_said() -> None:
+def test_features_that_cannot_be_compared_are_an_error() -> None:
     x = draws(10, 3, 0)
     with pytest.raises(ValueError, match="3 and 4"):
         f.frechet(f.moments(x), f.moments(draws(10, 4, 0)))
@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_is_said() -> None:
         f.extrapolated(f.moments(x), x[:9], generator=torch.Generator())
 
 
-def test_torchmetrics_says_the_same() -> None:
+def test_torchmetrics_computes_the_same() -> None:
     fid = pytest.importorskip("torchmetrics.image.fid")
 
     class Given(nn.Module):
@@ -152,8 +152,8 @@ def test_torchmetrics_says_the_same() -> None:
 
     x = (draws(700, 16, 7) @ draws(16, 16, 8)).float()
     y = (draws(900, 16, 9) @ draws(16, 16, 10) + 0.5).float()
-    judge = fid.FrechetInceptionDistance(feature=Given())
+    reference = fid.FrechetInceptionDistance(feature=Given())
     for part in x.split(100):
-        judge.update(part.view(-1, 1, 4, 4), real=True)
-    judge.update(y.view(-1, 1, 4, 4), real=False)
-    assert f.frechet(f.moments(x), f.moments(y)) == pytest.approx(float(judge.compute()), rel=1e-4)
+        reference.update(part.view(-1, 1, 4, 4), real=True)
+    reference.update(y.view(-1, 1, 4, 4), real=False)
+    assert f.frechet(f.moments(x), f.moments(y)) == pytest.approx(float(reference.compute()), rel=1e-4)

@@ -1,4 +1,4 @@
-"""Inception-v3: what is missing is said with a fix, nothing dangerous is read, and the name is that of the weights.
+"""Inception-v3: errors for missing files have a fix, no code is executed, and the name is that of the weights.
 
 The real weights and torch-fidelity are on few machines; a stand-in for torch-fidelity's module takes their place here.
 """
@@ -58,10 +58,10 @@ def test_a_file_that_would_run_code_is_not_read(tmp_path: Path) -> None:
 
 
 def test_pictures_reach_it_as_colour_bytes_and_the_name_is_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
 
     def network(x: Tensor) -> Tensor:
-        seen.append(x)
+        batches.append(x)
         return x.float().mean((1, 2, 3))[:, None].expand(-1, 2048)
 
     x = torch.rand(5, 1, 4, 4) * 2 - 1
@@ -76,7 +76,7 @@ def test_pictures_reach_it_as_colour_bytes_and_the_name_is_the_weights(monkeypat
         got = extractor(x)
         torch.testing.assert_close(got[:, 7], to_bytes(x).float().mean((1, 2, 3)))
         assert extractor(x[:0]).shape == (0, 2048)
-    assert [len(part) for part in seen[:3]] == [2, 2, 1]
-    assert all(part.dtype == torch.uint8 and part.shape[1] == 3 for part in seen)
+    assert [len(part) for part in batches[:3]] == [2, 2, 1]
+    assert all(part.dtype == torch.uint8 and part.shape[1] == 3 for part in batches)
     with pytest.raises(UserError, match="4 channels"):
         extractor(torch.zeros(1, 4, 8, 8))

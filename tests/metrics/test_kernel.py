@@ -1,4 +1,4 @@
-"""The kernel distance against sums written out, its expectation, its spread, and torchmetrics."""
+"""The kernel distance against explicit sums, its expectation, its standard deviation, and torchmetrics."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_subsets_average_to_the_whole() -> None:
     assert again == parts
 
 
-def test_what_cannot_be_compared_is_said() -> None:
+def test_features_that_cannot_be_compared_are_an_error() -> None:
     x = draws(10, 3, 0)
     with pytest.raises(ValueError, match="3 and 2"):
         kernel(x, draws(10, 2, 0))
@@ -77,17 +77,17 @@ def test_what_cannot_be_compared_is_said() -> None:
         kernel_of_subsets(x, x, size=11, generator=torch.Generator())
 
 
-def test_torchmetrics_says_the_same() -> None:
+def test_torchmetrics_computes_the_same() -> None:
     kid = pytest.importorskip("torchmetrics.image.kid")
     x, y = draws(500, 16, 21), draws(500, 16, 22) * 1.2 + 0.3
     assert kernel(x, y).value == pytest.approx(float(kid.poly_mmd(x, y)), rel=1e-4)
-    judge = kid.KernelInceptionDistance(feature=torch.nn.Flatten(), subsets=6, subset_size=100)
-    judge.set_dtype(torch.float64)
-    judge.update(x.view(-1, 1, 4, 4), real=True)
-    judge.update(y.view(-1, 1, 4, 4), real=False)
+    reference = kid.KernelInceptionDistance(feature=torch.nn.Flatten(), subsets=6, subset_size=100)
+    reference.set_dtype(torch.float64)
+    reference.update(x.view(-1, 1, 4, 4), real=True)
+    reference.update(y.view(-1, 1, 4, 4), real=False)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        mean, spread = (float(v) for v in judge.compute())
+        mean, spread = (float(v) for v in reference.compute())
     ours = kernel_of_subsets(x, y, subsets=6, size=100, generator=torch.Generator().manual_seed(3))  # the same draws
     assert ours.value == pytest.approx(mean, rel=1e-4)
     assert ours.spread == pytest.approx(spread, rel=1e-4)

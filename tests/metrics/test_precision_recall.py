@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage of point sets whose answers can be counted, and their expectations."""
+"""Precision, recall, density and coverage of point sets whose values can be counted, and their expectations."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def draws(n: int, dim: int, seed: int) -> Tensor:
 
 def test_counted_on_a_line() -> None:
     """Real 0 1 2 10, k = 1: radii 1 1 1 8, balls [-1, 1] [0, 2] [1, 3] [2, 18].
-    Drawn 0.5 2.5 3 -1.5 40: in 2, 2, 2, 0, 0 balls. Radii of the drawn ones: 2 .5 .5 2 37, balls [-1.5, 2.5] [2, 3]
-    [2.5, 3.5] [-3.5, .5] [3, 77]: all four real ones are inside.
+    Generated 0.5 2.5 3 -1.5 40: in 2, 2, 2, 0, 0 balls. Their radii: 2 .5 .5 2 37, balls [-1.5, 2.5] [2, 3] [2.5, 3.5]
+    [-3.5, .5] [3, 77]: all four real ones are inside.
     """
-    real, drawn = line(0, 1, 2, 10), line(0.5, 2.5, 3, -1.5, 40)
-    found = precision_recall(real, drawn, k=1)
+    real, generated = line(0, 1, 2, 10), line(0.5, 2.5, 3, -1.5, 40)
+    found = precision_recall(real, generated, k=1)
     assert found.precision == pytest.approx(3 / 5)
     assert found.recall == 1.0
-    assert precision_recall(drawn, real, k=1) == (found.recall, found.precision)
-    held = density_coverage(real, drawn, k=1)
+    assert precision_recall(generated, real, k=1) == (found.recall, found.precision)
+    held = density_coverage(real, generated, k=1)
     assert held.density == pytest.approx(6 / 5)
     assert held.coverage == 1.0
     assert density_coverage(real, line(0.5, 0.5), k=1).coverage == pytest.approx(2 / 4)
@@ -38,15 +38,15 @@ def test_counted_on_a_line() -> None:
 def test_second_neighbour_and_the_edge() -> None:
     """Real 0 1 3 7, k = 2: radii 3 2 3 6, balls [-3, 3] [-1, 3] [0, 6] [1, 13]: the edges belong to the balls."""
     real = line(0, 1, 3, 7)
-    drawn = line(-3, -3.0001, 13, 13.0001, 3)
-    assert precision_recall(real, drawn, k=2).precision == pytest.approx(3 / 5)
-    held = density_coverage(real, drawn, k=2)
+    generated = line(-3, -3.0001, 13, 13.0001, 3)
+    assert precision_recall(real, generated, k=2).precision == pytest.approx(3 / 5)
+    held = density_coverage(real, generated, k=2)
     assert held.density == pytest.approx((1 + 0 + 1 + 0 + 4) / (2 * 5))
     assert held.coverage == 1.0
     assert density_coverage(real, line(-2.0, -2, -2), k=2).coverage == pytest.approx(1 / 4)
 
 
-def test_copies_and_strangers() -> None:
+def test_copies_and_distant_sets() -> None:
     x = draws(50, 4, 0)
     assert precision_recall(x, x) == (1.0, 1.0)
     assert density_coverage(x, x).coverage == 1.0
@@ -54,22 +54,22 @@ def test_copies_and_strangers() -> None:
     assert density_coverage(x, x + 1000) == (0.0, 0.0)
 
 
-def test_half_of_the_world_is_drawn() -> None:
-    """Two far clusters, one of them drawn: all that is drawn is real, half of what is real is drawn."""
+def test_half_of_the_clusters_is_generated() -> None:
+    """Two distant clusters, one of them generated: precision 1, recall 1/2."""
     real = torch.cat([draws(200, 2, 1), draws(200, 2, 2) + 100])
-    drawn = draws(200, 2, 1) + 1e-9
-    assert precision_recall(real, drawn).precision == 1.0
-    assert precision_recall(real, drawn).recall == pytest.approx(0.5)
-    assert density_coverage(real, drawn).coverage == pytest.approx(0.5)
+    generated = draws(200, 2, 1) + 1e-9
+    assert precision_recall(real, generated).precision == 1.0
+    assert precision_recall(real, generated).recall == pytest.approx(0.5)
+    assert density_coverage(real, generated).coverage == pytest.approx(0.5)
 
 
-def test_an_outlier_lifts_precision_but_not_density() -> None:
+def test_an_outlier_raises_precision_but_not_density() -> None:
     """One far sample among the real ones has a huge ball (Naeem et al., fig. 1)."""
     real = torch.cat([draws(200, 2, 3), torch.tensor([[50.0, 50.0]])])
-    drawn = draws(200, 2, 4) + 25
-    assert precision_recall(real, drawn).precision > 0.9
-    assert density_coverage(real, drawn).density == pytest.approx(0.2, abs=0.05)  # one ball of five
-    assert density_coverage(real, drawn).coverage < 0.02
+    generated = draws(200, 2, 4) + 25
+    assert precision_recall(real, generated).precision > 0.9
+    assert density_coverage(real, generated).density == pytest.approx(0.2, abs=0.05)  # one ball of five
+    assert density_coverage(real, generated).coverage < 0.02
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(80, 80, 3), (60, 120, 5), (100, 30, 2)])
@@ -92,7 +92,7 @@ def test_chunks_rotation_and_scale_change_nothing() -> None:
         assert measure(3 * x @ q + 2, 3 * y @ q + 2) == pytest.approx(whole)
 
 
-def test_too_few_neighbours_are_said() -> None:
+def test_too_few_neighbours_are_an_error() -> None:
     x = draws(3, 2, 0)
     with pytest.raises(ValueError, match="more than 3"):
         precision_recall(x, x, k=3)

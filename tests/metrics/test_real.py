@@ -1,4 +1,4 @@
-"""On real pictures the figures say what an eye sees: halves of the real set are close, and worse is farther."""
+"""On real pictures distances agree with the eye: halves of the real set are close, degraded pictures farther."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def held() -> Batch:
 
 @pytest.fixture(scope="module")
 def real() -> Tensor:
-    """Features of 2,500 real pictures, by lot."""
+    """Features of 2,500 random real pictures."""
     pictures = data.open(replace(FASHION, path="fashion"))
     return features(pictures.batch(data.order(0, 0, len(pictures))[:2500].tolist()).x)
 
@@ -55,7 +55,7 @@ def distance(real: Tensor, x: Tensor) -> tuple[float, float]:
     return frechet(moments(real), moments(found)), kernel(real, found).value
 
 
-def test_distances_grow_with_what_is_wrong(held: Batch, real: Tensor) -> None:
+def test_distances_grow_with_degradation(held: Batch, real: Tensor) -> None:
     assert held.label is not None
     close = distance(real, held.x)
     assert close[0] < 0.1
@@ -73,8 +73,8 @@ def test_distances_grow_with_what_is_wrong(held: Batch, real: Tensor) -> None:
         assert 4 * abs(close[i]) < missing[i] < noise[-1][i] < alone[i]
 
 
-def test_fidelity_and_variety_are_told_apart(held: Batch, real: Tensor) -> None:
-    """Half of the classes: all that is drawn is real, not all that is real is drawn. Noise: nothing is real."""
+def test_fidelity_and_variety_are_distinguished(held: Batch, real: Tensor) -> None:
+    """Half of the classes: precision 1 and low recall. Noise: precision 0."""
     assert held.label is not None
     whole, few, bad = (features(x) for x in (held.x, held.x[held.label < 5], noisy(held.x, 0.5)))
     good, narrow, wrong = (precision_recall(real, each) for each in (whole, few, bad))
@@ -88,12 +88,13 @@ def test_fidelity_and_variety_are_told_apart(held: Batch, real: Tensor) -> None:
     assert off.coverage < dense.coverage / 2
 
 
-def test_the_judge_fails_where_an_eye_would(held: Batch) -> None:
+def test_the_classifier_fails_on_degraded_pictures(held: Batch) -> None:
     assert held.label is not None
-    judge = load_classifier("fashion")
+    classifier = load_classifier("fashion")
     right = [
-        float((judge(x)[0] == held.label).double().mean()) for x in (held.x, blurred(held.x, 1.5), noisy(held.x, 1.0))
+        float((classifier(x)[0] == held.label).double().mean())
+        for x in (held.x, blurred(held.x, 1.5), noisy(held.x, 1.0))
     ]
     assert right[0] > 0.88
     assert right[0] > right[1] > right[2]
-    assert float((judge(-held.x)[0] == held.label).double().mean()) < 0.5
+    assert float((classifier(-held.x)[0] == held.label).double().mean()) < 0.5

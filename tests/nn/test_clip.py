@@ -1,4 +1,4 @@
-"""CLIP's text tower and its tokenizer: transformers is the judge, with random weights and with the published ids."""
+"""CLIP's text encoder and its tokenizer agree with transformers, for random weights and for the published ids."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ TOKENS = torch.tensor(
 )
 
 
-def judge(kind: str = "CLIPTextModel", **settings: Any) -> Any:
+def reference(kind: str = "CLIPTextModel", **settings: Any) -> Any:
     return randomised(getattr(transformers, kind)(transformers.CLIPTextConfig(**SMALL | settings)), "embedding")
 
 
 def small_tower(folder: Path, **settings: Any) -> Any:
-    net = judge(**{"vocab_size": 600, "eos_token_id": 599, "bos_token_id": 598} | settings)
+    net = reference(**{"vocab_size": 600, "eos_token_id": 599, "bos_token_id": 598} | settings)
     net.save_pretrained(folder)
     return net
 
@@ -51,61 +51,61 @@ def small_tower(folder: Path, **settings: Any) -> Any:
 @pytest.mark.parametrize("kind", ["CLIPTextModel", "CLIPTextModelWithProjection"])
 @torch.no_grad()
 def test_transformers_computes_the_same(kind: str, act: str, end: int, tmp_path: Path) -> None:
-    net = judge(kind, hidden_act=act, eos_token_id=end)
+    net = reference(kind, hidden_act=act, eos_token_id=end)
     net.save_pretrained(tmp_path)
     mine = clip.read(tmp_path)
     right = net(TOKENS, output_hidden_states=True)
     got = mine(TOKENS)
-    torch.testing.assert_close(got.words, right.last_hidden_state, atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.text, right.last_hidden_state, atol=1e-5, rtol=0)
     pooled = right.text_embeds if "Projection" in kind else right.pooler_output
     assert pooled.shape[1] == (6 if "Projection" in kind else 16)
-    torch.testing.assert_close(got.vector, pooled, atol=1e-5, rtol=0)
+    torch.testing.assert_close(got.pooled, pooled, atol=1e-5, rtol=0)
     norm = net.get_submodule("text_model" if "Projection" in kind else "").final_layer_norm
     for skip in (1, 2, 3):
         state = right.hidden_states[-(skip + 1)]
-        torch.testing.assert_close(mine(TOKENS, skip=skip).words, norm(state), atol=1e-5, rtol=0)
-        torch.testing.assert_close(mine(TOKENS, skip=skip, normed=False).words, state, atol=1e-5, rtol=0)
+        torch.testing.assert_close(mine(TOKENS, skip=skip).text, norm(state), atol=1e-5, rtol=0)
+        torch.testing.assert_close(mine(TOKENS, skip=skip, normed=False).text, state, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["CLIPTextModel", "CLIPTextModelWithProjection"])
 @torch.no_grad()
-def test_what_we_write_transformers_reads(kind: str, tmp_path: Path) -> None:
-    judge(kind).save_pretrained(tmp_path / "theirs")
+def test_transformers_reads_saved_weights(kind: str, tmp_path: Path) -> None:
+    reference(kind).save_pretrained(tmp_path / "theirs")
     mine = clip.read(tmp_path / "theirs")
     clip.write(tmp_path / "ours", mine)
     net, report = getattr(transformers, kind).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report.values()), report
     right = net.eval()(TOKENS)
-    torch.testing.assert_close(mine(TOKENS).words, right.last_hidden_state, atol=1e-5, rtol=0)
+    torch.testing.assert_close(mine(TOKENS).text, right.last_hidden_state, atol=1e-5, rtol=0)
     assert clip.read(tmp_path / "ours").config == mine.config
 
 
 @pytest.mark.parametrize("prefix", ["", "text_model."])
 @torch.no_grad()
 def test_old_and_new_names_are_read_and_positions_are_not_needed(prefix: str, tmp_path: Path) -> None:
-    net = judge()
+    net = reference()
     net.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     state = {prefix + name.removeprefix("text_model."): tensor for name, tensor in load_file(file).items()}
     state[f"{prefix}embeddings.position_ids"] = torch.arange(9)[None]
     save_file(state, file)
-    torch.testing.assert_close(clip.read(tmp_path)(TOKENS).words, net(TOKENS).last_hidden_state, atol=1e-5, rtol=0)
+    torch.testing.assert_close(clip.read(tmp_path)(TOKENS).text, net(TOKENS).last_hidden_state, atol=1e-5, rtol=0)
     del state[f"{prefix}final_layer_norm.bias"]
     save_file(state, file)
     with pytest.raises(UserError, match=r"final_layer_norm\.bias is missing"):
         clip.read(tmp_path)
 
 
-def test_a_token_sees_those_before_it_only() -> None:
+def test_a_token_depends_on_those_before_it_only() -> None:
     torch.manual_seed(0)
     net = ClipText(ClipConfig(vocabulary=40, length=9, width=16, hidden=24, depth=2, heads=4, end=39)).eval()
     other = TOKENS.clone()
     other[:, 4] = 30
-    changed = (net(other).words != net(TOKENS).words).any(2)
+    changed = (net(other).text != net(TOKENS).text).any(2)
     assert changed.tolist() == [[False] * 4 + [True] * 5] * 3
 
 
-def test_what_a_tower_cannot_be_or_do_is_refused(tmp_path: Path) -> None:
+def test_invalid_configurations_and_inputs_are_errors(tmp_path: Path) -> None:
     for settings, message in (
         ({"hidden_act": "relu"}, "no hidden_act 'relu'"),
         ({"use_attention_mask": True}, "no setting of CLIPTextModel 'use_attention_mask'"),
@@ -118,9 +118,9 @@ def test_what_a_tower_cannot_be_or_do_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"there: {key} is not there, and no tensor's shape says it"):
             clip.from_config({name: value for name, value in SMALL.items() if name != key}, "there")
     net = ClipText(clip.from_config(SMALL, "there"))
-    with pytest.raises(UserError, match="a text of 10 tokens; this tower reads 9"):
+    with pytest.raises(UserError, match="has 10 tokens and this encoder reads at most 9"):
         net(torch.zeros(1, 10, dtype=torch.int64))
-    with pytest.raises(UserError, match="4 of the 3 blocks"):
+    with pytest.raises(UserError, match="between 0 and the 3 blocks"):
         net(TOKENS, skip=4)
 
 
@@ -159,7 +159,7 @@ TEXTS = (
 
 @pytest.mark.parametrize("pad", [END, "!"])
 @pytest.mark.parametrize("whole", [False, True], ids=["merges", "json"])
-def test_transformers_makes_the_same_of_these_texts(whole: bool, pad: str, tmp_path: Path) -> None:
+def test_transformers_tokenizes_to_the_same_ids(whole: bool, pad: str, tmp_path: Path) -> None:
     right = small_tokenizer(tmp_path, whole=whole, pad=pad)
     mine = ClipTokenizer.load(tmp_path, 77)
     for text in TEXTS:
@@ -169,7 +169,7 @@ def test_transformers_makes_the_same_of_these_texts(whole: bool, pad: str, tmp_p
     assert torch.equal(ClipTokenizer.load(tmp_path / "again", 77).encode(TEXTS), mine.encode(TEXTS))
 
 
-def test_texts_are_begun_ended_padded_and_cut(tmp_path: Path) -> None:
+def test_texts_have_begin_and_end_tokens_padding_and_a_maximum_length(tmp_path: Path) -> None:
     small_tokenizer(tmp_path)
     mine = ClipTokenizer.load(tmp_path, 77)
     assert mine.encode([""])[0].tolist() == [598] + [599] * 76
@@ -180,7 +180,7 @@ def test_texts_are_begun_ended_padded_and_cut(tmp_path: Path) -> None:
     assert mine.truncated("red " * 75 + "Fünf 🦩") == "Fünf 🦩"  # letters, not the bytes they are told as
 
 
-def test_what_is_no_tokenizer_of_clips_is_refused(tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_kind_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"neither tokenizer.json nor vocab.json"):
         ClipTokenizer.load(tmp_path, 77)
     (tmp_path / "tokenizer.json").write_text("{}")

@@ -26,7 +26,7 @@ LABELS = Cond(torch.tensor([2, 0, 3, 1]))  # 3 is the null row
 
 
 def randomise(net: nn.Module) -> nn.Module:
-    """Random weights everywhere, those that are zero at birth too."""
+    """Random weights everywhere, also where initial weights are zero."""
     generator = torch.Generator().manual_seed(0)
     for parameter in net.parameters():
         draw = torch.randn(parameter.shape, generator=generator)
@@ -34,7 +34,7 @@ def randomise(net: nn.Module) -> nn.Module:
     return net.eval()
 
 
-def alive(config: DiTConfig) -> DiT:
+def random_network(config: DiTConfig) -> DiT:
     net = randomise(DiT(config))
     assert isinstance(net, DiT)
     return net
@@ -52,10 +52,10 @@ def pictures(config: DiTConfig) -> Tensor:
     [("S", 33, 384, 12, 6), ("B", 130, 768, 12, 12), ("L", 458, 1024, 24, 16), ("XL", 675, 1152, 28, 16)],
 )
 @pytest.mark.parametrize("patch", [2, 4, 8])
-def test_the_papers_networks_have_their_sizes(
+def test_the_papers_networks_have_their_parameter_counts(
     name: Any, millions: int, width: int, depth: int, heads: int, patch: int
 ) -> None:
-    """Table 1 of Peebles & Xie 2023 says the sizes with patches of 2, of 4x32x32 latents with learned variances.
+    """Table 1 of Peebles & Xie 2023 has the sizes with patches of 2, of 4x32x32 latents with learned variances.
 
     Patches of 4 and 8 pixels change the two maps at the ends and nothing else.
     """
@@ -91,7 +91,7 @@ NAMES = (  # ours, diffusers'
 
 
 def from_diffusers(state: dict[str, Tensor], config: DiTConfig) -> dict[str, Tensor]:
-    """Our weights of diffusers' DiTTransformer2DModel, which keeps time and class in each block."""
+    """Our weights of diffusers' DiTTransformer2DModel, which has time and class in each block."""
     ours = {}
     for name in DiT(config).state_dict():
         module, _, leaf = name.rpartition(".")
@@ -114,7 +114,7 @@ def from_diffusers(state: dict[str, Tensor], config: DiTConfig) -> dict[str, Ten
 def test_diffusers_computes_the_same(patch: int) -> None:
     diffusers = pytest.importorskip("diffusers")
     config = replace(SMALL, patch=patch)
-    judge = randomise(
+    reference = randomise(
         diffusers.DiTTransformer2DModel(
             num_attention_heads=2,
             attention_head_dim=8,
@@ -127,14 +127,14 @@ def test_diffusers_computes_the_same(patch: int) -> None:
             norm_eps=1e-6,
         )
     )
-    embedding = judge.transformer_blocks[0].norm1.emb
+    embedding = reference.transformer_blocks[0].norm1.emb
     embedding.time_proj.downscale_freq_shift = 0  # the authors'; diffusers divides by half - 1 here
-    for block in judge.transformer_blocks[1:]:
+    for block in reference.transformer_blocks[1:]:
         block.norm1.emb = embedding  # one embedding of time and class, as the authors have it
     net = DiT(config).eval()
-    net.load_state_dict(from_diffusers(judge.state_dict(), config))
+    net.load_state_dict(from_diffusers(reference.state_dict(), config))
     with torch.no_grad():
-        expected = judge(pictures(config), TIMES, class_labels=LABELS.label).sample
+        expected = reference(pictures(config), TIMES, class_labels=LABELS.label).sample
         assert expected.std() > 0.1
         torch.testing.assert_close(net(pictures(config), TIMES, LABELS), expected, atol=1e-5, rtol=0)
 
@@ -142,13 +142,13 @@ def test_diffusers_computes_the_same(patch: int) -> None:
 # --- laws ---
 
 
-def test_a_newborn_says_nothing_and_its_blocks_change_nothing() -> None:
+def test_a_new_network_outputs_zero_and_its_blocks_are_the_identity() -> None:
     net = DiT(SMALL)
     out = net(pictures(SMALL), TIMES, LABELS)
     assert torch.equal(out, torch.zeros_like(out))
     tokens = normal((2, 16, 16), "tokens")
     for block in net.blocks:
-        assert torch.equal(block(tokens, normal((2, 16), "told")), tokens)
+        assert torch.equal(block(tokens, normal((2, 16), "embedding")), tokens)
 
 
 def test_positions_are_the_formula() -> None:
@@ -161,9 +161,9 @@ def test_positions_are_the_formula() -> None:
         torch.testing.assert_close(waves, torch.cat(parts), atol=1e-6, rtol=0)
 
 
-def test_only_the_positions_know_where_a_patch_is() -> None:
-    """Without them, moving the patches of the input moves those of the output."""
-    net, x = alive(SMALL), pictures(SMALL)
+def test_permuting_the_patches_permutes_the_output_without_positions() -> None:
+    """Only the positions distinguish patches: without them the output is permuted as the input is."""
+    net, x = random_network(SMALL), pictures(SMALL)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
 
     def moved(picture: Tensor) -> Tensor:
@@ -175,19 +175,19 @@ def test_only_the_positions_know_where_a_patch_is() -> None:
     torch.testing.assert_close(net(moved(x), TIMES, LABELS), moved(net(x, TIMES, LABELS)), atol=1e-5, rtol=0)
 
 
-def test_nothing_said_is_the_null_row() -> None:
-    net, x = alive(SMALL), pictures(SMALL)
+def test_no_label_is_the_null_row() -> None:
+    net, x = random_network(SMALL), pictures(SMALL)
     null = net(x, TIMES, Cond(torch.full((4,), 3)))
     assert torch.equal(net(x, TIMES, NOTHING), null)
     assert (net(x, TIMES, Cond(torch.full((4,), 0))) - null).abs().max() > 1e-2
-    with pytest.raises(UserError, match="knows no classes"):
+    with pytest.raises(UserError, match="is not conditioned on classes"):
         DiT(replace(SMALL, classes=0))(x, TIMES, LABELS)
     with pytest.raises(UserError, match="give every picture a label"):
         DiT(replace(SMALL, null_class=False))(x, TIMES, NOTHING)
 
 
-def test_a_sample_does_not_see_its_batch() -> None:
-    net, x = alive(SMALL), pictures(SMALL)
+def test_a_sample_does_not_depend_on_its_batch() -> None:
+    net, x = random_network(SMALL), pictures(SMALL)
     together = net(x, TIMES, LABELS)
     for i in range(len(x)):
         one = slice(i, i + 1)
@@ -195,7 +195,7 @@ def test_a_sample_does_not_see_its_batch() -> None:
 
 
 def test_bfloat16_channels_last_is_close() -> None:
-    net, x = alive(SMALL), pictures(SMALL)
+    net, x = random_network(SMALL), pictures(SMALL)
     exact = net(x, TIMES, LABELS)
     low = copy.deepcopy(net).to(torch.bfloat16).to(memory_format=torch.channels_last)
     out = low(x.bfloat16().to(memory_format=torch.channels_last), TIMES, LABELS)
@@ -213,8 +213,8 @@ def gradients(net: DiT, seed: int = 0) -> Iterator[Tensor]:
         yield parameter.grad.clone()
 
 
-def test_every_weight_learns() -> None:
-    net = alive(SMALL)
+def test_every_weight_has_a_gradient() -> None:
+    net = random_network(SMALL)
     for (name, _), grad in zip(net.named_parameters(), gradients(net), strict=True):
         rows = grad.abs().flatten(1).sum(1) if grad.ndim > 1 else grad.abs()
         if name.endswith("qkv.bias"):
@@ -223,7 +223,7 @@ def test_every_weight_learns() -> None:
 
 
 def test_checkpointing_gives_the_same_gradients() -> None:
-    net = alive(replace(SMALL, dropout=0.2)).train()
+    net = random_network(replace(SMALL, dropout=0.2)).train()
     plain = list(gradients(net))
     net.checkpointing = True
     assert all(torch.equal(a, b) for a, b in zip(gradients(net), plain, strict=True))
@@ -232,7 +232,7 @@ def test_checkpointing_gives_the_same_gradients() -> None:
 
 
 def test_weights_fit_their_network_only() -> None:
-    state = alive(SMALL).state_dict()
+    state = random_network(SMALL).state_dict()
     assert "positions" not in state
     DiT(SMALL).load_state_dict(state)
     for other in (replace(SMALL, depth=3), replace(SMALL, patch=4), replace(SMALL, classes=0)):
@@ -241,25 +241,25 @@ def test_weights_fit_their_network_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
-        ({"patch": 3}, "size 8 does not divide into patches of 3"),
+        ({"patch": 3}, "size 8 is not divisible by patch 3"),
         ({"heads": 3}, "heads 3 does not divide the width 16"),
-        ({"width": 18}, "width is a multiple of four"),
-        ({"depth": 0}, "depth is at least 1"),
-        ({"classes": -1}, "classes is 0"),
-        ({"dropout": 1.0}, "dropout is a share below 1"),
-        ({"mlp_ratio": 0.0}, "mlp_ratio is above 0"),
+        ({"width": 18}, "width must be a multiple of four"),
+        ({"depth": 0}, "depth must be at least 1"),
+        ({"classes": -1}, "classes must be 0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1"),
+        ({"mlp_ratio": 0.0}, "mlp_ratio must be above 0"),
     ],
     ids=str,
 )
-def test_a_network_that_cannot_be_is_refused(fields: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_an_invalid_configuration_is_an_error(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         DiT(replace(SMALL, **fields))
 
 
-def test_other_sizes_and_names_are_refused() -> None:
-    with pytest.raises(UserError, match="this network draws 8x8, not 16x16"):
-        alive(SMALL)(normal((4, 3, 16, 16), "x"), TIMES, LABELS)
+def test_other_sizes_and_names_are_errors() -> None:
+    with pytest.raises(UserError, match="this network computes pictures of 8x8, not 16x16"):
+        random_network(SMALL)(normal((4, 3, 16, 16), "x"), TIMES, LABELS)
     with pytest.raises(UserError, match="no size of a DiT 'XXL'; did you mean 'XL'"):
         dit_config("XXL", 2, size=32, in_channels=4, out_channels=8)  # type: ignore[arg-type]

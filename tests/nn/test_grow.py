@@ -1,4 +1,4 @@
-"""A grown network's inner levels compute what the inner network's do; what cannot grow says why."""
+"""A grown network's inner levels compute what the inner network's do; what cannot grow is an error."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ CORE = inner(OUTER, 2)
 
 
 def grown(config: UNetConfig = OUTER) -> tuple[UNet, UNet]:
-    core, net = randomised(UNet(CORE)), newborn(config)
+    core, net = randomised(UNet(CORE)), new_network(config)
     grow(net, CORE, core.state_dict())
     return core, net
 
 
-def newborn(config: UNetConfig = OUTER) -> UNet:
+def new_network(config: UNetConfig = OUTER) -> UNet:
     torch.manual_seed(1)
     return UNet(config).eval()
 
 
 def between(net: UNet, levels: int, features: torch.Tensor, time: torch.Tensor, cond: Cond) -> torch.Tensor:
-    """What the levels from `levels` on make of the features that reach them, in the network as it stands."""
+    """The output of the levels from `levels` on, for the features that reach them in this network."""
     caught: list[torch.Tensor] = []
 
     def shown(part: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -65,13 +65,13 @@ def test_inner_levels_compute_what_the_inner_network_does() -> None:
     theirs, mine = between(core, 0, features, time, cond), between(net, 2, features, time, cond)
     assert theirs.abs().mean() > 0.1
     assert torch.equal(mine, theirs)
-    assert not torch.allclose(between(newborn(), 2, features, time, cond), theirs)
+    assert not torch.allclose(between(new_network(), 2, features, time, cond), theirs)
 
 
-def test_the_levels_around_stay_newborn() -> None:
+def test_the_levels_around_keep_their_initial_weights() -> None:
     _, net = grown()
-    born = newborn().state_dict()
-    own = [name for name, value in net.state_dict().items() if torch.equal(value, born[name])]
+    initial = new_network().state_dict()
+    own = [name for name, value in net.state_dict().items() if torch.equal(value, initial[name])]
     assert {name.split(".")[0] for name in own} == {"conv_in", "conv_norm_out", "conv_out", "down_blocks", "up_blocks"}
     assert all(not name.startswith(("down_blocks.2", "down_blocks.3", "up_blocks.0.")) for name in own)
 
@@ -93,7 +93,7 @@ def test_the_preset_grows_around_its_core() -> None:
     assert (core.data.size, whole.data.size) == (core.net.size, whole.net.size)
 
 
-def test_a_level_of_another_width_is_refused() -> None:
+def test_a_level_of_another_width_is_an_error() -> None:
     wide = replace(OUTER, channels=(8, 16, 8, 16))
-    with pytest.raises(UserError, match=r"net.channels should begin with 8, 8, 8, not \(8, 16, 8\)"):
+    with pytest.raises(UserError, match=r"net.channels must begin with 8, 8, 8, not \(8, 16, 8\)"):
         grow(UNet(wide), CORE, UNet(CORE).state_dict())

@@ -1,19 +1,15 @@
-"""The fused norm is the four lines of its docstring: both ways against them in float64, values and all gradients."""
+"""The fused norm is the four lines of its docstring: both implementations in float64, values and all gradients."""
 
 from __future__ import annotations
-
-import os
-import threading
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from unnoise.nn import compiled as build
+from tests.helpers.norms import draw, norm_of
 from unnoise.nn import norm as module
-from unnoise.nn.norm import compiled, group_norm
+from unnoise.nn.norm import Norm, compiled
 
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 OPTIONS = {
@@ -54,23 +50,8 @@ def _need() -> None:
     module.enable()
 
 
-def draw(shape, dtype=torch.float32, layout=torch.contiguous_format, seed=0, options=("add", "scale", "shift")):
-    torch.manual_seed(seed)
-    b, c = shape[:2]
-    x = (1.5 * torch.randn(shape) + 0.7).to(dtype).contiguous(memory_format=layout)
-    told = {name: torch.randn(b, c) for name in options}
-    return x, told
-
-
-def norm_of(c: int, groups: int) -> nn.GroupNorm:
-    norm = nn.GroupNorm(groups, c, eps=1e-5)
-    nn.init.normal_(norm.weight, 1.0, 0.5)
-    nn.init.normal_(norm.bias)
-    return norm
-
-
 def truth(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool, add=None, scale=None, shift=None) -> Tensor:
-    """The four lines, in the dtype that is given (float64), written out."""
+    """The four lines, computed in the dtype of x (float64)."""
     b, c, h, w = x.shape
     u = x if add is None else x + add[:, :, None, None]
     members = u.reshape(b, groups, -1)
@@ -84,7 +65,7 @@ def truth(x: Tensor, weight: Tensor, bias: Tensor, groups: int, silu: bool, add=
 
 
 def off(a: Tensor, b: Tensor) -> float:
-    """Relative in norm; to a tenth a number where the truth is zero (a shift of a channel that is its own group)."""
+    """The error relative to the norm of b, or to 0.1 per number if that is larger (a channel that is its own group)."""
     return ((a.double() - b).norm() / b.norm().clamp(min=0.1 * b.numel() ** 0.5)).item()
 
 
@@ -95,14 +76,14 @@ def off(a: Tensor, b: Tensor) -> float:
 def test_is_the_formula_with_all_its_gradients(way, dtype, layout, options, silu):
     value, slope = (1e-6, 2e-5) if dtype == torch.float32 else (3e-3, 3e-3)  # bfloat16 rounds to 2^-9: 1.7e-3 in norm
     for shape, groups in SHAPES:
-        x, told = draw(shape, dtype, LAYOUTS[layout], options=OPTIONS[options])
+        x, added = draw(shape, dtype, LAYOUTS[layout], options=OPTIONS[options])
         norm = norm_of(shape[1], groups)
-        inputs = [t.requires_grad_() for t in (x, norm.weight, norm.bias, *told.values())]
-        y = group_norm(x, norm, silu=silu, **told)
+        inputs = [t.requires_grad_() for t in (x, norm.weight, norm.bias, *added.values())]
+        y = norm(x, silu=silu, **added)
         assert y.dtype == dtype
         assert y.is_contiguous(memory_format=LAYOUTS[layout])
         exact = [t.detach().double().requires_grad_() for t in inputs]
-        z = truth(exact[0], exact[1], exact[2], groups, silu, **dict(zip(told, exact[3:])))
+        z = truth(exact[0], exact[1], exact[2], groups, silu, **dict(zip(added, exact[3:])))
         assert off(y, z) < value
         upstream = torch.randn_like(y)
         found = torch.autograd.grad(y, inputs, upstream)
@@ -115,47 +96,47 @@ def test_is_the_formula_with_all_its_gradients(way, dtype, layout, options, silu
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
-def test_what_is_neutral_changes_no_bit(way, dtype, layout):
+def test_neutral_options_change_no_bit(way, dtype, layout):
     x, _ = draw((2, 48, 9, 7), dtype, LAYOUTS[layout])
     norm, none = norm_of(48, 12).requires_grad_(False), torch.zeros(2, 48)
-    bare = group_norm(x, norm, silu=True)
-    assert torch.equal(bare, group_norm(x, norm, silu=True, add=none, scale=none, shift=none))
+    bare = norm(x, silu=True)
+    assert torch.equal(bare, norm(x, silu=True, add=none, scale=none, shift=none))
     with torch.no_grad():
-        assert torch.equal(bare, group_norm(x, norm, silu=True))
+        assert torch.equal(bare, norm(x, silu=True))
     with torch.inference_mode():
-        assert torch.equal(bare, group_norm(x, norm, silu=True))
+        assert torch.equal(bare, norm(x, silu=True))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_sample_sees_neither_its_batch_nor_the_number_of_threads(layout):
+def test_a_sample_depends_neither_on_its_batch_nor_on_the_number_of_threads(layout):
     _need()
-    x, told = draw((5, 64, 33, 31), torch.bfloat16, LAYOUTS[layout])
+    x, added = draw((5, 64, 33, 31), torch.bfloat16, LAYOUTS[layout])
     norm, before = norm_of(64, 32), torch.get_num_threads()
     with torch.no_grad():
-        together = group_norm(x, norm, silu=True, **told)
+        together = norm(x, silu=True, **added)
         try:
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
                 for i in (0, 4):
-                    alone = group_norm(x[i : i + 1], norm, silu=True, **{k: t[i : i + 1] for k, t in told.items()})
+                    alone = norm(x[i : i + 1], silu=True, **{k: t[i : i + 1] for k, t in added.items()})
                     assert torch.equal(alone, together[i : i + 1])
         finally:
             torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients_see_no_number_of_threads(layout):
+def test_gradients_do_not_depend_on_the_number_of_threads(layout):
     _need()
-    x, told = draw((2, 64, 33, 31), torch.float32, LAYOUTS[layout])
-    norm, before, seen = norm_of(64, 32), torch.get_num_threads(), []
-    inputs = [t.requires_grad_() for t in (x, norm.weight, norm.bias, *told.values())]
+    x, added = draw((2, 64, 33, 31), torch.float32, LAYOUTS[layout])
+    norm, before, results = norm_of(64, 32), torch.get_num_threads(), []
+    inputs = [t.requires_grad_() for t in (x, norm.weight, norm.bias, *added.values())]
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            seen.append(torch.autograd.grad(group_norm(x, norm, silu=True, **told).square().sum(), inputs))
+            results.append(torch.autograd.grad(norm(x, silu=True, **added).square().sum(), inputs))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(a, b) for a, b in zip(*seen))
+    assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
 def test_a_mean_far_from_zero_costs_no_digits():
@@ -165,53 +146,51 @@ def test_a_mean_far_from_zero_costs_no_digits():
         x = x + 1000  # float32 holds numbers there to 6e-5, 2e-5 of their spread; x^2 - mean^2 would hold a tenth
         norm = norm_of(32, 8)
         z = truth(x.double(), norm.weight.double(), norm.bias.double(), 8, False)
-        assert off(group_norm(x, norm, silu=False), z) < 5e-5
+        assert off(norm(x, silu=False), z) < 5e-5
 
 
 def test_silu_from_end_to_end():
     _need()
-    norm = nn.GroupNorm(1, 1)
+    norm = Norm(1, 1)
     z = torch.cat([torch.linspace(-100, 100, 4001), torch.tensor([-1e4, 1e4, 1e-30])])
     x = torch.full((1, 1, 4004 // 4, 4), 0.5)  # nothing but the shift is left of a constant picture
     for layout in LAYOUTS.values():
-        wide = nn.GroupNorm(1, 4004)
+        wide = Norm(1, 4004)
         constant = torch.zeros(1, 4004, 1, 1).contiguous(memory_format=layout)
-        y = group_norm(constant, wide, silu=True, scale=torch.zeros(1, 4004), shift=z[None])[0, :, 0, 0]
+        y = wide(constant, silu=True, scale=torch.zeros(1, 4004), shift=z[None])[0, :, 0, 0]
         assert torch.allclose(y.double(), F.silu(z.double()), rtol=1e-6, atol=1e-30)
     x[0, 0, 0, 0] = float("nan")
-    assert group_norm(x, norm, silu=True).isnan().all()
-    assert group_norm(x.bfloat16(), norm, silu=True).isnan().all()
+    assert norm(x, silu=True).isnan().all()
+    assert norm(x.bfloat16(), silu=True).isnan().all()
 
 
 def test_bfloat16_is_rounded_to_the_nearest_even():
     _need()
-    told = torch.randn(1, 4096)
-    y = group_norm(
-        torch.zeros(1, 4096, 1, 1).bfloat16(), nn.GroupNorm(1, 4096), silu=False, add=None, scale=0 * told, shift=told
-    )
-    assert torch.equal(y[0, :, 0, 0], told[0].bfloat16())
+    shift = torch.randn(1, 4096)
+    y = Norm(1, 4096)(torch.zeros(1, 4096, 1, 1).bfloat16(), scale=0 * shift, shift=shift)
+    assert torch.equal(y[0, :, 0, 0], shift[0].bfloat16())
 
 
-def test_second_derivatives_are_there():
+def test_second_derivatives_are_those_of_torch():
     _need()
-    x, told = draw((2, 8, 4, 4), options=("add",))
+    x, added = draw((2, 8, 4, 4), options=("add",))
     norm = norm_of(8, 4)
-    seen = []
+    results = []
     for on in (True, False):
         module._enabled = on
-        leaves = [x.clone().requires_grad_(), told["add"].clone().requires_grad_()]
-        y = group_norm(leaves[0], norm, silu=True, add=leaves[1])
+        leaves = [x.clone().requires_grad_(), added["add"].clone().requires_grad_()]
+        y = norm(leaves[0], silu=True, add=leaves[1])
         first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
-        seen.append(torch.autograd.grad(first[0].square().sum() + first[1].sum(), [*leaves, norm.weight]))
-    for ours, torchs in zip(*seen):
+        results.append(torch.autograd.grad(first[0].square().sum() + first[1].sum(), [*leaves, norm.weight]))
+    for ours, torchs in zip(*results):
         assert torch.allclose(ours, torchs, rtol=1e-3, atol=1e-3)
 
 
-def test_torch_knows_all_about_the_operation():
+def test_the_operation_is_registered_completely():
     _need()
-    x, told = draw((2, 8, 4, 4), layout=torch.channels_last)
+    x, added = draw((2, 8, 4, 4), layout=torch.channels_last)
     norm = norm_of(8, 4)
-    for options in ((None, None, None), tuple(t.requires_grad_() for t in told.values())):
+    for options in ((None, None, None), tuple(t.requires_grad_() for t in added.values())):
         args = (x.requires_grad_(), norm.weight, norm.bias, *options, 4, 1e-5, True)
         torch.library.opcheck(torch.ops.unnoise.group_norm.default, args)
 
@@ -220,7 +199,7 @@ def test_a_gradient_of_the_weight_alone(way):
     """torch 2.13's own kernel crashes the process here, in channels_last."""
     x, _ = draw((1, 64, 5, 4), layout=torch.channels_last)
     norm = norm_of(64, 8)
-    (got,) = torch.autograd.grad(group_norm(x, norm, silu=True).sum(), norm.weight)
+    (got,) = torch.autograd.grad(norm(x, silu=True).sum(), norm.weight)
     weight = norm.weight.detach().double().requires_grad_()
     (right,) = torch.autograd.grad(truth(x.double(), weight, norm.bias.double(), 8, True).sum(), weight)
     assert off(got, right) < 1e-5
@@ -230,86 +209,7 @@ def test_other_dtypes_and_transforms_go_through_torch():
     _need()
     x, _ = draw((2, 8, 4, 4))
     norm = norm_of(8, 4)
-    assert group_norm(x.double(), norm.double(), silu=True).dtype == torch.float64
+    assert norm.double()(x.double(), silu=True).dtype == torch.float64
     norm.float()
-    _, tangent = torch.func.jvp(lambda x: group_norm(x, norm, silu=True), (x,), (torch.ones_like(x),))
+    _, tangent = torch.func.jvp(lambda x: norm(x, silu=True), (x,), (torch.ones_like(x),))
     assert tangent.abs().max() < 1e-5  # a constant added to every pixel changes nothing
-
-
-# --- the build ---
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A build that writes a file and takes a moment; returns what happened, in order."""
-    happened: list[str] = []
-
-    def fake_load(name: str, sources: object, *, build_directory: str, **_: object) -> None:
-        happened.append("build")
-        threading.Event().wait(0.2)
-        (Path(build_directory) / f"{name}.so").write_text("library")
-
-    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    monkeypatch.setattr(build.cpp_extension, "load", fake_load)
-    monkeypatch.setattr(torch.ops, "load_library", lambda path: happened.append("load"))
-    return happened
-
-
-def test_built_once_kept_and_loaded(workshop):
-    build.load(lambda: workshop.append("check"))
-    build.load(lambda: workshop.append("check"))
-    assert workshop == ["build", "check", "load"]
-
-
-def test_two_at_once_build_once(workshop):
-    both = [threading.Thread(target=build.load, args=(lambda: None,)) for _ in range(2)]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join()
-    assert sorted(workshop) == ["build", "load"]
-
-
-def test_what_a_killed_build_left_is_swept_up(workshop):
-    left = build.folder() / "build-killed"
-    left.mkdir(parents=True)
-    (left / "half.so").write_text("half")
-    (build.folder() / "lock").write_text("")  # its holder is gone: the file alone locks nothing
-    build.load(lambda: None)
-    assert not left.exists()
-    assert workshop == ["build"]
-    assert [p.name for p in build.folder().iterdir() if p.name.startswith("build-")] == []
-
-
-def test_wrong_numbers_are_never_used_and_the_reason_is_kept(workshop):
-    def wrong() -> None:
-        raise AssertionError("y is off by 1")
-
-    for _ in range(2):
-        with pytest.raises(build.Absent, match="y is off by 1"):
-            build.load(wrong)
-    assert workshop == ["build"]
-    assert not list(build.folder().glob("*.so"))
-
-
-def test_no_compiler_is_no_error(workshop, monkeypatch):
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(build.Absent, match="no-such-compiler"):
-        build.load(lambda: None)
-    assert workshop == []
-    monkeypatch.delenv("CXX")
-    build.load(lambda: None)  # and nothing was noted against the day there is one
-    assert workshop == ["build"]
-
-
-def test_absent_is_quiet(monkeypatch):
-    monkeypatch.setattr(module, "_known", "no compiler")
-    assert module.enable() is False
-    x, _ = draw((1, 8, 2, 2))
-    assert group_norm(x, norm_of(8, 2), silu=True).shape == x.shape
-
-
-def test_the_path_is_left_as_it_was(workshop):
-    before = os.environ["PATH"]
-    build.load(lambda: None)
-    assert os.environ["PATH"] == before

@@ -1,4 +1,4 @@
-"""The spatial transformer: diffusers computes the same with the same weights, and who may see what."""
+"""The spatial transformer: diffusers computes the same with the same weights, and what each output depends on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.helpers.random_weights import randomised
 from unnoise.config.networks import DiTConfig
 from unnoise.nn import attention
-from unnoise.nn.attention import Context, CrossAttention, read, score_bias
+from unnoise.nn.attention import AttentionCore, Context, CrossAttention, score_bias
 from unnoise.nn.dit import DiTBlock
 from unnoise.nn.transformer import Transformer
 from unnoise.noise import normal
@@ -34,7 +34,7 @@ SPLIT = {
 }
 
 
-def alive(depth: int = 1, heads: int = 2) -> Transformer:
+def random_network(depth: int = 1, heads: int = 2) -> Transformer:
     net: Transformer = randomised(Transformer(WIDTH, CONTEXT, heads=heads, groups=4, depth=depth))
     return net
 
@@ -58,7 +58,7 @@ def pictures() -> Tensor:
 
 
 def captions() -> Tensor:
-    return normal((3, LENGTH, CONTEXT), "words")
+    return normal((3, LENGTH, CONTEXT), "text")
 
 
 MASK = torch.arange(LENGTH) < torch.tensor([[7], [1], [4]])
@@ -69,22 +69,22 @@ MASK = torch.arange(LENGTH) < torch.tensor([[7], [1], [4]])
 @pytest.mark.parametrize("masked", [False, True])
 def test_diffusers_computes_the_same(depth: int, heads: int, linear: bool, masked: bool) -> None:
     diffusers = pytest.importorskip("diffusers")
-    judge = diffusers.Transformer2DModel(
+    reference = diffusers.Transformer2DModel(
         heads, WIDTH // heads, WIDTH, num_layers=depth, norm_num_groups=4, cross_attention_dim=CONTEXT,
         use_linear_projection=linear,
     )  # fmt: skip
-    judge = randomised(judge)
-    net = alive(depth, heads)
-    net.load_state_dict(from_diffusers(judge.state_dict(), net))
+    reference = randomised(reference)
+    net = random_network(depth, heads)
+    net.load_state_dict(from_diffusers(reference.state_dict(), net))
     with torch.no_grad():
         mask = MASK if masked else None
-        right = judge(pictures(), encoder_hidden_states=captions(), encoder_attention_mask=mask).sample
+        right = reference(pictures(), encoder_hidden_states=captions(), encoder_attention_mask=mask).sample
         got = net(pictures(), Context(tuple(net.encode(captions())), score_bias(mask, torch.float32)))
     assert (right - pictures()).std() > 0.3
     torch.testing.assert_close(got, right, atol=2e-5, rtol=0)
 
 
-def test_a_newborn_changes_nothing() -> None:
+def test_a_new_transformer_is_the_identity() -> None:
     from unnoise.config.networks import UNetConfig
     from unnoise.nn import UNet
 
@@ -96,20 +96,20 @@ def test_a_newborn_changes_nothing() -> None:
         assert torch.equal(transformer(x, Context(tuple(transformer.encode(captions())))), x)
 
 
-def test_moving_pixels_moves_the_output_and_rows_are_apart() -> None:
-    net, x = alive(2), pictures()
-    words = Context(tuple(net.encode(captions())), score_bias(MASK, torch.float32))
-    right = net(x, words)
+def test_permuting_pixels_permutes_the_output_and_rows_are_independent() -> None:
+    net, x = random_network(2), pictures()
+    context = Context(tuple(net.encode(captions())), score_bias(MASK, torch.float32))
+    right = net(x, context)
     order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
-    moved = net(x.flatten(2)[:, :, order].view_as(x), words)
+    moved = net(x.flatten(2)[:, :, order].view_as(x), context)
     torch.testing.assert_close(moved, right.flatten(2)[:, :, order].view_as(x), atol=1e-5, rtol=0)
     rows = torch.tensor([2, 0, 1])
     swapped = net(x[rows], Context(tuple(net.encode(captions()[rows])), score_bias(MASK[rows], torch.float32)))
     torch.testing.assert_close(swapped, right[rows], atol=1e-5, rtol=0)
 
 
-def test_a_masked_word_changes_nothing_and_all_others_do() -> None:
-    net = alive()
+def test_a_masked_token_changes_nothing_and_all_others_do() -> None:
+    net = random_network()
     right = net(pictures(), Context(tuple(net.encode(captions())), score_bias(MASK, torch.float32)))
     for word in range(LENGTH):
         other = captions()
@@ -118,20 +118,20 @@ def test_a_masked_word_changes_nothing_and_all_others_do() -> None:
         assert torch.equal(changed.flatten(1).any(1), MASK[:, word])
 
 
-def test_a_row_without_a_word_gives_numbers() -> None:
-    """It reads all of them alike, whatever they are: the mask says only which words count more than others."""
-    net = alive()
+def test_a_row_without_unmasked_tokens_has_no_nan() -> None:
+    """It attends to all of them equally: the mask only lowers the scores of some tokens below those of others."""
+    net = random_network()
     none = torch.zeros(3, LENGTH, dtype=torch.bool)
-    words = captions()
-    out = net(pictures(), Context(tuple(net.encode(words)), score_bias(none, torch.float32)))
+    text = captions()
+    out = net(pictures(), Context(tuple(net.encode(text)), score_bias(none, torch.float32)))
     assert torch.isfinite(out).all()
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_cross_attention_is_its_formula_in_doubles(masked: bool) -> None:
+def test_cross_attention_is_its_formula_in_float64(masked: bool) -> None:
     net = randomised(CrossAttention(WIDTH, CONTEXT, heads=2)).double()
-    tokens, words = normal((3, 5, WIDTH), "tokens").double(), captions().double()
-    k, v = F.linear(words, net.kv.weight).chunk(2, dim=2)
+    tokens, text = normal((3, 5, WIDTH), "tokens").double(), captions().double()
+    k, v = F.linear(text, net.kv.weight).chunk(2, dim=2)
     q = tokens @ net.q.weight.T
     found = []
     for head in (slice(0, 8), slice(8, 16)):
@@ -140,7 +140,7 @@ def test_cross_attention_is_its_formula_in_doubles(masked: bool) -> None:
         found.append(torch.einsum("blm,bmd->bld", weights / weights.sum(-1, keepdim=True), v[..., head]))
     right = F.linear(torch.cat(found, dim=2), net.out.weight, net.out.bias)
     bias = score_bias(MASK if masked else None, torch.float64)
-    torch.testing.assert_close(net(tokens, net.encode(words), bias), right, atol=1e-12, rtol=0)
+    torch.testing.assert_close(net(tokens, net.encode(text), bias), right, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -150,8 +150,8 @@ def test_attention_in_bfloat16_is_close_in_pieces_of_any_size(monkeypatch: Any, 
     monkeypatch.setattr(attention, "PIECE", piece)
     q, k, v = normal((3, 2, 9, 8), "q"), normal((3, 2, LENGTH, 8), "k"), normal((3, 2, LENGTH, 8), "v")
     mask = MASK if masked else None
-    right = read(q, k, v, score_bias(mask, torch.float32))
-    got = read(*(each.bfloat16() for each in (q, k, v)), score_bias(mask, torch.bfloat16))
+    right = AttentionCore()(q, k, v, score_bias(mask, torch.float32))
+    got = AttentionCore()(*(each.bfloat16() for each in (q, k, v)), score_bias(mask, torch.bfloat16))
     assert got.dtype == torch.bfloat16
     assert (got - right).norm() < 0.02 * right.norm()
 
@@ -163,13 +163,13 @@ def test_attention_in_pieces_does_not_depend_on_the_batch(monkeypatch: Any, piec
     q, k, v = (normal((3, 3, length, 8), name).bfloat16() for length, name in ((9, "q"), (LENGTH, "k"), (LENGTH, "v")))
     bias = score_bias(MASK, torch.bfloat16)
     assert bias is not None
-    alone = [read(q[i : i + 1], k[i : i + 1], v[i : i + 1], bias[i : i + 1]) for i in range(3)]
-    assert torch.equal(read(q, k, v, bias), torch.cat(alone))
+    alone = [AttentionCore()(q[i : i + 1], k[i : i + 1], v[i : i + 1], bias[i : i + 1]) for i in range(3)]
+    assert torch.equal(AttentionCore()(q, k, v, bias), torch.cat(alone))
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("short", [0, 1024], ids=["fused", "written"])
-def test_attention_in_bfloat16_has_its_gradient_both_ways(monkeypatch: Any, short: int, masked: bool) -> None:
+@pytest.mark.parametrize("short", [0, 1024], ids=["fused", "materialised"])
+def test_attention_in_bfloat16_has_the_right_gradient(monkeypatch: Any, short: int, masked: bool) -> None:
     monkeypatch.setattr(attention, "SHORT", short)
     monkeypatch.setattr(attention, "PIECE", 1)  # is for no gradients
     q, k, v = (normal((3, 2, length, 8), name) for length, name in ((9, "q"), (LENGTH, "k"), (LENGTH, "v")))
@@ -177,8 +177,8 @@ def test_attention_in_bfloat16_has_its_gradient_both_ways(monkeypatch: Any, shor
     exact, low = (
         [each.detach().to(dtype).requires_grad_() for each in (q, k, v)] for dtype in (torch.float32, torch.bfloat16)
     )
-    read(*exact, score_bias(mask, torch.float32)).square().sum().backward()
-    out = read(*low, score_bias(mask, torch.bfloat16))
+    AttentionCore()(*exact, score_bias(mask, torch.float32)).square().sum().backward()
+    out = AttentionCore()(*low, score_bias(mask, torch.bfloat16))
     out.float().square().sum().backward()
     for right, got in zip(exact, low):
         assert right.grad is not None
@@ -187,18 +187,18 @@ def test_attention_in_bfloat16_has_its_gradient_both_ways(monkeypatch: Any, shor
 
 
 def test_a_block_of_pixart_computes_the_same() -> None:
-    """diffusers' block with `ada_norm_single`, its table zero: the order of the parts, no norm before the words."""
+    """diffusers' block with `ada_norm_single`, its table zero: the order of its parts, no norm before text."""
     attention_ = pytest.importorskip("diffusers.models.attention")
-    judge = attention_.BasicTransformerBlock(
+    reference = attention_.BasicTransformerBlock(
         WIDTH, 2, 8, cross_attention_dim=CONTEXT, activation_fn="gelu-approximate", attention_bias=True,
         norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6,
     )  # fmt: skip
-    judge = randomised(judge)
-    judge.scale_shift_table.data.zero_()
-    for layer in (judge.attn2.to_q, judge.attn2.to_k, judge.attn2.to_v):
+    reference = randomised(reference)
+    reference.scale_shift_table.data.zero_()
+    for layer in (reference.attn2.to_q, reference.attn2.to_k, reference.attn2.to_v):
         layer.bias.data.zero_()
     block = randomised(DiTBlock(DiTConfig(width=WIDTH, depth=1, heads=2, context=CONTEXT)))
-    state = judge.state_dict()
+    state = reference.state_dict()
     for ours, parts in {
         "qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
         "out": ("attn1.to_out.0",),
@@ -212,11 +212,11 @@ def test_a_block_of_pixart_computes_the_same() -> None:
         layer.weight.data = torch.cat([state[f"{part}.weight"] for part in parts])
         if layer.bias is not None:
             layer.bias.data = torch.cat([state[f"{part}.bias"] for part in parts])
-    tokens, told = normal((3, 5, WIDTH), "tokens"), normal((3, WIDTH), "told")
+    tokens, emb = normal((3, 5, WIDTH), "tokens"), normal((3, WIDTH), "embedding")
     with torch.no_grad():
-        right = judge(
-            tokens, encoder_hidden_states=captions(), timestep=block.modulate(told),
+        right = reference(
+            tokens, encoder_hidden_states=captions(), timestep=block.modulate(emb),
             encoder_attention_mask=torch.where(MASK, 0.0, -1e4)[:, None],
         )  # fmt: skip
-        got = block(tokens, told, block.encode(captions()), score_bias(MASK, torch.float32))
+        got = block(tokens, emb, block.encode(captions()), score_bias(MASK, torch.float32))
     torch.testing.assert_close(got, right, atol=1e-5, rtol=0)

@@ -26,13 +26,15 @@ from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.evaluation.details import details
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.generate.conditions import conditions, null_conditions
+from unnoise.generate.conditions import null_condition, text_and_labels
 from unnoise.generate.frames import generate
 from unnoise.model import Model
-from unnoise.recipes.diffusion import batch_condition, drop_conditions, init_network, load_base, objective, train
+from unnoise.recipes.conditioning import batch_condition, drop_conditions
+from unnoise.recipes.diffusion import objective, train
+from unnoise.recipes.initialization import init_network, load_base
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import Tokenizer
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 pytest.importorskip("tokenizers")
 
@@ -178,16 +180,18 @@ def test_pictures_without_captions_are_refused(tmp_path):
 
 def test_a_prompt_that_is_not_taken_says_what_is(worded):
     loaded = model.load(worded)
-    with pytest.raises(UserError, match=r"takes no label 'bag': leave it out; it takes --prompt$"):
+    with pytest.raises(UserError, match=r"not conditioned on classes: leave label 'bag' out; it supports --prompt$"):
         loaded.sample(labels=("bag",), steps=1)
     classes = Model(loaded.diffusion, replace(loaded.card, classes=("bag",), net=replace(NET, text=None)))
-    with pytest.raises(UserError, match=r"takes no prompt 'a bag': leave it out; it takes --label \(1 class: bag\)$"):
+    with pytest.raises(
+        UserError, match=r"not conditioned on text: leave prompt 'a bag' out; it supports --label \(1 class: bag\)$"
+    ):
         classes.sample(prompts="a bag", steps=1)
     with pytest.raises(UserError, match="2 prompts for 3 seeds"):
         loaded.sample(prompts=("a", "b"), seeds=(1, 2, 3), steps=1)
-    with pytest.raises(UserError, match="a negative prompt is not heard: take --guidance"):
+    with pytest.raises(UserError, match="--negative-prompt needs guidance above 1"):
         loaded.sample(prompts="a", negative_prompt="b", steps=1)
-    with pytest.raises(UserError, match=r"follows no drawings: leave --control out; it takes --prompt$"):
+    with pytest.raises(UserError, match=r"has no ControlNet: remove --control; it supports --prompt$"):
         loaded.sample(prompts="a", controls=("x.png",), steps=1)
 
 
@@ -201,8 +205,8 @@ def test_a_negative_prompt_takes_the_place_of_no_words(worded):
     blue = loaded.sample(prompts=red, negative_prompt="a blue square on black", guidance=5.0, seeds=(3,), steps=3)
     none = loaded.sample(prompts=red, guidance=5.0, seeds=(3,), steps=3)
     assert (blue.pixels.int() - none.pixels.int()).abs().max() > 1
-    null = null_conditions(
-        loaded.conditioner, Request(negative_prompt=red), conditions(loaded.conditioner, Request(prompts=(red,))), 1
+    null = null_condition(
+        loaded.conditioner, Request(negative_prompt=red), text_and_labels(loaded.conditioner, Request(prompts=(red,)))
     )
     assert torch.equal(null.tokens, loaded.conditioner.encode(prompts=[red]).tokens)
 
@@ -358,7 +362,7 @@ def test_a_base_that_is_the_inner_part_is_grown_around(tmp_path):
     with pytest.raises(UserError, match=r"process.schedule_options \{'shift': 2.0\} should be \{\}, that of the base"):
         next(train(unshifted, tmp_path / "run"))
     other = replace(asked, net=replace(asked.net, channels=(16, 8)))
-    with pytest.raises(UserError, match=r"net\.channels should begin with 8, 8"):
+    with pytest.raises(UserError, match=r"net\.channels must begin with 8, 8"):
         next(train(other, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -372,7 +376,7 @@ def test_what_does_not_fit_is_named(worded, tmp_path):
     wider = replace(CONTROLLED, base=str(worded), net=replace(CONTROLLED.net, channels=(8, 32)))
     with pytest.raises(UserError, match=r"net.channels \(8, 32\) should be \(8, 16\)"):
         load_base(wider, tmp_path / "run")
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UserError, match="does not exist"):
         load_base(replace(CONTROLLED, base="nowhere"), tmp_path / "run")
     with pytest.raises(UserError, match="belong together"):
         check(replace(CONTROLLED, data=WORDED.data))
@@ -384,10 +388,10 @@ def test_a_drawing_that_cannot_be_used_is_named(controlled, tmp_path):
     loaded = model.load(controlled)
     (tmp_path / "text.png").write_text("no picture")
     Image.new("RGB", (16, 32)).save(tmp_path / "long.png")
-    for name, why in (("gone.png", "gone.png"), ("text.png", "not a picture"), ("long.png", "another shape")):
+    for name, why in (("gone.png", "gone.png"), ("text.png", "not a picture"), ("long.png", "not the aspect ratio")):
         with pytest.raises(UserError, match=why):
             loaded.sample(controls=(str(tmp_path / name),), steps=1)
-    with pytest.raises(UserError, match="2 drawings for a model that takes 1 drawing"):
+    with pytest.raises(UserError, match="2 control images for a model that needs 1 control image"):
         loaded.sample(controls=("a.png", "b.png"), steps=1)
 
 
@@ -433,5 +437,5 @@ def test_controls_of_another_process_are_refused(worded, controlled):
 
 def test_a_drawing_has_to_be_there_to_be_followed_less(worded):
     loaded = model.load(worded)
-    with pytest.raises(UserError, match="follows no drawings: leave --guess and --control-scale out; it takes --prom"):
+    with pytest.raises(UserError, match="has no ControlNet: remove --guess and --control-scale; it supports --prom"):
         loaded.sample(prompts="a", control_scale=(0.5,), steps=1)

@@ -25,17 +25,17 @@ from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ContrastiveNet, TextConfig, UNetConfig
 from unnoise.config.training import ContrastiveConfig, Fit, LogConfig
 from unnoise.errors import UserError
+from unnoise.formats.directory import write_model
 from unnoise.io.images import with_words
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveEvaluator, beaten_by, retrieval
 from unnoise.metrics.nearest import nearest
-from unnoise.model import write_model
 from unnoise.nn import build
 from unnoise.nn.contrastive import Contrastive, equal, info_nce
 from unnoise.recipes import contrastive as recipe
 from unnoise.text.tokenizer import Tokenizer
 from unnoise.training.distributed import Processes
-from unnoise.training.run import hold
+from unnoise.training.run import open_run
 
 pytest.importorskip("tokenizers")
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 40, 220), "grey": (128, 128, 128)}
@@ -201,7 +201,7 @@ def test_captions_that_read_alike_are_one_candidate() -> None:
     assert few[0].tolist() == [int((cosines[i] > cosines[i, i]).sum()) for i in range(3)]
     found = judge.retrieval(judge.pictures(x), SAID[:3], SAID, among=2)
     assert found.first == retrieval(few[0], 3, among=2).first
-    with pytest.raises(UserError, match="8x8 pixels with 3 channels, these have 9x8 with 3"):
+    with pytest.raises(UserError, match="8x8 pixels with 3 channels, not 9x8 with 3"):
         judge.pictures(torch.zeros(1, 3, 9, 8))
 
 
@@ -250,7 +250,7 @@ def test_the_nearest_by_features() -> None:
     apart = torch.cdist(x.mean((2, 3)).double(), real.mean((2, 3)).double())
     assert torch.equal(found.row, apart.argsort(1)[:, :2])
     assert torch.allclose(found.distance, apart.sort(1).values[:, :2])
-    with pytest.raises(UserError, match="ask for 1 to 30"):
+    with pytest.raises(UserError, match="use 1 to 30"):
         nearest(x, Some(real), 31)
     with pytest.raises(UserError, match="5x4 pixels"):
         nearest(torch.zeros(1, 3, 4, 5), Some(real), 1)
@@ -287,7 +287,7 @@ def config(pictures: Path, **fit: object) -> ContrastiveConfig:
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished training."""
     path, what = tmp_path_factory.mktemp("runs") / "tiny", config(pictures)
-    with hold(path, what) as held:
+    with open_run(path, what) as held:
         losses = [tick.loss for tick in recipe.train(what, held)]
     assert len(losses) == 80
     assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
@@ -310,7 +310,7 @@ def test_the_same_training_gives_the_same_judge_and_its_files_all_of_it(
 ) -> None:
     what = config(pictures)
     for most in (33, 1000):  # stopped on its way, and gone on
-        with hold(tmp_path / "again", what) as held:
+        with open_run(tmp_path / "again", what) as held:
             for tick in recipe.train(what, held):
                 if tick.step == most:
                     break
@@ -347,7 +347,7 @@ def test_damage_is_refused_and_named(run: Path, tmp_path: Path) -> None:
     (folder / contrastive.CARD).write_text("{")
     refused("cannot be read")
     (folder / contrastive.CARD).unlink()
-    refused("holds no contrastive judge")
+    refused("holds no contrastive model")
     with pytest.raises(UserError, match="there is no directory"):
         contrastive.load(tmp_path / "nowhere")
 
@@ -359,7 +359,7 @@ def test_what_cannot_be_trained_is_refused_before_it_starts(pictures: Path) -> N
 
     refused(config(pictures, accumulate=2), "accumulate 1")
     refused(config(pictures), "one process", Processes(0, 2))
-    refused(config(pictures, batch=1), "nothing to compare")
+    refused(config(pictures, batch=1), "needs pictures to compare")
     refused(replace(config(pictures), net=replace(NET, size=9)), "data.size 8")
     refused(replace(config(pictures), net=replace(NET, width=12)), "multiple of 8")
     fashion = replace(config(pictures), data=DataConfig(), net=replace(NET, size=28, in_channels=1))
@@ -442,17 +442,17 @@ def test_words_stand_below_the_columns_of_a_sheet() -> None:
     assert all(ink[40 + 90 * i : 40 + 90 * (i + 1)].any() for i in range(4))
 
 
-def test_sample_lays_the_nearest_beside_what_it_drew(
+def test_nearest_lays_real_pictures_beside_generated_ones(
     model: Path, run: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = data.open(DataConfig(path=str(pictures), size=8, channels=3))
     out, sheet = tmp_path / "out", tmp_path / "near.png"
     ask = ["sample", str(model), "--prompt", SAID[0], "--seeds", "0-2", "--steps", "2", "--out", str(out), "--json"]
-    ask += ["--nearest", str(pictures), "--nearest-count", "2", "--nearest-grid", str(sheet), "--scale", "1"]
     assert main(ask) == 0
-    about = json.loads(capsys.readouterr().out)
-    near = about["nearest"]
-    drawn = [np.asarray(Image.open(each["path"])) for each in about["pictures"]]
+    drawn = [np.asarray(Image.open(each["path"])) for each in json.loads(capsys.readouterr().out)["pictures"]]
+    ask = ["nearest", str(out), "--data", str(pictures), "--count", "2", "--grid", str(sheet), "--scale", "1", "--json"]
+    assert main(ask) == 0
+    near = json.loads(capsys.readouterr().out)
     x = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 127.5 - 1
     found = nearest(x, real, 2)
     assert [[each["name"] for each in line["nearest"]] for line in near["pictures"]] == [
@@ -465,23 +465,23 @@ def test_sample_lays_the_nearest_beside_what_it_drew(
     first = [pixels[3:11, margin + 3 + 11 * i : margin + 11 + 11 * i] for i in range(3)]
     expected = [drawn[0], *(real.pixels(row).transpose(1, 2, 0) for row in found.row[0].tolist())]
     assert all(np.array_equal(a, b) for a, b in zip(first, expected, strict=True))
-    assert main([*ask, "--nearest-judge", str(run)]) == 0
-    judged = json.loads(capsys.readouterr().out)["nearest"]
-    assert judged["by"] == str(run)
-    judge = contrastive.load(run)
-    expected_rows = nearest(x, real, 2, features=judge.pictures).row
+    assert main([*ask, "--features", str(run)]) == 0
+    judged = json.loads(capsys.readouterr().out)
+    assert judged["by"] == "embeddings"
+    embed = contrastive.load(run)
+    expected_rows = nearest(x, real, 2, features=embed.pictures).row
     assert judged["pictures"][2]["nearest"][0]["name"] == real.name(int(expected_rows[2, 0]))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
-    [(["--nearest-judge", "model"], "holds no contrastive judge"), (["--nearest-count", "99"], "fewer than")],
+    ("words", "message"),
+    [(["--features", "model"], "holds no contrastive model"), (["--count", "99"], "fewer than")],
 )
-def test_nearest_pictures_that_cannot_be_found_are_refused_before_any_is_drawn(
-    words: list[str], said: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_nearest_refuses_what_it_cannot_compare(
+    words: list[str], message: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [str(model) if word == "model" else word for word in words]
-    ask = ["sample", str(model), "--prompt", SAID[0], "--steps", "1", "--out", str(tmp_path / "out")]
-    assert main([*ask, "--nearest", str(pictures), *words]) == 2
-    assert said in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    sheet = tmp_path / "near.png"
+    assert main(["nearest", str(pictures), "--data", str(pictures), "--grid", str(sheet), *words]) == 2
+    assert message in capsys.readouterr().err
+    assert not sheet.exists()

@@ -19,11 +19,13 @@ from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.denoiser import Estimate, make_diffusion
 from unnoise.errors import UserError
 from unnoise.likelihood.bound import bound_term
+from unnoise.recipes.conditioning import placeholder_conditioner
 from unnoise.recipes.cost import _count, cost
-from unnoise.recipes.diffusion import init_network, no_pictures_yet, objective, train
+from unnoise.recipes.diffusion import objective, train
+from unnoise.recipes.initialization import init_network
 from unnoise.schedules import make_schedule
 from unnoise.training import run
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 SMALL = replace(
     toy(),
@@ -71,7 +73,7 @@ def test_the_loss_is_the_squared_error_of_the_noise_at_a_uniform_step():
     batch, rows = pictures.batch(range(256)), rows_of(256)
     answer = torch.randn(256, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     net = Perfect(answer)
-    loss = objective(make_diffusion(net, EXACT.process), EXACT, no_pictures_yet(EXACT))(batch, rows)
+    loss = objective(make_diffusion(net, EXACT.process), EXACT, placeholder_conditioner(EXACT))(batch, rows)
     eps = rows.normal((1, 8, 8), "noise")
     torch.testing.assert_close(loss, (answer - eps).square().mean((1, 2, 3)))
     ((x_t, time, cond),) = net.asked
@@ -96,7 +98,7 @@ def test_a_learned_variance_is_taught_by_the_bound_and_the_mean_is_not():
     answer.requires_grad_()
     net = Perfect(answer)
     diffusion = make_diffusion(net, config.process)
-    loss = objective(diffusion, config, no_pictures_yet(config))(batch, rows)
+    loss = objective(diffusion, config, placeholder_conditioner(config))(batch, rows)
     loss.sum().backward()
     eps = rows.normal((1, 8, 8), "noise")
     simple = (answer[:, :1] - eps).square().mean((1, 2, 3))
@@ -113,7 +115,7 @@ def test_a_learned_variance_is_taught_by_the_bound_and_the_mean_is_not():
 def test_without_classes_nothing_is_told():
     config = override(EXACT, {"net.classes": "0"})
     net = Perfect(torch.zeros(4, 1, 8, 8))
-    loss = objective(make_diffusion(net, config.process), config, no_pictures_yet(config))
+    loss = objective(make_diffusion(net, config.process), config, placeholder_conditioner(config))
     loss(data.open(config.data).batch(range(4)), rows_of(4))
     assert net.asked[0][2].label is None
 

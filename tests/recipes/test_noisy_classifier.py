@@ -23,15 +23,15 @@ from unnoise.config.request import Request
 from unnoise.config.training import Fit, LogConfig, NoisyClassifierConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.generate.frames import draw
+from unnoise.generate.frames import sample
 from unnoise.guidance import classifier, noisy_classifier
 from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.model import Model
 from unnoise.nn import build
 from unnoise.nn.noisy_classifier import AttentionPool, EncoderClassifier
 from unnoise.recipes import noisy_classifier as recipe
-from unnoise.training.loop import SampleRNG
-from unnoise.training.run import hold
+from unnoise.training.player import SampleRNG
+from unnoise.training.run import open_run
 
 TOY = DataConfig(path="toy", size=16, channels=1)
 NET = UNetConfig(
@@ -64,7 +64,7 @@ def card(**changes: object) -> NoisyClassifierCard:
 
 def test_the_pool_is_the_mean_asking_all_places() -> None:
     """Against torch's own attention, with the pool's weights."""
-    pool = AttentionPool(16, 5, places=9, heads=4).double()
+    pool = AttentionPool(16, 5, pixels=9, heads=4).double()
     theirs = nn.MultiheadAttention(16, 4, batch_first=True).double()
     theirs.in_proj_weight.data = torch.cat([pool.query.weight, pool.kv.weight])
     theirs.in_proj_bias.data = torch.cat([pool.query.bias, pool.kv.bias])
@@ -149,7 +149,7 @@ def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
 
 def test_a_training_learns_resumes_and_says_how_often_it_is_right(tmp_path: Path) -> None:
     ticks = []
-    with hold(tmp_path / "run", CONFIG) as run:
+    with open_run(tmp_path / "run", CONFIG) as run:
         ticks = list(recipe.train(CONFIG, run))
     assert len(ticks) == 8
     found = noisy_classifier.load(tmp_path / "run")
@@ -161,7 +161,7 @@ def test_a_training_learns_resumes_and_says_how_often_it_is_right(tmp_path: Path
         noisy_classifier.load(noisy_classifier.find(tmp_path / "run").parent / "checkpoints" / "step-00000008").card.net
         == NET
     )
-    with hold(tmp_path / "run", CONFIG) as run:
+    with open_run(tmp_path / "run", CONFIG) as run:
         assert list(recipe.train(CONFIG, run)) == []  # it is done
 
 
@@ -182,7 +182,7 @@ def test_trainings_that_cannot_be_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="7 should be 4"):
         recipe.describe(replace(CONFIG, net=replace(NET, classes=7)), data.open(TOY))
     guide = NoisyClassifier(net_of(NET), card())
-    with pytest.raises(UserError, match="goes by a diffusion's losses"):
+    with pytest.raises(UserError, match="needs the losses of a diffusion model"):
         recipe.objective(guide, replace(CONFIG, process=replace(COSINE, time_sampler="importance")))
     with pytest.raises(UserError, match="3 should be"):
         validate.check(replace(CONFIG, net=replace(NET, in_channels=3)))
@@ -229,7 +229,7 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
     label, seeds = torch.tensor([1, 2]), (3, 4)
     found = noisy_classifier.load(guide)
     times = even(model.diffusion.schedule, 3)
-    noise = Seeds(seeds, model.shape)
+    noise = Seeds(seeds, model.x_shape)
     for guidance, told in ((1.0, Cond(label)), (0.0, Cond(torch.tensor([4, 4])))):
         request = Request(
             seeds=seeds, labels=tuple(model.classes[i] for i in label), steps=3, classifier=str(guide),
@@ -237,16 +237,16 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
         )  # fmt: skip
         denoiser = clip_denoised(classifier(model.diffusion.given(told), found.log_prob(label), 2.0))
         by_hand = last(walk(denoiser, noise.start(), times, ddim(), noise))
-        by_request = draw(model, request).pixels
+        by_request = sample(model, request).pixels
         off = (by_request.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max()
         assert off <= 1
-        without = draw(model, replace(request, classifier="")).pixels
+        without = sample(model, replace(request, classifier="")).pixels
         assert not torch.equal(without, by_request)
 
 
 def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
     """By hand and by request: the same picture. The labels are the classifier's, and the network is told none."""
-    from unnoise.generate.frames import generate, steered
+    from unnoise.generate.frames import generate
     from unnoise.guidance import clip_denoised
     from unnoise.noise import Seeds
     from unnoise.samplers import ddim, last, walk
@@ -266,20 +266,19 @@ def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
         seeds=seeds, labels=(names[1], names[2], names[1]), steps=3, classifier=str(guide), classifier_scale=2.0,
         precision="float32", batch=2,
     )  # fmt: skip
-    drawn = draw(model, request)
+    drawn = sample(model, request)
     assert drawn.labels == request.labels
     denoiser = clip_denoised(classifier(model.diffusion.given(Cond()), found.log_prob(torch.tensor([1, 2, 1])), 2.0))
-    begin = Seeds(seeds, model.shape)
+    begin = Seeds(seeds, model.x_shape)
     by_hand = last(walk(denoiser, begin.start(), even(model.diffusion.schedule, 3), ddim(), begin))
     assert (drawn.pixels.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max() <= 1
-    assert not torch.equal(drawn.pixels, draw(model, Request(seeds=seeds, steps=3, precision="float32")).pixels)
-    chosen = draw(model, replace(request, labels=()))  # a class by the seed
+    assert not torch.equal(drawn.pixels, sample(model, Request(seeds=seeds, steps=3, precision="float32")).pixels)
+    chosen = sample(model, replace(request, labels=()))  # a class by the seed
     assert set(chosen.labels) <= set(names)
     with pytest.raises(UserError, match="no-such"):
         next(generate(model, replace(request, labels=("no-such",))))
-    with pytest.raises(UserError, match="trained without classes"):
-        draw(model, replace(request, classifier=""))
-    assert steered(model, "") is model
+    with pytest.raises(UserError, match="not conditioned on classes"):
+        sample(model, replace(request, classifier=""))
 
 
 def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
@@ -298,32 +297,32 @@ def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
         folder = tmp_path_factory.mktemp("wrong")
         noisy_classifier.write(folder, net_of(other.net).state_dict(), other)
         with pytest.raises(UserError, match=why):
-            draw(model, Request(labels=("0",), classifier=str(folder)))
+            sample(model, Request(labels=("0",), classifier=str(folder)))
 
 
 def test_what_a_request_cannot_mean_is_refused(model: Model, guide: Path) -> None:
-    with pytest.raises(UserError, match="'none' is no class"):
-        draw(model, Request(labels=("none",), classifier=str(guide)))
+    with pytest.raises(UserError, match="needs a class for every picture, not 'none'"):
+        sample(model, Request(labels=("none",), classifier=str(guide)))
     with pytest.raises(UserError, match="no noise level lies between 2 and 1"):
-        draw(model, Request(guidance=2.0, guidance_interval=(2.0, 1.0)))
+        sample(model, Request(guidance=2.0, guidance_interval=(2.0, 1.0)))
 
 
 def test_a_requests_interval_and_contrast_reach_the_guide(model: Model) -> None:
     base = Request(seeds=(0, 1), labels=("0",), steps=4, guidance=3.0, precision="float32")
-    plain = draw(model, replace(base, guidance=1.0)).pixels
-    everywhere = draw(model, replace(base, guidance_interval=(0.0, 1e9))).pixels
-    nowhere = draw(model, replace(base, guidance_interval=(1e9, 1e9))).pixels
-    assert torch.equal(everywhere, draw(model, base).pixels)
+    plain = sample(model, replace(base, guidance=1.0)).pixels
+    everywhere = sample(model, replace(base, guidance_interval=(0.0, 1e9))).pixels
+    nowhere = sample(model, replace(base, guidance_interval=(1e9, 1e9))).pixels
+    assert torch.equal(everywhere, sample(model, base).pixels)
     assert torch.equal(nowhere, plain)
     assert not torch.equal(everywhere, plain)
-    assert not torch.equal(draw(model, replace(base, guidance_rescale=0.7)).pixels, everywhere)
+    assert not torch.equal(sample(model, replace(base, guidance_rescale=0.7)).pixels, everywhere)
 
 
 def test_outside_its_interval_a_classifier_leaves_the_untold_model(model: Model, guide: Path) -> None:
     base = Request(seeds=(0,), labels=("0",), steps=3, guidance=0.0, precision="float32")
     guided = replace(base, classifier=str(guide), guidance_interval=(1e9, 1e9))
-    assert torch.equal(draw(model, guided).pixels, draw(model, base).pixels)
-    assert not torch.equal(draw(model, guided).pixels, draw(model, replace(base, guidance=1.0)).pixels)
+    assert torch.equal(sample(model, guided).pixels, sample(model, base).pixels)
+    assert not torch.equal(sample(model, guided).pixels, sample(model, replace(base, guidance=1.0)).pixels)
 
 
 def test_the_command_line_guides_by_a_classifier_and_remembers_it(

@@ -20,7 +20,8 @@ from unnoise.io import checkpoint
 from unnoise.likelihood import table, whole_bound
 from unnoise.likelihood.bound import learned, small
 from unnoise.losses import LossAwareSampler, make_objective, table_steps
-from unnoise.recipes.diffusion import no_pictures_yet, objective, train
+from unnoise.recipes.conditioning import placeholder_conditioner
+from unnoise.recipes.diffusion import objective, train
 from unnoise.schedules import LinearBeta, over, posterior
 from unnoise.training.distributed import Processes
 
@@ -44,7 +45,7 @@ def test_the_bound_is_that_of_the_terms(config):
     batch, rows = data.open(config.data).batch(range(EVERY)), rows_of(EVERY)
     net = Perfect(answer(config.net.out_channels))
     diffusion = make_diffusion(net, config.process)
-    loss = objective(diffusion, config, no_pictures_yet(config))(batch, rows)
+    loss = objective(diffusion, config, placeholder_conditioner(config))(batch, rows)
     ((_, time, cond),) = net.asked
     eps = rows.normal((1, 8, 8), "noise")
     variance = learned if config.process.learned_variance else small
@@ -69,7 +70,7 @@ def test_the_gradient_of_the_bound_goes_through_the_mean():
     out = answer(1)
     net = Perfect(out)
     diffusion = make_diffusion(net, BOUND.process)
-    objective(diffusion, BOUND, no_pictures_yet(BOUND))(batch, rows).sum().backward()
+    objective(diffusion, BOUND, placeholder_conditioner(BOUND))(batch, rows).sum().backward()
     k = net.asked[0][1].double() + 1
     level, before = diffusion.schedule(k / STEPS), diffusion.schedule((k - 1) / STEPS)
     kernel = posterior(level, before)
@@ -86,7 +87,7 @@ def test_the_gradient_of_the_bound_goes_through_the_mean():
 def test_the_bound_teaches_mean_and_variance():
     batch, rows = data.open(LEARNED.data).batch(range(EVERY)), rows_of(EVERY)
     out = answer(2)
-    loss = objective(make_diffusion(Perfect(out), LEARNED.process), LEARNED, no_pictures_yet(LEARNED))
+    loss = objective(make_diffusion(Perfect(out), LEARNED.process), LEARNED, placeholder_conditioner(LEARNED))
     loss(batch, rows).sum().backward()
     assert torch.isfinite(out.grad).all()
     assert (out.grad.abs().sum((0, 2, 3)) > 0).all()
@@ -237,7 +238,7 @@ def test_estimates_far_off_still_teach():
     config = override(BOUND, {"predicts": "x0"})
     out = (50 * torch.randn(EVERY, 1, 8, 8, generator=torch.Generator().manual_seed(0))).requires_grad_()
     batch = data.open(config.data).batch(range(EVERY))
-    goal = objective(make_diffusion(Perfect(out), config.process), config, no_pictures_yet(config))
+    goal = objective(make_diffusion(Perfect(out), config.process), config, placeholder_conditioner(config))
     loss = goal(batch, rows_of(EVERY))
     loss.sum().backward()
     assert torch.isfinite(loss).all()

@@ -31,21 +31,24 @@ from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
 from unnoise.data.registry import find
 from unnoise.data.source import numbers
+from unnoise.data.summary import describe as describe_data
 from unnoise.errors import UserError
 from unnoise.evaluation import sweep, tables, variants
 from unnoise.evaluation.conditions import random_subset
 from unnoise.evaluation.details import details
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.generate import frames
-from unnoise.generate.conditions import conditions, null_conditions
+from unnoise.generate.conditions import null_condition, text_and_labels
+from unnoise.generate.job import Job
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
 from unnoise.nn.classifier import Classifier, Shape
+from unnoise.recipes.conditioning import batch_condition as told_of
+from unnoise.recipes.conditioning import drop_conditions
 from unnoise.recipes.cost import cost
-from unnoise.recipes.diffusion import batch_condition as told_of
-from unnoise.recipes.diffusion import describe, drop_conditions, train
+from unnoise.recipes.diffusion import train
+from unnoise.recipes.model_card import describe
 from unnoise.text.conditioner import Conditioner
 from unnoise.training.distributed import Processes
-from unnoise.training.loop import SampleRNG
+from unnoise.training.player import SampleRNG
 
 LINES = [
     {"file_name": "a.png", "age": 30, "score": 0.5, "name": "x"},
@@ -105,7 +108,7 @@ def test_what_is_no_finite_number_is_not_told() -> None:
     found, notes = numbers({"a": [1, 10**400, float("inf"), None, "2"], "b": ["x", None, [1], {}, ()]}, "here")
     assert np.array_equal(found["a"], [1, np.nan, np.nan, np.nan, np.nan], equal_nan=True)
     assert set(found) == {"a"}
-    assert notes == ["a is no number for 3 of 5 pictures in here: not told there"]
+    assert notes == ["a is no number for 3 of 5 pictures in here: treated as missing"]
 
 
 def test_a_batch_has_the_numbers_asked_for_in_their_order(told: Path) -> None:
@@ -116,7 +119,7 @@ def test_a_batch_has_the_numbers_asked_for_in_their_order(told: Path) -> None:
     assert np.array_equal(batch.value, expected[[2, 0, 1]], equal_nan=True)
     plain = data.open(replace(DATA, path=str(told / "folder"), values=()))
     assert plain.batch([0]).value is None
-    assert pictures.describe()["numbers"]["age"] == {"count": 2, "min": 4.5, "max": 30.0}
+    assert describe_data(pictures)["numbers"]["age"] == {"count": 2, "min": 4.5, "max": 30.0}
 
 
 def test_numbers_are_of_the_pictures_that_can_be_read(told: Path, tmp_path: Path) -> None:
@@ -139,9 +142,9 @@ def test_other_numbers_are_other_data(told: Path, tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_there_are_told(told: Path) -> None:
-    with pytest.raises(UserError, match=r"no number told of the pictures in .* 'aeg'; did you mean 'age'"):
+    with pytest.raises(UserError, match=r"no number of the pictures in .* 'aeg'; did you mean 'age'"):
         data.open(replace(DATA, path=str(told / "folder"), values=("aeg",)))
-    with pytest.raises(UserError, match=r"no numbers are told of the pictures in .*: write them into its metadata"):
+    with pytest.raises(UserError, match=r"the pictures in .* have no numbers, so no .*: add them to its metadata"):
         data.open(replace(DATA, path="toy", size=8))
     with pytest.raises(UserError, match="names a number twice"):
         data.open(replace(DATA, path=str(told / "folder"), values=("age", "age")))
@@ -169,7 +172,7 @@ def test_a_number_is_told_from_0_to_1000_between_its_lowest_and_highest() -> Non
 def test_what_is_not_said_is_not_told() -> None:
     for cond in (
         READER.encode(["a", "b"]),
-        READER.nothing(2),
+        READER.null(2),
         READER.random_class([1, 2]),
         READER.from_labels(torch.ones(2), None),
     ):
@@ -183,35 +186,35 @@ def test_what_is_not_said_is_not_told() -> None:
 
 
 def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
-    values = conditions(READER, Request(seeds=(1, 2), values={"age": (45.0,), "score": (-1.0, 1.0)})).value
+    values = text_and_labels(READER, Request(seeds=(1, 2), values={"age": (45.0,), "score": (-1.0, 1.0)})).value
     assert values is not None
     assert values.tolist() == [[500, 0], [500, 1000]]
     with pytest.raises(UserError, match="2 ages for 3 seeds"):
-        conditions(READER, Request(seeds=(1, 2, 3), values={"age": (1.0, 2.0)}))
-    null = null_conditions(READER, Request(), conditions(READER, Request(seeds=(1,), values={"age": (45.0,)})), 1)
+        text_and_labels(READER, Request(seeds=(1, 2, 3), values={"age": (1.0, 2.0)}))
+    null = null_condition(READER, Request(), text_and_labels(READER, Request(seeds=(1,), values={"age": (45.0,)})))
     assert null.value is not None
     assert null.value.isnan().all()
 
 
 def test_names_that_a_model_does_not_know() -> None:
-    with pytest.raises(UserError, match="no number of this model 'aeg'; did you mean 'age'"):
+    with pytest.raises(UserError, match="no value 'aeg'; did you mean 'age'"):
         READER.encode(["a"], values={"aeg": [1]})
-    with pytest.raises(UserError, match="is told no numbers and takes no 'age'"):
+    with pytest.raises(UserError, match="is not conditioned on values: leave 'age' out"):
         Conditioner().encode(values={"age": [1]})
-    with pytest.raises(UserError, match="no finite number"):
+    with pytest.raises(UserError, match="has to be a finite number"):
         READER.encode(values={"age": [float("nan")]})
     strict = replace(READER, null_value=False)
-    with pytest.raises(UserError, match="never left without score"):
+    with pytest.raises(UserError, match="was not trained without score"):
         strict.encode(values={"age": [30]})
-    with pytest.raises(ValueError, match="2 labels beside 3 age"):
+    with pytest.raises(ValueError, match="2 labels and 3 age: give as many of each"):
         READER.encode(["a", "b"], values={"age": [1, 2, 3]})
 
 
 def test_what_lies_outside_is_said() -> None:
     assert READER.out_of_range({"age": (20.0, 70.0), "score": (0.0,)}) == []
     assert READER.out_of_range({"age": (19.0, 30.0, 71.0)}) == [
-        "age 19 lies outside what the model saw, 20 to 70",
-        "age 71 lies outside what the model saw, 20 to 70",
+        "age 19 is outside the range of the training, 20 to 70",
+        "age 71 is outside the range of the training, 20 to 70",
     ]
 
 
@@ -296,7 +299,7 @@ def test_it_learns_what_the_number_means(trained: Path) -> None:
     truth = torch.tensor(lights) * 2 / 31 - 1
     assert (means.diff() > 0.1).all(), means
     assert (means - truth).abs().max() < 0.25, means
-    free = loaded.diffusion(x, t, loaded.conditioner.nothing(5)).mean.mean((1, 2, 3))
+    free = loaded.diffusion(x, t, loaded.conditioner.null(5)).mean.mean((1, 2, 3))
     assert free.abs().max() < 0.5, free
     dark, bright = loaded.sample(values={"light": [4, 28]}, seeds=(0, 0), steps=5).pixels.float().mean((1, 2, 3))
     assert bright - dark > 80
@@ -320,8 +323,8 @@ def test_the_command_line_tells_numbers_and_makes_it_again(
     assert Image.open(tmp_path / "c" / picture.name).tobytes() != Image.open(picture).tobytes()
     capsys.readouterr()
     assert main([*words[:-1], "light=40", "--out", str(tmp_path / "d")]) == 0
-    assert "note: light 40 lies outside what the model saw, 1 to 31" in capsys.readouterr().err
-    for wrong, why in (("lihgt=3", "did you mean 'light'"), ("light", "name=number"), ("light=nan", "name=number")):
+    assert "note: light 40 is outside the range of the training, 1 to 31" in capsys.readouterr().err
+    for wrong, why in (("lihgt=3", "did you mean 'light'"), ("light", "NAME=NUMBER"), ("light=nan", "NAME=NUMBER")):
         assert main([*words[:-1], wrong, "--out", str(tmp_path / "e")]) != 0
         assert why in capsys.readouterr().err
     assert main([*words, "--value", "light=3", "--out", str(tmp_path / "e")]) != 0
@@ -354,7 +357,7 @@ def test_numbers_of_which_nothing_can_be_learned(lights: Path) -> None:
     with pytest.raises(UserError, match="same is 1 in every picture of which it is told"):
         describe(here, data.open(here.data))
     strict = replace(TINY, data=replace(TINY.data, path=str(lights)), net=replace(TINY.net, null_value=False))
-    with pytest.raises(UserError, match="light is told of 28 of 32 pictures"):
+    with pytest.raises(UserError, match="light is given for 28 of 32 pictures"):
         describe(strict, data.open(strict.data))
 
 
@@ -423,13 +426,8 @@ def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
     loaded, found = model.load(trained), []
     real = data.open(data_for(loaded, str(lights)))
     rows = [data.order(0, 0, len(real)).tolist()[i % 32] for i in range(40)]
-    whole = frames.guided_denoiser
-
-    def listening(diffusion: Any, reader: Conditioner, cond: Cond, *rest: Any) -> Any:
-        found.append(cond.value)
-        return whole(diffusion, reader, cond, *rest)
-
-    monkeypatch.setattr(frames, "guided_denoiser", listening)
+    whole = Job.denoiser
+    monkeypatch.setattr(Job, "denoiser", lambda job, rows: found.append(job.cond.value[rows]) or whole(job, rows))
     how = Request(steps=2, batch=16, guidance=guidance)
     about = report(loaded, real, how, metrics=("kernel",), count=40, features=judge)
     truth = loaded.conditioner.scale_values(torch.from_numpy(real.values()[rows]))
@@ -443,8 +441,8 @@ def test_processes_share_the_numbers_with_the_pictures(
 ) -> None:
     """What several processes are told, one after the other, is what one alone is; one may have nothing to do."""
     loaded, found = model.load(trained), []
-    whole = frames.guided_denoiser
-    monkeypatch.setattr(frames, "guided_denoiser", lambda *told: found.append(told[2].value) or whole(*told))
+    whole = Job.denoiser
+    monkeypatch.setattr(Job, "denoiser", lambda job, rows: found.append(job.cond.value[rows]) or whole(job, rows))
     module = importlib.import_module("unnoise.evaluation.evaluate")
     monkeypatch.setattr(module, "measure", lambda drawn, *rest, **named: filter(None, [list(drawn).clear()]))
     ask = EvaluateConfig(metrics=("kernel",), count=40, features=judge)
@@ -491,13 +489,9 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
     loaded, seen = model.load(tmp_path / "run"), []
     real = data.open(data_for(loaded, str(tmp_path / "set")))
 
-    def told(*asked: Any) -> Any:
-        seen.append(asked[2])
-        return whole(*asked)
-
-    whole = frames.guided_denoiser
+    whole = Job.denoiser
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frames, "guided_denoiser", told)
+        patch.setattr(Job, "denoiser", lambda job, rows: seen.append(job.cond[rows]) or whole(job, rows))
         report(loaded, real, Request(steps=1, batch=30), metrics=("kernel",), count=30, features=judge)
     light = (seen[0].value[:, 0] / 1000 * 23).round().int()
     assert len(light) == 30
@@ -513,5 +507,7 @@ def test_a_model_never_left_without_a_number_is_told_it_or_refused(lights: Path,
     real = data.open(replace(TINY.data, path=str(lights)))
     with pytest.raises(UserError, match=r"requires light for every picture, and .* has it for 28 of 32 pictures"):
         next(evaluate(strict, EvaluateConfig(metrics=("bpd",)), Request(), real, cache=None))
-    with pytest.raises(UserError, match="never left without light, so there is nothing to guide away from: take --gui"):
+    with pytest.raises(
+        UserError, match="not trained without light, so it has no null condition for guidance: use --gui"
+    ):
         strict.sample(values={"light": 3}, guidance=2, steps=1)

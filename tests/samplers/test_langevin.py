@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.methods import METHODS
 from tests.helpers.worlds import Gaussian
 from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Seeds
 from unnoise.samplers import (
-    SAMPLERS,
     State,
     Step,
     absolute,
@@ -88,7 +88,7 @@ def test_ncsn_by_name_for_pictures_in_our_range(name: str, levels: int, sigma_ma
 
     The shares of both stay, and both end without noise, in the estimate at the last level.
     """
-    steps, seeds = SAMPLERS[name].make(Request(steps=levels)), Seeds((1, 2), (5,))
+    steps, seeds = METHODS[name].make(Request(steps=levels)), Seeds((1, 2), (5,))
     ends = []
     for scale, world in ((1.0, Gaussian(0.6, 0.15)), (2.0, Gaussian(0.2, 0.3))):
         schedule = VarianceExploding(levels, 0.01 * scale, sigma_max * scale)
@@ -165,7 +165,7 @@ def test_the_corrector_has_noise_of_its_own() -> None:
     schedule, world, shape = LinearBeta(), Gaussian(0.0, 0.5), (1, 100, 100)
     seeds = Seeds((3,), shape)
     found = last(
-        walk(world.denoiser(schedule), seeds.start(), even(schedule, 50), SAMPLERS["pc"].make(Request()), seeds)
+        walk(world.denoiser(schedule), seeds.start(), even(schedule, 50), METHODS["pc"].make(Request()), seeds)
     )
     assert found.std().item() == pytest.approx(0.503, abs=0.02)
 

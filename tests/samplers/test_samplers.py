@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.helpers.methods import METHODS
 from tests.helpers.worlds import Finite, Gaussian, Mixture
 from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.errors import UserError
 from unnoise.guidance import clip_denoised
 from unnoise.noise import Seeds
-from unnoise.samplers import SAMPLERS, SPACINGS, State, Step, ddim, ddpm, heun, known, large, last, learned, small, walk
+from unnoise.samplers import SPACINGS, State, Step, ddim, ddpm, heun, known, large, last, learned, small, walk
 from unnoise.samplers.ddpm import Variance
 from unnoise.samplers.timesteps import (
     ddim_quadratic,
@@ -492,7 +493,7 @@ def test_bad_choices_are_refused() -> None:
     for eta in (-0.1, 1.1):
         with pytest.raises(ValueError, match="eta"):
             ddim(eta)
-    with pytest.raises(ValueError, match="churn"):
+    with pytest.raises(ValueError, match="gamma"):
         heun(-1)
 
 
@@ -502,7 +503,7 @@ def test_every_name_makes_a_step() -> None:
     denoiser = Denoiser(schedule, lambda x_t, t: Estimate(exact(x_t, t).mean, torch.full_like(x_t, 0.5)))
     calls = []
     counted = Denoiser(schedule, lambda x_t, t: (calls.append(1), denoiser(x_t, t))[1])
-    for name, sampler in SAMPLERS.items():
+    for name, sampler in METHODS.items():
         calls.clear()
         times = SPACINGS[sampler.spacing](1000)(schedule, 10)
         noise = white(0, (2, 3))

@@ -1,4 +1,4 @@
-"""Captions read by frozen encoders of others: what transformers says, kept once, the same from memory and disk."""
+"""Captions encoded by frozen text encoders: as transformers computes them, once, the same from memory and from disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CAPTIONS = ["a red circle on white", "a blue square", ""]
 
 
 def fast_tokenizer(pad: str, begin: str | None, end: str):
-    """A tokenizer of words, as the files of others hold one."""
+    """A word-level tokenizer, as published folders contain one."""
     words = [
         "<unk>",
         "<pad>",
@@ -60,7 +60,7 @@ def folders(tmp_path_factory):
     return base
 
 
-def test_clip_is_heard_whole_with_its_padding(folders):
+def test_clip_is_read_with_its_padding(folders):
     encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9))
     cond = encoder.encode(CAPTIONS)
     assert encoder.width == 16
@@ -90,31 +90,31 @@ def test_the_padding_of_t5_is_masked(folders):
     torch.testing.assert_close(cond.text[1:2, :4], right, rtol=1e-4, atol=1e-5)
 
 
-def test_what_is_too_long_is_said(folders):
+def test_long_captions_are_truncated(folders):
     encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=5))
     assert encoder.truncated("a red circle on white") == "on white"
     assert encoder.truncated("a red circle") == ""
     assert encoder.encode(["a red circle on white"]).text.shape == (1, 5, 16)
 
 
-def test_captions_are_read_once_and_kept_on_disk(folders, tmp_path, monkeypatch):
+def test_captions_are_encoded_once_and_cached_on_disk(folders, tmp_path, monkeypatch):
     config = EncoderConfig(path=str(folders / "clip"), length=9, cache=str(tmp_path / "cache"))
     first = Encoder(config)
     first.cache(CAPTIONS[:2])
-    assert set(first.kept) == set(CAPTIONS)  # the empty one too: the null row
+    assert set(first.embeddings) == set(CAPTIONS)  # the empty one too: the null row
     (file,) = (tmp_path / "cache").iterdir()
     second = Encoder(config)
-    monkeypatch.setattr(Encoder, "_encode", lambda self, captions: pytest.fail("read again"))
+    monkeypatch.setattr(Encoder, "_encode", lambda self, captions: pytest.fail("encoded again"))
     second.cache(reversed(CAPTIONS))
     assert torch.equal(second.encode(CAPTIONS).text, first.encode(CAPTIONS).text)
     monkeypatch.undo()
-    file.write_bytes(file.read_bytes()[:100])  # damaged: read anew
+    file.write_bytes(file.read_bytes()[:100])  # damaged: encoded anew
     third = Encoder(config)
     third.cache(CAPTIONS)
     assert torch.equal(third.encode(CAPTIONS).text, first.encode(CAPTIONS).text)
 
 
-def test_another_encoder_in_the_same_place_is_read_anew(folders, tmp_path):
+def test_another_encoder_in_the_same_folder_is_not_read_from_the_cache(folders, tmp_path):
     import shutil
 
     place = tmp_path / "here"
@@ -129,7 +129,7 @@ def test_another_encoder_in_the_same_place_is_read_anew(folders, tmp_path):
     assert not torch.allclose(new.encode(CAPTIONS).text, old.encode(CAPTIONS).text, atol=1e-3)
 
 
-def test_a_network_is_trained_and_drawn_from_beside_it(folders, tmp_path):
+def test_a_network_is_trained_and_sampled_with_it(folders, tmp_path):
     config = TrainConfig(
         data=DataConfig(path="shapes-one:test", size=16, channels=3),
         net=UNetConfig(size=16, channels=(8, 16), blocks=1, attention=(False, True), groups=4, context=24),
@@ -153,30 +153,30 @@ def test_a_network_is_trained_and_drawn_from_beside_it(folders, tmp_path):
         next(train(wrong, tmp_path / "wrong"))
 
 
-def test_what_is_no_encoder_is_named(tmp_path):
-    with pytest.raises(UserError, match="there is no encoder at"):
+def test_folders_without_an_encoder_are_refused(tmp_path):
+    with pytest.raises(UserError, match="there is no text encoder at"):
         Encoder(EncoderConfig(path=str(tmp_path / "nowhere"))).encode(["a"])
     with pytest.raises(UserError, match=r"encoder.path is empty"):
         Encoder(EncoderConfig()).encode(["a"])
     (tmp_path / "bert").mkdir()
     (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UserError, match="is a bert; an encoder of captions is a CLIP or a T5"):
+    with pytest.raises(UserError, match="is a bert: give a text encoder of CLIP or T5"):
         Encoder(EncoderConfig(path=str(tmp_path / "bert"))).encode(["a"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="cannot be loaded"):
         Encoder(EncoderConfig(path=str(tmp_path / "empty"))).encode(["a"])
 
 
-def test_no_captions_are_no_rows_and_lines_do_not_mix(folders, tmp_path):
+def test_repeated_captions_are_encoded_once_and_cache_keys_differ(folders, tmp_path):
     encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9, cache=str(tmp_path)))
     assert encoder._file(["", "a\nb", "c"]) != encoder._file(["", "a", "b\nc"])
     twice = encoder.encode(["a red circle", "", "a red circle"]).text
     assert torch.equal(twice[0], twice[2])
-    assert set(encoder.kept) == {"a red circle", ""}  # each was read once
+    assert set(encoder.embeddings) == {"a red circle", ""}  # each was encoded once
 
 
-def test_another_revision_on_the_hub_is_read_anew(folders, tmp_path, monkeypatch):
-    """A name that is no folder: what the hub says it holds now is part of what is kept."""
+def test_another_revision_on_the_hub_has_another_cache_file(folders, tmp_path, monkeypatch):
+    """The revision of a name on the hub is part of the cache key."""
     monkeypatch.chdir(tmp_path)
     real = transformers.AutoConfig.from_pretrained(str(folders / "clip"))
 

@@ -1,4 +1,4 @@
-"""Captions become rows of tokens: nothing is unknown, nothing is lost below the length, and what is cut is said."""
+"""Captions become rows of tokens: no text is unknown, nothing within the length is lost, truncation is reported."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_the_empty_caption_is_begin_and_end() -> None:
     assert rows.tolist() == [[BEGIN, END] + [PAD] * 10] * 2
 
 
-def test_case_and_spaces_do_not_count() -> None:
+def test_case_and_runs_of_spaces_have_no_effect() -> None:
     rows = learned().encode(["a red circle on white", "  A  Red\tcircle\non WHITE "]).tokens
     assert rows is not None
     assert rows[0].tolist() == rows[1].tolist()
 
 
-def test_nothing_is_unknown() -> None:
+def test_no_text_is_unknown() -> None:
     words = learned(length=64)
     rows = words.encode(["Ünïcödé 🦩 zebra"]).tokens
     assert rows is not None
@@ -54,7 +54,7 @@ def test_nothing_is_unknown() -> None:
     assert words._library.decode(inside).strip() == "ünïcödé 🦩 zebra"
 
 
-def test_what_is_too_long_is_cut_before_the_end_and_said() -> None:
+def test_long_captions_are_truncated_before_the_end_token() -> None:
     words = learned(length=5)
     rows = words.encode(["a red circle on white"]).tokens
     assert rows is not None
@@ -66,33 +66,33 @@ def test_what_is_too_long_is_cut_before_the_end_and_said() -> None:
 
 
 @pytest.mark.parametrize("text", ["  A   red 🦩 ﬁsh\tünïcödé ", "赤い 円 on white", "e\u0301clair"])
-def test_what_is_not_heard_begins_with_a_whole_letter(text: str) -> None:
-    """At every length, what is heard and what is not are the whole text; a letter heard in part is in both."""
+def test_the_truncated_part_begins_with_a_whole_character(text: str) -> None:
+    """At every length, the encoded and the truncated part are the whole text; a half encoded character is in both."""
     whole = plain(text)
     for length in range(3, 64):
         words = learned(length=length)
         ids = words._ids([text])[0]
-        heard = plain(words._library.decode(ids[: length - 2]).rstrip("\N{REPLACEMENT CHARACTER}"))
+        encoded = plain(words._library.decode(ids[: length - 2]).rstrip("\N{REPLACEMENT CHARACTER}"))
         rest = words.truncated(text)
         assert (rest == "") == (len(ids) <= length - 2)
         assert rest in text
-        assert whole.startswith(heard)
+        assert whole.startswith(encoded)
         assert whole.endswith(plain(rest))
-        assert len(whole) <= len(heard) + len(plain(rest)) <= len(whole) + 1
+        assert len(whole) <= len(encoded) + len(plain(rest)) <= len(whole) + 1
 
 
 def plain(text: str) -> str:
     return "".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
-def test_how_many_captions_are_cut_and_which_is_the_longest() -> None:
+def test_the_number_of_truncated_captions_and_the_longest() -> None:
     words = learned(length=5)
     long, longer = "a red circle on white", "a red circle on white and a square"
     assert truncation_note(words, ["a red circle", "", "a red square"]) == ""
     assert truncation_note(None, [long]) == ""
     note = truncation_note(words, [long, "a red circle", long, longer])
-    assert note.startswith("3 of 4 captions are longer than the text encoder reads, and cut; of the longest, ")
-    assert note.endswith(f"{longer!r}, it does not hear 'on white and a square'")
+    assert note.startswith("3 of 4 captions are longer than the text encoder reads and truncated; the longest, ")
+    assert note.endswith(f"{longer!r}, loses 'on white and a square'")
     assert truncation_note(words, [long]).startswith("1 of 1 captions is longer")
 
 
@@ -105,7 +105,7 @@ def test_the_vocabulary_is_an_upper_limit() -> None:
         learned(length=2)
 
 
-def test_it_is_a_function_of_the_captions_and_survives_a_file(tmp_path: Path) -> None:
+def test_it_depends_on_the_captions_alone_and_survives_a_file(tmp_path: Path) -> None:
     words = learned()
     assert words.text == learned().text
     words.save(tmp_path / "tokenizer.json")
@@ -114,7 +114,7 @@ def test_it_is_a_function_of_the_captions_and_survives_a_file(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"model": 3}', '{"model": {"vocab": {"a": 0}}}'])
-def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path, text: str) -> None:
+def test_files_that_are_not_tokenizers_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(UserError, match="tokenizer"):
         Tokenizer.load(tmp_path / "tokenizer.json", 12)

@@ -115,7 +115,7 @@ def test_what_is_not_finite_on_one_process_stops_both(tmp_path):
     values = {"poison": str(index), "poison_step": "4", "checkpoint_steps": "1"}
     started = launch(tmp_path / "said", train, str(tmp_path), values, world=2)
     for said in finish(started, 1):
-        assert "step 5: the loss is not finite; stopped before it could change anything" in said
+        assert "step 5: the loss is not finite; the update was not applied" in said
         assert f"it: {index}. " in said
     assert checkpoint.newest(tmp_path / "checkpoints").name == "step-00000004"
 
@@ -159,10 +159,10 @@ def test_an_error_of_one_is_an_error_of_all(tmp_path):
 
 def test_alone_is_the_same_with_nobody_to_ask():
     alone = Processes()
-    assert alone.share([1, 2, 3]) == [1, 2, 3]
+    assert alone.split([1, 2, 3]) == [1, 2, 3]
     assert alone.any(True)
     assert not alone.any(False)
-    assert alone.tell("x") == "x"
+    assert alone.broadcast("x") == "x"
     assert torch.equal(alone.gather(torch.arange(3)), torch.arange(3))
 
 
@@ -175,13 +175,13 @@ def recipe(who: Processes, path: str, values: dict[str, str]) -> None:
 
 def share(who: Processes) -> None:
     seeds = list(range(7))
-    mine = who.share(seeds)
+    mine = who.split(seeds)
     assert len(mine) in (2, 3)
     pictures = torch.stack([torch.full((1, 2, 2), float(seed)) for seed in mine])
     gathered = who.gather(pictures)
     assert gathered[:, 0, 0, 0].tolist() == seeds
     assert who.gather(torch.zeros(0, 3) if who.rank == 1 else torch.ones(1, 3)).shape == (2, 3)
-    assert who.tell(f"said by {who.rank}") == "said by 0"
+    assert who.broadcast(f"said by {who.rank}") == "said by 0"
     assert who.any(who.rank == 2)
     assert not who.any(False)
 

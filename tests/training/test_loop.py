@@ -14,8 +14,10 @@ from tests.helpers.tiny_training import FIT, TinyConfig, batches, changed, make_
 from unnoise import noise
 from unnoise.config.training import Fit
 from unnoise.errors import UserError
-from unnoise.training.loop import NonFinite, SampleRNG, fit, rate, steps
+from unnoise.training.loop import fit, rate, steps
+from unnoise.training.player import Player, SampleRNG
 from unnoise.training.train_state import TrainState
+from unnoise.training.turn import NonFinite
 
 
 def trained(
@@ -23,7 +25,7 @@ def trained(
 ) -> TrainState:
     net = make_net(dropout)
     learner = TrainState(net, config.fit, dtype=dtype)
-    ticks = fit(net, batches(config, 0), objective(net), config.fit, learner=learner)
+    ticks = fit(Player(net, config.fit, objective(net)), batches(config, 0), states=learner)
     for _ in itertools.islice(ticks, count):
         pass
     return learner
@@ -76,7 +78,7 @@ def test_weight_decay_is_adamw():
     net = nn.Linear(1, 1, bias=False)
     before = net.weight.item()
     stream = itertools.repeat(_Single(torch.ones(1), (0,)))
-    list(fit(net, stream, lambda batch, rows: 0 * net(batch.x[:, None])[:, 0], how))
+    list(fit(Player(net, how, lambda batch, rows: 0 * net(batch.x[:, None])[:, 0]), stream))
     assert net.weight.item() == pytest.approx(before * 0.95**3, rel=1e-5)
 
 
@@ -183,7 +185,7 @@ def test_a_bad_sample_stops_before_the_optimizer_and_is_named():
     config = changed(poison=(bad,), poison_step=4)
     net = make_net()
     learner = TrainState(net, config.fit)
-    ticks = fit(net, batches(config, 0), objective(net), config.fit, learner=learner)
+    ticks = fit(Player(net, config.fit, objective(net)), batches(config, 0), states=learner)
     for _ in range(4):
         next(ticks)
     weights = [w.clone() for w in learner.weights]
@@ -201,7 +203,7 @@ def test_skipping_goes_on_as_if_the_step_had_not_been():
     config = changed(poison=(13,), non_finite="skip", max_skips=3)
     net = make_net()
     learner = TrainState(net, config.fit)
-    ticks = list(fit(net, batches(config, 0), objective(net), config.fit, learner=learner))
+    ticks = list(fit(Player(net, config.fit, objective(net)), batches(config, 0), states=learner))
     skipped = [tick for tick in ticks if tick.event]
     assert len(ticks) == 10
     assert len(skipped) == 4  # once an epoch
@@ -215,7 +217,7 @@ def test_too_many_skips_in_a_row_stop():
     net = make_net()
     learner = TrainState(net, config.fit)
     with pytest.raises(NonFinite, match="step 3"):
-        list(fit(net, batches(config, 0), objective(net), config.fit, learner=learner))
+        list(fit(Player(net, config.fit, objective(net)), batches(config, 0), states=learner))
 
 
 def test_an_infinite_gradient_of_a_finite_loss_stops_too():
@@ -224,7 +226,7 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_too():
     nn.init.zeros_(net.weight)
     stream = itertools.repeat(_Single(torch.ones(1), (5,)))
     with pytest.raises(NonFinite, match=r"the gradient is not finite.* 5\."):
-        list(fit(net, stream, lambda batch, rows: net(batch.x[:, None])[:, 0].abs().sqrt(), how))
+        list(fit(Player(net, how, lambda batch, rows: net(batch.x[:, None])[:, 0].abs().sqrt()), stream))
     assert net.weight.item() == 0.0
 
 
@@ -234,8 +236,8 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_too():
 def test_a_batch_that_cannot_be_shared_says_what_can():
     config = changed(batch=9)
     net = make_net()
-    with pytest.raises(UserError, match=r"fit\.batch 9 cannot be shared .* multiple of 2"):
-        next(fit(net, batches(config, 0), objective(net), config.fit))
+    with pytest.raises(UserError, match=r"fit\.batch 9 cannot be split over .* multiple of 2"):
+        next(fit(Player(net, config.fit, objective(net)), batches(config, 0)))
 
 
 def test_the_callers_random_numbers_are_left_alone():
@@ -249,6 +251,6 @@ def test_the_callers_random_numbers_are_left_alone():
 def test_waiting_for_data_is_measured():
     config = changed(images=16, slow=0.05)
     net = make_net()
-    ticks = list(fit(net, batches(config, 0), objective(net), config.fit))
+    ticks = list(fit(Player(net, config.fit, objective(net)), batches(config, 0)))
     assert all(0.04 < tick.waiting * tick.seconds < 0.5 for tick in ticks)
     assert all(tick.rate == pytest.approx(8 / tick.seconds) for tick in ticks)

@@ -122,7 +122,7 @@ def test_a_restart_goes_on_as_if_there_had_been_none():
 
 
 def test_parts_of_matrices_are_refused():
-    with pytest.raises(UserError, match=r"muon needs whole matrices.*adamw"):
+    with pytest.raises(UserError, match=r"muon needs unsharded matrices.*adamw"):
         optimizers(Fit(optimizer="muon", fsdp=True), {"w": nn.Parameter(torch.zeros(32, 32))}, {"w"})
 
 

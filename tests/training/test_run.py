@@ -20,13 +20,13 @@ TAKEN = TinyConfig()
 
 def made(root, config):
     path = run.choose(root, config)
-    with run.hold(path, config, command=("unnoise", "train")):
+    with run.open_run(path, config, command=("unnoise", "train")):
         return path
 
 
 def take(path, config=TAKEN, facts=FACTS):
-    with run.hold(path, config) as held:
-        held.same_data(facts)
+    with run.open_run(path, config) as held:
+        held.record_data(facts)
 
 
 # --- numbers and names ---
@@ -80,7 +80,7 @@ def test_changed_settings_are_listed(tmp_path):
 def test_settings_that_the_state_depends_on_are_refused(values, tmp_path):
     path = made(tmp_path, TinyConfig())
     (name,) = values
-    with pytest.raises(UserError, match=rf"cannot go on with other settings.*fit\.{name} .* begin a new run"):
+    with pytest.raises(UserError, match=rf"cannot be resumed with other settings.*fit\.{name} .* begin a new run"):
         take(path, changed(**values))
     assert files.load(path / "config.yaml", TinyConfig) == TinyConfig()
 
@@ -98,7 +98,7 @@ def test_other_pictures_are_refused_and_nothing_is_changed(tmp_path):
 
 
 def test_a_second_training_refuses_and_says_who_holds_it(tmp_path):
-    with run.hold(tmp_path, TinyConfig()):
+    with run.open_run(tmp_path, TinyConfig()):
         held = rf"is being trained by process {os.getpid()} on \S+ since \d{{4}}-"
         with pytest.raises(UserError, match=held):
             take(tmp_path)
@@ -108,7 +108,7 @@ def test_a_second_training_refuses_and_says_who_holds_it(tmp_path):
 def test_another_process_refuses_too_and_a_dead_one_does_not_hold(tmp_path):
     code = (
         "import sys, pathlib; from tests.helpers.tiny_training import TinyConfig; from unnoise.training import run\n"
-        "with run.hold(pathlib.Path(sys.argv[1]), TinyConfig()):\n"
+        "with run.open_run(pathlib.Path(sys.argv[1]), TinyConfig()):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -142,7 +142,7 @@ def test_a_place_where_one_may_not_write_is_named(tmp_path, monkeypatch):
 
 
 def test_rewinding_forgets_what_is_done_again(tmp_path):
-    with run.hold(tmp_path, TinyConfig()) as held:
+    with run.open_run(tmp_path, TinyConfig()) as held:
         for step in (1, 2, 3):
             held.record(step, {"loss": step / 3})
         with (tmp_path / "metrics.jsonl").open("a") as f:

@@ -21,7 +21,7 @@ from unnoise.errors import UserError
 from unnoise.io import checkpoint
 from unnoise.io.checkpoint import CannotSave
 from unnoise.training import run
-from unnoise.training.loop import NonFinite
+from unnoise.training.turn import NonFinite
 
 
 def finish(config: TinyConfig, path: Path, **kwargs) -> list:
@@ -155,7 +155,7 @@ def test_a_full_disk_on_the_way_is_said_and_tried_again(straight, tmp_path, monk
     assert "the disk is full" in events[3]
     assert "step-00000002 is untouched" in events[3]
     assert events[7] == "saved"
-    assert "the training goes on and tries again" in (tmp_path / "log.txt").read_text()
+    assert "the training continues and tries again" in (tmp_path / "log.txt").read_text()
     assert same(contents(tmp_path), contents(straight))
 
 
@@ -229,7 +229,7 @@ def test_rolling_back_goes_on_behind_the_bad_step(tmp_path):
     seen = [tick.step for tick in finish(config, tmp_path)]
     assert seen == [1, 2, 3, 4, 5, 6, 8, 9, 10]
     log = (tmp_path / "log.txt").read_text()
-    assert "rolled back to step 4; goes on with the samples after step 7" in log
+    assert "rolled back to step 4; continues with the samples after step 7" in log
     moments = contents(tmp_path)["optimizer.safetensors:first.weight/step"]
     assert moments.item() == 4 + 3
 
@@ -273,8 +273,8 @@ def test_what_lies_among_the_checkpoints_is_mentioned(tmp_path):
     (tmp_path / "checkpoints" / ".tmp-step-00000004.some-machine.1").mkdir()
     finish(TinyConfig(), tmp_path)
     log = (tmp_path / "log.txt").read_text()
-    assert "checkpoints/step-final is no checkpoint: ignored" in log
-    assert "checkpoints/step-00000099 is no checkpoint: ignored" in log
+    assert "checkpoints/step-final is not a checkpoint: ignored" in log
+    assert "checkpoints/step-00000099 is not a checkpoint: ignored" in log
     assert "removed .tmp-step-00000004.some-machine.1" in log
 
 

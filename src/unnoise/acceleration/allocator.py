@@ -1,10 +1,10 @@
-"""Memory that was freed waits for the next tensor, instead of going back to the system.
+"""Freed memory stays with the process for the next tensor, instead of being returned to the system.
 
-glibc hands the free end of its heap back whenever it is large, and asks for it anew a moment later, and the system
-clears every page once more: a tenth to a sixth of the time of a small U-Net in batches. A step allocates the same sizes
-again and again, so what one leaves is what the next one needs. Blocks of 32 MiB and more stay outside of the heap, as
-glibc has them: kept there, each could be laid out several times over. Law (tests/acceleration/test_allocator.py): once
-kept, the same tensors cost no page faults.
+glibc returns the free end of its heap to the system whenever it is large, requests it again a moment later, and the
+system clears every page again: a tenth to a sixth of the time of a small U-Net in batches. A step allocates the same
+sizes again and again, so that what one frees is what the next one needs. Blocks of 32 MiB and more stay outside the
+heap, as by default: inside it, their fragmentation could multiply the memory. Law
+(tests/acceleration/test_allocator.py): after `retain`, allocating the same tensors again causes no page faults.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import ctypes
 import platform
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's parameters, malloc.h
-_LARGEST = 32 << 20  # glibc's own end for what it takes from the heap
+_LARGEST = 32 << 20  # glibc's largest threshold for blocks of the heap
 
 
-def keep() -> bool:
-    """Keep freed memory, in this process, from here on. False where the C library is not glibc, and nothing is done.
+def retain() -> bool:
+    """Retains freed memory in this process from now on. False, without effect, if the C library is not glibc.
 
-    The peak stays what it is; what is lost is that memory goes back to others between two peaks.
+    The peak does not change, but between two peaks the memory is not available to other processes.
     """
     return _mallopt((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2**31 - 1))
 
 
-def hand_back() -> bool:
-    """What glibc comes to by itself where large blocks are freed: to measure what `keep` gives."""
+def release() -> bool:
+    """Restores the thresholds that glibc adapts to when large blocks are freed: to measure the effect of `retain`."""
     return _mallopt((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2 * _LARGEST))
 
 

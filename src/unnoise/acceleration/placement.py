@@ -1,15 +1,17 @@
-"""Where a network computes, in which dtype and memory format: what is fast on the machine at hand.
+"""Placement: the device, dtype and memory format of a network, chosen to be fast on the machine at hand.
 
 bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32;
-channels_last, which is how those kernels want pictures; on a CPU also the compiled norm (nn/norm.py), memory
-that is kept (memory.py), and for inference packed weights (packed.py). Two bfloat16 forwards of a U-Net differ from
-float32 by about 1 %.
+channels_last, which those kernels need; on a CPU also the compiled norm (nn/norm.py), freed memory that stays with the
+process (allocator.py), and for inference packed weights (prepack.py). A forward pass of a U-Net in bfloat16 differs
+from float32 by about 1 %.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +21,7 @@ from unnoise.acceleration.prepack import pack
 from unnoise.denoiser import Diffusion
 from unnoise.errors import UserError, unknown
 from unnoise.nn import norm
+from unnoise.patch import Patch, patched, shared_copy
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -39,7 +42,7 @@ class Placement:
 
 
 def best(device: str = "auto", precision: str = "auto") -> Placement:
-    """The fastest placement of this machine, or of this device, in this precision. Raises UserError."""
+    """The fastest placement on this machine, or on the given device and in the given precision. Raises UserError."""
     if precision != "auto" and precision not in PRECISIONS:
         raise unknown("precision", precision, ("auto", *PRECISIONS))
     chosen = find(device)
@@ -48,7 +51,7 @@ def best(device: str = "auto", precision: str = "auto") -> Placement:
 
 
 def find(device: str) -> str:
-    """The device that is meant and is there. Raises UserError where it is not."""
+    """The name of an available device; `auto` is CUDA, else Apple's GPU, else the CPU. Raises UserError."""
     kind, _, number = device.partition(":")
     if kind not in DEVICES or (number and not number.isdigit()):
         raise unknown("device", device, DEVICES)
@@ -57,13 +60,13 @@ def find(device: str) -> str:
     if kind == "auto":
         return "cuda" if cards else "mps" if apple else "cpu"
     if (kind == "cuda" and int(number or 0) >= cards) or (kind == "mps" and not apple):
-        seen = f"{cards} CUDA devices" if kind == "cuda" else "no Apple GPU"
-        raise UserError(f"device {device}: torch sees {seen} here; use cpu or auto")
+        available = f"{cards} CUDA devices" if kind == "cuda" else "no Apple GPU"
+        raise UserError(f"device {device} is not available: torch finds {available} here; use cpu or auto")
     return device
 
 
 def fast_bfloat16(device: str) -> bool:
-    """Whether matrices of bfloat16 are multiplied by the hardware."""
+    """Whether the device has instructions for products of bfloat16 matrices."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device == "cpu":
@@ -71,13 +74,19 @@ def fast_bfloat16(device: str) -> bool:
     return False
 
 
-def place(diffusion: Diffusion, placement: Placement) -> Diffusion:
-    """A copy of the diffusion whose network is placed so, to draw with: no gradients. The original stays as it is."""
+def place(diffusion: Diffusion, placement: Placement, patches: Sequence[Patch[Any]] = ()) -> Diffusion:
+    """A copy of the diffusion for inference, whose network is patched, then placed, and has no gradients.
+
+    The original does not change. Raises ValueError for a patch that matches nothing.
+    """
+    diffusion = shared_copy(diffusion)
+    diffusion.net = patched(diffusion.net, patches)
     weights = {
         id(p): nn.Parameter(p.detach().to(placement.device, placement.dtype), requires_grad=False)
         for p in diffusion.net.parameters()
     }
-    placed = copy.deepcopy(diffusion, weights).eval()  # with these weights, never with a second set in float32
+    placed = copy.deepcopy(diffusion, weights).eval()  # with these weights: no second set in float32
+    weights.clear()  # else each weight would stay in memory after it is packed
     prepare(placed.net, placement).to(placement.dtype)
     if placement.device == "cpu" and placement.channels_last:
         pack(placed.net)
@@ -85,15 +94,15 @@ def place(diffusion: Diffusion, placement: Placement) -> Diffusion:
 
 
 def prepare(net: nn.Module, placement: Placement) -> nn.Module:
-    """`net` itself, on its device and in its memory format, to be trained: its weights keep their dtype.
+    """`net` itself, moved to the device and memory format for training; its weights keep their dtype.
 
-    What computes in `placement.dtype` is made of them by training/train_state.py. On a CPU the first call on a
-    machine may take a minute: it builds the compiled norm; and this process keeps the memory that it frees.
+    training/train_state.py casts them to `placement.dtype` for computation. On a CPU the first call on a machine may
+    take a minute, in which the compiled norm is built, and from then on the process keeps the memory that it frees.
     """
     net.to(placement.device)
     if placement.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if placement.device == "cpu":
         norm.enable()
-        allocator.keep()
+        allocator.retain()
     return net

@@ -1,20 +1,22 @@
-"""Weights laid out once as the processor's kernels want them, instead of at every call. For inference on a CPU.
+"""Packed weights: laid out once as the processor's kernels need them, instead of at every call. CPU inference only.
 
 torch reorders the weight of a convolution or a linear map each time it is called. At batch 1 this is a third of a
-U-Net's time, and more at 8x8 pixels and below; packed, the same kernels find their weights ready.
+U-Net's time, and more at 8x8 pixels and below; packed, the same kernels find their weights ready. A step up is packed
+as another operation:
 
-    every pixel four times, then a 3x3 convolution  =  a 4x4 transposed convolution that steps by two
+    each pixel repeated 2x2, then a 3x3 convolution  =  a 4x4 transposed convolution with stride 2
 
-with 4 products a pixel and channel where the left side has 9, so that is how a packed U-Net goes up. Laws
-(tests/acceleration/test_placement.py): the same numbers, to rounding, at every size; leaving `packed` restores the
-network bit for bit; a packed network has its biases among its parameters, and so a dtype and a device.
+with 4 products a pixel and channel where the left side has 9. Only plain modules are packed: a module that a patch has
+replaced, or a step up with a part replaced, is left as it is, so patches come first (patch.py); a plain module inside a
+replacement is packed, and has to be called there: its `weight` can no longer be read. Laws
+(tests/acceleration/test_placement.py): the same numbers, to rounding, at every size; a packed copy leaves the original
+as it is; a packed network has its biases among its parameters, and so a dtype and a device.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -22,102 +24,103 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from unnoise.nn.unet import Up
-from unnoise.patch import apply, patched
+from unnoise.patch import Patch, apply, shared_copy
 
+Net = TypeVar("Net", bound=nn.Module)
 Kind = TypeVar("Kind", bound=nn.Module)
-_TYPICAL = 16  # pixels: the layout is chosen for pictures of this size, and right for all
+_TYPICAL = 16  # pixels: the layout is chosen for pictures of this size, and correct for all
 
 
-@contextmanager
-def packed(net: nn.Module) -> Iterator[nn.Module]:
-    """`net` with its convolutions and linear maps packed, while the block runs. It takes channels_last, no gradients.
+def packed(net: Net) -> Net:
+    """A copy of `net` with its plain convolutions and linear maps packed; `net` itself does not change.
 
-    Where this build of torch or this processor has no such kernels, nothing changes.
+    The copy computes in channels_last and has no gradients. It holds both weights, packed and not: see `pack`. Where
+    this build of torch or this processor has no such kernels, nothing is packed.
     """
-    with ExitStack() as stack:
-        stack.enter_context(patched(net, Up, _up))
-        stack.enter_context(patched(net, nn.Conv2d, _conv))
-        stack.enter_context(patched(net, nn.Linear, _linear))
-        yield net
-
-
-def pack(net: nn.Module) -> nn.Module:
-    """`net` itself, packed for good: each unpacked weight is let go as soon as it is packed."""
-    apply(net, Up, _for_good(_up))
-    apply(net, nn.Conv2d, _for_good(_conv))
-    apply(net, nn.Linear, _for_good(_linear))
+    net = shared_copy(net)
+    for patch in _PATCHES:
+        if patch.matches(net):
+            apply(net, patch)
     return net
 
 
-def _for_good(make: Callable[[Kind, str], nn.Module]) -> Callable[[Kind, str], nn.Module]:
-    """The same, and what was packed keeps no weights."""
+def pack(net: nn.Module) -> nn.Module:
+    """`net` itself, packed in place, for its only owner: each weight is freed as soon as it is packed."""
+    for patch in _PATCHES:
+        if patch.matches(net):
+            apply(net, Patch(patch.kind, _freeing(patch.make)))
+    return net
 
-    def packed_alone(module: Kind, name: str) -> nn.Module:
+
+def _freeing(make: Callable[[Kind, str], nn.Module]) -> Callable[[Kind, str], nn.Module]:
+    """The same, and a module that was packed keeps no weights."""
+
+    def pack_and_free(module: Kind, name: str) -> nn.Module:
         made = make(module, name)
         if made is not module:
             for part in module.modules():
                 part._parameters.clear()
         return made
 
-    return packed_alone
+    return pack_and_free
 
 
 class PackedConv(nn.Module):
     """A convolution whose weight is packed: (B, C, H, W) -> (B, C', H', W'), channels_last, any size.
 
-    The layout that the kernel wants may depend on the size of the picture. A weight in another one is rearranged at
-    every call, which without AVX-512 takes ten times as long as the convolution of one small picture: so the weight is
-    laid out for each size when that is met first, and sizes of one layout share it.
+    The kernel's layout may depend on the size of the picture. A weight in another layout is rearranged at every call,
+    which without AVX-512 takes ten times as long as the convolution of one small picture. The weight is therefore laid
+    out for each size at its first call, and sizes with the same layout use one tensor.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self._how = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
+        self._options = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self._channels = conv.in_channels
         with torch.no_grad():
             self.weight = self._laid_out(conv.weight.detach().to_mkldnn(), torch.Size((_TYPICAL, _TYPICAL)))
-        self._met: dict[torch.Size, Tensor] = {}
+        self._by_size: dict[torch.Size, Tensor] = {}
         self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
         _no_gradient(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        weight = self._met.get(x.shape[2:])
+        weight = self._by_size.get(x.shape[2:])
         if weight is None:
-            weight = self._meet(x.shape[2:])
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self._how, "none", [], "")
+            weight = self._lay_out_for(x.shape[2:])
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self._options, "none", [], "")
         return out
 
     def _laid_out(self, weight: Tensor, size: torch.Size) -> Tensor:
-        out: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._how, (1, self._channels, *size))
+        out: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._options, (1, self._channels, *size))
         return out
 
     @torch.no_grad()
-    def _meet(self, size: torch.Size) -> Tensor:
+    def _lay_out_for(self, size: torch.Size) -> Tensor:
         made = self._laid_out(self.weight, size)
-        there = (self.weight, *self._met.values())
-        found = next((each for each in there if torch.equal(_layout(each), _layout(made))), made)
-        if not self._met:
-            self.weight = found  # the typical size's was a guess, and is let go
-        self._met[size] = found
+        held = (self.weight, *self._by_size.values())
+        found = next((each for each in held if torch.equal(_layout(each), _layout(made))), made)
+        if not self._by_size:
+            self.weight = found  # frees the layout of the typical size, which was a guess
+        self._by_size[size] = found
         return found
 
 
 def _layout(weight: Tensor) -> Tensor:
-    """How a packed weight lies in memory: oneDNN's description of it, without what stands between its fields."""
-    told: Tensor = torch.ops.mkldnn._get_mkldnn_serialized_md(weight)
-    words = told.view(torch.int32).clone()
-    words[_BETWEEN] = 0
-    return words
+    """oneDNN's description of how a packed weight lies in memory, with its padding bytes set to zero."""
+    description: Tensor = torch.ops.mkldnn._get_mkldnn_serialized_md(weight)
+    fields = description.view(torch.int32).clone()
+    fields[_PADDING] = 0
+    return fields
 
 
-# After data_type, format_kind and inner_nblks, before a field of 8 bytes: left as the stack was, by which two
-# descriptions of one layout differ. Where another oneDNN has fields there, a weight is rearranged at each call again.
-_BETWEEN = [27, 79, 105]
+# After data_type, format_kind and inner_nblks, before a field of 8 bytes: uninitialised, so that two descriptions of
+# one layout may differ there. If another oneDNN has fields at these places, a weight is rearranged at each call again.
+_PADDING = [27, 79, 105]
 
 
 class PackedUp(nn.Module):
-    """A U-Net's step up, packed: (B, C, H, W), what it is told -> (B, C, 2H, 2W), channels_last, any size."""
+    """A U-Net's step up, packed: (B, C, H, W) and an embedding, unused -> (B, C, 2H, 2W), channels_last, any size."""
 
     def __init__(self, up: Up) -> None:
         super().__init__()
@@ -127,7 +130,7 @@ class PackedUp(nn.Module):
             self.weight: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(kernel, *_BY_TWO, size)
         self.bias = up.conv.bias
 
-    def forward(self, x: Tensor, told: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         _no_gradient(x)
         x = x.contiguous(memory_format=torch.channels_last)
         transposed = torch.ops.mkldnn._convolution_transpose_pointwise
@@ -164,16 +167,20 @@ class PackedLinear(nn.Module):
 
 
 def _conv(conv: nn.Conv2d, name: str) -> nn.Module:
-    plain = conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return PackedConv(conv) if plain and _fits(PackedConv, conv.weight) else conv
+    simple = type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    return PackedConv(conv) if simple and _fits(PackedConv, conv.weight) else conv
 
 
 def _up(up: Up, name: str) -> nn.Module:
-    return PackedUp(up) if _fits(PackedUp, up.conv.weight) else up
+    plain = type(up) is Up and type(up.conv) is nn.Conv2d
+    return PackedUp(up) if plain and _fits(PackedUp, up.conv.weight) else up
 
 
 def _linear(linear: nn.Linear, name: str) -> nn.Module:
-    return PackedLinear(linear) if _fits(PackedLinear, linear.weight) else linear
+    return PackedLinear(linear) if type(linear) is nn.Linear and _fits(PackedLinear, linear.weight) else linear
+
+
+_PATCHES = (Patch(Up, _up), Patch(nn.Conv2d, _conv), Patch(nn.Linear, _linear))  # a step up before its convolution
 
 
 def _fits(kind: type[nn.Module], weight: Tensor) -> bool:
@@ -184,24 +191,24 @@ def _fits(kind: type[nn.Module], weight: Tensor) -> bool:
 
 @functools.cache
 def _works(kind: type[nn.Module], dtype: torch.dtype) -> bool:
-    """Whether this build of torch and this processor have the kernels: oneDNN's, whose names torch calls private."""
-    with torch.device("meta"):  # no draw of chance
+    """Whether this build of torch and this processor have oneDNN's kernels, which are private names of torch."""
+    with torch.device("meta"):  # draws no random numbers
         conv, up, linear = nn.Conv2d(16, 16, 3), Up(16), nn.Linear(16, 16)
     small: nn.Module = {PackedConv: conv, PackedUp: up, PackedLinear: linear}[kind]
     small.to(dtype).to_empty(device="cpu")
     x = torch.linspace(-1, 1, 400, dtype=dtype).view((25, 16) if kind is PackedLinear else (1, 16, 5, 5))
-    told = (x,) if kind is PackedUp else ()
+    emb = (x,) if kind is PackedUp else ()
     with torch.no_grad():
         for p in small.parameters():
             p.copy_(torch.linspace(-1, 1, p.numel()).cos().view_as(p))
         try:
-            got, right = kind(small)(x, *told), small(x, *told)
+            got, right = kind(small)(x, *emb), small(x, *emb)
         except (AttributeError, IndexError, RuntimeError, TypeError):
             return False
         return bool((got - right).norm() < 2e-2 * right.norm())
 
 
 def _no_gradient(x: Tensor) -> None:
-    forward = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]  # which oneDNN would take for zero
+    forward = forward_ad.unpack_dual(x).tangent  # type: ignore[no-untyped-call]  # oneDNN would ignore it
     if forward is not None or (torch.is_grad_enabled() and x.requires_grad):
-        raise RuntimeError("a packed network has no gradient: use the network it was made from")
+        raise RuntimeError("a packed network has no gradient: use the network that it was made from")

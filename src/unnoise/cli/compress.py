@@ -160,7 +160,7 @@ def decompress(
         places = sorted({round(i * (len(seen) - 1) / 11) for i in range(12)})
         shown = [seen[i][1] for i in places]
         write_png(strip, grid(shown, columns=len(shown)), None)
-    numbers = loaded.shape[0] * loaded.shape[1] * loaded.shape[2]
+    numbers = loaded.x_shape[0] * loaded.x_shape[1] * loaded.x_shape[2]
     if json:
         header = read.header
         emit(

@@ -1,4 +1,4 @@
-"""`unnoise data`: look at a set of pictures before training on it."""
+"""`unnoise data`: describes a set of pictures, with statistics, broken files and a contact sheet."""
 
 from __future__ import annotations
 
@@ -14,19 +14,11 @@ from unnoise.config.data import DataConfig
 if TYPE_CHECKING:
     from unnoise.data import Dataset
 
-OWN = (
-    "path",
-    "size",
-    "channels",
-    "flip",
-    "background",
-    "max_broken",
-    "cache_bytes",
-    "workers",
-)  # not asked here, or so
-SHOWN = 12  # lines of a list that may be long: classes, broken files
-LINES = 20  # classes on a contact sheet
-CAPTIONED = 24  # pictures on one with captions
+# the fields of DataConfig that are options of this command itself, or none
+OWN = ("path", "size", "channels", "flip", "background", "max_broken", "cache_bytes", "workers")
+SHOWN = 12  # lines of a list of classes or broken files
+CLASSES = 20  # classes on a contact sheet
+CAPTIONED = 24  # pictures on a contact sheet with captions
 
 
 @with_settings(DataConfig, **(dict.fromkeys(OWN)))
@@ -34,16 +26,16 @@ def data(
     path: Annotated[str, option("a folder, a file, or a set that comes with the package: fashion, emoji, shapes, toy")],
     /,
     *,
-    sheet: Annotated[Path | None, option("a contact sheet: one PNG with pictures of every class")] = None,
+    sheet: Annotated[Path | None, option("write a contact sheet: one PNG with pictures of every class")] = None,
     size: Annotated[
         int | None,
-        option("pixels to resize and crop to; otherwise as stored, or 64", validator=within(1, 4096, "pixels")),
+        option("pixels to resize and crop to; default: as stored, or 64", validator=within(1, 4096, "pixels")),
     ] = None,
-    channels: Annotated[Literal[1, 3] | None, option("1 grey, 3 colour; otherwise as stored, or 3")] = None,
+    channels: Annotated[Literal[1, 3] | None, option("1 grey, 3 colour; default: as stored, or 3")] = None,
     json: Annotated[bool, flag("one JSON document on stdout")] = False,
-    **asked: Any,
+    **settings: Any,
 ) -> None:
-    """Look at a set of pictures: counts, sizes, classes, captions, broken files, values, a contact sheet."""
+    """Describe a set of pictures: counts, sizes, classes, captions, broken files, values, a contact sheet."""
     if sheet is not None:
         writable(sheet, "the contact sheet")
     with asking():
@@ -52,38 +44,30 @@ def data(
     from unnoise import data as pictures
     from unnoise.data.summary import describe
 
-    shape = stored(path)
-    config = DataConfig(
-        path=path,
-        size=size or shape[0],
-        channels=channels or shape[1],
-        max_broken=1.0,  # here to look, not to train: broken files are the point
-        **asked,
-    )
-    found = pictures.open(config)
+    own_size, own_channels = stored(path)
+    own = {"size": size or own_size, "channels": channels or own_channels}
+    found = pictures.open(DataConfig(path=path, max_broken=1.0, **own | settings))  # broken files are only listed
     about = describe(found) | {"path": path}
     if sheet is not None:
         write_sheet(found, sheet)
         about["sheet"] = str(sheet)
-    if json:
-        emit(about)
-    else:
-        show(as_text(about))
+    emit(about) if json else show(as_text(about))
 
 
 def present(path: str) -> None:
-    """A path that is nowhere is told before torch is loaded."""
+    """Raises UsageError for a path that does not exist, before torch is imported."""
     name, _, _ = path.partition(":")
-    if name in keys_of("data/registry.py", "SETS") or Path(path).exists() or Path(name).exists():
+    sets = keys_of("data/registry.py", "SETS")
+    if name in sets or Path(path).exists() or Path(name).exists():
         return
-    near = difflib.get_close_matches(name, keys_of("data/registry.py", "SETS"), n=1)
+    near = difflib.get_close_matches(name, sets, n=1)
     if near:
         raise UsageError(f"no pictures at {path}; did you mean {near[0]!r}, which comes with the package?")
     existing(Path(path), "pictures")
 
 
 def stored(path: str) -> tuple[int, int]:
-    """Size and channels of a set that is one array; 64 and colour for files."""
+    """Size and channels of a set that is one array; 64 and 3 for files."""
     from unnoise.data.registry import find
 
     array = find(path).array
@@ -93,16 +77,17 @@ def stored(path: str) -> tuple[int, int]:
 
 
 def write_sheet(found: Dataset, path: Path) -> None:
-    """Ten pictures of each class, its name beside them; or some with captions and drawings; or a hundred of all."""
+    """Writes a contact sheet: ten pictures of each class with its name, or pictures with captions and control images,
+    or a hundred pictures of a set without either."""
     from unnoise.data import contact_sheet
-    from unnoise.data.summary import shown
+    from unnoise.data.summary import captioned_samples
     from unnoise.io.fonts import boxes
     from unnoise.io.images import captioned, enlarged, with_labels
     from unnoise.io.png import write_png
 
-    names = found.classes[:LINES] if found.labels() is not None else ()
+    names = found.classes[:CLASSES] if found.labels() is not None else ()
     if found.config.control or (found.captions and not names):
-        cells = [(pictures, plain(text)) for pictures, text in shown(found, CAPTIONED)]
+        cells = [(pictures, plain(text)) for pictures, text in captioned_samples(found, CAPTIONED)]
         note, sheet = boxes(text for _, text in cells), captioned(cells, columns=4)
     else:
         sheet = enlarged(contact_sheet(found, len(names) or 10, 10), found.config.size)
@@ -113,7 +98,7 @@ def write_sheet(found: Dataset, path: Path) -> None:
 
 
 def as_text(about: Mapping[str, Any]) -> str:
-    """A description to read."""
+    """The description of a data set as text."""
     channels, size, _ = about["shape"]
     rows = [("pictures", f"{about['count']:,} in {about['where']}")]
     if about["sizes"]:
@@ -121,42 +106,42 @@ def as_text(about: Mapping[str, Any]) -> str:
         rows.append(("width", f"{width['min']} to {width['max']} pixels, the median {width['median']:g}"))
         rows.append(("height", f"{height['min']} to {height['max']} pixels, the median {height['median']:g}"))
     rows.append(("stored as", ", ".join(f"{mode} ({n:,})" for mode, n in about["modes"].items()) or "unknown"))
-    rows.append(("taken as", f"{size}x{size}, {'grey' if channels == 1 else 'colour'}"))
+    rows.append(("read as", f"{size}x{size}, {'grey' if channels == 1 else 'colour'}"))
     captions = about["captions"]
     rows.append(("captions", f"{captions['count']:,}" if captions["count"] else "none"))
     rows += [("", repr(plain(text)[:80])) for text in captions["examples"]]
     for name, found in about["numbers"].items():
-        told = f"{found['count']:,} pictures, from {found['min']:g} to {found['max']:g}"
-        rows.append((plain(name), told))
+        rows.append((plain(name), f"{found['count']:,} pictures, from {found['min']:g} to {found['max']:g}"))
     values = about["values"]
     for name, mean, std in zip(("red", "green", "blue") if channels == 3 else ("grey",), values["mean"], values["std"]):
         rows.append((f"{name} values", f"mean {mean:+.3f}, standard deviation {std:.3f}"))
-    rows.append(("all values", f"from {values['min']:+.3f} to {values['max']:+.3f}, where -1 is black and 1 white"))
+    rows.append(("all values", f"from {values['min']:+.3f} to {values['max']:+.3f}; -1 is black, 1 is white"))
     rows.append(("fingerprint", about["fingerprint"]))
     rows += [("note", plain(note)) for note in about["notes"]]
     return "\n\n".join([table(rows, ragged=True), classes_text(about["classes"]), *broken_text(about)])
 
 
 def classes_text(classes: Mapping[str, int]) -> str:
-    if not classes:
-        return "no classes"
+    """The classes with their counts, as a table."""
     lines = [(plain(name), f"{n:,}") for name, n in list(classes.items())[:SHOWN]]
     more = f"\n  and {len(classes) - SHOWN} more; --json lists all" if len(classes) > SHOWN else ""
-    return f"{len(classes)} classes\n" + table(lines, indent="  ") + more
+    return f"{len(classes)} classes\n" + table(lines, indent="  ") + more if classes else "no classes"
 
 
 def broken_text(about: Mapping[str, Any]) -> list[str]:
-    """The broken files, where there are any, and whether a training would bear them."""
+    """Paragraphs about broken files, and whether a training would start with them."""
     broken, listed = about["broken"]["count"], about["broken"]["listed"]
-    said = []
+    paragraphs = []
     if broken:
-        share, bearable = broken / max(1, about["checked"]), DataConfig().max_broken
+        fraction, allowed = broken / max(1, about["checked"]), DataConfig().max_broken
         lines = [(plain(b["path"]), b["why"]) for b in listed[:SHOWN]]
         more = f"\n  and {broken - SHOWN} more" if broken > SHOWN else ""
-        head = f"{broken} broken of {about['checked']:,} opened ({100 * share:.1f} %)\n"
-        said.append(head + table(lines, indent="  ", ragged=True) + more)
-        if share > bearable:
-            said.append(f"More than {100 * bearable:g} %: a training stops before it starts (data.max_broken).")
+        head = f"{broken} broken of {about['checked']:,} opened ({100 * fraction:.1f} %)\n"
+        paragraphs.append(head + table(lines, indent="  ", ragged=True) + more)
+        if fraction > allowed:
+            paragraphs.append(f"More than {100 * allowed:g} %: a training would not start (data.max_broken).")
     if about["checked"] < about["count"]:
-        said.append(f"Only {about['checked']:,} were opened, for all do not fit into memory; the rest is read later.")
-    return said
+        paragraphs.append(
+            f"Only {about['checked']:,} were opened, because not all fit into memory; the others are read in training."
+        )
+    return paragraphs

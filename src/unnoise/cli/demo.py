@@ -29,8 +29,8 @@ from unnoise.io.units import human
 if TYPE_CHECKING:
     from PIL import Image
 
-    from unnoise.cli.sample import Drawn
     from unnoise.evaluation.page import Gallery
+    from unnoise.generate.sheets import Sample
     from unnoise.model import Model
 
 PRESET = "fashion"
@@ -125,10 +125,11 @@ def finish(out: Path, run: Path, config: TrainConfig, count: int) -> dict[str, A
     return report
 
 
-def draw(model: Model) -> tuple[list[Drawn], Request]:
+def draw(model: Model) -> tuple[list[Sample], Request]:
     """Eight pictures of each class, the same seeds for all, with their walks."""
-    from unnoise.cli import sample
-    from unnoise.cli.options import pairs
+    from unnoise.cli.sampling import sampled
+    from unnoise.generate.job import prepare
+    from unnoise.generate.rows import pairs
 
     rows = pairs([(seed, None) for seed in range(SEEDS)], model.card.classes)
     request = Request(
@@ -139,21 +140,20 @@ def draw(model: Model) -> tuple[list[Drawn], Request]:
         guidance=GUIDANCE,
         batch=len(rows),
     )
-    return list(sample.draw(model, request, rows, walk=True)), request
+    return list(sampled(prepare(model, request), rows, walk=True)), request
 
 
-def keep_grid(path: Path, drawn: Sequence[Drawn], folder: Path, model: Model, request: Request) -> None:
-    from unnoise.cli import sample
-    from unnoise.cli.options import seeds_text
-    from unnoise.io.images import grid
+def keep_grid(path: Path, drawn: Sequence[Sample], folder: Path, model: Model, request: Request) -> None:
+    from unnoise.generate.recipe import recipe_of
+    from unnoise.generate.rows import seeds_text
+    from unnoise.generate.sheets import columns_for, sheet
     from unnoise.io.png import write_png
 
     rows = [d.row for d in drawn]
-    columns = sample.columns_for(rows)
-    sheet = grid([d.pixels for d in drawn], columns=columns, rows=sample.names_of_lines(rows, columns))
-    recipe = sample.recipe_of(folder, model, request)
+    columns = columns_for(rows)
+    recipe = recipe_of(folder, model, request)
     recipe |= {"together": seeds_text(rows), "columns": columns, "size": list(model.card.size[::-1])}
-    write_png(path, sheet, recipe)
+    write_png(path, sheet(drawn, columns, None, prompted=False), recipe)
 
 
 def measured(path: Path, model: Model, folder: Path, config: TrainConfig, count: int) -> dict[str, Any]:
@@ -162,8 +162,8 @@ def measured(path: Path, model: Model, folder: Path, config: TrainConfig, count:
 
     from unnoise import data
     from unnoise.cli import measuring
-    from unnoise.cli.inspect import sha256
     from unnoise.io.atomic import publish
+    from unnoise.io.hashing import sha256
 
     key = {
         "sha256": sha256(folder / "model.safetensors"),
@@ -196,11 +196,12 @@ def numbers(
     drawn: int,
 ) -> dict[str, Any]:
     """report.json: what the page says, as a JSON document."""
+    from unnoise.training import machine as machines
     from unnoise.training import run as runs
 
     state = runs.status(run)
     lines = runs.metrics(run)
-    machine = runs.machine()
+    machine = machines.machine()
     parameters = sum(p.numel() for p in model.diffusion.net.parameters())
     spent = found["seconds"]
     return {
@@ -276,7 +277,7 @@ def go_on(run: Path) -> list[tuple[str, str]]:
 # ------------------------------------------------------------------------------------------------- pictures
 
 
-def gallery(run: Path, config: TrainConfig, model: Model, drawn: Sequence[Drawn]) -> Gallery:
+def gallery(run: Path, config: TrainConfig, model: Model, drawn: Sequence[Sample]) -> Gallery:
     from unnoise.evaluation.page import Gallery, row
     from unnoise.io.images import image
 
@@ -296,7 +297,7 @@ def held_out(config: TrainConfig, classes: Sequence[str]) -> dict[str, list[Imag
     import numpy as np
 
     from unnoise import data
-    from unnoise.cli.sample import as_bytes
+    from unnoise.generate.sheets import as_bytes
     from unnoise.io.images import image
 
     real = data.open(DataConfig(path=f"{config.data.path}:test", size=config.data.size, channels=config.data.channels))

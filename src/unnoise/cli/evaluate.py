@@ -13,7 +13,8 @@ from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes, home
 from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
 from unnoise.cli.plot import plot as write_plot
 from unnoise.cli.plot import plottable
-from unnoise.cli.sample import ALL, TOLD, WHICH, known_card, rows_for
+from unnoise.cli.requests import known_card, rows_for
+from unnoise.cli.sampling_options import ALL, FOR_ALL, WHICH
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import unknown
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer pictures are too few to measure"))
-REQUEST: dict[str, Parameter | None] = {**ALL, **TOLD, **dict.fromkeys(("seeds", "labels", "previews"))}
+REQUEST: dict[str, Parameter | None] = {**ALL, **FOR_ALL, **dict.fromkeys(("seeds", "labels", "previews"))}
 
 
 @with_settings(Request, **REQUEST)

@@ -43,7 +43,7 @@ def export(
     with asking():  # all that cannot be said there is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
-            clip=card.clip, latents=card.latents, words=words,
+            clip=card.clip, latents=card.codec.kind == "latents", words=words,
         )  # fmt: skip
     if json:
         emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})
@@ -66,6 +66,6 @@ def hints(folder: Path, card: ModelCard, words: bool) -> list[str]:
         ]
     load = f'DiffusionPipeline.from_pretrained("{folder}", vae=vae)'
     note = "note: no autoencoder is in the folder: hand diffusers the model's own"
-    if not card.latents:
+    if card.codec.kind == "pixels":
         note = 'note: this model draws in pixels: vae = None, and output_type="latent" when you draw'
     return [note, f"from diffusers import DiffusionPipeline; {load}"]

@@ -5,7 +5,6 @@ Nothing here imports torch or opens a pickle: descriptions come from headers, JS
 
 from __future__ import annotations
 
-import hashlib
 import json as json_format
 import math
 import shlex
@@ -15,11 +14,12 @@ from typing import Annotated, Any, Literal
 
 from unnoise.cli.console import emit, existing, plain, say, show, table
 from unnoise.cli.options import flag, flags, option
-from unnoise.cli.sample import known_card
+from unnoise.cli.requests import known_card
 from unnoise.config.renamed import upgrade
 from unnoise.config.request import Request
 from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import UserError
+from unnoise.io.hashing import sha256
 from unnoise.io.units import human
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
@@ -147,11 +147,6 @@ def doubts(recipe: Mapping[str, Any]) -> list[str]:
         if made.get(package) and str(made[package]).split("+")[0] != here.split("+")[0]:
             said.append(f"made with {package} {plain(str(made[package]))}, this is {here}: the last bits may differ")
     return said
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------ weights files

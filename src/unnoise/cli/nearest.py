@@ -1,98 +1,79 @@
-"""Drawn pictures beside the real ones that are nearest to them, so that what was learned by heart is seen."""
+"""`unnoise nearest`: generated pictures beside the real ones that are nearest to them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
-from unnoise.cli.console import UsageError
+from cyclopts import Parameter
+
+from unnoise.cli.console import UsageError, asking, emit, existing, say, show, writable
+from unnoise.cli.data import present
+from unnoise.cli.options import flag, option, within
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from unnoise.cli.sample import Drawn
-    from unnoise.data import Dataset
-    from unnoise.metrics.contrastive import ContrastiveEvaluator
-    from unnoise.model import Model
-
-REFERENCE = 256  # real pictures whose own nearest others say what near is
+    from unnoise.config.data import DataConfig
 
 
-class Beside(NamedTuple):
-    """A sheet with a line a drawn picture, and what is on it, for JSON and for people."""
+def nearest(
+    pictures: Annotated[Path, option("generated pictures: a folder or an archive")],
+    /,
+    *,
+    data: Annotated[str, option("real pictures: a set's name, or a path")],
+    count: Annotated[int, option("nearest real pictures per picture", "-n", validator=within(1, 100, "pictures"))] = 3,
+    features: Annotated[
+        Path | None, option("a contrastive run: distances between its embeddings; default: between pixels")
+    ] = None,
+    grid_file: Annotated[Path, Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")] = Path(
+        "nearest.png"
+    ),
+    scale: Annotated[int | None, option("enlarge by this factor", validator=within(1, 64, "times"))] = None,
+    json: Annotated[bool, flag("one JSON document on stdout")] = False,
+) -> None:
+    """Show generated pictures beside the nearest real ones, so that memorized training pictures are seen.
 
-    sheet: Image.Image
-    about: dict[str, Any]
-    said: str
-
-
-@dataclass(frozen=True)
-class Among:
-    """The set whose nearest pictures are looked for, `count` each, and what sees them: a judge, or their pixels."""
-
-    real: Dataset
-    count: int
-    judge: ContrastiveEvaluator | None
-
-
-def among(model: Model, path: str, count: int, judge: Path | None) -> Among:
-    """The set at `path`, in the model's size. Raises UserError where there are fewer, or the judge takes others."""
-    import torch
-
-    from unnoise import data
-    from unnoise.cli.measuring import data_for
+    Also reports how far real pictures are from their own nearest neighbours: a generated picture much nearer than that
+    was memorized.
+    """
+    existing(pictures, "pictures")
+    if features is not None:
+        existing(features, "contrastive run")
+    writable(grid_file, "the nearest pictures")
+    with asking():
+        present(data)
+    say(f"comparing with {data} ...")
+    from unnoise import data as sets
+    from unnoise.evaluation.neighbours import compare
+    from unnoise.io.png import write_png
     from unnoise.metrics import contrastive
 
-    real = data.open(data_for(model, path))
-    if len(real) < count:
-        raise UsageError(f"{len(real)} pictures in {path}, fewer than --nearest-count {count}: ask for fewer")
-    loaded = contrastive.load(judge) if judge is not None else None
-    if loaded is not None:
-        loaded.pictures(torch.empty(0, *real.shape))
-    return Among(real, count, loaded)
+    with asking():
+        generated = sets.open(config_of(pictures))
+        config = generated.config
+        real = sets.open(type(config)(path=data, size=config.size, channels=config.channels))
+        if len(real) < count:
+            raise UsageError(f"{len(real)} pictures in {data}, fewer than --count {count}: use a smaller count")
+        embed = contrastive.load(features) if features is not None else None
+        found = compare(generated, real, count, embed, scale=scale)
+    write_png(grid_file, found.sheet, None)
+    if json:
+        emit({"pictures": str(pictures), "data": data, "grid": grid_file, **found.about})
+    else:
+        show(str(grid_file))
+        say(found.summary)
 
 
-def beside(drawn: Sequence[Drawn], those: Among, path: str, *, judge: Path | None, scale: int | None) -> Beside:
-    """Each drawn picture and the nearest of the set at `path`: by pixels, or as a judge sees them."""
-    import numpy as np
-    import torch
+def config_of(path: Path) -> DataConfig:
+    """The pictures at `path` in their own size and channels, which are those of the first one."""
+    import io
 
-    from unnoise import data
-    from unnoise.cli.sample import as_bytes
-    from unnoise.codec import from_bytes
-    from unnoise.io.images import grid
-    from unnoise.metrics.nearest import nearest
+    from PIL import Image
 
-    real, count = those.real, those.count
-    features = those.judge.pictures if those.judge is not None else None
-    x = from_bytes(torch.from_numpy(np.stack([each.pixels for each in drawn])).permute(0, 3, 1, 2))
-    found = nearest(x, real, count, features=features)
-    some = data.order(0, 0, len(real))[:REFERENCE].tolist()
-    others = nearest(real.batch(some).x, real, 2, features=features).distance[:, 1]
+    from unnoise.config.data import DataConfig
+    from unnoise.data.registry import find
 
-    pictures, names = [], []
-    lines: list[dict[str, Any]] = []
-    for each, rows, distances in zip(drawn, found.row.tolist(), found.distance.tolist(), strict=True):
-        pictures += [each.pixels, *as_bytes(real.batch(rows).x)]
-        seed, label = each.row
-        names.append(f"{seed}{'' if label is None else ' ' + label}, {distances[0]:.3g}")
-        near = [
-            {"name": real.name(row), "caption": real.caption(row), "distance": distance}
-            for row, distance in zip(rows, distances, strict=True)
-        ]
-        lines.append({"seed": seed, "label": label, "nearest": near})
-    unit = "grey levels (RMSE)" if judge is None else f"the sphere of {judge}"
-    least = min(lines, key=lambda line: line["nearest"][0]["distance"])
-    about = {
-        "data": path, "count": len(real), "by": "pixels" if judge is None else str(judge), "pictures": lines,
-        "real_median": others.median().item(),
-    }  # fmt: skip
-    first = least["nearest"][0]
-    said = (
-        f"nearest of {len(real):,} pictures of {path}, in {unit}: median {found.distance[:, 0].median():.3g}, least "
-        f"{first['distance']:.3g} (seed {least['seed']}: {first['caption'] or first['name']}); real pictures lie "
-        f"{others.median():.3g} from their nearest other (median)"
-    )
-    return Beside(grid(pictures, columns=count + 1, rows=names, scale=scale), about, said)
+    first = find(str(path)).read(0)
+    if isinstance(first, bytes):
+        with Image.open(io.BytesIO(first)) as picture:
+            return DataConfig(path=str(path), size=min(picture.size), channels=1 if picture.mode in ("1", "L") else 3)
+    return DataConfig(path=str(path), size=min(first.shape[:2]), channels=1 if first.ndim == 2 else first.shape[2])

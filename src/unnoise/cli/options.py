@@ -1,6 +1,6 @@
-"""Command line options made from the fields of a settings dataclass: its names, types, defaults and comments.
+"""Command line options made from the fields of a settings dataclass: its names, types, defaults and help texts.
 
-A setting is written once, in config/settings.py; the comment at the end of its line is its help text.
+A setting is written once, in its dataclass in config/, together with its help text (config/field.py).
 
     @with_settings(Request, steps=Parameter(alias=("--num-inference-steps",)))
     def sample(model: Path, *, out: Path, **asked: Any) -> None:
@@ -12,9 +12,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
-import io
 import math
-import tokenize
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -22,22 +20,14 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError
+from unnoise.config.field import help_texts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def comments(settings: type) -> dict[str, str]:
-    """The comment at the end of each field's line."""
-    source = inspect.getsource(settings)
-    names = {field.name for field in dataclasses.fields(settings)}
-    found: dict[str, str] = {}
-    line_name: dict[int, str] = {}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.NAME and token.string in names and token.line[: token.start[1]].strip() == "":
-            line_name.setdefault(token.start[0], token.string)
-        elif token.type == tokenize.COMMENT and token.start[0] in line_name:
-            found[line_name[token.start[0]]] = token.string.lstrip("# ")
-    return found
+    """The help text of each field that has one."""
+    return help_texts(settings)
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:
@@ -84,6 +74,11 @@ def keys_of(file: str, name: str) -> tuple[str, ...]:
                 key.value for key in value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)
             )
     raise AssertionError(f"{file} has no dictionary {name}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The end of a help text that lists the names of an option."""
+    return f". One of: {', '.join(names)}"
 
 
 def with_settings(settings: type, **parameters: Parameter | None) -> Callable[[F], F]:

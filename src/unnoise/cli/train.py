@@ -312,11 +312,11 @@ def ticks(config: Config, path: Path, together: Processes) -> Iterator[Tick]:
 
 def held(recipe: Any, config: Config, path: Path, together: Processes) -> Iterator[Tick]:
     """A recipe that is given its run held."""
-    from unnoise.training.run import hold
+    from unnoise.training.run import open_run
 
     with ExitStack() as stack:
         with together.together():
-            run = stack.enter_context(hold(path, config, command=sys.argv)) if together.first else None
+            run = stack.enter_context(open_run(path, config, command=sys.argv)) if together.first else None
         yield from recipe(config, run, processes=together)
 
 
@@ -366,7 +366,7 @@ def planned(asked: Asked) -> dict[str, Any]:
     }
     if isinstance(asked.config, TrainConfig):
         from unnoise.recipes.cost import cost
-        from unnoise.recipes.diffusion import describe as card
+        from unnoise.recipes.model_card import describe as card
 
         with asking():
             card(asked.config, pictures)

@@ -95,8 +95,8 @@ def send(
     plan = coder.Plan(seed, search, pick, _last(model))
     denoiser, placed = _denoiser(model, cond, device)
     sent = coder.send(denoiser, from_bytes(x)[None].to(placed), plan, bits * x.numel())
-    header = Header(fingerprint(model), seed, search, pick == "draw", index, model.shape, sent.pieces)
-    return Sent(format.write(header, sent.payload), sent.way, model.shape)
+    header = Header(fingerprint(model), seed, search, pick == "draw", index, model.x_shape, sent.pieces)
+    return Sent(format.write(header, sent.payload), sent.way, model.x_shape)
 
 
 def receive(
@@ -113,15 +113,15 @@ def receive(
             f"{where}: written with the model {header.model.hex()}, and this model is {mine.hex()}: "
             "give the model, and the checkpoint, that it was compressed with"
         )
-    if header.shape != model.shape:
-        raise UserError(f"{where}: a picture of {_size(header.shape)}, and this model's are {_size(model.shape)}")
+    if header.shape != model.x_shape:
+        raise UserError(f"{where}: a picture of {_size(header.shape)}, and this model's are {_size(model.x_shape)}")
     if header.label is not None and header.label > (model.conditioner.null_class or len(model.classes) - 1):
         raise UserError(f"{where}: told class {header.label}, which this model does not have: the file is damaged")
     coder.coding()
     cond = _condition(model, "none" if header.label is None else model.conditioner.name(header.label))
     plan = coder.Plan(header.seed, header.bits, "draw" if header.draws else "nearest", _last(model))
     denoiser, placed = _denoiser(model, cond, device)
-    return coder.receive(denoiser, model.shape, plan, file.payload, header.pieces, whole=file.whole, device=placed)
+    return coder.receive(denoiser, model.x_shape, plan, file.payload, header.pieces, whole=file.whole, device=placed)
 
 
 def decompress(model: Model, data: bytes, *, device: str = "auto") -> Pictures:
@@ -181,7 +181,7 @@ def pixels(model: Model, picture: Tensor | Image.Image | bytes) -> Tensor:
 
     Raises UserError where the size is another, or colours would be lost, and for a model of latents.
     """
-    channels, height, width = model.require_pictures().shape
+    shape = channels, height, width = model.require_pictures().picture_shape
     if not isinstance(picture, Tensor):
         config = DataConfig(size=min(height, width), channels=3)
         try:
@@ -190,18 +190,18 @@ def pixels(model: Model, picture: Tensor | Image.Image | bytes) -> Tensor:
             raise UserError(f"a picture that cannot be read: {error}") from None
         if found.size != (width, height):
             raise UserError(
-                f"a picture of {found.size[0]}x{found.size[1]}: this model's are {_size(model.shape)}: resize it first"
+                f"a picture of {found.size[0]}x{found.size[1]}: this model's are {_size(shape)}: resize it first"
             )
         picture = torch.from_numpy(found.pixels.copy())
         if channels == 1:
             if bool((picture != picture[:1]).any()):
-                raise UserError(f"a picture in colour: this model's are {_size(model.shape)}: convert it to grey first")
+                raise UserError(f"a picture in colour: this model's are {_size(shape)}: convert it to grey first")
             picture = picture[:1]
     if picture.dtype != torch.uint8:
         raise UserError(f"a picture of {picture.dtype}: give bytes, (C, H, W) uint8")
-    if tuple(picture.shape) != (channels, height, width):
+    if tuple(picture.shape) != shape:
         raise UserError(
-            f"a picture of {_size(tuple(picture.shape))}: this model's are {_size(model.shape)}: crop or resize it"
+            f"a picture of {_size(tuple(picture.shape))}: this model's are {_size(shape)}: crop or resize it"
         )
     return picture
 

@@ -1,57 +1,83 @@
-"""Cards: what is saved beside weights."""
+"""Cards: the JSON files that are saved beside weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from unnoise.config.diffusion import DiffusionConfig
+from unnoise.config.field import setting
 from unnoise.config.networks import ContrastiveNet, EncoderConfig, NetConfig, UNetConfig
 
 
 @dataclass(frozen=True)
 class NoisyClassifierCard:
-    """All that is needed to guide by a classifier's weights: what classifier.json holds."""
+    """The contents of classifier.json: everything besides the weights that classifier guidance needs."""
 
     net: UNetConfig = UNetConfig()
     process: DiffusionConfig = DiffusionConfig()
-    classes: tuple[str, ...] = ()  # their names, in the order of their numbers
-    info: dict[str, Any] = field(default_factory=dict)  # where it comes from, and how often it is right at which noise
+    classes: tuple[str, ...] = setting((), "class names, in the order of their numbers")
+    info: dict[str, Any] = setting({}, "where the weights come from, and the accuracy at each noise level")
 
 
 @dataclass(frozen=True)
 class ContrastiveCard:
-    """All that is needed to judge by a contrastive model's weights and tokenizer: what contrastive.json holds."""
+    """The contents of contrastive.json: everything besides weights and tokenizer that caption retrieval needs."""
 
     net: ContrastiveNet = ContrastiveNet()
-    info: dict[str, Any] = field(default_factory=dict)  # where it comes from, and how often it finds the caption
+    info: dict[str, Any] = setting({}, "where the weights come from, and the accuracy of caption retrieval")
 
 
 @dataclass(frozen=True)
 class ValueRange:
-    """A number that a model is told, by its name, and between which it lay in training."""
+    """A number that a model is conditioned on: its name and its range in training."""
 
     name: str = ""
     low: float = 0.0
     high: float = 1.0
-    usual: float | None = None  # what it is told where nobody says it; None: what the network has for that
-    null: float | None = None  # what guidance leads away from; None: the number itself, where it has a usual one
+    usual: float | None = setting(
+        None, "the value that is used if none is given; none: the network's own null embedding"
+    )
+    null: float | None = setting(
+        None, "the value that guidance leads away from; none: the given number, if there is a usual one"
+    )
+
+
+@dataclass(frozen=True)
+class PixelsConfig:
+    """A model whose x is the picture itself."""
+
+    kind: Literal["pixels"] = "pixels"
+
+
+@dataclass(frozen=True)
+class LatentsConfig:
+    """A model whose x is an autoencoder's latents: x = scale (latents - shift). Rombach et al. 2022."""
+
+    kind: Literal["latents"] = "latents"
+    factor: int = setting(8, "pixels along a side of a picture for each element along that side of x")
+    picture_channels: int = setting(3, "1 grey, 3 colour")
+    scale: float = setting(1.0, "of the latents; 1 also if the autoencoder is not read")
+    shift: float = setting(0.0, "of the latents; 0 also if the autoencoder is not read")
+
+
+CodecConfig = PixelsConfig | LatentsConfig
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """All that is needed to draw from weights: what model.json holds."""
+    """The contents of model.json: everything besides the weights that sampling needs."""
 
     net: NetConfig = UNetConfig()
     process: DiffusionConfig = DiffusionConfig()
-    size: tuple[int, int] = (32, 32)  # height and width of a picture
-    channels: int = 3  # 1 grey, 3 colour
-    classes: tuple[str, ...] = ()  # the names of the classes, in the order of their numbers
-    values: tuple[ValueRange, ...] = ()  # the numbers that it is told, in the order of its columns
-    captions: tuple[str, ...] = ()  # what was said of some of the pictures it saw: examples of what it understands
-    encoder: EncoderConfig | None = None  # what reads captions, where that is beside the network
-    sampler: str = "ddim"  # what `auto` means for this model
-    spacing: str = "auto"  # the times of that sampler, for this model; auto: what the sampler likes
-    clip: bool = True  # its pictures lie in [-1, 1], and estimates may be clipped to that
-    latents: bool = False  # what it draws are the latents of an autoencoder that is not read
-    info: dict[str, Any] = field(default_factory=dict)  # where it comes from: pictures seen, data, source
+    size: tuple[int, int] = setting((32, 32), "height and width of x: of a picture, or of its latents")
+    channels: int = setting(3, "channels of x; of pictures 1 grey, 3 colour")
+    codec: CodecConfig = PixelsConfig()
+    classes: tuple[str, ...] = setting((), "class names, in the order of their numbers")
+    values: tuple[ValueRange, ...] = setting((), "the numbers it is conditioned on, in the order of their columns")
+    captions: tuple[str, ...] = setting((), "some captions of the training set: examples of useful prompts")
+    encoder: EncoderConfig | None = setting(None, "the text encoder, if it is outside the network")
+    sampler: str = setting("ddim", "the sampler that `auto` stands for")
+    spacing: str = setting("auto", "the spacing of that sampler's timesteps; auto: the sampler's default")
+    clip: bool = setting(True, "pictures lie in [-1, 1], and estimates may be clipped to that range")
+    info: dict[str, Any] = setting({}, "where the weights come from: number of training pictures, data, source")

@@ -1,32 +1,38 @@
-"""What diffusion is: schedule, prediction and loss."""
+"""The configuration of the diffusion process: schedule, prediction and loss."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from unnoise.config.field import setting
 
 
 @dataclass(frozen=True)
 class DiffusionConfig:
-    """What diffusion is: the schedule, what the network is asked for, and how it is taught."""
+    """The noise schedule, what the network predicts, and the loss that it is trained with."""
 
-    schedule: str = "linear"  # a name in schedules.SCHEDULES
-    steps: int = 1000  # T: entries of a table, and what the network's clock counts
-    schedule_options: dict[str, int | float | tuple[float, ...]] = field(
-        default_factory=dict
-    )  # fields of that schedule
-    zero_snr: bool = False  # shifted so that nothing of the picture is left at t = 1 (Lin et al. 2023)
-    predicts: str = "eps"  # a name in denoiser.PREDICTIONS
-    learned_variance: bool = False
-    objective: Literal["auto", "simple", "hybrid", "bound"] = "auto"  # auto: hybrid where the variance is learned
-    weight: str = "simple"  # a name in objectives.WEIGHTS
-    weight_options: dict[str, float] = field(default_factory=dict)
-    time_sampler: str = "uniform"  # how training draws t: a name in objectives.DRAWS
-    time_sampler_options: dict[str, float] = field(default_factory=dict)
-    stratified: bool = True  # the batch's draws are spread evenly (low discrepancy)
-    cond_dropout: float = 0.1  # share of rows told nothing (no class, no words), per row; for guidance
-    cond_dropout_each: float = (
-        0.0  # share of rows not told their class; likewise words, and each number, each by itself
+    schedule: str = setting("linear", "a name in schedules.SCHEDULES")
+    steps: int = setting(1000, "T: entries of the table of betas, and the unit of the network's time input")
+    schedule_options: dict[str, int | float | tuple[float, ...]] = setting({}, "fields of that schedule, by name")
+    zero_snr: bool = setting(False, "rescale the schedule to zero terminal SNR: alpha(1) = 0 (Lin et al. 2023)")
+    predicts: str = setting("eps", "a name in denoiser.PREDICTIONS")
+    learned_variance: bool = setting(False, "the network also predicts the variance of reverse steps")
+    objective: Literal["auto", "simple", "hybrid", "bound"] = setting(
+        "auto", "auto: hybrid if the variance is learned, otherwise simple"
     )
-    concat: Literal["", "low_res", "masked"] = ""  # what is joined to x_t: the picture made small, or with a hole in it
-    concat_factor: int = 4  # how much smaller "low_res" is, in each direction
+    weight: str = setting("simple", "the weight of the loss over time: a name in losses.WEIGHTS")
+    weight_options: dict[str, float] = setting({}, "arguments of that weight, by name")
+    time_sampler: str = setting("uniform", "the distribution of t in training: a name in losses.TIME_SAMPLERS")
+    time_sampler_options: dict[str, float] = setting({}, "arguments of that distribution, by name")
+    stratified: bool = setting(True, "spread the times of a batch evenly (low discrepancy)")
+    cond_dropout: float = setting(
+        0.1, "probability that a sample is trained without any condition, for classifier-free guidance"
+    )
+    cond_dropout_each: float = setting(
+        0.0, "probability that the class, the caption and each number of a sample are dropped, each independently"
+    )
+    concat: Literal["", "low_res", "masked"] = setting(
+        "", "a picture concatenated to x_t: the downscaled picture, or the picture with a hole in it"
+    )
+    concat_factor: int = setting(4, 'by how much "low_res" is smaller, in each direction')

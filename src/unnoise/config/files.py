@@ -1,4 +1,4 @@
-"""Configurations as YAML files, with the line of every key for errors."""
+"""Configurations as YAML files; errors name the line of their key."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import yaml  # type: ignore[import-untyped]
 
-from unnoise.config.convert import Key, Place, T, from_dict, to_dict
+from unnoise.config.convert import T, from_dict, to_dict
+from unnoise.config.place import Key, Place
 from unnoise.errors import UserError
 
 
 def dumps(config: Any) -> str:
-    """YAML, in the order of the fields."""
+    """The configuration as YAML text, in the order of its fields."""
     return cast(str, yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True, width=120))
 
 
@@ -24,7 +25,7 @@ def load(path: str | Path, cls: type[T], *, base: T | None = None) -> T:
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[Key, int]]:
-    """What a YAML file says, and the line of every key. A key given twice is an error."""
+    """The contents of a YAML file, and the line of every key. Raises UserError for a key given twice."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as e:
@@ -40,7 +41,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[Key, int]]:
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: this is not YAML: {e}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: a configuration is a list of `key: value`, not {type(data).__name__}")
+        raise UserError(f"{path}: a configuration is a group of `key: value`, not {type(data).__name__}")
     return data, lines
 
 

@@ -1,6 +1,6 @@
-"""Earlier names of settings: files, recipes and commands that use them still work.
+"""Earlier names of settings, which files, recipes and commands may still use.
 
-A directory written by an earlier version keeps its names; they are translated when it is read, and new files hold the
+The files of an earlier version are not changed: their names are translated when they are read. New files contain the
 new names only.
 """
 
@@ -11,7 +11,8 @@ from itertools import product
 from typing import Any
 
 LOG = {"watch": "log"}
-SPACINGS = {"even-log-snr": "log-snr"}
+SAMPLERS: dict[str | bool, Any] = {"unipc-2": "unipc"}
+SPACINGS: dict[str | bool, Any] = {"even-log-snr": "log-snr"}
 
 FIELDS: dict[str, dict[str, str]] = {  # dataclass: {earlier name: name}
     "DiffusionConfig": {
@@ -27,30 +28,41 @@ FIELDS: dict[str, dict[str, str]] = {  # dataclass: {earlier name: name}
     "ClassifierConfig": LOG,
     "NoisyClassifierConfig": LOG,
     "ContrastiveConfig": LOG,
-    "ModelCard": {"grid": "spacing"},
+    "ModelCard": {"grid": "spacing", "latents": "codec"},
     "ValueRange": {"untold": "null"},
     "EvaluateConfig": {"judge": "evaluator"},
     "Request": {"grid": "spacing", "threshold": "dynamic_threshold"},
 }
-VALUES: dict[tuple[str, str], dict[str, str]] = {  # (dataclass, field): {earlier value: value}
+VALUES: dict[tuple[str, str], dict[str | bool, Any]] = {  # (dataclass, field): {earlier value: value}
     ("DiffusionConfig", "concat"): {"small": "low_res"},
+    ("ModelCard", "sampler"): SAMPLERS,
     ("ModelCard", "spacing"): SPACINGS,
+    ("Request", "sampler"): SAMPLERS,
+    ("ModelCard", "codec"): {False: {"kind": "pixels"}, True: {"kind": "latents"}},
     ("Request", "spacing"): SPACINGS,
 }
 
 
-def upgrade(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` of the dataclass called `kind`, under today's names. A name given in both forms keeps both."""
+def written(kind: str, data: Mapping[str, Any]) -> dict[str, str]:
+    """The keys of `data`, which belongs to the dataclass called `kind`, by today's names: {"concat": "joined"}.
+
+    A key that is given under both names keeps both.
+    """
     names = FIELDS.get(kind, {})
-    found = {names[name] if name in names and names[name] not in data else name: value for name, value in data.items()}
+    return {names[name] if name in names and names[name] not in data else name: name for name in data}
+
+
+def upgrade(kind: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data`, which belongs to the dataclass called `kind`, with today's names and values."""
+    found = {name: data[old] for name, old in written(kind, data).items()}
     for name, value in found.items():
         values = VALUES.get((kind, name), {})
-        found[name] = values.get(value, value) if isinstance(value, str) else value
+        found[name] = values.get(value, value) if isinstance(value, str | bool) else value
     return found
 
 
 def candidates(key: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The dotted names that `key` may mean if parts of it are earlier names; without `key` itself."""
+    """The dotted names that `key` may stand for if parts of it are earlier names, without `key` itself."""
     options = [[part, *dict.fromkeys(names[part] for names in FIELDS.values() if part in names)] for part in key]
     for found in product(*options):
         if found != key:

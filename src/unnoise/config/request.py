@@ -1,41 +1,53 @@
-"""What a person asks of a model."""
+"""The configuration of sampling: which pictures are generated, and how."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from unnoise.config.field import setting
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asks of a model: which pictures, and how to draw them."""
+    """Which pictures a model generates, and how."""
 
-    seeds: tuple[int, ...] = (0,)  # one picture a seed (and label)
-    labels: tuple[
-        str, ...
-    ] = ()  # names or numbers; one for all, or one a picture; "none": no class; empty: by the seed
-    prompts: tuple[str, ...] = ()  # words; one prompt for all, or one a picture; empty: no words
-    negative_prompt: str = ""  # words that guidance leads away from, in place of none
-    values: dict[str, tuple[float, ...]] = field(default_factory=dict)  # numbers by name; one for all, or one a picture
-    image: str = ""  # a file: the small picture that is made larger, or the one that a mask's hole is filled of
-    mask: str = ""  # a file of the size of that picture; what is white is drawn anew
-    controls: tuple[str, ...] = ()  # files of drawings to follow, one a control network of the model
-    control_scale: tuple[float, ...] = (1.0,)  # how strongly drawings are followed, one for all or one each; 0: not
-    guess: bool = False  # follow the drawings where no words help: guidance of 3 or so then leads towards them
-    sampler: str = "auto"  # a name in samplers.SAMPLERS; auto: the model's own default
-    steps: int = 50
-    spacing: str = "auto"  # spacing of the times: a name in samplers.times.GRIDS
-    eta: float = 0.0  # DDIM: 0 is deterministic, 1 is ancestral
-    guidance: float = 1.0  # how strongly what is told is followed; 1 is plainly, 1.5 to 4 is usual, 0 tells nothing
-    guidance_rescale: float = 0.0  # share of the unguided contrast that is kept, 0.7 against burnt colours; 0: none
-    guidance_interval: tuple[float, float] | None = (
-        None  # guide only where the noise, sigma / alpha, lies between the two
+    seeds: tuple[int, ...] = setting((0,), "one picture for each seed (and label)")
+    labels: tuple[str, ...] = setting(
+        (), 'class names or numbers; one for all, or one for each picture; "none": no class; empty: chosen by the seed'
     )
-    classifier: str = ""  # a run of a noisy classifier, to guide by too; with guidance 0, by it alone
-    classifier_scale: float = 1.0  # how strongly that classifier guides; 1 is Bayes' rule
-    clip: bool = True  # keep each estimate on the way in [-1, 1], where the model allows it
-    dynamic_threshold: float | None = None  # a quantile, 0.995 say: estimates are divided by it instead of clipped
-    batch: int = 64  # pictures drawn at once; fewer take less memory
+    prompts: tuple[str, ...] = setting((), "one prompt for all pictures, or one for each; empty: no prompt")
+    negative_prompt: str = setting("", "prompt to guide away from, instead of the empty one")
+    values: dict[str, tuple[float, ...]] = setting({}, "numbers by name; one for all pictures, or one for each")
+    image: str = setting("", "an image file: the picture to upscale, or the one in which a mask is filled")
+    mask: str = setting("", "an image file of that picture's size; white pixels are generated anew")
+    controls: tuple[str, ...] = setting((), "files of control images, one for each control network of the model")
+    control_scale: tuple[float, ...] = setting(
+        (1.0,), "strength of the control images, one for all or one for each; 0: none"
+    )
+    guess: bool = setting(
+        False, "apply the control images without a prompt: guidance of about 3 then guides towards them"
+    )
+    sampler: str = setting("auto", "a name in samplers.SAMPLERS; auto: the model's own default")
+    steps: int = setting(50, "number of sampling steps")
+    spacing: str = setting("auto", "spacing of the timesteps: a name in samplers.timesteps.SPACINGS")
+    eta: float = setting(0.0, "DDIM: 0 is deterministic, 1 is ancestral")
+    guidance: float = setting(1.0, "guidance scale; 1 is no guidance, 1.5 to 4 is usual, 0 is unconditional")
+    guidance_rescale: float = setting(
+        0.0, "fraction of the unguided contrast to restore; 0.7 against oversaturated colours; 0: none"
+    )
+    guidance_interval: tuple[float, float] | None = setting(
+        None, "guide only where the noise, sigma / alpha, lies between these two"
+    )
+    classifier: str = setting(
+        "", "a run of a noisy classifier, for classifier guidance; with guidance 0 it is the only guidance"
+    )
+    classifier_scale: float = setting(1.0, "scale of classifier guidance; 1 is Bayes' rule")
+    clip: bool = setting(True, "clip each estimate of the picture to [-1, 1], if the model allows it")
+    dynamic_threshold: float | None = setting(
+        None, "a quantile, for example 0.995: estimates are divided by it instead of clipped"
+    )
+    batch: int = setting(64, "pictures per batch; fewer need less memory")
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
-    previews: int = 0  # pictures of the estimate on the way; 0: none
+    previews: int = setting(0, "number of pictures of the estimate during sampling; 0: none")

@@ -1,4 +1,4 @@
-"""Trainings: of diffusion models, classifiers and contrastive models."""
+"""The configurations of trainings: of diffusion models, classifiers and contrastive models."""
 
 from __future__ import annotations
 
@@ -7,63 +7,77 @@ from typing import Literal
 
 from unnoise.config.data import DataConfig
 from unnoise.config.diffusion import DiffusionConfig
+from unnoise.config.field import setting
 from unnoise.config.networks import ContrastiveNet, EncoderConfig, NetConfig, UNetConfig
+
+SHIFT = "pixels by which pictures are moved at most, in each direction"
+HELD_OUT = "fraction of the pictures held out from training, if the set has no test part of its own"
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a network is fitted."""
+    """How a network is fitted: length, optimizer, averages, precision."""
 
-    images: int = 100_000_000  # length of the training, in pictures
-    batch: int = 128  # pictures a step, over all processes and all accumulated parts
-    accumulate: int = 1  # parts in which a batch is computed
-    optimizer: Literal["adam", "adamw", "muon"] = "adam"  # muon: of matrices, and AdamW of the rest (training/muon.py)
+    images: int = setting(100_000_000, "length of the training, in pictures")
+    batch: int = setting(128, "pictures per step, over all processes and all accumulated parts")
+    accumulate: int = setting(1, "parts in which a batch is computed (gradient accumulation)")
+    optimizer: Literal["adam", "adamw", "muon"] = setting(
+        "adam", "muon: for matrices, with AdamW for the other parameters (training/muon.py)"
+    )
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
-    warmup: int = 5_000  # steps of linear rise
+    warmup: int = setting(5_000, "steps in which the learning rate rises linearly")
     decay: Literal["constant", "cosine"] = "constant"
-    clip: float | None = 1.0  # global norm of the gradient; None: not clipped
-    ema: tuple[int, ...] = (
-        887_000,
-    )  # half-lives in pictures (0.9999 a step at batch 128); the first one is drawn from
-    ema_rampup: float | None = 0.05  # a half-life is at most this share of the pictures seen so far
+    clip: float | None = setting(1.0, "largest global norm of the gradient; none: not clipped")
+    ema: tuple[int, ...] = setting(
+        (887_000,), "half-lives in pictures (0.9999 per step at batch 128); samples are generated with the first one"
+    )
+    ema_rampup: float | None = setting(
+        0.05, "a half-life is at most this fraction of the pictures trained on so far; none: no limit"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
-    fsdp: bool = False  # shard parameters, gradients and optimizer over processes (FSDP2) instead of copying them
+    fsdp: bool = setting(
+        False, "shard parameters, gradients and optimizer over processes (FSDP2) instead of copying them"
+    )
     non_finite: Literal["stop", "skip", "rollback"] = "stop"
-    max_skips: int = 3  # non-finite steps in a row that "skip" bears
+    max_skips: int = setting(3, 'non-finite steps in a row that "skip" allows')
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What a training leaves behind on its way."""
+    """What a training writes while it runs: measurements, checkpoints and sample grids."""
 
-    log_every: int = 50  # steps
-    checkpoint_every: float = 300.0  # seconds; also at the end and at a signal
-    checkpoint_steps: int | None = None  # steps; None: by seconds only
-    keep: int = 2  # newest checkpoints kept
-    grid_every: int = 2_000  # steps between sample grids at fixed seeds; 0: none
+    log_every: int = setting(50, "steps between lines of the log")
+    checkpoint_every: float = setting(300.0, "seconds between checkpoints; also at the end and at a signal")
+    checkpoint_steps: int | None = setting(None, "steps between checkpoints; none: by seconds only")
+    keep: int = setting(2, "number of checkpoints to keep, the newest ones")
+    grid_every: int = setting(2_000, "steps between sample grids at fixed seeds; 0: none")
     grid_labels: int = 10
     grid_rows: int = 4
     grid_steps: int = 25
-    grid_guidance: float = 1.0  # of the sample grids; 1: none
+    grid_guidance: float = setting(1.0, "guidance scale of the sample grids; 1: no guidance")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training of a diffusion model, whole."""
+    """The whole training of a diffusion model."""
 
     name: str = "custom"
-    about: str = ""  # where the numbers come from
-    base: str = ""  # a run or a model to start from; with controls in the net it stays as it is, and they learn
+    about: str = setting("", "where the numbers come from")
+    base: str = setting(
+        "", "a run or a model to start from; with net.controls it stays frozen, and the ControlNet is trained"
+    )
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: NetConfig = UNetConfig()
-    encoder: EncoderConfig | None = None  # of captions, for a net with a `context` of its width and no `text`
+    encoder: EncoderConfig | None = setting(
+        None, "a pretrained text encoder, for a net with a `context` of its width and no `text`"
+    )
     process: DiffusionConfig = DiffusionConfig()
     fit: Fit = Fit()
     log: LogConfig = LogConfig()
@@ -71,16 +85,16 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """A training of a picture classifier: the judge of class accuracy and the features of the Frechet distance."""
+    """The training of a picture classifier, for class accuracy and for the features of the Frechet distance."""
 
     name: str = "classifier"
     about: str = ""
     device: str = "auto"
     data: DataConfig = DataConfig(flip=True)
-    width: int = 32  # channels of the first level
-    features: int = 128  # width of the pooled features
-    shift: int = 1  # pixels, by which pictures are moved at most, each way
-    held_out: float = 0.1  # share of the pictures that is not trained on, where the set has no such part of its own
+    width: int = setting(32, "channels of the first level")
+    features: int = setting(128, "width of the pooled features")
+    shift: int = setting(1, SHIFT)
+    held_out: float = setting(0.1, HELD_OUT)
     fit: Fit = Fit(
         images=400_000,
         batch=128,
@@ -96,31 +110,31 @@ class ClassifierConfig:
 
 @dataclass(frozen=True)
 class NoisyClassifierConfig:
-    """A training of a classifier of noisy pictures: the guide of classifier guidance (Dhariwal & Nichol 2021)."""
+    """The training of a classifier of noisy pictures, for classifier guidance (Dhariwal & Nichol 2021)."""
 
     name: str = "noisy-classifier"
     about: str = ""
     device: str = "auto"
     data: DataConfig = DataConfig()
-    net: UNetConfig = UNetConfig()  # its way down; `classes` are those told apart
-    process: DiffusionConfig = (
-        DiffusionConfig()
-    )  # of the model that it will guide: which noise, and how often which is drawn
-    shift: int = 1  # pixels, by which pictures are moved at most, each way
-    held_out: float = 0.1  # share of the pictures that is not trained on, where the set has no such part of its own
+    net: UNetConfig = setting(UNetConfig(), "its encoder half is the classifier; `classes` is the number of outputs")
+    process: DiffusionConfig = setting(
+        DiffusionConfig(), "the process of the model to guide: which noise, and how often each level is sampled"
+    )
+    shift: int = setting(1, SHIFT)
+    held_out: float = setting(0.1, HELD_OUT)
     fit: Fit = Fit(images=10_000_000, batch=256, optimizer="adamw", lr=3e-4, weight_decay=0.05, decay="cosine")
     log: LogConfig = LogConfig(grid_every=0)
 
 
 @dataclass(frozen=True)
 class ContrastiveConfig:
-    """A training of a contrastive model of pictures and captions: the judge of caption retrieval."""
+    """The training of a contrastive model of pictures and captions, for caption retrieval."""
 
     name: str = "contrastive"
     about: str = ""
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: ContrastiveNet = ContrastiveNet()
-    shift: int = 1  # pixels, by which pictures are moved at most, each way
+    shift: int = setting(1, SHIFT)
     fit: Fit = Fit(images=1_000_000, batch=256, optimizer="adamw", lr=1e-3, weight_decay=0.05, decay="cosine")
     log: LogConfig = LogConfig(grid_every=0)

@@ -1,4 +1,4 @@
-"""What a model can be told, in words: what an error names beside what the model does not take."""
+"""The inputs that a model supports, as text for help and errors."""
 
 from __future__ import annotations
 
@@ -7,41 +7,44 @@ from collections.abc import Sequence
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.networks import UNetConfig
 
-SHOWN = 4  # names of classes, and numbers, in a sentence
+SHOWN = 4  # names of classes or numbers in a sentence
 
 
 def supported_inputs(
     classes: Sequence[str] = (), *, words: bool = False, values: Sequence[ValueRange] = (), pictures: Sequence[str] = ()
 ) -> str:
-    """`it takes --label (3 classes: bag, boot, coat) and --prompt`; `pictures` are options that name picture files."""
-    said = []
+    """Text such as `it supports --label (3 classes: bag, boot, coat) and --prompt`.
+
+    `pictures` are the options for image files.
+    """
+    options = []
     if classes:
         count = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
-        said.append(f"--label ({count}: {_some(list(classes))})")
+        options.append(f"--label ({count}: {_some(list(classes))})")
     if words:
-        said.append("--prompt")
+        options.append("--prompt")
     if values:
-        said.append(_some([f"--value {known.name}=... ({known.low:g} to {known.high:g})" for known in values]))
-    said += pictures
-    return f"it takes {' and '.join(said)}" if said else "it takes nothing and draws from noise alone"
+        options.append(_some([f"--value {known.name}=... ({known.low:g} to {known.high:g})" for known in values]))
+    options += pictures
+    return f"it supports {' and '.join(options)}" if options else "it is unconditional"
 
 
 def supported_inputs_of(card: ModelCard) -> str:
-    """What the model of this card takes, where what reads its captions is named there."""
+    """`supported_inputs` of the model with this card, including --prompt if the card has a text encoder."""
     return supported_inputs(card.classes, words=uses_text(card), values=card.values, pictures=picture_options(card))
 
 
 def uses_text(card: ModelCard) -> bool:
-    """Whether the card names what reads captions."""
+    """Whether the model with this card has a text encoder."""
     return card.net.text is not None or card.encoder is not None
 
 
 def picture_options(card: ModelCard) -> tuple[str, ...]:
-    """The options of the pictures that the model of this card is shown."""
-    joined = {"": (), "low_res": ("--image",), "masked": ("--image with --mask",)}[card.process.concat]
+    """The options for the image files that the model with this card is conditioned on."""
+    concat = {"": (), "low_res": ("--image",), "masked": ("--image with --mask",)}[card.process.concat]
     controls = len(card.net.controls) if isinstance(card.net, UNetConfig) else 0
     times = f", {controls} times" if controls > 1 else ""
-    return (*joined, f"--control{times}") if controls else joined
+    return (*concat, f"--control{times}") if controls else concat
 
 
 def _some(names: list[str]) -> str:

@@ -1,6 +1,6 @@
-"""Data: from whatever pictures lie on a disk to batches, the same ones whoever asks, and however often.
+"""Data sets: pictures in any supported form on disk, as batches that are the same on every machine and restart.
 
-Names are imported when used, for some of them take torch.
+Names are imported when they are used, because some of them need torch.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ _HOMES = {
 
 
 def open(config: DataConfig) -> Dataset:
-    """The pictures at `config.path`: a named set (`fashion`, `toy`, `:test` for the held-out part), a folder, a file.
+    """Opens the pictures at `config.path`: a named set (`fashion`; `fashion:test` is its test part), a folder, a file.
 
-    Raises UserError for a path that holds no pictures, or too many broken ones; decodes what fits into memory.
+    All pictures are decoded at once if they fit into memory. Raises UserError for a path without pictures, or with too
+    many broken ones.
     """
     from unnoise.data.dataset import Dataset
-    from unnoise.data.registry import find, find_drawings
+    from unnoise.data.registry import find, find_controls
 
-    return Dataset(find(config.path, config.size), config, find_drawings(config.control))
+    return Dataset(find(config.path, config.size), config, find_controls(config.control))
 
 
 def __getattr__(name: str) -> object:

@@ -1,11 +1,11 @@
-"""Pictures in numpy files: .npz (images, and labels beside them), .npy (labels in NAME-labels.npy beside it).
+"""Pictures in NumPy files: .npz (images, and optionally labels), .npy (labels in NAME-labels.npy beside it).
 
-Axes: (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4. Values become bytes:
+Axes: (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4. Values are converted to bytes:
 
     uint8 as is;  bool 0 or 255;  other whole numbers within 0..255 as is, uint16 beyond that v / 257
     float in [0, 1] is 255 v, in [-1, 1] with a negative 127.5 (v + 1), in [0, 255] as is; all rounded
 
-Nothing is unpickled, so a file cannot run code. A .npy of bytes is mapped into memory, not read.
+Nothing is unpickled, so a file cannot run code. A .npy file of bytes is memory-mapped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ CHANNELS = (1, 3, 4)
 
 
 def arrays(path: Path, split: str = "") -> Source:
-    """A .npz or .npy. `split` reads x_test or test_images instead of x_train. Raises UserError for anything else."""
+    """The pictures of a .npz or .npy file; `split` "test" reads x_test or test_images instead of x_train.
+
+    Raises UserError for a file of another kind, and for one that is damaged or a decompression bomb.
+    """
     if path.suffix == ".npy":
         beside = path.with_name(path.stem + "-labels.npy")
         return _source(_load(path), _load(beside) if beside.exists() else None, None, str(path))
@@ -36,15 +39,15 @@ def arrays(path: Path, split: str = "") -> Source:
             for info in members.infolist():
                 if info.file_size > ARRAY_BYTES or is_bomb(info.file_size, info.compress_size):
                     raise UserError(
-                        f"{info.filename} in {path} unpacks {info.compress_size:,} bytes to {info.file_size:,}, "
-                        "as a bomb does; save it with numpy.savez (not compressed)"
+                        f"{info.filename} in {path} expands from {info.compress_size:,} bytes to {info.file_size:,}, "
+                        "like a decompression bomb; save it with numpy.savez (not compressed)"
                     )
         with np.load(path, allow_pickle=False) as file:
             keys = tuple(file.files)
             images = _find(keys, IMAGES, split)
             if not images:
                 raise UserError(
-                    f"no pictures in {path}: it holds {', '.join(keys) or 'nothing'}; name the array 'images'"
+                    f"no pictures in {path}: it contains {', '.join(keys) or 'nothing'}; name the array 'images'"
                 )
             labels, names = _find(keys, LABELS, split), _find(keys, NAMES, "")
             return _source(file[images], file[labels] if labels else None, file[names] if names else None, str(path))
@@ -62,13 +65,13 @@ def _load(path: Path) -> NDArray[np.generic]:
 
 
 def _refusal(path: Path, error: Exception) -> str:
-    if "pickle" in str(error).lower() or "object" in str(error).lower():  # numpy says it in three ways
-        return f"{path} holds Python objects (or is no numpy file), which could run code; save plain numbers instead"
-    return f"{path} cannot be read as a numpy file ({error}); save it again with numpy.savez"
+    if "pickle" in str(error).lower() or "object" in str(error).lower():  # NumPy has three messages for it
+        return f"{path} contains Python objects (or is no NumPy file), which could run code; save plain numbers instead"
+    return f"{path} cannot be read as a NumPy file ({error}); save it again with numpy.savez"
 
 
 def _find(keys: tuple[str, ...], known: tuple[str, ...], split: str) -> str:
-    """The key of a known name; x_train, train_images and the like stand for the split."""
+    """The key of the first known name, alone or joined to the split as in x_train or train_images; empty if none."""
     split = split or "train"
     for name in known:
         for key in (f"{name}_{split}", f"{split}_{name}", name):
@@ -87,12 +90,14 @@ def _source(
         flat = labels.reshape(-1) if labels.ndim == 2 and labels.shape[1] == 1 else labels
         if flat.shape != pixels.shape[:1]:
             raise UserError(
-                f"{where} has labels of shape {labels.shape} for {len(pixels)} pictures; give one number each"
+                f"{where} has labels of shape {labels.shape} for {len(pixels)} pictures; give one number for each"
             )
         classes, rows = number_classes(flat, where)
         if names is not None:
             if len(names) < len(classes):
-                raise UserError(f"{where} names {len(names)} classes and has a label {len(classes) - 1}; name them all")
+                raise UserError(
+                    f"{where} names {len(names)} classes but has a label {len(classes) - 1}; name all classes"
+                )
             classes = tuple(str(name) for name in names)
     return array_source(pixels, where, classes=classes, labels=rows, notes=(note,) if note else ())
 
@@ -104,7 +109,7 @@ def _channels_last(images: NDArray[np.generic], where: str) -> NDArray[np.generi
         last, first = images.shape[3] in CHANNELS, images.shape[1] in CHANNELS
         if last and first:
             raise UserError(
-                f"{where} has shape {images.shape}, which can be read two ways; give (N, H, W, C), H not 1, 3, 4"
+                f"{where} has shape {images.shape}, which is ambiguous; give (N, H, W, C), with H not 1, 3 or 4"
             )
         if last:
             return images[..., 0] if images.shape[3] == 1 else images
@@ -116,19 +121,19 @@ def _channels_last(images: NDArray[np.generic], where: str) -> NDArray[np.generi
 
 
 def as_bytes(values: NDArray[np.generic], where: str) -> tuple[NDArray[np.uint8], str]:
-    """Values as bytes, by the table above, and a note where a range had to be read off the values."""
+    """Values as bytes, by the table above, and a note if their range was inferred from the values."""
     kind = values.dtype
     if not values.size:
-        raise UserError(f"{where} has shape {values.shape}, which holds nothing; give at least 2 pictures")
+        raise UserError(f"{where} has shape {values.shape}, which contains nothing; give at least 2 pictures")
     if kind == np.uint8:
         return values.view(np.ndarray).astype(np.uint8, copy=False), ""
     if kind == np.bool_:
         return values.astype(np.uint8) * np.uint8(255), ""
     if kind.kind not in "iuf":
-        raise UserError(f"{where} holds values of type {kind}; give bytes, or numbers in [0, 1]")
+        raise UserError(f"{where} contains values of type {kind}; give bytes, or numbers in [0, 1]")
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
-        raise UserError(f"{where} holds values that are not finite; remove them")
+        raise UserError(f"{where} contains values that are not finite; remove them")
     if kind.kind == "f":
         for least, most, scale, shift in ((0.0, 1.0, 255.0, 0.0), (-1.0, 1.0, 127.5, 127.5), (0.0, 255.0, 1.0, 0.0)):
             if least <= low and high <= most:
@@ -139,5 +144,5 @@ def as_bytes(values: NDArray[np.generic], where: str) -> tuple[NDArray[np.uint8]
     elif kind == np.uint16:
         return ((values.astype(np.int64) * 255 + 32767) // 65535).astype(np.uint8), "16-bit values scaled to 8 bits"
     raise UserError(
-        f"{where} holds {kind} from {low:g} to {high:g}, in no known range; give bytes, or numbers in [0, 1]"
+        f"{where} contains {kind} from {low:g} to {high:g}, which is no known range; give bytes, or numbers in [0, 1]"
     )

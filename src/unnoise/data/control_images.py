@@ -1,8 +1,8 @@
-"""What is drawn beside a picture, for a network to follow: outlines, segmentations, or drawings from a folder.
+"""Control images, by which a ControlNet is conditioned: edges, segmentations, or the pictures of a folder.
 
-Outlines are thinned Sobel gradients, white on black: of each pixel the steepest channel, divided so that a step from
-black to white is 1; kept where it is EDGE or more and no lower than both neighbours across the edge (Canny 1986,
-without its smoothing and its second threshold). A set that knows its outlines gives those instead.
+Edges are thinned Sobel gradients, white on black: the steepest channel of each pixel, scaled so that a step from black
+to white is 1, where it is at least EDGE and not below the neighbours across the edge (Canny 1986, without its smoothing
+and its second threshold). A set with exact outlines, as `shapes`, has those instead.
 """
 
 from __future__ import annotations
@@ -16,35 +16,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unnoise.config.data import DataConfig
-from unnoise.data.decode import between, decode
+from unnoise.data.decode import control_resampling, decode
 from unnoise.data.source import Source, Unreadable, reason
 from unnoise.errors import UserError, unknown
 
-EDGE = 0.1  # of the step from black to white
-SHOWN = 5  # missing drawings named in a message
+EDGE = 0.1  # threshold, as a fraction of the step from black to white
+SHOWN = 5  # missing control images named in a message
 
 Pixels = NDArray[np.uint8]
-Drawer = Callable[[int, Pixels], Pixels]  # a place in the source and its picture (C, h, w) -> (3, h, w)
+ControlImages = Callable[[int, Pixels], Pixels]  # an index in the source and its picture (C, h, w) -> (3, h, w)
 
 
-def drawer(source: Source, config: DataConfig, drawings: Source | None) -> Drawer:
-    """Who draws what `config.control` asks for; `drawings` are those of a folder, None where it is none.
+def control_images(source: Source, config: DataConfig, controls: Source | None) -> ControlImages:
+    """The function that computes or reads the control images of `config.control`; `controls` is its folder, or None.
 
-    Raises UserError where the set has no such drawings, or a picture has none.
+    Raises UserError if the set has no such control images, or if a picture has none in the folder.
     """
-    asked = replace(config, channels=3)
-    if drawings is not None:
-        return _matched(source, drawings, asked)
+    colour = replace(config, channels=3)
+    if controls is not None:
+        return _matched(source, controls, colour)
     if config.control in source.controls:
-        draw = source.controls[config.control]
-        return lambda place, pixels: decode(draw(place), asked, drawing=True).pixels
+        render = source.controls[config.control]
+        return lambda row, pixels: decode(render(row), colour, control=True).pixels
     if config.control == "edges":
-        return lambda place, pixels: edges(pixels)
-    raise unknown(f"control of {source.where}", config.control, [*{"edges", *source.controls}, "a folder of drawings"])
+        return lambda row, pixels: edges(pixels)
+    raise unknown(
+        f"control of {source.where}", config.control, [*{"edges", *source.controls}, "a folder of control images"]
+    )
 
 
 def edges(pixels: Pixels) -> Pixels:
-    """The outlines in a picture (C, h, w), as (3, h, w): 255 on edges, 0 elsewhere."""
+    """The edges in a picture (C, h, w), as (3, h, w): 255 on edges, 0 elsewhere."""
     light = np.pad(pixels.astype(np.int32), ((0, 0), (1, 1), (1, 1)), mode="edge")
     down = light[:, 2:] - light[:, :-2]
     across = light[:, :, 2:] - light[:, :, :-2]
@@ -62,47 +64,47 @@ def edges(pixels: Pixels) -> Pixels:
             ]
             for s in (-1, 1)
         )
-        ridge |= along & (steep > before) & (steep >= behind)  # of two as steep, the first
+        ridge |= along & (steep > before) & (steep >= behind)  # the first of two that are equally steep
     found = ridge & (steep >= (EDGE * 4 * 255) ** 2)
     return np.repeat(np.where(found, 255, 0).astype(np.uint8)[None], 3, axis=0)
 
 
 def _directions(down: NDArray[np.int32], across: NDArray[np.int32]) -> list[tuple[tuple[int, int], NDArray[np.bool_]]]:
-    """Four steps (rows, columns), and where the gradient points most nearly along each."""
+    """Four steps (rows, columns), each with the mask of pixels whose gradient is closest to that direction."""
     a, b = np.abs(across), np.abs(down)
     flat, upright = 2 * b < a, 2 * a < b  # within 26.6 degrees of an axis
     falling = ~flat & ~upright & (across * down > 0)
     return [((0, 1), flat), ((1, 0), upright), ((1, 1), falling), ((1, -1), ~flat & ~upright & ~falling)]
 
 
-def _matched(source: Source, drawings: Source, config: DataConfig) -> Drawer:
-    """Drawings of the same names, whatever their endings."""
-    stem = {str(PurePosixPath(name).with_suffix("")): row for row, name in enumerate(drawings.names)}
+def _matched(source: Source, controls: Source, config: DataConfig) -> ControlImages:
+    """The control images in `controls` with the names of the pictures, whatever their suffixes."""
+    stem = {str(PurePosixPath(name).with_suffix("")): row for row, name in enumerate(controls.names)}
     wanted = [str(PurePosixPath(name).with_suffix("")) for name in source.names]
     missing = [name for name, bare in zip(source.names, wanted) if bare not in stem]
     if missing:
         listed = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
         raise UserError(
-            f"{drawings.where} has no drawing for {listed}; give one of the same name, in the same sub-folder, "
+            f"{controls.where} has no control image for {listed}; give one of the same name, in the same sub-folder, "
             f"for each picture in {source.where}"
         )
     rows = [stem[bare] for bare in wanted]
 
-    def draw(place: int, pixels: Pixels) -> Pixels:
-        name = drawings.names[rows[place]]
+    def read(row: int, pixels: Pixels) -> Pixels:
+        name = controls.names[rows[row]]
         try:
-            drawn = decode(drawings.read(rows[place]), config, drawing=True).pixels
+            control = decode(controls.read(rows[row]), config, control=True).pixels
         except (OSError, Unreadable) as error:
-            raise UserError(f"the drawing {name} in {drawings.where} cannot be read: {reason(error)}") from error
+            raise UserError(f"the control image {name} in {controls.where} cannot be read: {reason(error)}") from error
         height, width = pixels.shape[1:]
-        if max(abs(drawn.shape[1] - height), abs(drawn.shape[2] - width)) > 1:
+        if max(abs(control.shape[1] - height), abs(control.shape[2] - width)) > 1:
             raise UserError(
-                f"the drawing {name} in {drawings.where} is {drawn.shape[2]} x {drawn.shape[1]} where its picture is "
-                f"{width} x {height}, at size {config.size}; draw it in the proportions of the picture"
+                f"the control image {name} in {controls.where} is {control.shape[2]} x {control.shape[1]} but its "
+                f"picture is {width} x {height}, at size {config.size}; give it the proportions of the picture"
             )
-        if drawn.shape[1:] == (height, width):
-            return drawn
-        image = Image.fromarray(np.ascontiguousarray(drawn.transpose(1, 2, 0)))  # of another size, so rounded otherwise
-        return np.asarray(image.resize((width, height), between(image))).transpose(2, 0, 1)
+        if control.shape[1:] == (height, width):
+            return control
+        image = Image.fromarray(np.ascontiguousarray(control.transpose(1, 2, 0)))  # its longer side was rounded
+        return np.asarray(image.resize((width, height), control_resampling(image))).transpose(2, 0, 1)
 
-    return draw
+    return read

@@ -1,21 +1,22 @@
-"""From a picture file to pixels: upright, opaque, 8 bits, grey or colour, the shortest side as asked.
+"""Decodes picture files to pixels: upright, opaque, 8 bits, grey or colour, with the shorter side resized.
 
-What becomes of each kind (tests/data/test_decode.py has a picture with a known truth for each):
+How each kind is converted (tests/data/test_decode.py has a picture with known pixels for each):
 
-    grey, colour           as they are; grey repeated for 3 channels, colour to grey by ITU-R 601 luma
-    transparent            (RGBA, LA, a palette's or a PNG's transparent colour) laid over `background`
+    grey, colour           unchanged; grey repeated for 3 channels, colour to grey by ITU-R 601 luma
+    transparent            (RGBA, LA, a palette's or a PNG's transparent colour) composited over `background`
     palette                looked up
     CMYK                   (255 - C)(255 - K) / 255 and so on; JPEGs are inverted first, as Adobe writes them
-    16 bits grey           v / 257, rounded (65535 is 255); colour with 16 bits keeps the upper 8
+    16 bits grey           v / 257, rounded (65535 is 255); of colour with 16 bits the upper 8
     32 bits, float         broken: their range is not known
     animated               the first frame
     EXIF orientation       applied; colour profiles are not
     resizing               Lanczos, after all of the above; JPEGs much larger than needed are decoded at a smaller scale
-    a drawing of few       at most 32, not black and white alone: a map of classes, between whose colours lie those of
-    colours                others. It is resized to its nearest pixels, by which lines, black and white, would break
+    control images         with at most 32 colours, not only black and white: a segmentation map, resized to the nearest
+                           pixels, because a mixture of two colours may be that of a third class. Others by Lanczos,
+                           because thin black and white lines would break
 
-Only raster formats that cannot run a program are opened (EPS, for one, is a program). Pixel counts are checked against
-`max_pixels` before decoding, so that a bomb costs nothing.
+Only raster formats that cannot run a program are opened (EPS, for example, is a program). Pixel counts are checked
+against `max_pixels` before decoding, so that a decompression bomb uses no memory.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ SUFFIXES = frozenset(
     )
 )
 
-MOST_CLASSES = 32  # colours of a drawing that is taken for a map of classes
+MOST_CLASSES = 32  # a control image with at most so many colours is a segmentation map
 
-_UPRIGHT = {  # EXIF 2.3, tag 0x0112: how the stored picture must be turned
+_UPRIGHT = {  # EXIF 2.3, tag 0x0112: how to turn the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -66,39 +67,41 @@ _UPRIGHT = {  # EXIF 2.3, tag 0x0112: how the stored picture must be turned
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_filters = threading.Lock()  # warnings.catch_warnings swaps a global list: one thread at a time
+_filters = threading.Lock()  # warnings.catch_warnings replaces a global list: one thread at a time
 
 
 class Picture(NamedTuple):
-    """A decoded picture, and what it was."""
+    """A decoded picture, with its size and mode in the file."""
 
     pixels: NDArray[np.uint8]  # (C, H, W), the shorter of H and W is config.size
     size: tuple[int, int]  # width and height in the file, upright
-    mode: str  # Pillow's name for what was stored
+    mode: str  # as stored, by Pillow's name for it
 
 
-def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, drawing: bool = False) -> Picture:
-    """The picture in an encoded file, or in pixels (H, W) or (H, W, C); or a drawing. Raises Unreadable with the
-    reason."""
+def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool = False) -> Picture:
+    """Decodes an encoded file, or converts pixels (H, W) or (H, W, C) uint8; `control` True resizes as a control image.
+
+    Raises Unreadable with the reason.
+    """
     with _reading():
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, config)
         mode, image = image.mode, _upright(image)
         flat = _flatten(image, config.background)
-        small = _resize(flat, config, between(flat) if drawing else Image.Resampling.LANCZOS)
+        small = _resize(flat, config, control_resampling(flat) if control else Image.Resampling.LANCZOS)
         return Picture(_pixels(small, config.channels), image.size, mode)
 
 
-def between(drawing: Image.Image) -> Image.Resampling:
-    """How a drawing is resized: a map of classes without inventing others, anything else smoothly."""
-    colours = drawing.convert("RGB").getcolors(MOST_CLASSES)
+def control_resampling(image: Image.Image) -> Image.Resampling:
+    """How a control image is resized: a segmentation map to the nearest pixels, anything else by Lanczos."""
+    colours = image.convert("RGB").getcolors(MOST_CLASSES)
     found = {colour for _, colour in colours or ()}
     return Image.Resampling.NEAREST if found - {(0, 0, 0), (255, 255, 255)} else Image.Resampling.LANCZOS
 
 
 def cover(data: bytes, height: int, width: int, channels: int) -> NDArray[np.uint8]:
-    """The picture in an encoded file, (C, height, width): scaled until it covers that, and cut alike on both sides.
+    """Decodes an encoded file to (C, height, width): resized to cover that size, then cropped at the centre.
 
-    Transparent parts are white. Raises Unreadable with the reason.
+    Transparent parts become white. Raises Unreadable with the reason.
     """
     config = DataConfig(size=max(height, width), channels=channels)
     with _reading():
@@ -114,7 +117,7 @@ def _reading() -> Iterator[None]:
         yield
     except (Unreadable, MemoryError):
         raise
-    except Exception as error:  # Pillow's readers raise a zoo: OSError, SyntaxError, struct.error, KeyError ...
+    except Exception as error:  # Pillow's readers raise OSError, SyntaxError, struct.error, KeyError ...
         raise Unreadable(str(error) or type(error).__name__) from error
 
 
@@ -125,7 +128,7 @@ def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
 
 
 def _open(data: bytes, config: DataConfig) -> Image.Image:
-    """A loaded picture, its header checked first."""
+    """Checks the header, then loads the picture."""
     try:
         with _filters, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -138,13 +141,13 @@ def _open(data: bytes, config: DataConfig) -> Image.Image:
     if width * height > config.max_pixels:
         raise Unreadable(f"{width} x {height} pixels are more than max_pixels = {config.max_pixels:,}")
     if image.format == "JPEG":
-        image.draft(None, (2 * config.size, 2 * config.size))  # never below twice what Lanczos will bring it to
+        image.draft(None, (2 * config.size, 2 * config.size))  # never below twice the size that Lanczos resizes to
     image.load()
     return image
 
 
 def what_it_is(data: bytes) -> str:
-    """Why these bytes are no picture, as far as their beginning tells."""
+    """The reason why these bytes are no picture, as far as their beginning shows."""
     head = data[:512].lstrip().lower()
     if not data:
         return "empty (0 bytes)"
@@ -154,19 +157,19 @@ def what_it_is(data: bytes) -> str:
         return "an HTML page, not a picture: the download went wrong"
     if head.startswith((b"<?xml", b"<svg")):
         return "an XML or SVG file, not a raster picture"
-    return "not a picture in a format that is read here (" + ", ".join(FORMATS) + ")"
+    return "not a picture in a supported format (" + ", ".join(FORMATS) + ")"
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # spoilt EXIF beside good pixels
+    except Exception:  # damaged EXIF does not make the pixels unusable
         return image
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
-    """Opaque 8 bits: mode L or RGB."""
+    """The picture without transparency, in 8 bits: mode L or RGB."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = _eight_bits(image)
     elif image.mode in ("I", "F"):
@@ -182,14 +185,14 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
 def _eight_bits(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     grey = Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))
-    clear = image.info.get("transparency")  # a PNG's transparent grey, in 16 bits
+    clear = image.info.get("transparency")  # the transparent grey of a PNG, as a 16-bit value
     if isinstance(clear, int):
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return grey
 
 
 def _resize(image: Image.Image, config: DataConfig, resampling: Image.Resampling) -> Image.Image:
-    """The shortest side becomes `size`; the other keeps the proportion, rounded."""
+    """Resizes the shorter side to `size` and the other in proportion, rounded."""
     short = min(image.size)
     if short == config.size:
         return image

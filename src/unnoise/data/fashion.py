@@ -1,4 +1,4 @@
-"""Fashion-MNIST, 10,000 pictures to train on and 2,000 held out, from the folder of this name (see its README.md)."""
+"""Fashion-MNIST, 10,000 training and 2,000 test pictures, from the folder fashion/ (see its README.md)."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ CLASSES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
 
 
 def fashion(split: str) -> Source:
-    """Zalando Research 2017, MIT licence; labels and order as published."""
+    """The pictures of one split, with labels and order as published. Zalando Research 2017, MIT licence."""
     return replace(idx(FOLDER / f"{split}-images-idx3-ubyte.xz", classes=CLASSES), where=f"fashion:{split}")

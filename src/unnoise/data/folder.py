@@ -1,4 +1,4 @@
-"""A folder of pictures, sub-folders included; links are followed, a loop of links once."""
+"""Pictures in a folder and its sub-folders. Links are followed; a folder that is reached twice is read once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unnoise.data.layout import is_picture, natural, seen, tell
+from unnoise.data.layout import count_suffixes, is_picture, natural, read_layout
 from unnoise.data.source import FILE_BYTES, Source, Unreadable
 from unnoise.errors import UserError
 
@@ -15,13 +15,13 @@ TEXT_BYTES = 64 * 2**20  # a metadata.jsonl or caption larger than this is not t
 
 
 def folder(path: Path) -> Source:
-    """The pictures below `path`, in natural order. Raises UserError where there are none."""
+    """The pictures below `path`, in natural order. Raises UserError if there are none."""
     files = _files(path)
     names = sorted((name for name in files if is_picture(name)), key=natural)
     if not names:
         raise UserError(_no_pictures(path, files))
     others = [name for name in files if name.endswith((".txt", "metadata.jsonl"))]
-    told = tell(names, others, lambda name: _text(path / name), str(path))
+    layout = read_layout(names, others, lambda name: _text(path / name), str(path))
 
     def read(i: int) -> bytes:
         with open(path / names[i], "rb") as file:
@@ -34,25 +34,25 @@ def folder(path: Path) -> Source:
         names=tuple(names),
         sizes=np.array([files[name] for name in names], np.int64),
         read=read,
-        classes=told.classes,
-        labels=told.labels,
-        captions=told.captions,
-        values=told.values,
-        notes=told.notes,
+        classes=layout.classes,
+        labels=layout.labels,
+        captions=layout.captions,
+        values=layout.values,
+        notes=layout.notes,
     )
 
 
 def _files(top: Path) -> dict[str, int]:
-    """Every file below `top` by its relative name, and its size (0 for a link to nothing)."""
+    """The size of every file below `top` by its relative name (0 for a broken link)."""
     files: dict[str, int] = {}
-    been: set[str] = set()
+    visited: set[str] = set()
     for here, below, names in os.walk(top, followlinks=True):
         real = os.path.realpath(here)
-        if real in been:
+        if real in visited:
             below.clear()
             continue
-        been.add(real)
-        below.sort()  # which of two links to one folder is walked must not depend on the disk
+        visited.add(real)
+        below.sort()  # the choice between two links to one folder must not depend on the file system
         relative = Path(here).relative_to(top)
         for name in names:
             full = os.path.join(here, name)
@@ -63,7 +63,7 @@ def _files(top: Path) -> dict[str, int]:
 
 def _text(path: Path) -> str:
     if path.stat().st_size > TEXT_BYTES:
-        raise UserError(f"{path} is larger than {TEXT_BYTES >> 20} MiB, too large for text about pictures")
+        raise UserError(f"{path} is larger than {TEXT_BYTES >> 20} MiB, too large for captions or metadata")
     return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
@@ -74,4 +74,4 @@ def _no_pictures(path: Path, files: dict[str, int]) -> str:
         name for name in sorted(files, key=natural) if name.endswith((".npz", ".npy", ".zip", ".tar")) or "idx3" in name
     ]
     hint = f"; did you mean {path / data[0]}?" if data else "; give a folder with .png, .jpg, .webp ... files"
-    return f"no pictures in {path}: it holds {seen(files)}{hint}"
+    return f"no pictures in {path}: it contains {count_suffixes(files)}{hint}"

@@ -1,7 +1,7 @@
-"""IDX files, as MNIST's: a big-endian header (0, 0, type, number of axes, then each length) and bytes.
+"""IDX files, the format of MNIST: a big-endian header (0, 0, type, number of axes, then each length) and bytes.
 
-http://yann.lecun.com/exdb/mnist; plain, .gz or .xz. Labels stand in a file of the same name with "labels" for "images"
-and "idx1" for "idx3".
+http://yann.lecun.com/exdb/mnist. Files may be plain, .gz or .xz. Labels are in a file of the same name with "labels"
+instead of "images" and "idx1" instead of "idx3".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unnoise.errors import UserError
 
 
 def is_idx(path: Path) -> bool:
-    """Whether the file begins as an IDX file of bytes does."""
+    """Whether the file begins like an IDX file of bytes."""
     try:
         with _opened(path) as file:
             head = file.read(4)
@@ -31,10 +31,13 @@ def is_idx(path: Path) -> bool:
 
 
 def idx(path: Path, *, classes: tuple[str, ...] = ()) -> Source:
-    """Pictures, and labels where they stand beside; `classes` names them. Raises UserError for a spoilt file."""
+    """The pictures of an IDX file, with the labels of the file beside it if there is one; `classes` are their names.
+
+    Raises UserError for a damaged file.
+    """
     pictures = _array(path)
     if pictures.ndim < 3:
-        raise UserError(f"{path} has {pictures.ndim} axes and holds no pictures; give the file of images")
+        raise UserError(f"{path} has {pictures.ndim} axes and contains no pictures; give the file of images")
     beside = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
     names: tuple[str, ...] = ()
     labels = None
@@ -56,7 +59,7 @@ def array_source(
     labels: NDArray[np.int64] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Source:
-    """Pixels (N, H, W) or (N, H, W, C), uint8, as a source; names are row numbers."""
+    """A source of pixels (N, H, W) or (N, H, W, C), uint8; the names are row numbers."""
     return Source(
         where=where,
         names=tuple(str(i) for i in range(len(pictures))),
@@ -76,7 +79,7 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _array(path: Path) -> NDArray[np.uint8]:
-    """The whole array; exactly as many bytes are unpacked as the header says, and no more than the file can mean."""
+    """The whole array. No more bytes are decompressed than the header claims, after a check against the file size."""
     try:
         with _opened(path) as file:
             head = file.read(4)
@@ -92,7 +95,9 @@ def _array(path: Path) -> NDArray[np.uint8]:
                 )
             data = file.read(count + 1)
     except (OSError, EOFError, lzma.LZMAError, zlib.error, struct.error) as error:
-        raise UserError(f"{path} cannot be unpacked ({error}); download it again") from error
+        raise UserError(f"{path} cannot be decompressed ({error}); download it again") from error
     if len(data) != count:
-        raise UserError(f"{path} holds {len(data):,} bytes or more where its header says {count:,}; download it again")
+        raise UserError(
+            f"{path} contains {len(data):,} bytes or more, but its header says {count:,}; download it again"
+        )
     return np.frombuffer(data, np.uint8).reshape(shape)

@@ -1,10 +1,10 @@
-"""What the names of a tree of pictures say: which files are pictures, their order, their classes, their captions.
+"""The layout of a tree of pictures: order, classes, captions and numbers, from the names of its files.
 
-Order: natural, part by part ("2.png" before "10.png"). Classes: the folders at the first level where the pictures
-part; with pictures beside those folders, or one folder only, there are none. Captions: `metadata.jsonl` (one JSON
-object a line: `file_name` relative to its folder, `text` or `caption`, and `label` where folders tell no class), or a
-`.txt` of the same name beside each picture. Numbers: every other key of metadata.jsonl that holds some. A folder and an
-archive are read alike.
+Order: natural, part by part ("2.png" before "10.png"). Classes: the folders of the first level that has more than one;
+there are none if pictures lie beside those folders, or if there is only one folder. Captions: `metadata.jsonl` (one
+JSON object per line: `file_name` relative to its folder, `text` or `caption`, and `label` if the folders are no
+classes), or a `.txt` of the same name beside each picture. Numbers: every other key of metadata.jsonl that has numeric
+values. The rules are the same for folders and archives.
 """
 
 from __future__ import annotations
@@ -27,43 +27,45 @@ SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "val
 CAPTION_KEYS = ("text", "caption", "prompt")
 
 
-class Told(NamedTuple):
-    """What a tree tells about its pictures."""
+class Layout(NamedTuple):
+    """Classes, captions and numbers of the pictures in a tree."""
 
     classes: tuple[str, ...]
     labels: NDArray[np.int64] | None
     captions: tuple[str, ...] | None
-    values: dict[str, NDArray[np.float64]]  # (N,) each; NaN where a number is not told
+    values: dict[str, NDArray[np.float64]]  # (N,) each; NaN if missing
     notes: tuple[str, ...]
 
 
 def natural(name: str) -> tuple[str, str]:
-    """A key that sorts part by part, and digits by their value; ties by the name itself, so that it is one order."""
+    """A sort key by the parts of a path, with digits compared by value; the name itself breaks ties."""
     by_value = re.sub("[0-9]+", lambda digits: _sortable(digits.group()), name)
     return (by_value.replace("/", "\0"), name)
 
 
 def _sortable(digits: str) -> str:
-    """Text that sorts as the number does: its length first."""
+    """Text that sorts like the number: the number of digits comes first."""
     value = digits.lstrip("0")
     return f"{len(value):04}{value}"
 
 
 def hidden(name: str) -> bool:
-    """Files that systems leave about: .DS_Store, .git/..., __MACOSX/..."""
+    """Whether a file was left by the operating system or a tool: .DS_Store, .git/..., __MACOSX/..."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def is_picture(name: str) -> bool:
+    """Whether a file of this name is read as a picture."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES and not hidden(name)
 
 
-def tell(
+def read_layout(
     pictures: Sequence[str], others: Iterable[str], read_text: Callable[[str], str], where: str, *, classes: bool = True
-) -> Told:
+) -> Layout:
     """Classes, captions and numbers of `pictures`, from their folders and from the text files among `others`.
 
-    Raises UserError for a metadata.jsonl that cannot be read, and for a folder whose sub-folders are splits.
+    `classes` False ignores the folders. Raises UserError for a metadata.jsonl that cannot be read, and for a folder
+    whose sub-folders are splits.
     """
     notes: list[str] = []
     texts = {name for name in others if not hidden(name)}
@@ -73,34 +75,34 @@ def tell(
     names: tuple[str, ...] = ()
     if folders is not None:
         names = tuple(sorted(set(folders), key=natural))
-        place = {name: k for k, name in enumerate(names)}
-        labels = np.array([place[folder] for folder in folders], np.int64)
+        number = {name: k for k, name in enumerate(names)}
+        labels = np.array([number[folder] for folder in folders], np.int64)
     elif all(isinstance(rows.get(name, {}).get("label"), int | str) for name in pictures) and rows:
-        told = [rows[name]["label"] for name in pictures]
-        same = told if len({type(label) for label in told}) == 1 else [str(label) for label in told]
+        given = [rows[name]["label"] for name in pictures]
+        same = given if len({type(label) for label in given}) == 1 else [str(label) for label in given]
         names, labels = number_classes(np.array(same), f"metadata.jsonl of {where}")
     captions = [_caption(name, rows, texts, read_text) for name in pictures]
     missing = sum(not caption for caption in captions)
     if 0 < missing < len(captions):
         notes.append(f"{missing} of {len(captions)} pictures have no caption")
-    unmet = len(rows.keys() - set(pictures))
-    if unmet:
-        notes.append(f"{unmet} rows of metadata.jsonl name a picture that is not there")
-    told_of = [rows.get(name, {}) for name in pictures]
-    keys = dict.fromkeys(key for row in told_of for key in row)
-    values, odd = numbers({key: [row.get(key) for row in told_of] for key in keys}, f"metadata.jsonl of {where}")
+    unmatched = len(rows.keys() - set(pictures))
+    if unmatched:
+        notes.append(f"{unmatched} rows of metadata.jsonl name a picture that does not exist")
+    own = [rows.get(name, {}) for name in pictures]
+    keys = dict.fromkeys(key for row in own for key in row)
+    values, odd = numbers({key: [row.get(key) for row in own] for key in keys}, f"metadata.jsonl of {where}")
     notes += odd
-    return Told(names, labels, tuple(captions) if missing < len(captions) else None, values, tuple(notes))
+    return Layout(names, labels, tuple(captions) if missing < len(captions) else None, values, tuple(notes))
 
 
-def seen(names: Iterable[str]) -> str:
-    """`12 .svg, 3 .txt`: what lies in a place without pictures."""
+def count_suffixes(names: Iterable[str]) -> str:
+    """`12 .svg, 3 .txt`: the kinds of files in a folder or archive without pictures, for messages."""
     kinds = Counter(PurePosixPath(name).suffix.lower() or "without a suffix" for name in names if not hidden(name))
     return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or "nothing"
 
 
 def _folders(pictures: Sequence[str], where: str, notes: list[str]) -> list[str] | None:
-    """The class folder of each picture, at the first level where they part; None where there are no classes."""
+    """The class folder of each picture, at the first level with more than one; None if there are no classes."""
     paths = [name.split("/")[:-1] for name in pictures]
     shallow = min((len(path) for path in paths), default=0)
     depth = 0
@@ -109,7 +111,7 @@ def _folders(pictures: Sequence[str], where: str, notes: list[str]) -> list[str]
     if shallow == depth:
         outside = sum(len(path) == depth for path in paths)
         if outside < len(paths):
-            notes.append(f"no classes: {outside} pictures stand beside the sub-folders, not in one")
+            notes.append(f"no classes: {outside} pictures are beside the sub-folders, not inside one")
         return None
     found = [path[depth] for path in paths]
     if set(found) <= SPLITS:

@@ -1,9 +1,9 @@
-"""The endless stream of batches: any step of it at once, for any number of processes and workers.
+"""The endless stream of batches, which can start at any step, for any number of processes and workers.
 
     position p = step * batch + j,    epoch p // n,    picture order(seed, epoch, n)[p % n]
 
-Process r of `world` takes j in [r batch / world, (r + 1) batch / world). Nothing is remembered between steps, so the
-stream from step k on is the stream that starts there; workers compute whole batches ahead and hand them over in order.
+Process r of `world` loads j in [r batch / world, (r + 1) batch / world). Steps have no state in common, so a stream
+that starts at step k equals the rest of one that started earlier. Workers compute whole batches ahead, in order.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 from unnoise.data.dataset import Batch, Dataset
 from unnoise.data.random import order
 
-AHEAD = 2  # batches that may wait beyond those being made
+AHEAD = 2  # finished batches that may wait, beyond those being computed
 
 
 def batches(
     dataset: Dataset, *, batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, workers: int = 0
 ) -> Iterator[Batch]:
-    """Rank's share of each global batch, from step `start` on, without end. Close it to stop the workers.
+    """Yields this rank's part of each global batch, from step `start` on, without end. Close it to stop the workers.
 
-    `batch` counts pictures over all ranks. What a worker raises is raised here, at its batch.
+    `batch` counts pictures over all ranks. An exception in a worker is raised here, at its batch.
     """
     if batch < world or not 0 <= rank < world or start < 0 or workers < 0:
         raise ValueError(f"a batch of {batch} for rank {rank} of {world} from step {start} with {workers} workers")
@@ -36,10 +36,10 @@ def batches(
 def _stream(
     dataset: Dataset, batch: int, seed: int, start: int, rank: int, world: int, workers: int
 ) -> Iterator[Batch]:
-    share = range(rank * batch // world, (rank + 1) * batch // world)
+    own = range(rank * batch // world, (rank + 1) * batch // world)
 
     def make(step: int) -> Batch:
-        positions = step * batch + np.arange(share.start, share.stop)
+        positions = step * batch + np.arange(own.start, own.stop)
         epochs, places = np.divmod(positions, len(dataset))
         rows = np.empty_like(places)
         for epoch in np.unique(epochs).tolist():

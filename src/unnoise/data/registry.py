@@ -1,4 +1,4 @@
-"""Which kind of source a path is: a set that comes with the package, or what lies there on the disk."""
+"""Finds the source that a path names: a set that comes with the package, or a folder or file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unnoise.data.table import table
 from unnoise.data.toy import toy
 from unnoise.errors import UserError, unknown
 
-SETS: dict[str, Callable[[str, int], Source]] = {  # of a split, for pictures of a size: those that are drawn, have it
+SETS: dict[str, Callable[[str, int], Source]] = {  # (split, size); sets that are rendered have that size
     "fashion": lambda split, size: fashion(split),
     "toy": lambda split, size: toy(split),
     "emoji": lambda split, size: emoji(split),
@@ -33,9 +33,9 @@ KINDS = "a folder of pictures, .npz, .npy, IDX (.gz, .xz), .parquet, .zip or .ta
 
 
 def find(path: str, size: int = 32) -> Source:
-    """The source that `path` names; `:test` after it is a split. Pictures made when asked for are made at `size`.
+    """The source that `path` names; a split may follow, as in `fashion:test`. Rendered sets are rendered at `size`.
 
-    Raises UserError where there is none.
+    Raises UserError if there is none.
     """
     name, _, split = path.partition(":")
     if name in SETS:
@@ -54,8 +54,8 @@ def find(path: str, size: int = 32) -> Source:
     return _at(where, split)
 
 
-def find_drawings(control: str) -> Source | None:
-    """The folder, or file, of drawings that `DataConfig.control` names; None where it names nothing on the disk."""
+def find_controls(control: str) -> Source | None:
+    """The source of control images if `DataConfig.control` is a path on the disk, otherwise None."""
     return _at(Path(control), "") if control and Path(control).exists() else None
 
 
@@ -67,7 +67,7 @@ def _at(path: Path, split: str) -> Source:
     if suffix == ".npz":
         return arrays(path, split)
     if split:
-        raise UserError(f"{path} has no splits to take {split!r} from; give the path of that part alone")
+        raise UserError(f"{path} has no splits to select {split!r} from; give the path of that part alone")
     if path.is_dir():
         return folder(path)
     if suffix == ".npy":
@@ -77,7 +77,7 @@ def _at(path: Path, split: str) -> Source:
     if is_idx(path):
         return idx(path)
     if suffix in PICTURES:
-        raise UserError(f"{path} is one picture; give the folder that it lies in")
+        raise UserError(f"{path} is one picture; give the folder that contains it")
     if suffix in PICKLES:
         raise UserError(f"{path} looks like a pickle, which could run code and is never read; give {KINDS}")
-    raise UserError(f"{path} is in no format that is read here; give {KINDS}")
+    raise UserError(f"{path} is in no format that can be read; give {KINDS}")

@@ -1,14 +1,14 @@
-"""What is in a source, found out once before anything starts: the broken pictures, the sizes, the pixels that fit.
+"""Scans a source once before training: broken pictures, sizes, and the decoded pixels if they fit into memory.
 
-All pictures are decoded and kept as bytes where they fit into `cache_bytes`; of a larger set, a sample spread evenly
-is decoded, to know the share of broken ones, and every empty file counts.
+All pictures are decoded and stay in memory as bytes if they fit into `cache_bytes`. Of a larger set an evenly spread
+sample is decoded, to estimate the fraction of broken pictures; every empty file counts as broken too.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,104 +21,113 @@ from unnoise.data.decode import Picture, decode
 from unnoise.data.source import Broken, Source, Unreadable, reason
 from unnoise.errors import UserError
 
-SAMPLE = 2_000  # pictures decoded where not all can be kept: a share of 1 % is seen as 20 pictures
+SAMPLE = 2_000  # pictures decoded if not all fit: 20 of them are broken if 1 % of the set is
 SHOWN = 5  # broken pictures listed in a message
 
 
 class Scan(NamedTuple):
-    """What a look at the pictures found."""
+    """The result of a scan."""
 
-    kept: (
-        Tensor | list[NDArray[np.uint8]] | None
-    )  # the good ones: (N, C, size, size), or (C, h, w) each; None: not all fit
-    good: NDArray[np.int64]  # (N,) places in the source
+    # the good pictures: (N, C, size, size), or (C, h, w) each; None if not all of them fit
+    pixels: Tensor | list[NDArray[np.uint8]] | None
+    good: NDArray[np.int64]  # (N,) indices of good pictures in the source
     broken: tuple[Broken, ...]
-    checked: int  # pictures decoded
-    sizes: NDArray[np.int64]  # (checked and good, 2) widths and heights as stored
-    modes: dict[str, int]  # Pillow's names for what was stored, and how often
+    checked: int  # number of pictures decoded
+    sizes: NDArray[np.int64]  # (n, 2) widths and heights as stored, of the pictures that were decoded
+    modes: dict[str, int]  # how often each mode occurs, by Pillow's name for it
 
 
 def scan(source: Source, config: DataConfig) -> Scan:
-    """Raises UserError where too many pictures are broken, or fewer than two are left."""
+    """Decodes all pictures, or a sample. Raises UserError if too many are broken, or fewer than two are left."""
     count = len(source.names)
     if source.array is not None and (stored := _as_stored(source.array, config)) is not None:
         height, width = source.array.shape[1:3]
-        found = Scan(
-            stored, np.arange(count), (), count, np.tile([[width, height]], (count, 1)), {_mode(source.array): count}
-        )
-        _enough(found, 0.0, source, config)
-        return found
+        sizes, modes = np.tile([[width, height]], (count, 1)), {_mode(source.array): count}
+        result = Scan(stored, np.arange(count), (), count, sizes, modes)
+        _check_enough(result, 0.0, source, config)
+        return result
     fits = count * config.channels * config.size**2 <= config.cache_bytes
-    places = np.arange(count) if fits else np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64))
-    kept: list[NDArray[np.uint8]] | None = [] if fits else None
+    rows = np.arange(count) if fits else np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(np.int64))
     broken = {int(i): "empty (0 bytes)" for i in np.flatnonzero(source.sizes == 0)}
-    share = len(broken) / max(count, 1)
-    failed = held = 0
-    sizes: list[tuple[int, int]] = []
-    modes: Counter[str] = Counter()
-    for place, picture in zip(places.tolist(), _decoded(source, config, places.tolist())):
-        if isinstance(picture, str):
-            broken[place] = picture
-            failed += 1
-            continue
-        sizes.append(picture.size)
-        modes[picture.mode] += 1
-        if kept is not None:
-            kept.append(crop(picture.pixels, 0.5) if config.crop == "center" else picture.pixels)
-            held += kept[-1].nbytes
-            if held > config.cache_bytes:  # long sides, kept for random crops
-                kept = None
-    found = Scan(
-        _stacked(kept, config),
+    empty = len(broken) / max(count, 1)
+    decoded = _decode_all(source, config, rows.tolist(), cache=fits)
+    broken |= decoded.failed
+    result = Scan(
+        _stacked(decoded.pixels, config),
         np.setdiff1d(np.arange(count), np.array(sorted(broken), np.int64)),
         (*source.refused, *(Broken(source.names[i], why) for i, why in sorted(broken.items()))),
-        len(places),
-        np.array(sizes, np.int64).reshape(-1, 2),
-        dict(modes),
+        len(rows),
+        np.array(decoded.sizes, np.int64).reshape(-1, 2),
+        dict(decoded.modes),
     )
     refused = len(source.refused)
-    share = max(share, (failed + refused) / max(len(places) + refused, 1))
-    _enough(found, share, source, config)
-    return found
+    failed = (len(decoded.failed) + refused) / max(len(rows) + refused, 1)
+    _check_enough(result, max(empty, failed), source, config)
+    return result
 
 
-def crop(pixels: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
-    """The square of (C, h, w) that has `share` in [0, 1] of the free pixels before it; exactly half is the centre."""
+class _Decoded(NamedTuple):
+    pixels: list[NDArray[np.uint8]] | None  # None if they do not fit
+    failed: dict[int, str]  # row -> reason
+    sizes: list[tuple[int, int]]
+    modes: Counter[str]
+
+
+def _decode_all(source: Source, config: DataConfig, rows: Sequence[int], *, cache: bool) -> _Decoded:
+    cached: list[NDArray[np.uint8]] | None = [] if cache else None
+    found = _Decoded(None, {}, [], Counter())
+    used = 0
+    for row, picture in zip(rows, _decoded(source, config, rows)):
+        if isinstance(picture, str):
+            found.failed[row] = picture
+            continue
+        found.sizes.append(picture.size)
+        found.modes[picture.mode] += 1
+        if cached is not None:
+            cached.append(crop(picture.pixels, 0.5) if config.crop == "center" else picture.pixels)
+            used += cached[-1].nbytes
+            if used > config.cache_bytes:  # random crops need the whole of long pictures
+                cached = None
+    return found._replace(pixels=cached)
+
+
+def crop(pixels: NDArray[np.uint8], position: float) -> NDArray[np.uint8]:
+    """A square of (C, h, w). `position` in [0, 1] is from the left or top end to the other; 0.5 is the exact centre."""
     side = min(pixels.shape[1:])
     free = max(pixels.shape[1:]) - side
-    at = free // 2 if share == 0.5 else min(int(share * (free + 1)), free)
+    at = free // 2 if position == 0.5 else min(int(position * (free + 1)), free)
     cut = pixels[:, at : at + side] if pixels.shape[1] > side else pixels[:, :, at : at + side]
     return np.ascontiguousarray(cut)
 
 
-def too_many(broken: tuple[Broken, ...], share: float, source: Source, config: DataConfig) -> UserError:
-    """The message where too much is broken: how much, which, and what to do."""
+def too_many(broken: tuple[Broken, ...], fraction: float, source: Source, config: DataConfig) -> UserError:
+    """An error for too many broken pictures: how many, which ones with their reasons, and what to do."""
     listed = "".join(f"\n  {path}: {why}" for path, why in broken[:SHOWN])
     more = f"\n  ... and {len(broken) - SHOWN:,} more" if len(broken) > SHOWN else ""
     return UserError(
-        f"{share:.2%} of the pictures in {source.where} are broken, more than max_broken = {config.max_broken:.2%}:"
+        f"{fraction:.2%} of the pictures in {source.where} are broken, more than max_broken = {config.max_broken:.2%}:"
         f"{listed}{more}\nremove or replace them, or raise max_broken"
     )
 
 
-def _decoded(source: Source, config: DataConfig, places: Iterable[int]) -> Iterator[Picture | str]:
-    """Each picture, or why there is none, in order, whatever the number of workers."""
+def _decoded(source: Source, config: DataConfig, rows: Sequence[int]) -> Iterator[Picture | str]:
+    """Each picture, or the reason why it cannot be read, in the order of `rows` for any number of workers."""
 
-    def one(place: int) -> Picture | str:
+    def one(row: int) -> Picture | str:
         try:
-            return decode(source.read(place), config)
+            return decode(source.read(row), config)
         except (Unreadable, OSError) as error:
             return reason(error)
 
     if config.workers == 0:
-        yield from map(one, places)
+        yield from map(one, rows)
         return
     with concurrent.futures.ThreadPoolExecutor(config.workers, thread_name_prefix="unnoise-scan") as pool:
-        yield from pool.map(one, places)
+        yield from pool.map(one, rows)
 
 
 def _as_stored(array: NDArray[np.uint8], config: DataConfig) -> Tensor | None:
-    """(N, C, size, size) where the array holds just that, so that nothing needs decoding; None otherwise."""
+    """The array as (N, C, size, size) if it has these sizes already and needs no decoding; None otherwise."""
     stored = array.shape[3] if array.ndim == 4 else 1
     fits = len(array) * config.channels * config.size**2 <= config.cache_bytes
     if array.shape[1:3] != (config.size, config.size) or stored not in (1, config.channels) or not fits:
@@ -132,15 +141,15 @@ def _mode(array: NDArray[np.uint8]) -> str:
     return "L" if array.ndim == 3 else {3: "RGB", 4: "RGBA"}[array.shape[3]]
 
 
-def _stacked(kept: list[NDArray[np.uint8]] | None, config: DataConfig) -> Tensor | list[NDArray[np.uint8]] | None:
+def _stacked(pixels: list[NDArray[np.uint8]] | None, config: DataConfig) -> Tensor | list[NDArray[np.uint8]] | None:
     shape = (config.channels, config.size, config.size)
-    if kept and all(pixels.shape == shape for pixels in kept):
-        return torch.from_numpy(np.stack(kept))
-    return kept
+    if pixels and all(picture.shape == shape for picture in pixels):
+        return torch.from_numpy(np.stack(pixels))
+    return pixels
 
 
-def _enough(found: Scan, share: float, source: Source, config: DataConfig) -> None:
-    if share > config.max_broken:
-        raise too_many(found.broken, share, source, config)
-    if len(found.good) < 2:
-        raise UserError(f"{source.where} has {len(found.good)} picture to learn from; give at least 2")
+def _check_enough(result: Scan, fraction: float, source: Source, config: DataConfig) -> None:
+    if fraction > config.max_broken:
+        raise too_many(result.broken, fraction, source, config)
+    if len(result.good) < 2:
+        raise UserError(f"{source.where} has {len(result.good)} picture to learn from; give at least 2")

@@ -1,7 +1,7 @@
-"""A source: pictures that can be told apart by name and read one by one, wherever they lie.
+"""Sources: pictures that are read one by one and identified by name, whatever they are stored in.
 
-Folders, archives, arrays, IDX files and parquet tables all become this one value; nothing above it asks which it was.
-What a file claims about its own size is checked here before a byte is allocated for it.
+Folders, archives, arrays, IDX files and parquet tables all become a `Source`; the code above does not depend on which
+it was. The limits here hold for the sizes that a file claims, before any memory is allocated for them.
 """
 
 from __future__ import annotations
@@ -20,49 +20,51 @@ from unnoise.errors import UserError
 T = TypeVar("T")
 
 FILE_BYTES = 256 * 2**20  # an encoded picture larger than this is not read
-ARRAY_BYTES = 16 * 2**30  # a compressed array larger than this is not unpacked; .npy files are mapped, not unpacked
+ARRAY_BYTES = 16 * 2**30  # a compressed array larger than this is not decompressed; .npy files are mapped
 MEMBERS = 5_000_000  # files in one archive
-BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # what unpacks to more than both is a bomb: real pictures hardly compress
+BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # data that expands beyond both is a bomb: real pictures hardly compress
 
 
 class Broken(NamedTuple):
-    """A picture that cannot be used, and why, in words for a person."""
+    """A picture that cannot be used: its path and the reason, as text for a message."""
 
     path: str
     why: str
 
 
 class Unreadable(Exception):
-    """One picture cannot be read; the message says why. It costs that picture, never the training."""
+    """One picture cannot be read; the message is the reason. Only that picture is skipped, the training goes on."""
 
 
 def reason(error: Unreadable | OSError) -> str:
-    """Why, in words; the path is told beside it."""
+    """The reason as text, without the path."""
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures in a fixed order. `read(i)` gives the encoded file, or pixels (H, W) or (H, W, C) uint8; it may be
-    called from several threads at once, and raises OSError or Unreadable where picture i cannot be had."""
+    """Pictures in a fixed order, with their classes, captions and numbers.
+
+    `read(i)` returns the encoded file, or pixels (H, W) or (H, W, C) uint8. It may be called from several threads at
+    once, and raises OSError or Unreadable if picture i cannot be read.
+    """
 
     where: str  # for messages
     names: tuple[str, ...]  # relative, with "/", in natural order
-    sizes: NDArray[np.int64]  # bytes of each as stored
+    sizes: NDArray[np.int64]  # bytes of each picture as stored
     read: Callable[[int], bytes | NDArray[np.uint8]]
-    array: NDArray[np.uint8] | None = None  # all of them, (N, H, W) or (N, H, W, C), where they are one array
+    array: NDArray[np.uint8] | None = None  # all pictures, (N, H, W) or (N, H, W, C), if they are one array
     classes: tuple[str, ...] = ()
     labels: NDArray[np.int64] | None = None  # (N,) rows of `classes`
     captions: tuple[str, ...] | None = None
-    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (N,) each; NaN where it is not told
-    controls: Mapping[str, Callable[[int], NDArray[np.uint8]]] = field(
-        default_factory=dict
-    )  # drawings of each, as `read`
-    refused: tuple[Broken, ...] = ()  # seen, and not even tried
-    notes: tuple[str, ...] = ()  # what a person should know about how this was understood
+    values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (N,) each; NaN if missing
+    # kind -> the control image of picture i, as pixels like those of `read`
+    controls: Mapping[str, Callable[[int], NDArray[np.uint8]]] = field(default_factory=dict)
+    refused: tuple[Broken, ...] = ()  # found, but refused without reading
+    notes: tuple[str, ...] = ()  # remarks for the user about how the files were interpreted
 
     def only(self, mask: NDArray[np.bool_]) -> Source:
-        """The pictures where `mask` (N,) is true."""
+        """The source of the pictures whose entry in `mask` (N,) is true."""
         rows = np.flatnonzero(mask)
         return replace(
             self,
@@ -83,14 +85,18 @@ def _renumbered(read: Callable[[int], T], rows: NDArray[np.intp]) -> Callable[[i
 
 
 def is_bomb(unpacked: int, packed: int) -> bool:
-    """Whether so many bytes out of so few look like an attack (deflate reaches 1,032 to one, xz 7,000)."""
+    """Whether decompression from `packed` to `unpacked` bytes looks like an attack.
+
+    Deflate reaches a ratio of 1,032, xz one of 7,000.
+    """
     return unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * max(packed, 1)
 
 
 def number_classes(labels: NDArray[np.generic], where: str) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Class names and rows. Whole numbers from 0 keep their meaning (3 is row 3, named "3"); words are sorted.
+    """Class names, and the row of each label among them (N,).
 
-    Raises UserError for labels that are neither.
+    Whole numbers from 0 are rows themselves (3 is row 3, named "3"); the names of text labels are sorted. Raises
+    UserError for labels of any other type.
     """
     if labels.dtype.kind in "iu":
         values = labels.astype(np.int64)
@@ -100,22 +106,22 @@ def number_classes(labels: NDArray[np.generic], where: str) -> tuple[tuple[str, 
     if labels.dtype.kind in "US":
         names, rows = np.unique(labels.astype(str), return_inverse=True)
         return tuple(str(name) for name in names), rows.astype(np.int64)
-    raise UserError(f"labels in {where} are of type {labels.dtype}; give whole numbers from 0, or words")
+    raise UserError(f"labels in {where} are of type {labels.dtype}; give whole numbers from 0, or text")
 
 
-def numbers(told: Mapping[str, Sequence[object]], where: str) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
-    """The columns that hold numbers, as float64 with NaN for what is no finite number; and notes on what was not.
+def numbers(columns: Mapping[str, Sequence[object]], where: str) -> tuple[dict[str, NDArray[np.float64]], list[str]]:
+    """The numeric columns as float64, with NaN for everything that is not a finite number, and notes about those.
 
-    True is 1, false 0. A column with no number at all is none of them.
+    True is 1, false is 0. A column without any number is left out.
     """
     found, notes = {}, []
-    for name, column in told.items():
+    for name, column in columns.items():
         values = np.array([_number(value) for value in column], np.float64)
         if not np.isfinite(values).any():
             continue
         odd = sum(value is not None and not np.isfinite(number) for value, number in zip(column, values))
         if odd:
-            notes.append(f"{name} is no number for {odd} of {len(values)} pictures in {where}: not told there")
+            notes.append(f"{name} is no number for {odd} of {len(values)} pictures in {where}: treated as missing")
         found[name] = values
     return found, notes
 

@@ -1,30 +1,32 @@
-"""What a person wants to know of a data set before training on it: numbers, and one picture of pictures."""
+"""Summaries of a data set before training: statistics, and sheets with some of its pictures."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unnoise.data.dataset import Dataset
 from unnoise.data.fingerprint import stride
 from unnoise.data.scan import crop
 from unnoise.data.source import Unreadable
+from unnoise.io.images import grid
 
-if TYPE_CHECKING:
-    from unnoise.data.dataset import Dataset
-
-SAMPLE = 1_000  # pictures that the value statistics are taken of, spread evenly
+SAMPLE = 1_000  # pictures for the statistics of values, evenly spread
 LISTED = 100  # broken pictures listed
 GAP = 2  # pixels between the pictures of a sheet
 
 
 def describe(dataset: Dataset) -> dict[str, object]:
-    """JSON-able: count, sizes as stored (pixels), classes, captions, broken; values are of channels, in [-1, 1]."""
+    """Statistics for JSON: count, sizes as stored (pixels), classes, captions, numbers, broken pictures, fingerprint.
+
+    `values` are mean, deviation and range of the channels, in [-1, 1].
+    """
     source, labels = dataset.source, dataset.labels()
     counts = {} if labels is None else np.bincount(labels, minlength=len(dataset.classes)).tolist()
-    told = [text for row in range(len(dataset)) if (text := dataset.caption(row))]
+    captions = [text for row in range(len(dataset)) if (text := dataset.caption(row))]
     sides = {"width": dataset.sizes[:, 0], "height": dataset.sizes[:, 1]}
     return {
         "where": source.where,
@@ -39,7 +41,7 @@ def describe(dataset: Dataset) -> dict[str, object]:
         "modes": dataset.modes,
         "classes": dict(zip(dataset.classes, counts)),
         "numbers": {name: _range(column) for name, column in source.values.items() if np.isfinite(column).any()},
-        "captions": {"count": len(told), "examples": told[:3]},
+        "captions": {"count": len(captions), "examples": captions[:3]},
         "broken": {"count": len(dataset.broken), "listed": [broken._asdict() for broken in dataset.broken[:LISTED]]},
         "replaced": len(dataset.replaced),
         "checked": dataset.checked,  # pictures decoded at the start
@@ -52,29 +54,28 @@ def describe(dataset: Dataset) -> dict[str, object]:
 
 
 def contact_sheet(dataset: Dataset, rows: int, columns: int) -> Image.Image:
-    """A grid of pictures as the network sees them, cropped at the centre, not flipped: a row a class where there are
-    classes (the first `rows` of them), else spread over the whole set. Places without a picture stay white."""
-    size = dataset.config.size
-    width, height = (n * (size + GAP) + GAP for n in (columns, rows))
-    sheet = Image.new("L" if dataset.config.channels == 1 else "RGB", (width, height), "white")
-    for place, row in _chosen(dataset, rows, columns):
-        try:
-            pixels = crop(dataset.pixels(row), 0.5)
-        except (OSError, Unreadable):
-            continue
-        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-        down, across = divmod(place, columns)
-        sheet.paste(image, (GAP + across * (size + GAP), GAP + down * (size + GAP)))
-    return sheet
+    """A grid of pictures as the network receives them, cropped at the centre, not flipped.
+
+    With classes, each of the first `rows` classes has a line; otherwise the pictures are spread over the whole set.
+    Cells without a picture stay white.
+    """
+    cells = [np.full((dataset.config.size, dataset.config.size), 255, np.uint8)] * (rows * columns)
+    for cell, row in _chosen(dataset, rows, columns):
+        with contextlib.suppress(OSError, Unreadable):
+            cells[cell] = crop(dataset.pixels(row), 0.5).transpose(1, 2, 0)
+    return grid(cells, columns=columns, scale=1, gap=GAP).convert("L" if dataset.config.channels == 1 else "RGB")
 
 
-def shown(dataset: Dataset, count: int) -> list[tuple[list[NDArray[np.uint8]], str]]:
-    """Pictures spread over the set, cropped at the centre, (size, size, C); each with its drawing, where there are
-    drawings, and its caption. Broken ones are left out."""
+def captioned_samples(dataset: Dataset, count: int) -> list[tuple[list[NDArray[np.uint8]], str]]:
+    """At most `count` pictures spread over the set, cropped at the centre, each with its caption.
+
+    A picture is a list of (size, size, C): itself, and its control image if the set has them. Broken pictures are left
+    out.
+    """
     found = []
     for row in _spread(np.arange(len(dataset)), count):
         try:
-            pictures = [dataset.pixels(row), *([dataset.drawing(row)] if dataset.config.control else [])]
+            pictures = [dataset.pixels(row), *([dataset.control_image(row)] if dataset.config.control else [])]
         except (OSError, Unreadable):
             continue
         found.append(([crop(pixels, 0.5).transpose(1, 2, 0) for pixels in pictures], dataset.caption(row)))
@@ -82,7 +83,7 @@ def shown(dataset: Dataset, count: int) -> list[tuple[list[NDArray[np.uint8]], s
 
 
 def _chosen(dataset: Dataset, rows: int, columns: int) -> list[tuple[int, int]]:
-    """Places on the sheet and rows of the set."""
+    """Pairs of a cell of the sheet and a row of the set."""
     labels = dataset.labels()
     if labels is None:
         return list(enumerate(_spread(np.arange(len(dataset)), rows * columns)))
@@ -94,15 +95,15 @@ def _chosen(dataset: Dataset, rows: int, columns: int) -> list[tuple[int, int]]:
 
 
 def _spread(rows: NDArray[np.int64], count: int) -> list[int]:
-    """At most `count` of the rows, evenly."""
+    """At most `count` of the rows, evenly spread."""
     if len(rows) <= count:
         return [int(row) for row in rows]
     return [int(rows[i * len(rows) // count]) for i in range(count)]
 
 
 def _range(column: NDArray[np.float64]) -> dict[str, float | int]:
-    told = column[~np.isnan(column)]
-    return {"count": len(told), "min": float(told.min()), "max": float(told.max())}
+    known = column[~np.isnan(column)]
+    return {"count": len(known), "min": float(known.min()), "max": float(known.max())}
 
 
 def _values(dataset: Dataset) -> dict[str, object]:

@@ -1,9 +1,9 @@
-"""Parquet tables with picture files in a column: plain bytes, or {bytes, path} as Hugging Face's `datasets` has them.
+"""Parquet tables with picture files in a column: plain bytes, or {bytes, path} as written by Hugging Face's `datasets`.
 
-A file, or a folder of shards. Classes from a column `label` (or class, category, fine_label), words or numbers, named
-by the ClassLabel in the schema if there is one; captions from `caption`, `text`, `prompt` or `name`; numbers from every
-column of them; `PATH:test` keeps the rows whose column `split` says so, or the shards whose names begin so. Row groups
-are read when asked for, and a few are kept.
+A table is a file, or a folder of shards. Classes come from a column `label` (or class, category, fine_label) of text or
+numbers, with the names of the ClassLabel in the schema if there is one; captions from `caption`, `text`, `prompt` or
+`name`; numbers from every numeric column. `PATH:test` selects the rows whose column `split` is "test", or the shards
+whose names begin with it. Row groups are read on demand, and the last ones used stay in memory.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 IMAGES = ("image", "img", "picture", "jpg", "png", "webp", "bytes", "image_bytes")
 LABELS = ("label", "labels", "class", "category", "fine_label")
 CAPTIONS = ("caption", "text", "prompt", "name")
-KEPT_BYTES = 512 * 2**20  # of row groups, decompressed
+CACHE_BYTES = 512 * 2**20  # decompressed row groups in memory
 
 
 def table(path: Path, split: str = "") -> Source:
-    """The rows with pictures, in the file's order. Raises UserError for tables without any, or of several splits."""
+    """The rows of a table, in file order. Raises UserError for a table without pictures, or with several splits."""
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
-        raise UserError(f"{path} is a parquet table, which takes pyarrow; run: pip install 'unnoise[data]'") from error
+        raise UserError(f"{path} is a parquet table, which needs pyarrow; run: pip install 'unnoise[data]'") from error
     shards, by_name = _shards(path, split)
     try:
         files = [pq.ParquetFile(shard) for shard in shards]
@@ -56,7 +56,7 @@ def table(path: Path, split: str = "") -> Source:
     notes = []
     if not split and "split" in rest:
         kinds = sorted({str(value) for value in texts["split"].to_pylist()})
-        notes.append(f"all splits together ({', '.join(kinds)}); {path}:{kinds[0]} takes one")
+        notes.append(f"all splits together ({', '.join(kinds)}); {path}:{kinds[0]} selects one")
     classes, labels = _labels(schema, texts, rows, path)
     values, odd = numbers({name: texts[name].take(rows).to_pylist() for name in numeric}, str(path))
     groups = _Groups(files, column)
@@ -78,17 +78,17 @@ Place = tuple[int, int, int, int]  # file, row in it, row group, row in that
 
 
 class _Groups:
-    """Row groups of the picture column, decompressed when first asked for; a few are kept."""
+    """The row groups of the picture column, decompressed on first use, with a cache of a few."""
 
     def __init__(self, files: Sequence[Any], column: str) -> None:
         self._files, self._column = files, column
-        self._lock = threading.Lock()  # one reader at a time: a ParquetFile has one position
+        self._lock = threading.Lock()  # one reader at a time: a ParquetFile has one file position
         self._starts = [
             np.cumsum([0] + [f.metadata.row_group(g).num_rows for g in range(f.metadata.num_row_groups)]) for f in files
         ]
         self._firsts = np.cumsum([0] + [f.metadata.num_rows for f in files]).tolist()
         largest = max((self._bytes(f, g) for f in range(len(files)) for g in range(files[f].num_row_groups)), default=1)
-        self._group = functools.lru_cache(maxsize=max(2, KEPT_BYTES // max(largest, 1)))(self._load)
+        self._group = functools.lru_cache(maxsize=max(2, CACHE_BYTES // max(largest, 1)))(self._load)
 
     def place(self, row: int) -> Place:
         file = bisect.bisect_right(self._firsts, row) - 1
@@ -130,7 +130,7 @@ class _Groups:
 
 
 def _shards(path: Path, split: str) -> tuple[list[Path], bool]:
-    """The files, and whether their names chose the split."""
+    """The files, and whether the split was selected by their names."""
     if path.is_file():
         return [path], False
     shards = sorted(path.rglob("*.parquet"), key=lambda shard: natural(shard.relative_to(path).as_posix()))
@@ -138,19 +138,19 @@ def _shards(path: Path, split: str) -> tuple[list[Path], bool]:
     if split in kinds:
         return [shard for shard in shards if shard.name.split("-")[0] == split], True
     if not split and len(kinds) > 1 and "train" in kinds:
-        raise UserError(f"{path} holds the splits {', '.join(sorted(kinds))}; give one, as in {path}:train")
+        raise UserError(f"{path} contains the splits {', '.join(sorted(kinds))}; give one, as in {path}:train")
     return shards, False
 
 
 def _image_column(schema: pa.Schema, path: Path) -> str:
     import pyarrow as pa
 
-    def holds_bytes(kind: pa.DataType) -> bool:
+    def has_bytes(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
             return any(kind[i].name == "bytes" for i in range(kind.num_fields))
         return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
-    columns = [field.name for field in schema if holds_bytes(field.type)]
+    columns = [field.name for field in schema if has_bytes(field.type)]
     named = [name for name in IMAGES if name in columns]
     if len(columns) != 1 and not named:
         raise UserError(f"{path} has {len(columns)} columns of bytes among {', '.join(schema.names)}; name one 'image'")
@@ -158,7 +158,7 @@ def _image_column(schema: pa.Schema, path: Path) -> str:
 
 
 def _numeric(schema: pa.Schema) -> list[str]:
-    """The columns of plain numbers."""
+    """The names of the numeric columns."""
     from pyarrow import types
 
     kinds = (types.is_integer, types.is_floating, types.is_decimal, types.is_boolean)
@@ -167,7 +167,7 @@ def _numeric(schema: pa.Schema) -> list[str]:
 
 def _rows_of(split: str, texts: pa.Table, path: Path) -> NDArray[np.int64]:
     if "split" not in texts.column_names:
-        raise UserError(f"{path} has no column 'split', so no {split!r}; give the path alone")
+        raise UserError(f"{path} has no column 'split' to select {split!r} from; give the path alone")
     values = np.array([str(value) for value in texts["split"].to_pylist()])
     rows = np.flatnonzero(values == split)
     if not len(rows):
@@ -182,19 +182,19 @@ def _labels(
     if not name or texts[name].null_count:
         return (), None
     values = np.array(texts[name].to_pylist())
-    if values.dtype.kind == "i" and not (values[rows] != -1).any():  # how rows without a label are published
+    if values.dtype.kind == "i" and not (values[rows] != -1).any():  # -1 is how rows without a label are published
         return (), None
     if values.dtype.kind == "i":
         elsewhere = np.ones(len(values), bool)
         elsewhere[rows] = False
         values[elsewhere & (values == -1)] = 0
-    classes, labels = number_classes(values, f"column {name!r} of {path}")  # of all splits, so that they agree
+    classes, labels = number_classes(values, f"column {name!r} of {path}")  # over all splits, so that they agree
     named = _class_names(schema, name)
     return named if len(named) >= len(classes) else classes, labels[rows]
 
 
 def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
-    """What Hugging Face's `datasets` says of a ClassLabel; nothing where it says nothing."""
+    """The names of the ClassLabel in the metadata of Hugging Face's `datasets`; empty if there is none."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return tuple(map(str, features[column]["names"]))

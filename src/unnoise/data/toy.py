@@ -1,7 +1,7 @@
-"""A toy set, made when asked for: discs, squares, crosses and rings of 16 x 16 grey pixels, light on dark.
+"""A toy set, generated on opening: discs, squares, crosses and rings of 16 x 16 grey pixels, light on dark.
 
-For tests and first steps: a network tells them apart, or draws them, after seconds. Place, size and brightness of each
-are pure functions of its number; held-out pictures are further numbers.
+It is for tests and first steps: a network classifies or generates them after seconds of training. Position, size and
+brightness of each are pure functions of its number; the test pictures have further numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIZE, TRAINING, HELD_OUT = 16, 1_000, 200
 
 
 def toy(split: str) -> Source:
-    """1,000 pictures, or 200 others for "test"; the classes take turns."""
+    """1,000 pictures, or 200 others for "test"; picture i has class i modulo 4."""
     numbers = np.arange(TRAINING, TRAINING + HELD_OUT) if split == "test" else np.arange(TRAINING)
     centre_y, centre_x, radius, light = (
         low + (high - low) * uniform(TOY, draw, numbers)[:, None, None]

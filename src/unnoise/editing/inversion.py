@@ -17,7 +17,7 @@ from torch import Tensor
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Noise
 from unnoise.samplers import Evaluation, State, Step, ddim
-from unnoise.samplers.multistep import ddim_weights
+from unnoise.samplers.ddim import deterministic
 from unnoise.schedules import over
 
 FIRST = 1e-3  # where a clean picture is taken to stand, for a network that knows no time before: entry 0 of 1,000
@@ -65,7 +65,7 @@ def exact(tolerance: float = 1e-5, most: int = 40, memory: int = 5) -> Step:
     def step(denoiser: Denoiser, state: State, t: Tensor, noise: Noise) -> State:
         at, to = denoiser.schedule(t), denoiser.schedule(state.t)
         stretch = over(torch.hypot(at.alpha, at.sigma) / torch.hypot(to.alpha, to.sigma), state.x)
-        keep, on_mean = (over(weight, state.x) for weight in ddim_weights(at, to))
+        keep, on_mean = (over(weight, state.x) for weight in deterministic(at, to))
         tries: list[Tensor] = []
         images: list[Tensor] = []
         x = stretch * state.x

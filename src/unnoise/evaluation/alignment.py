@@ -30,8 +30,8 @@ from unnoise.data.shapes import caption_accuracy, caption_correct, mask_iou, par
 from unnoise.errors import UserError
 from unnoise.evaluation.conditions import conditions_and_control
 from unnoise.evaluation.progress import Progress
-from unnoise.generate.frames import check as check_request
-from unnoise.generate.frames import generate
+from unnoise.generate.frames import frames
+from unnoise.generate.job import prepare
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveEvaluator, Retrieval, beaten_by, few_and_all, first_of
 from unnoise.model import Model
@@ -91,7 +91,7 @@ def measure(
     """Returns the entries of the metrics `names` of ALIGNMENT, of the same pictures. Raises UserError as `check`."""
     evaluator = check(names, model, config, pictures)
     rows = data.order(0, 0, len(pictures))[: config.count].tolist()
-    mine = list(processes.share(rows))
+    mine = list(processes.split(rows))
     if not mine:
         raise UserError(f"{len(rows)} pictures are too few for {processes.world} processes: raise --count")
     first = config.seed + len(rows) * processes.rank // processes.world
@@ -115,9 +115,8 @@ def measure(
 def _sample(model: Model, request: Request, pictures: Dataset, batch: Batch) -> Generator[Progress, None, Tensor]:
     """Pictures (B, C, H, W) as bytes for the conditions of the real ones in `batch`."""
     cond = conditions_and_control(model, pictures, batch, request)
-    check_request(model, request, cond)
     parts = []
-    for frame in generate(model, request, cond=cond):
+    for frame in frames(prepare(model, request, cond=cond)):
         if frame.done and frame.pictures is not None:
             parts.append(to_bytes(frame.pictures))
             yield Progress("alignment", sum(map(len, parts)), len(request.seeds))

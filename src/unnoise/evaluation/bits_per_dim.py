@@ -107,7 +107,7 @@ def _real_batch(
     model: Model, config: EvaluateConfig, request: Request, pictures: Dataset, processes: Processes
 ) -> RealBatch:
     rows = data.order(0, 0, len(pictures))[: config.bits_count].tolist()
-    mine = list(processes.share(rows))
+    mine = list(processes.split(rows))
     first = len(rows) * processes.rank // processes.world
     if not mine:
         raise UserError(f"{len(rows)} pictures are too few for {processes.world} processes: raise --bits-count")
@@ -136,7 +136,7 @@ def _bound(
         _given(diffusion, cond),
         x,
         steps,
-        noise_of(seed, model.shape, placement.device),
+        noise_of(seed, model.x_shape, placement.device),
         variance=VARIANCES[variance_of(model, config)],
         clip=request.clip and model.card.clip,
         batch=request.batch,

@@ -31,7 +31,8 @@ from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.progress import Progress
 from unnoise.evaluation.report import report_of, report_of_separate, sampling_settings
 from unnoise.evaluation.sample_metrics import LEAST, SEPARATE, Sets, class_accuracy, distance_entry, metric_names
-from unnoise.generate.frames import check, generate
+from unnoise.generate.frames import frames
+from unnoise.generate.job import prepare
 from unnoise.metrics import cache as feature_cache
 from unnoise.metrics.features import Features
 from unnoise.model import Model
@@ -111,20 +112,12 @@ def _sample_and_measure(
 ) -> Iterator[Progress]:
     whole = request_for_count(model, config, request, pictures)
     evaluators = find_evaluators(config, model.card.classes, pictures)
-    part = replace(
-        whole,
-        seeds=tuple(processes.share(whole.seeds)),
-        labels=tuple(processes.share(whole.labels)),
-        prompts=tuple(processes.share(whole.prompts)),
-    )
     cond = conditions_with_values(model, whole, pictures)
-    check(model, whole, cond)
-    if cond is not None:
-        cond = cond[torch.tensor(processes.share(range(config.count)), dtype=torch.int64)]
-    labels = None if "none" in whole.labels else model.conditioner.label_rows(part.labels)
+    job = prepare(model, whole, cond=cond)[processes.split(range(config.count))]
+    labels = None if "none" in whole.labels else model.conditioner.label_rows(processes.split(whole.labels))
 
     def sampled() -> Iterator[Sampled]:
-        for frame in generate(model, part, cond=cond) if part.seeds else ():
+        for frame in frames(job):
             if frame.pictures is not None and frame.done:
                 yield Sampled(frame.pictures, None if labels is None else labels[frame.rows])
 
@@ -159,7 +152,7 @@ def measure(
     real = yield from _real_features(evaluators.features, unaugmented(pictures), config, cache, processes)
     clock.lap("real")
     found, predicted, requested = [], [], []
-    done, total = 0, len(processes.share(range(config.count)))
+    done, total = 0, len(processes.split(range(config.count)))
     for part in sampled:
         clock.lap("drawing")
         x = from_bytes(part.x if part.x.dtype == torch.uint8 else to_bytes(part.x))
@@ -232,7 +225,7 @@ def _real_features(
     missing = processes.any(found is None)  # called by all: the others may not have the file
     if found is not None and not missing:
         return found
-    mine = processes.share(range(len(rows)))
+    mine = processes.split(range(len(rows)))
     parts = []
     for first in range(0, len(mine), 256):
         some = rows[mine[0] + first : mine[0] + min(first + 256, len(mine))]

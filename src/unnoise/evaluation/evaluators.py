@@ -41,12 +41,12 @@ def find_evaluators(config: EvaluateConfig, classes: tuple[str, ...], pictures: 
         few = min(config.real, len(pictures))
         raise UserError(f"{few} real pictures are too few to compare with: use {2 * LEAST} or more")
     # a contrastive run evaluates captions, not classes
-    reads_captions = config.evaluator != "auto" and contrastive.is_judge(config.evaluator)
+    reads_captions = config.evaluator != "auto" and contrastive.is_evaluator(config.evaluator)
     name = (
         config.features if config.features != "auto" else _default(pictures, config.evaluator if reads_captions else "")
     )
     classifier = None
-    if name in shipped() or (Path(name).is_dir() and name != "inception" and not contrastive.is_judge(name)):
+    if name in shipped() or (Path(name).is_dir() and name != "inception" and not contrastive.is_evaluator(name)):
         classifier = _load(name, pictures)
     features = classifier_features(classifier) if classifier is not None else find_features(name)
     features(torch.empty(0, *pictures.shape))  # raises UserError for pictures of another kind

@@ -20,8 +20,8 @@ from unnoise.evaluation import validate
 from unnoise.evaluation.conditions import conditions_and_control
 from unnoise.evaluation.tables import Grid, Table
 from unnoise.evaluation.variants import InversionAxes
-from unnoise.generate.frames import check
-from unnoise.generate.inversion import Reconstruction, reconstruct
+from unnoise.generate.inversion import Reconstruction, prepare_inversion, reconstruct
+from unnoise.generate.job import place
 from unnoise.model import Model
 
 SHOWN = 8  # pictures on a line of the sheet
@@ -43,10 +43,11 @@ def reconstructions(
     requests = [replace(base, steps=steps, guidance=scale) for _, steps, scale in settings]
     validate.check(model, EvaluateConfig(metrics=()), base, pictures)
     cond = conditions_and_control(model, pictures, batch, base)
+    placed, seeds = place(model, base.device, base.precision), tuple(range(len(batch.x)))
     for request in requests:
-        check(model, request, cond)
+        prepare_inversion(placed, replace(request, seeds=seeds), cond)
     for (convention, _, _), request in zip(settings, requests, strict=True):
-        yield reconstruct(model, batch.x, cond, request, convention=convention)
+        yield reconstruct(placed, batch.x, cond, request, convention=convention)
 
 
 def reconstruction_table(x: Tensor, found: Sequence[Reconstruction], axes: InversionAxes) -> Table:

@@ -29,7 +29,8 @@ from unnoise.evaluation.progress import Progress
 from unnoise.evaluation.report import sampling_settings
 from unnoise.evaluation.sample_metrics import metric_names
 from unnoise.evaluation.variants import Variant
-from unnoise.generate.frames import Frame, check, generate
+from unnoise.generate.frames import Frame, frames
+from unnoise.generate.job import place, prepare
 from unnoise.model import Model
 
 
@@ -72,9 +73,8 @@ def compare(
     for variant in variants:
         validate.check(model, config, variant.request, pictures)
     requests = [request_for_count(model, config, variant.request, pictures) for variant in variants]
-    conds = [conditions_with_values(model, request, pictures) for request in requests]
-    for request, cond in zip(requests, conds, strict=True):
-        check(model, request, cond)
+    placed = place(model, requests[0].device, requests[0].precision) if requests else model
+    jobs = [prepare(placed, request, cond=conditions_with_values(model, request, pictures)) for request in requests]
     names = metric_names(config.metrics)
     aligned = [name for name in names if name in ALIGNMENT]
     others = replace(config, metrics=tuple(name for name in names if name not in ALIGNMENT))
@@ -83,12 +83,12 @@ def compare(
     for prompts in {request.prompts for request in requests}:
         correct = alignment.evaluators_of(aligned, model, others, pictures, prompts)
         by_prompts[prompts] = correct, _of_real(correct, pictures, prompts)
-    for variant, request, cond in zip(variants, requests, conds, strict=True):
+    for variant, request, job in zip(variants, requests, jobs, strict=True):
         labels = None if "none" in request.labels else model.conditioner.label_rows(request.labels)
         correct, real = by_prompts[request.prompts]
         collector = _Collector(min(show, config.count), request, correct | dict(evaluators or {}), real)
         about = sampling_settings(model, variant.request)
-        sampled = collector.collect(generate(model, request, cond=cond), labels)
+        sampled = collector.collect(frames(job), labels)
         for step in measure(sampled, model.card.classes, others, found, pictures, cache=cache, about=about):
             yield step if step.report is None else collector.result(variant, step.report)
 
@@ -121,8 +121,8 @@ class _Collector:
         self.evaluators, self.real = evaluators, real
         self.found: dict[str, list[Tensor]] = {name: [] for name in evaluators}
 
-    def collect(self, frames: Iterable[Frame], labels: Tensor | None) -> Iterator[Sampled]:
-        for frame in frames:
+    def collect(self, steps: Iterable[Frame], labels: Tensor | None) -> Iterator[Sampled]:
+        for frame in steps:
             if frame.pictures is not None and frame.done:
                 here = [i for i in range(len(frame.pictures)) if self.count + i in self.places]
                 self.shown.append(to_bytes(frame.pictures[here]))

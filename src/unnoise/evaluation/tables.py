@@ -172,7 +172,7 @@ def guidance_metrics(model: Model, config: EvaluateConfig, request: Request, pic
     agreement = ["accuracy"] if model.card.classes else []
     if captioned and pictures.captions:
         agreement += ["caption"] if alignment.readable(pictures) else []
-        agreement += ["retrieval"] if config.evaluator != "auto" and contrastive.is_judge(config.evaluator) else []
+        agreement += ["retrieval"] if config.evaluator != "auto" and contrastive.is_evaluator(config.evaluator) else []
     return "frechet", "precision", "recall", *agreement
 
 

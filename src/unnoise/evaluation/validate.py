@@ -31,9 +31,9 @@ def check(model: Model, config: EvaluateConfig, request: Request, pictures: Data
 
 def _check_model(model: Model, pictures: Dataset) -> None:
     """Raises UserError for pictures of another size, and for a model whose required conditions they do not have."""
-    if pictures.shape != model.shape:
+    if pictures.shape != model.picture_shape:
         raise UserError(
-            f"the model's pictures have {_size(model.shape)}, those of {pictures.config.path} "
+            f"the model's pictures have {_size(model.picture_shape)}, those of {pictures.config.path} "
             f"{_size(pictures.shape)}: give --data with the model's size and channels"
         )
     if model.card.process.concat:

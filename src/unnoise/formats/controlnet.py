@@ -21,7 +21,7 @@ from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import names, part, unet2d_condition
 from unnoise.formats.files import read_json
-from unnoise.nn.blocks import context
+from unnoise.nn.blocks import context_width
 from unnoise.nn.controlnet import ControlNet
 
 KIND, SEVERAL = "ControlNetModel", "MultiControlNetModel"
@@ -110,7 +110,7 @@ def write_all(
 
 def check(config: UNetConfig) -> None:
     """Raises UserError for controls that diffusers cannot say."""
-    if config.controls and not context(config):
+    if config.controls and not context_width(config):
         raise UserError(f"diffusers' {KIND} stands beside a network that reads words, and this one reads none")
     for how in config.controls:
         unet2d_condition.control_to_config(config, how)

@@ -24,14 +24,14 @@ from typing import Any, TypedDict
 
 from torch import Tensor
 
-from unnoise.config.cards import ValueRange
+from unnoise.config.cards import CodecConfig, LatentsConfig, PixelsConfig, ValueRange
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, names, part, schedulers, text_encoders, unet2d, unet2d_condition
 from unnoise.formats.files import read_json
 from unnoise.formats.text_encoders import INDEX, ClipEncoder, DualClipEncoder, is_part
-from unnoise.nn.blocks import context
+from unnoise.nn.blocks import context_width
 
 SCHEDULER, NOTES = "scheduler_config.json", "unnoise.json"
 
@@ -45,7 +45,7 @@ class Hints(TypedDict):
     sampler: str
     spacing: str
     clip: bool
-    latents: bool
+    codec: CodecConfig
     info: dict[str, Any]
 
 
@@ -100,20 +100,20 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
         sampler=sampler,
         spacing=spacing,
         clip=clip and not latents,
-        latents=latents,
+        codec=LatentsConfig() if latents else PixelsConfig(),
         info=info,
     )
     return config, state, process, hints
 
 
-def read_words(folder: Path, config: UNetConfig) -> ClipEncoder | DualClipEncoder | None:
+def read_text_encoder(folder: Path, config: UNetConfig) -> ClipEncoder | DualClipEncoder | None:
     """What reads captions for the network of a pipeline; None where the folder has no such part. Raises UserError where
     the network reads others."""
     words = text_encoders.read(folder) if (folder / INDEX).is_file() else None
-    if words is not None and words.width != context(config):
+    if words is not None and words.width != context_width(config):
         raise UserError(
             f"{folder}: what its text encoders make of a word has {words.width} numbers, and its unet reads "
-            f"{context(config)}: the folder was put together from two models"
+            f"{context_width(config)}: the folder was put together from two models"
         )
     return words
 
@@ -227,8 +227,8 @@ def write(
     part.check_empty(folder)
     if len(classes) != config.classes:
         raise UserError(f"{len(classes)} names for the {config.classes} classes of the network")
-    kind = "UNet2DConditionModel" if context(config) else "UNet2DModel"
-    said = unet2d_condition.to_config(config) if context(config) else unet2d.to_config(config)
+    kind = "UNet2DConditionModel" if context_width(config) else "UNet2DModel"
+    said = unet2d_condition.to_config(config) if context_width(config) else unet2d.to_config(config)
     controlnet.check(config)
     if words is not None:
         text_encoders.check(words)
@@ -256,7 +256,7 @@ def write(
 
 def _pipeline(config: UNetConfig, sampler: str) -> str:
     """The class of diffusers that draws with such a network."""
-    if not context(config):
+    if not context_width(config):
         return "DDIMPipeline" if sampler == "ddim" else "DDPMPipeline"
     xl, refines = "XL" if config.value_width else "", "Img2Img" if config.values == REFINER_IDS else ""
     return f"StableDiffusion{xl}{'ControlNet' if config.controls else ''}{refines}Pipeline"

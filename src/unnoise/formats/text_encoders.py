@@ -44,7 +44,7 @@ class ClipEncoder:
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Cond:
         """Words, a row a caption; all of them count, the padding too, as the networks were trained."""
-        return Cond(text=self.tower(self.tokenizer.encode(captions), skip=self.skip).words)
+        return Cond(text=self.tower(self.tokenizer.encode(captions), skip=self.skip).text)
 
     def truncated(self, caption: str) -> str:
         return self.tokenizer.truncated(caption)
@@ -67,7 +67,7 @@ class DualClipEncoder:
     def encode(self, captions: Sequence[str]) -> Cond:
         """Words (B, L, the towers' widths together) and a vector (B, projection), a row a caption."""
         heard = [each.tower(each.tokenizer.encode(captions), skip=1 + each.skip, normed=False) for each in self.parts]
-        words, vector = torch.cat([one.words for one in heard], dim=2), heard[-1].vector
+        words, vector = torch.cat([one.text for one in heard], dim=2), heard[-1].pooled
         if self.zeros:
             said = torch.tensor([bool(caption) for caption in captions])
             words, vector = words * said[:, None, None], vector * said[:, None]

@@ -20,7 +20,7 @@ from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.errors import UserError, unknown
 from unnoise.formats.files import not_said
 from unnoise.formats.unet2d import LAYERS, LEVELS, WIDTH, list_of_whole, not_ours, real, size, whole
-from unnoise.nn.blocks import a_level, context, heads
+from unnoise.nn.blocks import at_level, context_width, heads
 from unnoise.nn.unet import check
 
 DEFAULTS: dict[str, Any] = {  # of UNet2DConditionModel
@@ -206,8 +206,8 @@ def control_from_config(given: Mapping[str, Any], base: UNetConfig, where: str) 
                 f"{getattr(base, name)} in the network"
             )
     for level in range(len(base.channels)):
-        mine = heads(theirs, level), a_level(theirs.transformers, level)
-        if mine != (heads(base, level), a_level(base.transformers, level)):
+        mine = heads(theirs, level), at_level(theirs.transformers, level)
+        if mine != (heads(base, level), at_level(base.transformers, level)):
             raise UserError(f"{where}: a control of another network: heads or layers of level {level} differ")
     rows = base.classes + base.null_class if base.classes else 0
     if theirs.classes != rows:
@@ -368,7 +368,7 @@ def _to(config: UNetConfig) -> dict[str, Any]:
     levels, shift = range(len(config.channels)), config.frequency_shift
     number, layers = (
         [heads(config, level) for level in levels],
-        [a_level(config.transformers, level) for level in levels],
+        [at_level(config.transformers, level) for level in levels],
     )
     return _to_told(config) | {
         "in_channels": config.in_channels + config.concat_channels,
@@ -380,7 +380,7 @@ def _to(config: UNetConfig) -> dict[str, Any]:
         "downsample_padding": 0 if config.asymmetric_padding else 1,
         "norm_num_groups": config.groups,
         "norm_eps": config.norm_eps,
-        "cross_attention_dim": context(config),
+        "cross_attention_dim": context_width(config),
         "transformer_layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
         "attention_head_dim": number[0] if len(set(number)) == 1 else number,
         "use_linear_projection": config.linear_projection,

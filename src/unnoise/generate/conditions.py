@@ -1,4 +1,7 @@
-"""Conditions of a request: labels, prompts, numbers and pictures in files, a row per seed."""
+"""The condition of a request: labels, prompts, values, and pictures in files become tensors, a row per seed.
+
+A file is opened once and a prompt encoded once, however many seeds use it.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,12 @@ from torch import Tensor
 
 from unnoise.codec import from_bytes
 from unnoise.conditions import Cond
+from unnoise.config.cards import NoisyClassifierCard
 from unnoise.config.data import DataConfig
 from unnoise.config.networks import ControlConfig
 from unnoise.config.request import Request
 from unnoise.data import degrade
-from unnoise.data.decode import Picture, decode
+from unnoise.data.decode import Picture, cover, decode
 from unnoise.data.source import Unreadable, reason
 from unnoise.errors import UserError
 from unnoise.model import Model
@@ -25,78 +29,103 @@ from unnoise.text.conditioner import Conditioner
 T = TypeVar("T")
 
 
-def conditions(reader: Conditioner, request: Request) -> Cond:
-    """What each picture is told, a row per seed. One label, prompt or number is for all; no label and no prompt: a
-    class by the seed."""
+def conditioner_of(model: Model, guide: NoisyClassifierCard | None = None) -> Conditioner:
+    """The model's conditioner; where it has no classes, it knows those of the classifier that guides it."""
+    if guide is None or model.classes:
+        return model.conditioner
+    return replace(model.conditioner, classes=guide.classes, classifier_only=True)
+
+
+def request_condition(model: Model, conditioner: Conditioner, request: Request, cond: Cond | None = None) -> Cond:
+    """The condition of a request, a row per seed; or `cond`, with the request's control images unless it has its own.
+
+    Raises UserError for what the model does not support, for what is missing, and for files that cannot be used.
+    """
+    if cond is None:
+        cond = replace(text_and_labels(conditioner, request), concat=concat_image(model, request))
+    return cond if cond.control else add_control_images(model, cond, request)
+
+
+def text_and_labels(conditioner: Conditioner, request: Request) -> Cond:
+    """Labels, prompts and values, a row per seed. One of a kind is for all seeds; without labels and prompts, and for a
+    label that is empty, each seed has a class of its own."""
     count = len(request.seeds)
-    values = {name: _each(many, count, name) for name, many in request.values.items()}
+    values = {name: _per_seed(given, count, name) for name, given in request.values.items()}
     if not request.labels and not request.prompts:
-        return reader.random_class(request.seeds, values)
-    return reader.encode(_each(request.labels, count, "label"), _each(request.prompts, count, "prompt"), values)
+        return conditioner.random_class(request.seeds, values)
+    labels, prompts = _per_seed(request.labels, count, "label"), _per_seed(request.prompts, count, "prompt")
+    labels = tuple(label or _class_of(conditioner, seed) for label, seed in zip(labels, request.seeds))
+    return conditioner.encode(labels, prompts, values)
 
 
-def full_condition(model: Model, request: Request) -> Cond:
-    """`conditions`, and the joined picture and the drawings of a request: all that `generate` tells, a row per seed.
-    Raises UserError for what the model does not take, and for what is missing."""
-    cond = replace(conditions(model.conditioner, request), concat=concat_image(model, request))
-    return add_control_images(model, cond, request)
+def _class_of(conditioner: Conditioner, seed: int) -> str:
+    """The class that a seed has when none is named; "none" for a model without classes."""
+    label = conditioner.random_class([seed]).label
+    return "none" if label is None else conditioner.name(int(label[0]))
 
 
-def null_conditions(reader: Conditioner, request: Request, cond: Cond, count: int) -> Cond:
-    """The rows of `cond` told nothing, or the negative prompt: what guidance leads away from. The joined picture
-    and the drawings stay, unless the model is to guess: then only what is told follows them."""
-    null = reader.nothing(count, request.negative_prompt)
-    strength = cond.control_scale
-    if request.guess and strength is not None:
-        strength = torch.zeros_like(strength)
-    value = null.value if reader.null_value else reader.null_values(cond.value)
-    return replace(null, value=value, concat=cond.concat, control=cond.control, control_scale=strength)
+def null_condition(conditioner: Conditioner, request: Request, cond: Cond) -> Cond:
+    """The condition that guidance leads away from, a row per seed: no class and the negative prompt, or an empty one.
+
+    Concatenated and control images stay. In guess mode control images do not act on these rows. Raises UserError for a
+    model that has no such rows.
+    """
+    count = len(request.seeds)
+    null = conditioner.null(1, request.negative_prompt)
+    null = null[torch.zeros(count, dtype=torch.int64)]
+    scale = cond.control_scale
+    if request.guess and scale is not None:
+        scale = torch.zeros_like(scale)
+    value = null.value if conditioner.null_value else conditioner.null_values(cond.value)
+    return replace(null, value=value, concat=cond.concat, control=cond.control, control_scale=scale)
 
 
 def add_control_images(model: Model, cond: Cond, request: Request) -> Cond:
-    """`cond`, and the drawings of a request in every row. Raises UserError for one that cannot be used."""
-    takes = model.controls
-    strongly = not cond.control and (request.guess or request.control_scale != (1.0,))
-    if not takes and (request.controls or strongly):
-        out = "--control" if request.controls else "--guess and --control-scale"
-        raise UserError(f"this model follows no drawings: leave {out} out; {model.conditioner.supported_inputs}")
+    """`cond` with the request's control images in every row. Raises UserError for one that cannot be used."""
+    wanted = model.controls
+    scaled = not cond.control and (request.guess or request.control_scale != (1.0,))
+    if not wanted and (request.controls or scaled):
+        options = "--control" if request.controls else "--guess and --control-scale"
+        raise UserError(f"this model has no ControlNet: remove {options}; {model.conditioner.supported_inputs}")
     if not request.controls:
-        if strongly:
-            raise UserError("there is no drawing to follow so strongly: give one, --control FILE")
+        if scaled:
+            raise UserError("--guess and --control-scale need a control image: add --control FILE")
         return cond
     count, scales = len(request.seeds), request.control_scale
-    if len(request.controls) != len(takes):
-        given, wants = (f"{n} drawing{'s' if n > 1 else ''}" for n in (len(request.controls), len(takes)))
-        raise UserError(f"{given} for a model that takes {wants}: give --control so often")
-    if len(scales) not in (1, len(takes)):
-        raise UserError(f"{len(scales)} control scales for {len(takes)} drawings: give one, or one each")
-    hints = tuple(control_image(Path(file), model, control) for file, control in zip(request.controls, takes))
-    strength = torch.tensor(scales if len(scales) > 1 else scales * len(takes), dtype=torch.float32).expand(count, -1)
+    if len(request.controls) != len(wanted):
+        given, needed = (f"{n} control image{'s' if n > 1 else ''}" for n in (len(request.controls), len(wanted)))
+        raise UserError(f"{given} for a model that needs {needed}: repeat --control once per ControlNet")
+    if len(scales) not in (1, len(wanted)):
+        raise UserError(f"{len(scales)} control scales for {len(wanted)} control images: give one, or one for each")
+    images = tuple(control_image(Path(file), model, control) for file, control in zip(request.controls, wanted))
+    scale = torch.tensor(scales if len(scales) > 1 else scales * len(wanted), dtype=torch.float32).expand(count, -1)
     if request.guess:
-        strength = guess_scales(strength, model.residuals)
-    return replace(cond, control=tuple(hint.expand(count, -1, -1, -1) for hint in hints), control_scale=strength)
+        scale = guess_scales(scale, model.residuals)
+    return replace(cond, control=tuple(image.expand(count, -1, -1, -1) for image in images), control_scale=scale)
 
 
 def concat_image(model: Model, request: Request) -> Tensor | None:
-    """What a request joins to x_t, in every row: (B, C, H, W). Raises UserError for a file that cannot be used, and
-    where there has to be one, or none."""
+    """The picture that is concatenated to x_t, in every row: (B, C, H, W); None for a model without one.
+
+    Raises UserError for a file that cannot be used, for one that is missing, and for one too many.
+    """
     process = model.card.process
     if not process.concat:
         if request.image or request.mask:
             raise UserError(
-                f"this model is shown no picture beside the noise: leave --image and --mask out; "
+                "this model has no image input beside x_t: remove --image and --mask; "
                 f"{model.conditioner.supported_inputs}"
             )
         return None
     if not request.image:
-        wants = (
-            "the small picture" if process.concat == "low_res" else "the picture, and --mask what is drawn anew of it"
-        )
-        raise UserError(f"this model is shown a picture beside the noise: give it, --image {wants}")
+        needed = "LOW_RES_FILE" if process.concat == "low_res" else "FILE, and --mask FILE, white where it is inpainted"
+        raise UserError(f"this model needs an image input: add --image {needed}")
     if process.concat == "masked" and not request.mask:
-        raise UserError("this model draws a part of a picture anew: say which, --mask white where it is, else black")
+        raise UserError(
+            "this model inpaints part of a picture: add --mask FILE, white where it is inpainted, else black"
+        )
     if process.concat == "low_res" and request.mask:
-        raise UserError("this model makes small pictures larger and takes no mask: leave --mask out")
+        raise UserError("this model is for super-resolution and has no mask input: remove --mask")
     if process.concat == "low_res":
         image = degrade.upscale(low_res_image(Path(request.image), model), process.concat_factor)
     else:
@@ -107,8 +136,11 @@ def concat_image(model: Model, request: Request) -> Tensor | None:
 
 
 def low_res_image(file: Path, model: Model) -> Tensor:
-    """The small picture in a file, (1, C, h, w) in [-1, 1]: as it is; or that of a large one, brought to the size of
-    the model's pictures and made small as in training. Raises UserError for one in between."""
+    """The low-resolution picture in a file, (1, C, h, w) in [-1, 1].
+
+    A file of exactly that size is read as it is; a larger one is brought to the size of the model's pictures and
+    downscaled as in training. Raises UserError for sizes in between.
+    """
     factor, (height, width) = model.card.process.concat_factor, model.card.size
     small = (height // factor, width // factor)
     found = open_picture(file, min(height, width), model.card.channels, "picture").size[::-1]  # height, width
@@ -116,42 +148,53 @@ def low_res_image(file: Path, model: Model) -> Tensor:
         return from_bytes(read_picture(file, small, model.card.channels, "picture"))
     if found[0] < height or found[1] < width:
         raise UserError(
-            f"the picture {file} is {found[1]}x{found[0]}; this model makes {small[1]}x{small[0]} into {width}x"
+            f"the picture {file} is {found[1]}x{found[0]}; this model turns {small[1]}x{small[0]} into {width}x"
             f"{height}: give it in one of these two sizes, or a larger one of that shape"
         )
     whole = read_picture(file, (height, width), model.card.channels, "picture")
     return degrade.downscale(from_bytes(whole), factor)
 
 
+def input_picture(file: Path, model: Model) -> Tensor:
+    """A picture to invert or interpolate, cropped to the model's size: (1, C, H, W) in [-1, 1]. Raises UserError."""
+    try:
+        pixels = cover(file.read_bytes(), *model.card.size, model.card.channels)
+    except (OSError, Unreadable) as error:
+        raise UserError(f"{file} is not a picture that can be read: {error}") from error
+    return from_bytes(torch.tensor(pixels)[None])
+
+
 def control_image(file: Path, model: Model, control: ControlConfig) -> Tensor:
-    """A drawing as a control network takes it: (1, C, h, w) in [0, 1]. Raises UserError for a file that is none."""
+    """A control image as the ControlNet reads it: (1, C, h, w) in [0, 1]. Raises UserError for an unusable file."""
     height, width = (side * control.scale for side in model.card.size)
-    return read_picture(file, (height, width), control.channels, "drawing").float() / 255
+    return read_picture(file, (height, width), control.channels, "control image").float() / 255
 
 
 def read_picture(file: Path, size: tuple[int, int], channels: int, what: str) -> Tensor:
-    """Bytes (1, C, height, width) of a picture of this shape, whatever its size; transparent parts are black in
-    drawings and masks, white in pictures. Raises UserError."""
+    """Bytes (1, C, height, width) of a picture of this aspect ratio, resized. Raises UserError.
+
+    Transparent parts become black in control images and masks, white in pictures.
+    """
     pixels = open_picture(file, min(size), channels, what).pixels
     if pixels.shape[1:] != size:
         raise UserError(
-            f"the {what} {file} has another shape than the model's pictures, {size[1]}x{size[0]}: crop it to that"
+            f"the {what} {file} has not the aspect ratio of the model's pictures, {size[1]}x{size[0]}: crop it to that"
         )
     return torch.from_numpy(pixels.copy())[None]
 
 
 def open_picture(file: Path, size: int, channels: int, what: str) -> Picture:
-    """A picture whose shorter side becomes `size`. Raises UserError for a file that is none."""
+    """A picture whose shorter side becomes `size`. Raises UserError for a file that is not a picture."""
     background = (255, 255, 255) if what == "picture" else (0, 0, 0)
     try:
         config = DataConfig(size=size, channels=channels, background=background)
-        return decode(file.read_bytes(), config, drawing=what == "drawing")
+        return decode(file.read_bytes(), config, control=what == "control image")
     except (OSError, Unreadable) as error:
         raise UserError(f"the {what} {file} cannot be read: {reason(error)}") from None
 
 
-def _each(said: tuple[T, ...], count: int, what: str) -> tuple[T, ...]:
-    """One a picture. Raises UserError where it is neither one for all nor as many as there are."""
-    if len(said) not in (0, 1, count):
-        raise UserError(f"{len(said)} {what}s for {count} seeds: give one {what}, or one a seed")
-    return said * count if len(said) == 1 else said
+def _per_seed(given: tuple[T, ...], count: int, what: str) -> tuple[T, ...]:
+    """One value per seed. Raises UserError for a number of values that is neither 1 nor `count`."""
+    if len(given) not in (0, 1, count):
+        raise UserError(f"{len(given)} {what}s for {count} seeds: give one {what}, or one per seed")
+    return given * count if len(given) == 1 else given

@@ -1,17 +1,17 @@
-"""Classifier guidance: what a classifier of noisy pictures says moves the estimate. Dhariwal & Nichol 2021.
+"""Classifier guidance: the gradient of a classifier of noisy pictures shifts the estimate. Dhariwal & Nichol 2021.
 
-By Bayes the score of p(x_t | y) is that of p(x_t) and the gradient of log p(y | x_t); Tweedie's formula, alpha mean =
-x_t + sigma^2 score, says what that is for the estimate:
+By Bayes' rule the score of p(x_t | y) is that of p(x_t) plus the gradient of log p(y | x_t). With Tweedie's formula,
+alpha mean = x_t + sigma^2 score, the estimate becomes
 
     mean = mean + scale (sigma^2 / alpha) grad log p(y | x_t)
 
 which is algorithm 2 of the paper, eps - scale sigma grad, for every solver. Exact at scale 1; a larger scale sharpens
 the classifier, p(y | x_t)^scale.
 
-Algorithm 1, ancestral sampling, moves the mean of a step by scale Sigma grad instead (`samplers.ddpm(slope=...)` with
-`gradient`). The moved estimate moves that mean by scale large / (alpha_t / alpha_s) grad, `large` being the forward
-step's variance: for Sigma = `large` the two differ by alpha_t / alpha_s, which is 1 in the limit of small steps; for
-`small` also by its share of `large`. The moved estimate is what a conditional model would say.
+Algorithm 1, ancestral sampling, shifts the mean of a step by scale Sigma grad instead (`samplers.ddpm(slope=...)` with
+`gradient`). The shifted estimate shifts that mean by scale large / (alpha_t / alpha_s) grad, where `large` is the
+variance of the forward step: for Sigma = `large` the two differ by the factor alpha_t / alpha_s, which is 1 in the
+limit of small steps; for `small` also by small / large. The shifted estimate is that of a conditional model.
 """
 
 from __future__ import annotations
@@ -25,29 +25,30 @@ from unnoise.denoiser import Denoiser, Estimate
 from unnoise.schedules import over
 
 LogProb = Callable[[Tensor, Tensor], Tensor]
-"""(x_t, t) -> log p(y | x_t) of each row's own y, (B,), or anything that differs from it by a constant."""
+"""(x_t, t) -> log p(y | x_t) for the y of each row, (B,), up to a constant."""
 
 
 def classifier(denoiser: Denoiser, log_prob: LogProb, scale: float | Tensor) -> Denoiser:
-    """The estimate moved towards what `log_prob` likes. Scale 0 is `denoiser` itself; (B,) is a scale a row.
+    """The estimate shifted along the gradient of `log_prob`; `scale` is one number, or (B,), one for each row.
 
-    Where nothing of the picture is left (alpha = 0) x_t says nothing of y, and the estimate stays. The variance stays.
+    Scale 0 is `denoiser` itself. Where alpha = 0, x_t does not depend on y and the estimate is unchanged. A learned
+    variance is never changed.
     """
     if not isinstance(scale, Tensor) and scale == 0:
         return denoiser
     slope = gradient(log_prob)
 
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
-        mean, spread = denoiser(x_t, t)
+        mean, fraction = denoiser(x_t, t)
         level = denoiser.schedule(t)
-        lever = torch.where(level.alpha > 0, level.sigma.square() / level.alpha, 0.0) * scale
-        return Estimate(mean + over(lever, x_t) * slope(x_t, t), spread)
+        factor = torch.where(level.alpha > 0, level.sigma.square() / level.alpha, 0.0) * scale
+        return Estimate(mean + over(factor, x_t) * slope(x_t, t), fraction)
 
     return Denoiser(denoiser.schedule, estimate)
 
 
 def gradient(log_prob: LogProb) -> Callable[[Tensor, Tensor], Tensor]:
-    """(x_t, t) -> grad log p(y | x_t), like x_t: a row's own, for rows do not see each other."""
+    """(x_t, t) -> grad log p(y | x_t), like x_t. The sum over rows is differentiated, since rows are independent."""
 
     def slope(x_t: Tensor, t: Tensor) -> Tensor:
         with torch.enable_grad():

@@ -1,10 +1,10 @@
-"""Guidance without a classifier: away from what a poorer denoiser estimates, towards what a better one does.
+"""Guidance without a classifier: extrapolates from the estimate of a poorer denoiser to that of a better one.
 
     mean = mean_poor + scale (mean_good - mean_poor)
 
-Poor is the same network told nothing (classifier-free guidance, Ho & Salimans 2022), or told something unwanted, or a
-weaker network (autoguidance, Karras et al. 2024). The scale is the one that people type: 1 is no guidance; Ho and
-Salimans' w is scale - 1 (`from_w`). The weights sum to one, so that guiding eps, x, v or the score is the same thing.
+The poorer one is the same network with a null condition (classifier-free guidance, Ho & Salimans 2022) or an unwanted
+one (a negative prompt), or a weaker network (autoguidance, Karras et al. 2024). A scale of 1 is no guidance; w of Ho
+and Salimans is scale - 1 (`scale_from_w`). The weights sum to one, so guiding eps, x, v or the score is the same.
 """
 
 from __future__ import annotations
@@ -17,89 +17,96 @@ import torch
 from torch import Tensor
 
 from unnoise.conditions import Cond
-from unnoise.denoiser import Denoiser, Diffusion, Estimate
+from unnoise.denoiser import Conditional, Denoiser, Estimate
 from unnoise.schedules import over
 
 Scale = float | Tensor
-"""How strongly: one number for all rows, or (B,), a number each."""
+"""The guidance scale: one number for all rows, or (B,), one for each row."""
 
 
 def scale_from_w(w: float) -> float:
-    """The scale that the paper of classifier-free guidance calls w: (1 + w) mean_cond - w mean_null."""
+    """The scale of the paper's w: (1 + w) mean_cond - w mean_null. Ho & Salimans 2022, eq. 6."""
     return 1 + w
 
 
-def classifier_free(diffusion: Diffusion, cond: Cond, null: Cond, scale: Scale, *, rescale: float = 0.0) -> Denoiser:
-    """Away from what is estimated told `null`, nothing or a negative prompt. Both estimates in one batch, null first.
+def classifier_free(
+    conditional: Conditional, cond: Cond, null: Cond, scale: Scale, *, rescale: float = 0.0
+) -> Denoiser:
+    """The estimate with `cond`, guided away from that with `null`: no condition, or a negative prompt.
 
-    Scale 1 in every row is `diffusion.given(cond)` itself, and scale 0 `diffusion.given(null)`: one estimate is asked
-    for. Otherwise a learned variance is that of the told estimate. `rescale`: see `rescaled`.
+    Both are computed in one batch, null first. Scale 1 in every row is `conditional.given(cond)` itself, and scale 0
+    `conditional.given(null)`: only one estimate is computed. Otherwise a learned variance is that of the conditional
+    estimate. `rescale`: see `rescaled`.
     """
     if _all(scale, 1):
-        return diffusion.given(cond)
+        return conditional.given(cond)
     if _all(scale, 0):
-        return diffusion.given(null)
-    return chain(diffusion, (null, cond), (scale,), rescale=rescale)
+        return conditional.given(null)
+    return chain(conditional, (null, cond), (scale,), rescale=rescale)
 
 
-def chain(diffusion: Diffusion, conds: Sequence[Cond], scales: Sequence[Scale], *, rescale: float = 0.0) -> Denoiser:
-    """Several guidances, each condition telling more than the one before it: all estimates in one batch, in order.
+def chain(
+    conditional: Conditional, conds: Sequence[Cond], scales: Sequence[Scale], *, rescale: float = 0.0
+) -> Denoiser:
+    """Guidance by several conditions, each with more information than the one before it.
 
         mean = mean_0 + scale_1 (mean_1 - mean_0) + scale_2 (mean_2 - mean_1) + ...
 
-    With nothing, a picture, a picture and words it is eq. 3 of Brooks et al. 2023 (InstructPix2Pix). The variance is
-    the last one's. All scales 1 is the last condition alone.
+    All estimates are computed in one batch, in this order. With the conditions null, picture, picture and text it is
+    eq. 3 of Brooks et al. 2023 (InstructPix2Pix). A learned variance is that of the last condition, and with all
+    scales 1 the estimate is too. Raises ValueError where the number of scales is not that of the differences.
     """
     if len(conds) != len(scales) + 1:
         raise ValueError(
-            f"{len(conds)} conditions have {len(conds) - 1} differences, and there are {len(scales)} scales"
+            f"{len(conds)} conditions have {len(conds) - 1} differences: give so many scales, not {len(scales)}"
         )
-    together = diffusion.given(reduce(Cond.then, conds))
+    together = conditional.given(reduce(Cond.cat, conds))
 
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
         times = t.repeat(len(conds)) if t.ndim else t
-        found, spread = together(torch.cat([x_t] * len(conds)), times)
+        found, fraction = together(torch.cat([x_t] * len(conds)), times)
         means = found.chunk(len(conds))
         mean = _towards(means[0], means[1], scales[0])
         for (before, after), more in zip(pairwise(means[1:]), scales[1:], strict=True):
             mean = mean + _weight(more, mean) * (after - before)
-        return Estimate(rescaled(mean, means[-1], rescale), None if spread is None else spread.chunk(len(conds))[-1])
+        last = None if fraction is None else fraction.chunk(len(conds))[-1]
+        return Estimate(rescaled(mean, means[-1], rescale), last)
 
-    return Denoiser(diffusion.schedule, estimate)
+    return Denoiser(conditional.schedule, estimate)
 
 
 def autoguidance(good: Denoiser, poor: Denoiser, scale: Scale, *, rescale: float = 0.0) -> Denoiser:
-    """Away from a weaker model told the same: smaller, or less trained, of the same schedule. Two calls.
+    """The estimate of `good`, guided away from that of a smaller or less trained model with the same condition.
 
-    Karras et al. 2024, eq. 3. Scale 1 is `good` itself. Raises ValueError where the schedules differ.
+    Karras et al. 2024, eq. 3: two calls, and at scale 1 `good` itself. Raises ValueError where the schedules differ.
     """
     if good.schedule != poor.schedule:
-        raise ValueError(f"the two models must share a schedule: {good.schedule} and {poor.schedule}")
+        raise ValueError(f"the two models have different schedules, {good.schedule} and {poor.schedule}")
     if _all(scale, 1):
         return good
 
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
-        mean, spread = good(x_t, t)
-        return Estimate(rescaled(_towards(poor(x_t, t).mean, mean, scale), mean, rescale), spread)
+        mean, fraction = good(x_t, t)
+        return Estimate(rescaled(_towards(poor(x_t, t).mean, mean, scale), mean, rescale), fraction)
 
     return Denoiser(good.schedule, estimate)
 
 
-def rescaled(mean: Tensor, told: Tensor, share: float) -> Tensor:
-    """The guided estimate with the contrast of the told one, mixed with itself: `share` 0 changes nothing.
+def rescaled(mean: Tensor, conditional: Tensor, phi: float) -> Tensor:
+    """The guided estimate with its contrast brought to that of the conditional one, to the fraction `phi` in [0, 1].
 
-    Each row is multiplied by share std(told) / std(mean) + 1 - share, its deviations over all its numbers: sec. 3.4 of
-    Lin et al. 2023, there with share 0.7. Here on the estimate of the picture. Diffusers does it to whatever the
-    network put out, eps or v, which is something else, and differs between two models that say the same.
+    Each row is multiplied by phi std(conditional) / std(mean) + 1 - phi, the standard deviations being over all its
+    elements: sec. 3.4 of Lin et al. 2023, who use phi = 0.7. Here it acts on the estimate of the picture. Diffusers
+    applies it to the network's output, eps or v, so that two models with equal estimates give different pictures.
     """
-    if share == 0:
+    if phi == 0:
         return mean
-    ratio = told.flatten(1).std(1) / mean.flatten(1).std(1).clamp(min=1e-12)
-    return mean * over(share * ratio + 1 - share, mean)
+    ratio = conditional.flatten(1).std(1) / mean.flatten(1).std(1).clamp(min=1e-12)
+    return mean * over(phi * ratio + 1 - phi, mean)
 
 
 def _towards(poor: Tensor, good: Tensor, scale: Scale) -> Tensor:
-    """Bit for bit `poor` at scale 0 and `good` at scale 1, row by row."""
+    """Extrapolates row by row: exactly `poor` at scale 0 and `good` at scale 1."""
     return torch.lerp(poor, good, _weight(scale, poor)) if isinstance(scale, Tensor) else torch.lerp(poor, good, scale)
 
 

@@ -1,6 +1,6 @@
-"""Guide where it helps: at noise levels between two, and nowhere else.
+"""Guidance in a limited interval of noise levels. Kynkäänniemi et al. 2024.
 
-Kynkäänniemi et al. 2024: guidance harms at the highest levels, where it takes variety, and does nothing at the lowest.
+At the highest noise levels guidance reduces diversity, and at the lowest it has no effect.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from unnoise.denoiser import Denoiser, Estimate
 
 
 def guidance_interval(guided: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
-    """`guided` where low <= sigma / alpha <= high, and `plain` elsewhere: one of the two is asked, not both.
+    """`guided` where low <= sigma / alpha <= high, and `plain` elsewhere.
 
-    It is decided anew whenever the denoiser is asked. The authors' code decides once a step, by the level the step
-    begins at, for both evaluations of Heun's method. Where rows are at different times and on both sides, both are
-    asked. Raises ValueError where low > high.
+    Only one of the two is evaluated, unless rows at different times lie on both sides. The interval is applied to each
+    evaluation by its own level; the authors' code applies it once a step, by the level where the step begins, to both
+    evaluations of Heun's method. Raises ValueError if low > high.
     """
     if low > high:
-        raise ValueError(f"no noise level lies between {low} and {high}")
+        raise ValueError(f"the guidance interval is empty: low {low} is above high {high}")
     schedule = guided.schedule
 
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
@@ -30,10 +30,10 @@ def guidance_interval(guided: Denoiser, plain: Denoiser, low: float, high: float
         if not inside.any():
             return plain(x_t, t)
         rows = inside.to(x_t.device).view(-1, *[1] * (x_t.ndim - 1))
-        yes, no = guided(x_t, t), plain(x_t, t)
-        spread = None
-        if yes.variance_fraction is not None and no.variance_fraction is not None:
-            spread = torch.where(rows, yes.variance_fraction, no.variance_fraction)
-        return Estimate(torch.where(rows, yes.mean, no.mean), spread)
+        on, off = guided(x_t, t), plain(x_t, t)
+        fraction = None
+        if on.variance_fraction is not None and off.variance_fraction is not None:
+            fraction = torch.where(rows, on.variance_fraction, off.variance_fraction)
+        return Estimate(torch.where(rows, on.mean, off.mean), fraction)
 
     return Denoiser(schedule, estimate)

@@ -1,4 +1,4 @@
-"""Keep the estimate of the picture within the range of pictures. The noise is re-derived from it, so all agree."""
+"""Keeps the estimate of the picture in the range of pictures. The noise is derived from the estimate, so both agree."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from unnoise.schedules import over
 
 def _on_mean(denoiser: Denoiser, change: Callable[[Tensor], Tensor]) -> Denoiser:
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
-        mean, spread = denoiser(x_t, t)
-        return Estimate(change(mean), spread)
+        mean, fraction = denoiser(x_t, t)
+        return Estimate(change(mean), fraction)
 
     return Denoiser(denoiser.schedule, estimate)
 
 
 def clip_denoised(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
-    """The estimate clipped to [low, high], as DDPM's sampler does. For pixels; not for latents."""
+    """The estimate clipped to [low, high], as DDPM's sampler does. For pixels only: latents have no bounds."""
     return _on_mean(denoiser, lambda mean: mean.clamp(low, high))
 
 
 def dynamic_threshold(denoiser: Denoiser, quantile: float = 0.995, most: float = float("inf")) -> Denoiser:
-    """Each sample clipped at its own quantile of |mean|, at least 1 and at most `most`, and divided by it.
+    """The estimate of each sample clipped at a quantile of |mean|, at least 1 and at most `most`, and divided by it.
 
-    Saharia et al. 2022, sec. 2.3: keeps strong guidance from saturating.
+    Saharia et al. 2022, sec. 2.3: strong guidance then does not saturate pixels. `quantile` is in [0, 1].
     """
 
     def squeeze(mean: Tensor) -> Tensor:

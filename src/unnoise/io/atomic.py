@@ -1,18 +1,55 @@
-"""A file is written whole or not at all."""
+"""Atomic writes: a file or a directory appears under its name with its whole contents, or it does not appear.
+
+    write beside the path   rename over it
+
+A reader sees the old contents or the new ones, and a failed write leaves the old ones. Nothing is forced to the disk:
+checkpoints, which have to survive a power cut, are written by io/checkpoint.py.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside `path`, then move over it: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    """Call `write` with a temporary path in the same folder, then rename that file to `path`, replacing what is there.
+
+    The temporary name has the suffix of `path`. It is removed if `write` raises.
+    """
+    beside = _beside(path)
     try:
         write(beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def publish_directory(path: Path, write: Callable[[Path], object]) -> None:
+    """Call `write` with an empty temporary directory, then rename it to `path`; a directory that is there is replaced.
+
+    The temporary directory is removed if `write` raises.
+    """
+    beside = _beside(path)
+    try:
+        beside.mkdir()
+        write(beside)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(beside, path)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text to `path`, as `publish` does."""
+    publish(path, lambda beside: beside.write_text(text, encoding="utf-8"))
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name in the folder of `path`, of this process and thread alone; makes that folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}{path.suffix}")

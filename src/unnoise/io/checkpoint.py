@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unnoise.errors import UserError
+from unnoise.io.hashing import sha256
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
@@ -122,8 +123,7 @@ def _sync(path: Path) -> None:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    with path.open("rb") as f:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(f, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 def _digest_of(entries: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from unnoise.errors import UserError
+from unnoise.io.images import grid, image
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,11 @@ class Pictures:
 
     def __iter__(self) -> Iterator[Image.Image]:
         for pixels in self.array():
-            yield Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+            yield image(pixels)
 
     def grid(self, columns: int | None = None, *, gap: int = 2) -> Image.Image:
         """All of them on one sheet, in reading order; by default as square as can be."""
-        across = columns or round(len(self) ** 0.5 + 0.499)
-        _, _, height, width = self.pixels.shape
-        lines = -(-len(self) // across)
-        sheet = Image.new("RGB", (across * (width + gap) + gap, lines * (height + gap) + gap), (255, 255, 255))
-        for i, picture in enumerate(self):
-            sheet.paste(picture, (gap + i % across * (width + gap), gap + i // across * (height + gap)))
-        return sheet
+        return grid(list(self.array()), columns=columns or round(len(self) ** 0.5 + 0.499), scale=1, gap=gap)
 
     def save(self, path: str | Path, columns: int | None = None) -> None:
         """One sheet with all of them."""

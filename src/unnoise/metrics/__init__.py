@@ -1,1 +1,1 @@
-"""How good drawn pictures are: distances between sets of features, and the features themselves."""
+"""Measures of sample quality: features of pictures, and distances between sets of features."""

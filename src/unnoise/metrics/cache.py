@@ -1,28 +1,29 @@
-"""Features of real pictures, kept on disk: made once for each set of pictures, network, and number.
+"""A cache of the features of real pictures on disk: computed once for each set of pictures, network and number.
 
-The name of a file is a hash of all that its contents depend on; a file is whole or not there; one that cannot be read
-is made again. safetensors only.
+The name of a file is a hash of everything that its contents depend on. Files are written atomically; what cannot be
+read is computed again. safetensors only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from unnoise.io.atomic import publish
+
 
 def key(*parts: str) -> str:
-    """One name for these words, in this order."""
+    """The hash of these strings, in this order."""
     return hashlib.sha256("\0".join(("real features 1", *parts)).encode()).hexdigest()[:32]
 
 
 def load(folder: Path, name: str, shape: tuple[int, int]) -> Tensor | None:
-    """The features (n, D) float32 of this name; None where there are none, or not whole, or of another shape."""
+    """The features (n, D) float32 of this name; None if there is no readable file, or its shape differs."""
     try:
         found = load_file(folder / f"{name}.safetensors").get("features")
     except (OSError, SafetensorError):
@@ -32,15 +33,5 @@ def load(folder: Path, name: str, shape: tuple[int, int]) -> Tensor | None:
 
 def save(folder: Path, name: str, features: Tensor) -> None:
     """Keep features (n, D). A disk that is full or read-only costs the cache, not the evaluation."""
-    path = folder / f"{name}.safetensors"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, fresh = tempfile.mkstemp(dir=folder, prefix=".fresh-")
-        os.close(handle)
-        try:
-            save_file({"features": features.contiguous()}, fresh)
-            os.replace(fresh, path)
-        finally:
-            Path(fresh).unlink(missing_ok=True)
-    except (OSError, SafetensorError):
-        return
+    with contextlib.suppress(OSError, SafetensorError):
+        publish(folder / f"{name}.safetensors", lambda beside: save_file({"features": features.contiguous()}, beside))

@@ -1,18 +1,15 @@
-"""A judge: a classifier with the names of its classes and how often it is right on real pictures, as a directory.
+"""A classifier for evaluation: a network, the names of its classes and its accuracy on real pictures, as a directory.
 
-    model.safetensors    the weights, float16 where that loses nothing
+    model.safetensors    the weights, float16 if that is lossless
     classifier.json      shape, classes, data, accuracy on held-out pictures, how it was trained
 
-`load_classifier(save_classifier(judge))` is `judge` bit for bit (tests/metrics/test_classifier.py). Nothing in the
-directory is run: JSON and safetensors only.
+Saving and loading is the identity, bit for bit (tests/metrics/test_classifier.py). The directory contains no code: JSON
+and safetensors only.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -25,17 +22,18 @@ from torch import Tensor
 
 from unnoise import artifacts
 from unnoise.errors import UserError, unknown
+from unnoise.io.atomic import publish_directory
 from unnoise.nn.classifier import Classifier, Shape
 
 FORMAT = "unnoise-classifier-1"
 CARD = "classifier.json"
-RESULT = "classifier"  # where a training leaves its judge, inside the run
+RESULT = "classifier"  # the folder of the classifier inside the run that trained it
 WEIGHTS = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often a classifier is right on n pictures, and on those of each class by name. `data` says which they are."""
+    """The accuracy of a classifier on n pictures, and on those of each class by name. `data` names the pictures."""
 
     value: float
     n: int
@@ -45,7 +43,7 @@ class Accuracy:
 
 @dataclass(frozen=True, eq=False)
 class ClassifierEvaluator:
-    """A trained classifier, how often it is right on real pictures it was not trained on, and how it was made."""
+    """A trained classifier with its accuracy on held-out real pictures, and the settings of its training."""
 
     net: Classifier
     classes: tuple[str, ...]
@@ -55,7 +53,7 @@ class ClassifierEvaluator:
 
     @property
     def fingerprint(self) -> str:
-        """Of the weights: equal where all features are."""
+        """SHA-256 of the weights: classifiers with equal fingerprints compute equal features."""
         return artifacts.fingerprint(self.net)
 
     @torch.no_grad()
@@ -69,54 +67,49 @@ class ClassifierEvaluator:
 
 
 def check_pictures(x: Tensor, shape: Shape, name: str) -> None:
-    """Raises UserError where pictures (B, C, H, W) are not what this classifier takes."""
-    have, want = tuple(x.shape[1:]), (shape.channels, shape.size, shape.size)
-    if have != want:
+    """Raises UserError if pictures (B, C, H, W) do not have the shape of this classifier's."""
+    given, needed = tuple(x.shape[1:]), (shape.channels, shape.size, shape.size)
+    if given != needed:
         raise UserError(
-            f"the classifier {name!r} takes pictures of {want[1]}x{want[2]} pixels with {want[0]} channels, these have "
-            f"{have[1]}x{have[2]} with {have[0]}; train one on pictures like these: unnoise train classifier --data ..."
+            f"the classifier {name!r} needs pictures of {needed[1]}x{needed[2]} pixels with {needed[0]} channels, not "
+            f"{given[1]}x{given[2]} with {given[0]}; train one on such pictures: unnoise train classifier --data ..."
         )
 
 
-def accuracy(seen: Tensor, asked: Tensor, classes: tuple[str, ...], *, data: str = "") -> Accuracy:
-    """The share of pictures seen (n,) as what was asked (n,), over all and in each class that was asked for."""
-    if len(asked) == 0:
-        raise ValueError("the accuracy of no pictures")
-    right = (seen == asked).double()
-    each = {name: float(right[asked == k].mean()) for k, name in enumerate(classes) if bool((asked == k).any())}
-    return Accuracy(float(right.mean()), len(asked), data, each)
+def accuracy(predicted: Tensor, labels: Tensor, classes: tuple[str, ...], *, data: str = "") -> Accuracy:
+    """The fraction of predicted classes (n,) that equal the labels (n,), over all and in each class."""
+    if len(labels) == 0:
+        raise ValueError("accuracy needs at least one picture")
+    right = (predicted == labels).double()
+    each = {name: float(right[labels == k].mean()) for k, name in enumerate(classes) if bool((labels == k).any())}
+    return Accuracy(float(right.mean()), len(labels), data, each)
 
 
-def save_classifier(path: Path, judge: ClassifierEvaluator) -> None:
-    """Write a judge's directory, whole or not at all; one that is there is replaced."""
-    state = {name: value.detach().float().cpu().contiguous() for name, value in judge.net.state_dict().items()}
+def save_classifier(path: Path, classifier: ClassifierEvaluator) -> None:
+    """Writes the directory of a classifier atomically; an existing one is replaced."""
+    state = {name: value.detach().float().cpu().contiguous() for name, value in classifier.net.state_dict().items()}
     halves = {name: value.half() for name, value in state.items()}
     lossless = all(torch.equal(halves[name].float(), state[name]) for name in state)
     card = {
         "format": FORMAT,
-        "name": judge.name,
-        "shape": asdict(judge.net.shape),
-        "classes": list(judge.classes),
-        "accuracy": asdict(judge.accuracy),
-        "trained": judge.trained,
+        "name": classifier.name,
+        "shape": asdict(classifier.net.shape),
+        "classes": list(classifier.classes),
+        "accuracy": asdict(classifier.accuracy),
+        "trained": classifier.trained,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        fresh.chmod(0o755)
-        save_file(halves if lossless else state, fresh / "model.safetensors", metadata={"format": "pt"})
-        (fresh / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        if path.exists():
-            shutil.rmtree(path)
-        os.replace(fresh, path)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+
+    def write(folder: Path) -> None:
+        save_file(halves if lossless else state, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+    publish_directory(path, write)
 
 
 def load_classifier(path: Path | str) -> ClassifierEvaluator:
-    """The judge in a directory, in the run that trained it, or (`shipped()`) by name. On the CPU, float32.
+    """The classifier in a directory, in the run that trained it, or by a name in `shipped()`; on the CPU, in float32.
 
-    Raises UserError where there is none, or where it is damaged or of another format.
+    Raises UserError if there is none, or if it is damaged or of another format.
     """
     folder = Path(path)
     if not folder.exists() and len(folder.parts) == 1:
@@ -136,12 +129,14 @@ def load_classifier(path: Path | str) -> ClassifierEvaluator:
         card["trained"],
     )
     if len(found.classes) != net.shape.classes:
-        raise UserError(f"{folder / CARD}: {len(found.classes)} names for {net.shape.classes} classes")
+        raise UserError(
+            f"{folder / CARD}: {len(found.classes)} names for {net.shape.classes} classes; train the classifier again"
+        )
     return found
 
 
 def shipped() -> tuple[str, ...]:
-    """Names of the classifiers that come with the package."""
+    """The names of the classifiers that come with the package."""
     return tuple(
         sorted(p.parent.name.removesuffix("-classifier") for p in WEIGHTS.glob("*-classifier/classifier.json"))
     )
@@ -175,10 +170,10 @@ def _weights(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     try:
         state = load_file(path)
     except FileNotFoundError as error:
-        why = "no model.safetensors; the directory is not whole, copy or train it again"
+        why = "no model.safetensors, so the directory is incomplete; copy it again or train again"
         raise UserError(f"{path.parent}: {why}") from error
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged ({error}); copy or train it again") from error
+        raise UserError(f"{path}: damaged ({error}); copy it again or train again") from error
     wrong = [n for n in sorted(set(state) | set(wanted)) if n not in state or n not in wanted]
     wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
     if wrong:

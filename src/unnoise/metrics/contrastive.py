@@ -1,15 +1,14 @@
-"""A judge of pictures told in words: is a picture's own caption the nearest among others? On disk,
-a contrastive model:
+"""Evaluation by a contrastive model: is a picture's own caption the nearest among others? On disk:
 
-    model.safetensors    the weights             contrastive.json    the card: networks, data, how well it reads
-    tokenizer.json       what reads captions     manifest.json       the sha256 and size of each file
+    model.safetensors    the weights             contrastive.json    the card: networks, data, its retrieval
+    tokenizer.json       the tokenizer     manifest.json       the sha256 and size of each file
 
-Retrieval: of M other captions, r lie as near to the picture as its own, or nearer. Among K candidates, the own one and
-K - 1 of the others by lot, the own is one of the k nearest with the probability (Radford et al. 2021 take K = all)
+Retrieval: of M other captions, r are as near to the picture as its own, or nearer. Among K candidates, the own one and
+K - 1 random others, the own one is among the k nearest with the probability (K = all in Radford et al. 2021)
 
     sum_{j < k} C(r, j) C(M - r, K - 1 - j) / C(M, K - 1)
 
-so nothing is drawn: a figure is the mean over all lots, and its error is that of the pictures alone.
+so no candidates are sampled: a value is the mean over all choices of them, and its error is that of the pictures alone.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from unnoise.text import tokenizer as tokens
 from unnoise.text.tokenizer import Tokenizer
 
 CARD, FORMAT = "contrastive.json", "unnoise-contrastive-1"
-RESULT = "contrastive"  # where a training leaves it, inside the run
-AMONG = 100  # captions, beside all of them
+RESULT = "contrastive"  # its folder inside the run that trained it
+AMONG = 100  # candidate captions, reported beside retrieval among all
 
 
-class Share(NamedTuple):
-    """A share of pictures, and its standard error over pictures (nan for one picture)."""
+class Proportion(NamedTuple):
+    """A fraction of pictures, and its standard error over pictures (nan for one picture)."""
 
     value: float
     error: float
@@ -45,22 +44,22 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How often the own caption of n pictures is the nearest, and one of the five nearest, among `among` captions."""
+    """The fractions of n pictures whose own caption is the nearest, and in the five nearest, of `among` captions."""
 
-    first: Share
-    fifth: Share
+    first: Proportion
+    fifth: Proportion
     among: int
     n: int
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        shares = {"first": self.first, "fifth": self.fifth}
-        return {name: share._asdict() for name, share in shares.items()} | {"among": self.among, "n": self.n}
+        """The retrieval as a dictionary for JSON."""
+        proportions = {"first": self.first, "fifth": self.fifth}
+        return {name: each._asdict() for name, each in proportions.items()} | {"among": self.among, "n": self.n}
 
 
 @dataclass(frozen=True, eq=False)
 class ContrastiveEvaluator:
-    """A trained contrastive model, with what reads its captions, and how it was made."""
+    """A trained contrastive model with its tokenizer, and the settings of its training."""
 
     net: Contrastive
     tokenizer: Tokenizer
@@ -74,101 +73,105 @@ class ContrastiveEvaluator:
     def pictures(self, x: Tensor, *, batch: int = 256) -> Tensor:
         """Pictures (B, C, H, W) in [-1, 1] -> unit vectors (B, D), float32. Raises UserError for other shapes."""
         net = self.card.net
-        have, want = tuple(x.shape[1:]), (net.in_channels, net.size, net.size)
-        if have != want:
+        given, needed = tuple(x.shape[1:]), (net.in_channels, net.size, net.size)
+        if given != needed:
             raise UserError(
-                f"the contrastive judge {self.name!r} takes pictures of {want[1]}x{want[2]} pixels with {want[0]} "
-                f"channels, these have {have[1]}x{have[2]} with {have[0]}; train one on pictures like these: unnoise "
-                "train emoji-contrastive --data ..."
+                f"the contrastive model {self.name!r} needs pictures of {needed[1]}x{needed[2]} pixels with "
+                f"{needed[0]} channels, not {given[1]}x{given[2]} with {given[0]}; train one on pictures like these: "
+                "unnoise train emoji-contrastive --data ..."
             )
         found = [self.net.pictures(part) for part in torch.split(x, batch) if len(part)]
         return torch.cat(found) if found else x.new_zeros(0, net.embedding)
 
     @torch.no_grad()
-    def captions(self, said: Sequence[str], *, batch: int = 512) -> Tensor:
+    def captions(self, captions: Sequence[str], *, batch: int = 512) -> Tensor:
         """Captions -> unit vectors (N, D), float32."""
-        parts = [said[first : first + batch] for first in range(0, len(said), batch)]
+        parts = [captions[first : first + batch] for first in range(0, len(captions), batch)]
         found = [self.net.captions(_tokens(self.tokenizer, part)) for part in parts]
         return torch.cat(found) if found else torch.zeros(0, self.card.net.embedding)
 
-    def similarity(self, x: Tensor, said: Sequence[str]) -> Tensor:
+    def similarity(self, x: Tensor, captions: Sequence[str]) -> Tensor:
         """The cosine of every picture and every caption: (B, N), in [-1, 1]."""
-        return self.pictures(x) @ self.captions(said).T
+        return self.pictures(x) @ self.captions(captions).T
 
-    def retrieval(self, seen: Tensor, said: Sequence[str], candidates: Sequence[str], *, among: int) -> Retrieval:
-        """How often pictures, `seen` (n, D) by `pictures`, find what is `said` of each among so many `candidates`.
+    def retrieval(
+        self, vectors: Tensor, captions: Sequence[str], candidates: Sequence[str], *, among: int
+    ) -> Retrieval:
+        """How often pictures, by their vectors (n, D), find their own captions among `among` of the candidates.
 
-        These are what else could have been said; those that read like one another are one.
+        Candidates with equal tokens count once.
         """
-        return retrieval(*self.better(seen, said, candidates), among=among)
+        return retrieval(*self.better(vectors, captions, candidates), among=among)
 
-    def better(self, seen: Tensor, said: Sequence[str], candidates: Sequence[str]) -> tuple[Tensor, int]:
-        """How many other captions are as near as its own to each picture, or nearer: (n,); and how many others are."""
-        vectors, own = self.distinct(said, candidates)
-        return beaten_by(seen @ vectors.T, own), len(vectors) - 1
+    def better(self, vectors: Tensor, captions: Sequence[str], candidates: Sequence[str]) -> tuple[Tensor, int]:
+        """The number of other captions at least as near to each picture as its own, (n,), and the number of others."""
+        texts, own = self.distinct(captions, candidates)
+        return beaten_by(vectors @ texts.T, own), len(texts) - 1
 
     @torch.no_grad()
-    def distinct(self, said: Sequence[str], candidates: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Unit vectors (N, D) of all these captions, those that read alike once; the places (n,) of what is `said`."""
-        every = _tokens(self.tokenizer, [*said, *candidates])
+    def distinct(self, captions: Sequence[str], candidates: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Unit vectors (N, D) of all captions and candidates without repeats, and the index (n,) of each caption."""
+        every = _tokens(self.tokenizer, [*captions, *candidates])
         found, place = torch.unique(every, dim=0, return_inverse=True)
         vectors = torch.cat([self.net.captions(part) for part in torch.split(found, 512)])
-        return vectors, place[: len(said)]
+        return vectors, place[: len(captions)]
 
 
 def beaten_by(similarity: Tensor, own: Tensor) -> Tensor:
-    """How many other captions are as near as a picture's own, or nearer: (n,), of (n, N) and places (n,).
+    """The number (n,) of other captions at least as similar as each picture's own, whose index is `own` (n,).
 
-    A tie counts against the picture: a judge that finds all captions alike has found nothing.
+    A tie counts against the picture, so that a model for which all captions are equal has no success.
     """
     right = similarity.gather(1, own[:, None])
     return (similarity >= right).sum(1) - 1
 
 
 def retrieval(better: Tensor, others: int, *, among: int) -> Retrieval:
-    """Retrieval among `among` captions, or all where they are fewer, of pictures with so many better ones (n,)."""
+    """Retrieval among `among` captions, or all if they are fewer, for pictures with `better` (n,) better captions."""
     if len(better) == 0:
-        raise ValueError("the retrieval of no pictures")
+        raise ValueError("retrieval needs at least one picture")
     if among < 2 or others < 1:
-        raise UserError(f"captions to find the right one among: 2 at least, not {min(among, others + 1)}")
-    drawn = min(among - 1, others)
-    first, fifth = (_share(_within(k, better, others, drawn)) for k in (1, 5))
-    return Retrieval(first, fifth, drawn + 1, len(better))
+        raise UserError(f"retrieval needs at least 2 different captions, not {min(among, others + 1)}")
+    sampled = min(among - 1, others)
+    first, fifth = (_proportion(_within(k, better, others, sampled)) for k in (1, 5))
+    return Retrieval(first, fifth, sampled + 1, len(better))
 
 
 def first_of(better: Tensor, others: int, *, among: int = AMONG) -> Tensor:
-    """How likely each picture's own caption is the nearest of `among`, or of all where they are fewer: (n,)."""
+    """The probability (n,) that each picture's own caption is the nearest of `among`, or of all if they are fewer."""
     return _within(1, better, others, min(among - 1, others))
 
 
 def few_and_all(better: Tensor, others: int) -> list[Retrieval]:
-    """Among AMONG captions, and among all; once, where these are no more."""
+    """Retrieval among AMONG captions and among all; one of them if there are no more than AMONG."""
     return [retrieval(better, others, among=among) for among in sorted({min(AMONG, others + 1), others + 1})]
 
 
-def _within(k: int, better: Tensor, others: int, drawn: int) -> Tensor:
-    """The probability that fewer than k of those better (n,) are among `drawn` of `others`, (n,): hypergeometric."""
+def _within(k: int, better: Tensor, others: int, sampled: int) -> Tensor:
+    """The probability (n,) that fewer than k of the better ones (n,) are in a sample of the others: hypergeometric."""
     r = better.double()
     total = torch.zeros_like(r)
-    for j in range(min(k, drawn + 1)):
-        possible = (r >= j) & (others - r >= drawn - j)
-        ways = _log_choose(r, j) + _log_choose(others - r, drawn - j) - _log_choose(r.new_tensor(others), drawn)
-        total += torch.where(possible, ways.exp(), 0.0)
+    for j in range(min(k, sampled + 1)):
+        possible = (r >= j) & (others - r >= sampled - j)
+        log_p = _log_choose(r, j) + _log_choose(others - r, sampled - j) - _log_choose(r.new_tensor(others), sampled)
+        total += torch.where(possible, log_p.exp(), 0.0)
     return total.clamp(max=1)
 
 
 def _log_choose(n: Tensor, k: int) -> Tensor:
-    """log C(n, k); of no meaning where n < k."""
+    """log C(n, k); undefined where n < k."""
     left = (n - k).clamp(min=0)
     return torch.lgamma(n + 1) - torch.lgamma(left + 1) - torch.lgamma(n.new_tensor(k + 1))
 
 
-def _share(values: Tensor) -> Share:
-    return Share(values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else float("nan"))
+def _proportion(values: Tensor) -> Proportion:
+    return Proportion(
+        values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else float("nan")
+    )
 
 
-def _tokens(tokenizer: Tokenizer, said: Sequence[str]) -> Tensor:
-    tokens = tokenizer.encode(said).tokens
+def _tokens(tokenizer: Tokenizer, captions: Sequence[str]) -> Tensor:
+    tokens = tokenizer.encode(captions).tokens
     assert tokens is not None
     return tokens
 
@@ -177,16 +180,16 @@ def _tokens(tokenizer: Tokenizer, said: Sequence[str]) -> Tensor:
 
 
 def write(folder: Path, state: Mapping[str, Tensor], tokenizer: Tokenizer, card: ContrastiveCard) -> None:
-    """Weights, tokenizer and card into an existing folder."""
+    """Writes weights, tokenizer and card to an existing folder."""
     checkpoint.save(state, folder / artifacts.WEIGHTS)
     tokenizer.save(folder / tokens.FILE)
     artifacts.write_card(folder / CARD, card, FORMAT)
 
 
 def load(path: str | Path) -> ContrastiveEvaluator:
-    """The judge in a directory, a checkpoint of its training, or a run: on the CPU, float32, without gradients.
+    """The model in a directory, a checkpoint of its training, or a run; on the CPU, in float32, without gradients.
 
-    Raises UserError that says what is wrong with which file.
+    Raises UserError, which names the file and what is wrong with it.
     """
     folder = find(Path(path))
     card = read_card(folder)
@@ -198,18 +201,18 @@ def load(path: str | Path) -> ContrastiveEvaluator:
 
 
 def find(path: Path) -> Path:
-    """The directory with the judge that `path` means."""
+    """The directory of the model that `path`, a run, checkpoint or directory, contains. Raises UserError."""
     return artifacts.find(
         path,
         CARD,
         RESULT,
-        missing="give a contrastive judge, as `unnoise train emoji-contrastive` leaves one",
-        empty=f"no contrastive judge: it has no {CARD}; `unnoise train emoji-contrastive` leaves one",
+        missing="give a contrastive model, as `unnoise train emoji-contrastive` trains one",
+        empty=f"no contrastive model: it has no {CARD}; `unnoise train emoji-contrastive` trains one",
     )
 
 
-def is_judge(path: str | Path) -> bool:
-    """Whether `load` finds a judge there."""
+def is_evaluator(path: str | Path) -> bool:
+    """Whether `path` contains a contrastive model that `load` finds."""
     try:
         find(Path(path))
     except UserError:
@@ -219,7 +222,9 @@ def is_judge(path: str | Path) -> bool:
 
 def read_card(folder: Path) -> ContrastiveCard:
     file = folder / CARD
-    card, said = artifacts.read_card(file, again="train the judge again")
-    if said != FORMAT:
-        raise UserError(f"{file}: of the format {said!r}, not {FORMAT}; train the judge with this version of unnoise")
+    card, format_ = artifacts.read_card(file, again="train the contrastive model again")
+    if format_ != FORMAT:
+        raise UserError(
+            f"{file}: the format is {format_!r}, not {FORMAT}; train the model with this version of unnoise"
+        )
     return from_dict(ContrastiveCard, card, str(file))

@@ -1,6 +1,6 @@
-"""In which numbers pictures are compared: a fixed network's last features.
+"""Features of pictures for comparing sets of them: the last features of a fixed network.
 
-A Frechet distance is called FID only where the features are Inception-v3's; in any other the report names them.
+A Frechet distance is called FID only for the features of Inception-v3; for others the report names the features.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from unnoise.metrics.inception import HASH, WIDTH, Network, load_inception
 class Features:
     """Pictures (B, C, H, W) float in [-1, 1] -> (B, dim) float32.
 
-    `fingerprint` is of the weights: equal where all features are. `fid`: a Frechet distance in these is FID.
+    `fingerprint` is a SHA-256 of the weights: equal ones compute equal features. With `fid` a Frechet distance in these
+    features is FID.
     """
 
     name: str
@@ -41,22 +42,22 @@ class Features:
         return found
 
 
-def classifier_features(judge: ClassifierEvaluator) -> Features:
+def classifier_features(classifier: ClassifierEvaluator) -> Features:
     """The pooled features of a classifier."""
-    dim = judge.net.shape.features
-    return Features(f"classifier {judge.name}", dim, judge.fingerprint, False, lambda x: judge(x)[1])
+    dim = classifier.net.shape.features
+    return Features(f"classifier {classifier.name}", dim, classifier.fingerprint, False, lambda x: classifier(x)[1])
 
 
-def contrastive_features(judge: ContrastiveEvaluator) -> Features:
-    """The places of pictures on the sphere where a contrastive judge lets them meet their captions."""
-    dim = judge.card.net.embedding
-    return Features(f"contrastive {judge.name}", dim, fingerprint(judge.net), False, judge.pictures)
+def contrastive_features(model: ContrastiveEvaluator) -> Features:
+    """The embeddings of pictures by a contrastive model: unit vectors."""
+    dim = model.card.net.embedding
+    return Features(f"contrastive {model.name}", dim, fingerprint(model.net), False, model.pictures)
 
 
 def inception_features(path: Path | None = None, *, batch: int = 32) -> Features:
-    """Inception-v3's, from a weight file or from where torch-fidelity keeps it. Grey pictures become three channels.
+    """Inception-v3's features, from a weight file or torch-fidelity's cache. Grey pictures get three equal channels.
 
-    Raises UserError where the weights or the packages are missing. See metrics/inception.py.
+    Raises UserError if the weights or the packages are missing. See metrics/inception.py.
     """
     net, digest = load_inception(path)
     official = digest.startswith(HASH)
@@ -65,24 +66,25 @@ def inception_features(path: Path | None = None, *, batch: int = 32) -> Features
 
 
 def find_features(name: str) -> Features:
-    """By name: `inception`, a `.pth` file of its weights, a shipped classifier, or one's own judge in a directory."""
+    """Features by name: `inception`, a `.pth` file of its weights, a shipped classifier, or a directory of a model."""
     if name == "inception":
         return inception_features()
     if Path(name).suffix in {".pth", ".pt"}:
         return inception_features(Path(name))
-    if contrastive.is_judge(name):
+    if contrastive.is_evaluator(name):
         return contrastive_features(contrastive.load(name))
     if name in shipped() or Path(name).is_dir():
         return classifier_features(load_classifier(name))
     valid = ", ".join(("inception", *shipped()))
     raise UserError(
-        f"no features {name!r}; valid: {valid}, a run of `unnoise train classifier` or a contrastive judge, a .pth file"
+        f"no features {name!r}; valid: {valid}, a run of `unnoise train classifier` or of a contrastive model, "
+        "a .pth file"
     )
 
 
 def _inception(net: Network, x: Tensor, batch: int) -> Tensor:
     if x.shape[1] not in (1, 3):
-        raise UserError(f"Inception-v3 takes grey or colour pictures, these have {x.shape[1]} channels")
+        raise UserError(f"Inception-v3 needs grey or colour pictures, these have {x.shape[1]} channels")
     colour = to_bytes(x).expand(-1, 3, -1, -1)
     found = [net(part) for part in torch.split(colour, batch)]
     return torch.cat(found) if found else torch.zeros(0, WIDTH)

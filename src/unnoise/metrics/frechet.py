@@ -1,9 +1,9 @@
-"""The Frechet distance between two sets of features, each taken for a Gaussian.
+"""The Frechet distance between two sets of features, each approximated by a Gaussian.
 
     d^2 = |m_a - m_b|^2 + tr(S_a) + tr(S_b) - 2 tr((S_a^1/2 S_b S_a^1/2)^1/2)
 
 It is called FID only in Inception-v3's features (Heusel et al. 2017). The last trace is the sum of the singular values
-of S_a^1/2 S_b^1/2: real, and exact where a covariance is singular, because no root of a rounded zero is taken.
+of S_a^1/2 S_b^1/2: real, and exact for a singular covariance, because no root of a rounded zero is computed.
 
 From n samples it is too large, to first order by c/n. For two equal unit Gaussians in D dimensions, one of them known
 exactly, c = D + D (D + 1) / 4. `extrapolated` removes this (Chong & Forsyth 2020, "FID infinity").
@@ -52,7 +52,7 @@ class Moments:
 
 
 def no_moments(dim: int) -> Moments:
-    """The moments of no samples: where a stream starts."""
+    """The moments of no samples, the neutral element of the sum."""
     return Moments(0, torch.zeros(dim, dtype=torch.float64), torch.zeros(dim, dim, dtype=torch.float64))
 
 
@@ -74,7 +74,7 @@ def gaussian(mean: Tensor, cov: Tensor, *, n: int) -> Moments:
 def frechet(a: Moments, b: Moments) -> float:
     """d^2 of two Gaussians with these means and unbiased covariances. Never below zero.
 
-    Raises ValueError where the features differ in width, are not finite, or a set has fewer than two samples.
+    Raises ValueError if the features differ in width, are not finite, or a set has fewer than two samples.
     """
     return _distance(a, _root(a.cov), b)
 
@@ -88,27 +88,27 @@ class Extrapolated(NamedTuple):
     values: tuple[float, ...]
 
 
-def extrapolated(real: Moments, drawn: Tensor, *, generator: torch.Generator, points: int = 8) -> Extrapolated:
-    """What the distance would be if infinitely many pictures were drawn. Chong & Forsyth 2020, sec. 3.1.
+def extrapolated(real: Moments, samples: Tensor, *, generator: torch.Generator, points: int = 8) -> Extrapolated:
+    """The distance extrapolated to infinitely many samples. Chong & Forsyth 2020, sec. 3.1.
 
-    drawn (n, D). Sizes are n/5 to n pictures, evenly spaced in 1/n; a point is the mean over as many disjoint subsets
-    as there are, which the paper does not do: at the same cost its 15 points of one subset spread 1.5 times as wide.
-    The real side keeps the bias of its own size; where the truth is 0 the estimate may fall below zero.
+    samples (n, D). Sizes are n/5 to n pictures, evenly spaced in 1/n; a point is the mean over all disjoint
+    subsets of that size, unlike in the paper, whose 15 points of one subset vary 1.5 times as much at the same cost.
+    The bias of the real set's own size remains; if the true distance is 0 the estimate may be below zero.
     Raises ValueError below 10 pictures.
     """
-    n = len(drawn)
+    n = len(samples)
     if n < 10:
         raise ValueError(f"extrapolating the Frechet distance needs at least 10 pictures, not {n}")
     inverse = torch.linspace(5 / n, 1 / n, points, dtype=torch.float64)
     sizes = (1 / inverse).round().long().clamp(2, n).tolist()
     root = _root(real.cov)
-    values = [_mean_distance(real, root, drawn[torch.randperm(n, generator=generator)], size) for size in sizes]
+    values = [_mean_distance(real, root, samples[torch.randperm(n, generator=generator)], size) for size in sizes]
     slope, value = _line([1 / size for size in sizes], values)
     return Extrapolated(value, slope, tuple(sizes), tuple(values))
 
 
 def too_few(n: int, dim: int) -> str | None:
-    """The warning that a Frechet distance of n pictures in `dim` features needs; None where n is enough."""
+    """The warning for a Frechet distance of n pictures in `dim` features; None if n is enough."""
     if n >= ENOUGH * dim:
         return None
     singular = " (fewer than the width: the covariance is singular)" if n <= dim else ""
@@ -119,9 +119,9 @@ def too_few(n: int, dim: int) -> str | None:
 
 
 def _root(cov: Tensor) -> Tensor:
-    """The symmetric root (D, D) of a covariance."""
+    """The symmetric square root (D, D) of a covariance."""
     if not bool(torch.isfinite(cov).all()):
-        raise ValueError("the features are not finite: their Frechet distance means nothing")
+        raise ValueError("the features are not finite: their Frechet distance is undefined")
     values, vectors = torch.linalg.eigh(cov)
     root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     return root
@@ -135,14 +135,14 @@ def _distance(a: Moments, root_a: Tensor, b: Moments) -> float:
     return max(float(squared), 0.0)
 
 
-def _mean_distance(a: Moments, root_a: Tensor, drawn: Tensor, size: int) -> float:
-    """The mean over the disjoint parts of `drawn` that have `size` samples."""
-    parts = [part for part in torch.split(drawn, size) if len(part) == size]
+def _mean_distance(a: Moments, root_a: Tensor, samples: Tensor, size: int) -> float:
+    """The mean over the disjoint parts of `size` samples."""
+    parts = [part for part in torch.split(samples, size) if len(part) == size]
     return sum(_distance(a, root_a, moments(part)) for part in parts) / len(parts)
 
 
 def _line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
-    """Least squares: slope and value at zero."""
+    """The least-squares line: its slope and its value at zero."""
     at = torch.tensor(x, dtype=torch.float64)
     of = torch.tensor(y, dtype=torch.float64)
     slope = ((at - at.mean()) * (of - of.mean())).sum() / (at - at.mean()).square().sum()

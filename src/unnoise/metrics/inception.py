@@ -1,13 +1,12 @@
 """Inception-v3's pooled features, in which the Frechet distance is called FID.
 
 The network is torch-fidelity's port of the one that the first FID was measured with (TensorFlow, 2015-12-05), its
-bilinear resizing included; torchmetrics builds it. Other ports, weights and resize filters move FID by more than
-papers differ by, so that they get another name. Nothing is downloaded.
+bilinear resizing included; torchmetrics builds it. Other ports, weights and resize filters change FID by more
+than papers differ, so that they have another name. Nothing is downloaded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +15,10 @@ import torch
 from torch import Tensor
 
 from unnoise.errors import UserError
+from unnoise.io.hashing import sha256
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
-HASH = "6726825d"  # how the sha256 of the original weights begins: the name of the file says it
+HASH = "6726825d"  # the first digits of the SHA-256 of the original weights, also in the name of the file
 WIDTH = 2048
 
 
@@ -29,7 +29,7 @@ class Network(Protocol):
 
 
 def find_weights() -> Path | None:
-    """Where torch-fidelity leaves the weights when it downloads them, if they are there."""
+    """The file that torch-fidelity downloads the weights to; None if it does not exist."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
     return path if path.is_file() else None
 
@@ -37,7 +37,7 @@ def find_weights() -> Path | None:
 def load_inception(path: Path | None) -> tuple[Network, str]:
     """The network and the sha256 of its weight file. `path` None: the file that `find_weights` finds.
 
-    Raises UserError where the weights or the packages are missing, or the file is not these weights.
+    Raises UserError if the weights or the packages are missing, or the file is not these weights.
     """
     file = path or find_weights()
     if file is None:
@@ -46,24 +46,24 @@ def load_inception(path: Path | None) -> tuple[Network, str]:
             "https://github.com/toshas/torch-fidelity/releases/tag/v0.2.0 and give the path, or choose other features"
         )
     if not file.is_file():
-        raise UserError(f"{file}: there is no such file; give the path of {FILE}")
+        raise UserError(f"{file}: the file does not exist; give the path of {FILE}")
     if importlib.util.find_spec("torch_fidelity") is None or importlib.util.find_spec("torchmetrics") is None:
         raise UserError("Inception-v3 needs torchmetrics and torch-fidelity: pip install 'torchmetrics[image]'")
     _check(file)
     from torchmetrics.image.fid import NoTrainInceptionV3
 
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = sha256(file)
     net: Any = NoTrainInceptionV3("inception-v3-compat", [str(WIDTH)], str(file), antialias=False)
     return net.requires_grad_(False), digest
 
 
 def _check(file: Path) -> None:
-    """Only tensors are in the file: torch-fidelity itself would run whatever a pickle says."""
+    """Checks that the file contains tensors only: torch-fidelity itself would execute any code in a pickle."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds, none of them documented
         raise UserError(
-            f"{file}: not a file of weights ({str(error).splitlines()[0]}); give the path of {FILE}"
+            f"{file}: this is not a file of weights ({str(error).splitlines()[0]}); give the path of {FILE}"
         ) from error
     if not isinstance(state, dict) or "Mixed_7c.branch_pool.conv.weight" not in state:
         raise UserError(f"{file}: not torch-fidelity's Inception-v3; give the path of {FILE}")

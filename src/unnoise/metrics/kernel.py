@@ -1,11 +1,11 @@
-"""The kernel distance (KID): how far two sets of features are apart, without bias at any number of samples.
+"""The kernel distance (KID): a distance of two sets of features, unbiased for any number of samples.
 
     MMD^2 = mean_{i != j} k(x_i, x_j) + mean_{i != j} k(y_i, y_j) - 2 mean_{ij} k(x_i, y_j)
     k(x, y) = (x . y / D + 1)^3
 
-Binkowski et al. 2018. Its mean is zero for equal distributions, so that single values fall below zero.
+Binkowski et al. 2018. Its mean is zero for equal distributions, so that single values may be negative.
 Laws (tests/metrics/test_kernel.py): the sums over all pairs on small sets; mean zero for equal distributions; the
-standard error is the spread over repetitions.
+standard error is the standard deviation over repetitions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Kernel(NamedTuple):
-    """A kernel distance, its standard error, and the spread over subsets (None: the whole sets were used at once)."""
+    """A kernel distance, its standard error, and the standard deviation over subsets (None for the whole sets)."""
 
     value: float
     error: float
@@ -27,9 +27,9 @@ class Kernel(NamedTuple):
 def kernel(x: Tensor, y: Tensor, *, chunk: int = 256) -> Kernel:
     """MMD^2 of all of x (n, D) and y (m, D); float64, `chunk` rows at a time.
 
-    The standard error is the U-statistic's first-order one (Sutherland et al. 2017), from the spread of each sample's
-    mean similarity; where the distributions are equal it is too large by up to sqrt(2).
-    Raises ValueError below two samples a set.
+    The standard error is the U-statistic's first-order one (Sutherland et al. 2017), from the variance of each sample's
+    mean similarity; for equal distributions it is too large by up to sqrt(2).
+    Raises ValueError for fewer than two samples in a set.
     """
     _check(x, y, 2)
     n, m = len(x), len(y)
@@ -49,8 +49,8 @@ def kernel_of_subsets(
     """The mean of MMD^2 over random subsets of `size` samples of both sets: the convention of published KID values.
 
     x (n, D), y (m, D). `spread` is the standard deviation over subsets (torchmetrics' second number), `error` that of
-    their mean if the subsets were independent: too small where they overlap much.
-    Raises ValueError where a set has fewer than `size` samples.
+    their mean if the subsets were independent: too small if they overlap much.
+    Raises ValueError if a set has fewer than `size` samples.
     """
     _check(x, y, size)
     values = []
@@ -67,11 +67,11 @@ def _check(x: Tensor, y: Tensor, least: int) -> None:
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"features of {x.shape[1]} and {y.shape[1]} numbers cannot be compared")
     if min(len(x), len(y)) < least:
-        raise ValueError(f"the kernel distance needs at least {least} samples a set, not {len(x)} and {len(y)}")
+        raise ValueError(f"the kernel distance needs at least {least} samples in each set, not {len(x)} and {len(y)}")
 
 
 def _similarity(x: Tensor, y: Tensor, chunk: int) -> Tensor:
-    """Each x's similarity to all y, summed: (n,) float64."""
+    """The sum of each x's similarities to all y: (n,) float64."""
     other = y.double().T / y.shape[1]
 
     def cubed(base: Tensor) -> Tensor:

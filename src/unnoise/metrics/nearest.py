@@ -1,9 +1,9 @@
-"""Which real pictures are nearest to a drawn one: what a model learned by heart is seen when they lie side by side.
+"""The real pictures that are nearest to a sample, to find pictures that a model has memorised.
 
     pixels     sqrt(mean (a - b)^2) over the numbers of two pictures, in grey levels of 255: 0 for the same picture
-    features   the distance of two vectors, as of a judge that says what a picture shows
+    features   the distance of two vectors, as of a classifier
 
-Pixel distances are those of bytes, counted in whole numbers: exact. Every real picture is looked at.
+Pixel distances are those of bytes in integer arithmetic: exact. Every real picture is compared.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from unnoise.errors import UserError
 
 
 class Nearest(NamedTuple):
-    """For each picture the rows of those nearest to it, the nearest first, and how far they are: (n, count) each."""
+    """For each picture the rows of its nearest pictures, the nearest first, and their distances: (n, count) each."""
 
-    row: Tensor  # int64; of equally near ones the first
+    row: Tensor  # int64; the first of equally near ones
     distance: Tensor  # float64
 
 
@@ -33,7 +33,7 @@ class HasPictures(Protocol):
 
 
 class Pictures(Protocol):
-    """A data set, or what reads like one."""
+    """A data set, or an object with its interface."""
 
     def __len__(self) -> int: ...
 
@@ -50,13 +50,13 @@ def nearest(
 ) -> Nearest:
     """The `count` pictures of `dataset` that are nearest to each of `pictures` (n, C, H, W) in [-1, 1].
 
-    By their bytes, in grey levels (RMSE); with `features`, pictures -> (n, D), by the distance of these. Raises
-    UserError where the pictures are not of one size, or there are fewer.
+    By the RMSE of their bytes, in grey levels; with `features`, pictures -> (n, D), by the distance of these. Raises
+    UserError if the pictures differ in size, or there are fewer than `count`.
     """
     if not 1 <= count <= len(dataset):
-        raise UserError(f"{count} nearest of {len(dataset)} pictures: ask for 1 to {len(dataset)}")
-    take = features or (lambda x: to_bytes(x).flatten(1))
-    mine = take(pictures).double()
+        raise UserError(f"{count} nearest of {len(dataset)} pictures: use 1 to {len(dataset)}")
+    vectors = features or (lambda x: to_bytes(x).flatten(1))
+    own = vectors(pictures).double()
     row = torch.zeros(len(pictures), 0, dtype=torch.int64)
     square = torch.zeros(len(pictures), 0, dtype=torch.float64)
     for first in range(0, len(dataset), batch):
@@ -64,15 +64,15 @@ def nearest(
         x = dataset.batch(rows).x
         if x.shape[1:] != pictures.shape[1:]:
             raise UserError(f"pictures of {_size(pictures)} cannot be compared with those of {_size(x)}")
-        found = _squares(mine, take(x).double())
+        found = _squares(own, vectors(x).double())
         square, order = torch.cat([square, found], 1).sort(dim=1, stable=True)
         row = torch.cat([row, torch.tensor(rows).expand(len(pictures), -1)], 1).gather(1, order)
         row, square = row[:, :count], square[:, :count]
-    return Nearest(row, (square / mine.shape[1] if features is None else square).sqrt())
+    return Nearest(row, (square / own.shape[1] if features is None else square).sqrt())
 
 
 def _squares(a: Tensor, b: Tensor) -> Tensor:
-    """|a_i - b_j|^2, (n, m), of (n, D) and (m, D): whole where they are whole, for all sums are far below 2^53."""
+    """|a_i - b_j|^2, (n, m), of (n, D) and (m, D): exact for integers, whose sums are far below 2^53."""
     return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0)
 
 

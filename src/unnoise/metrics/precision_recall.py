@@ -1,15 +1,15 @@
-"""Two questions instead of one number: do drawn pictures look real, and are all real ones drawn?
+"""Precision and recall of samples: how many look real, and how many of the real pictures they cover.
 
-A set's neighbourhood is the union of balls around its samples, each as wide as the way to its k-th nearest neighbour
-in the set (the sample itself not counted; the edge belongs to the ball).
+A set's neighbourhood is the union of closed balls around its samples, each with the distance to the k-th nearest other
+sample of the set as its radius.
 
-    precision  share of drawn samples in the real neighbourhood              Kynkaanniemi et al. 2019, k = 3
-    recall     share of real samples in the drawn neighbourhood
-    density    real balls that hold a drawn sample, mean over samples, / k   Naeem et al. 2020, k = 5; may pass 1
-    coverage   share of real balls that hold a drawn sample
+    precision  fraction of generated samples in the real neighbourhood              Kynkaanniemi et al. 2019, k = 3
+    recall     fraction of real samples in the generated neighbourhood
+    density    real balls around a generated sample, mean, / k           Naeem et al. 2020, k = 5; may pass 1
+    coverage   fraction of real balls that contain a generated sample
 
-A far-off sample has a wide ball: it alone can lift precision and recall; density and coverage do not mind.
-For equal distributions and many samples coverage nears 1 - 2^-k (Naeem et al., lemma 2), density 1.
+An outlier has a large ball and can raise precision and recall by itself; density and coverage are robust to it.
+For equal distributions and many samples coverage tends to 1 - 2^-k (Naeem et al., lemma 2), density 1.
 """
 
 from __future__ import annotations
@@ -30,28 +30,37 @@ class DensityCoverage(NamedTuple):
     coverage: float
 
 
-def precision_recall(real: Tensor, drawn: Tensor, *, k: int = 3, chunk: int = 1024) -> PrecisionRecall:
-    """real (n, D), drawn (m, D); float64, `chunk` rows at a time. Raises ValueError unless both sets pass k samples."""
-    _check(real, drawn, k)
+def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3, chunk: int = 1024) -> PrecisionRecall:
+    """Precision and recall of real (n, D) and generated (m, D) features, in float64, `chunk` rows at a time.
+
+    Raises ValueError unless both sets have more than k samples.
+    """
+    _check(real, generated, k)
     return PrecisionRecall(
-        _inside(drawn, real, _radius(real, k, chunk), chunk), _inside(real, drawn, _radius(drawn, k, chunk), chunk)
+        _inside(generated, real, _radius(real, k, chunk), chunk),
+        _inside(real, generated, _radius(generated, k, chunk), chunk),
     )
 
 
-def density_coverage(real: Tensor, drawn: Tensor, *, k: int = 5, chunk: int = 1024) -> DensityCoverage:
-    """real (n, D), drawn (m, D); float64, `chunk` rows at a time. Raises ValueError unless the real set passes k."""
-    _check(real, drawn, k)
+def density_coverage(real: Tensor, generated: Tensor, *, k: int = 5, chunk: int = 1024) -> DensityCoverage:
+    """Density and coverage of real (n, D) and generated (m, D) features, in float64, `chunk` rows at a time.
+
+    Raises ValueError unless both sets have more than k samples.
+    """
+    _check(real, generated, k)
     radius = _radius(real, k, chunk)
     balls = zip(torch.split(real, chunk), torch.split(radius, chunk), strict=True)
-    held = torch.cat([(_squared(rows, drawn) <= edge[:, None]).sum(1) for rows, edge in balls])
-    return DensityCoverage(float(held.sum()) / (k * len(drawn)), float((held > 0).double().mean()))
+    held = torch.cat([(_squared(rows, generated) <= edge[:, None]).sum(1) for rows, edge in balls])
+    return DensityCoverage(float(held.sum()) / (k * len(generated)), float((held > 0).double().mean()))
 
 
-def _check(real: Tensor, drawn: Tensor, k: int) -> None:
-    if real.shape[1] != drawn.shape[1]:
-        raise ValueError(f"features of {real.shape[1]} and {drawn.shape[1]} numbers cannot be compared")
-    if k < 1 or min(len(real), len(drawn)) <= k:
-        raise ValueError(f"{k} nearest neighbours need more than {k} samples a set, not {len(real)} and {len(drawn)}")
+def _check(real: Tensor, generated: Tensor, k: int) -> None:
+    if real.shape[1] != generated.shape[1]:
+        raise ValueError(f"features of {real.shape[1]} and {generated.shape[1]} numbers cannot be compared")
+    if k < 1 or min(len(real), len(generated)) <= k:
+        raise ValueError(
+            f"{k} nearest neighbours need more than {k} samples in each set, not {len(real)} and {len(generated)}"
+        )
 
 
 def _squared(x: Tensor, y: Tensor) -> Tensor:
@@ -73,6 +82,6 @@ def _radius(x: Tensor, k: int, chunk: int) -> Tensor:
 
 
 def _inside(x: Tensor, around: Tensor, radius: Tensor, chunk: int) -> float:
-    """The share of x in at least one ball."""
+    """The fraction of x in at least one ball."""
     inside = [(_squared(rows, around) <= radius).any(1) for rows in torch.split(x, chunk)]
     return float(torch.cat(inside).double().mean())

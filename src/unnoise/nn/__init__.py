@@ -1,4 +1,4 @@
-"""Networks: a noisy picture, a time and a condition in, a prediction out. They know nothing of schedules."""
+"""Networks: from a noisy picture, a time and a condition to a prediction. They are independent of schedules."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ __all__ = ["DiT", "UNet", "build"]
 
 
 def build(config: NetConfig) -> nn.Module:
-    """The network that `config` describes, new-born. Raises UserError where no network is like that."""
+    """The network that `config` describes, with initial weights. Raises UserError for an invalid configuration."""
     return DiT(config) if isinstance(config, DiTConfig) else UNet(config)

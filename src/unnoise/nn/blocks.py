@@ -1,6 +1,6 @@
-"""The parts of a U-Net: residual blocks, attention behind them, steps down and up.
+"""The parts of a U-Net: residual blocks, followed by attention where the level has it, and steps down and up.
 
-Each is called with its input and what it is told of time and class, (B, emb_channels).
+Each is called with a feature map and its part of the embedding of time and conditions, (B, emb_channels).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from unnoise.config.networks import UNetConfig
 from unnoise.nn.attention import NO_CONTEXT, Attention, Context
-from unnoise.nn.norm import group_norm
+from unnoise.nn.norm import Norm
 from unnoise.nn.transformer import Transformer
 
 
 class Block(nn.Module):
-    """A residual block and, where the level attends, attention over its output, or a transformer that also reads words.
+    """A residual block, followed by attention where the level has it: a transformer if the network reads text.
 
-    `level` is the place in config.channels.
+    `level` is the index in config.channels.
     """
 
     def __init__(self, config: UNetConfig, c_in: int, level: int, attends: bool) -> None:
@@ -28,13 +28,13 @@ class Block(nn.Module):
         width = config.channels[level]
         self.resnet = Residual(config, c_in, width)
         self.attention: Attention | Transformer | None = None
-        if attends and context(config):
+        if attends and context_width(config):
             self.attention = Transformer(
                 width,
-                context(config),
+                context_width(config),
                 heads=heads(config, level),
                 groups=config.groups,
-                depth=a_level(config.transformers, level),
+                depth=at_level(config.transformers, level),
                 dropout=config.dropout,
             )
         elif attends:
@@ -42,26 +42,27 @@ class Block(nn.Module):
 
     @property
     def depth(self) -> int:
-        """How many cross-attentions it has."""
+        """The number of cross-attentions."""
         return len(self.attention.blocks) if isinstance(self.attention, Transformer) else 0
 
-    def encode(self, words: Tensor) -> list[Tensor]:
-        """What they read of words (B, L, context)."""
-        return self.attention.encode(words) if isinstance(self.attention, Transformer) else []
+    def encode(self, text: Tensor) -> list[Tensor]:
+        """The keys and values of text embeddings (B, L, context), for each cross-attention."""
+        return self.attention.encode(text) if isinstance(self.attention, Transformer) else []
 
-    def forward(self, h: Tensor, emb: Tensor, skip: Tensor | None = None, words: Context = NO_CONTEXT) -> Tensor:
-        h = self.resnet(h if skip is None else torch.cat([h, skip], dim=1), emb)
+    def forward(self, h: Tensor, emb: Tensor, skip: Tensor | None = None, context: Context = NO_CONTEXT) -> Tensor:
+        h = self.resnet(h, emb, skip)
         if isinstance(self.attention, Transformer):
-            h = self.attention(h, words)
+            h = self.attention(h, context)
         elif self.attention is not None:
             h = self.attention(h)
         return h
 
 
 class Residual(nn.Module):
-    """norm, SiLU, [resample], convolution, what is emb, norm, SiLU, dropout, convolution; added to the input.
+    """norm, SiLU, [resample], convolution, embedding, norm, SiLU, dropout, convolution; added to the input.
 
-    (B, C_in, H, W) and `emb` (B, C_out), or (B, 2 C_out) as (scale, shift) -> (B, C_out, H', W').
+    (B, C_in, H, W) and an embedding (B, C_out), or (B, 2 C_out) as (scale, shift) -> (B, C_out, H', W'). On the way up
+    the input is `h` and the skip side by side: its first h.shape[1] channels are those of `h`.
     """
 
     def __init__(
@@ -72,22 +73,23 @@ class Residual(nn.Module):
         self.emb_channels = 2 * c_out if config.scale_shift else c_out
         self.dropout = config.dropout
         self.resample = resample
-        self.norm1 = nn.GroupNorm(config.groups, c_in, eps=config.norm_eps)
+        self.norm1 = Norm(config.groups, c_in, eps=config.norm_eps)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
-        self.norm2 = nn.GroupNorm(config.groups, c_out, eps=config.norm_eps)
+        self.norm2 = Norm(config.groups, c_out, eps=config.norm_eps)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        h = group_norm(x, self.norm1, silu=True)
+    def forward(self, h: Tensor, emb: Tensor, skip: Tensor | None = None) -> Tensor:
+        x = h if skip is None else torch.cat([h, skip], dim=1)
+        h = self.norm1(x, silu=True)
         if self.resample is not None:
             x, h = self.resample(x), self.resample(h)
         h = self.conv1(h)
         if self.scale_shift:
             scale, shift = emb.chunk(2, dim=1)
-            h = group_norm(h, self.norm2, silu=True, scale=scale, shift=shift)
+            h = self.norm2(h, silu=True, scale=scale, shift=shift)
         else:
-            h = group_norm(h, self.norm2, silu=True, add=emb)
+            h = self.norm2(h, silu=True, add=emb)
         h = self.conv2(F.dropout(h, self.dropout, self.training))
         if self.conv_shortcut is not None:
             x = self.conv_shortcut(x)
@@ -95,7 +97,7 @@ class Residual(nn.Module):
 
 
 class Down(nn.Module):
-    """Half the size, by a convolution that steps by two. DDPM pads right and bottom only, as TensorFlow's "SAME"."""
+    """Half the size, by a convolution with stride 2. DDPM pads on the right and below only, as TensorFlow's "SAME"."""
 
     emb_channels = 0
 
@@ -110,7 +112,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Twice the size: every pixel four times, then a convolution."""
+    """Twice the size: each pixel repeated 2x2, then a convolution."""
 
     emb_channels = 0
 
@@ -124,27 +126,27 @@ class Up(nn.Module):
 
 
 def halve(x: Tensor) -> Tensor:
-    """The mean of every 2x2 square."""
+    """The mean of each 2x2 square."""
     return F.avg_pool2d(x, 2)
 
 
 def double(x: Tensor) -> Tensor:
-    """Every pixel four times."""
+    """Each pixel repeated 2x2."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def heads(config: UNetConfig, level: int) -> int:
-    """How many heads attend at a level: as many as asked for, or as wide as asked for, or one."""
+    """The number of attention heads at a level: `heads`, or the level's channels / `head_width`, or one."""
     if config.head_width is not None:
         return config.channels[level] // config.head_width
-    return 1 if config.heads is None else a_level(config.heads, level)
+    return 1 if config.heads is None else at_level(config.heads, level)
 
 
-def context(config: UNetConfig) -> int:
-    """The width of the words that cross-attention reads; 0: there is none."""
+def context_width(config: UNetConfig) -> int:
+    """The width of the text embeddings that cross-attention reads; 0: there is no cross-attention."""
     return config.context if config.text is None else config.text.width
 
 
-def a_level(number: int | tuple[int, ...], level: int) -> int:
-    """A number that is said once for all levels, or once a level."""
+def at_level(number: int | tuple[int, ...], level: int) -> int:
+    """The value of an option at a level, where one number holds for all levels."""
     return number[level] if isinstance(number, tuple) else number

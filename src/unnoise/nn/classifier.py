@@ -1,7 +1,7 @@
 """A small picture classifier: residual blocks, group norm, features pooled over the picture.
 
-Its classes judge what was drawn (class accuracy), its pooled features measure distances between sets of pictures.
-There is no batch norm: a picture's answer depends on that picture alone, in training and out of it.
+Its classes evaluate samples (class accuracy), its pooled features measure distances between sets of pictures. There is
+no batch norm: the output for a picture depends on that picture alone, in training and in evaluation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Shape:
-    """What a classifier takes and gives."""
+    """The sizes of a classifier: pictures, classes and features."""
 
     size: int = 28  # pixels, height and width
     channels: int = 1  # 1 grey, 3 colour
@@ -25,7 +25,7 @@ class Shape:
 
 
 class Block(nn.Module):
-    """Two normed 3x3 convolutions beside a straight way (He et al. 2016, "full pre-activation")."""
+    """Two normed 3x3 convolutions and a shortcut (He et al. 2016, "full pre-activation")."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
@@ -35,13 +35,13 @@ class Block(nn.Module):
         self.norm_2 = nn.GroupNorm(out // 8, out)
         self.conv_2 = nn.Conv2d(out, out, 3, 1, 1)
         self.skip = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
-        nn.init.zeros_(self.conv_2.weight)  # a block is born as its straight way
+        nn.init.zeros_(self.conv_2.weight)  # a block begins as its shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv_1(F.silu(self.norm_1(x)))
         h = self.conv_2(F.silu(self.norm_2(h)))
-        straight = F.avg_pool2d(x, self.stride, ceil_mode=True) if self.stride > 1 else x
-        out: Tensor = self.skip(straight) + h
+        shortcut = F.avg_pool2d(x, self.stride, ceil_mode=True) if self.stride > 1 else x
+        out: Tensor = self.skip(shortcut) + h
         return out
 
 
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(out, shape.classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the last layer reads: (B, features), the mean over the picture."""
+        """The input of the last layer, (B, features): the mean over the picture."""
         return F.silu(self.norm(self.blocks(self.stem(x)))).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class Classifier(nn.Module):
 
 
 def shifted(x: Tensor, down: Tensor, right: Tensor, most: int) -> Tensor:
-    """Pictures (B, C, H, W) moved by whole pixels, (B,) on the CPU, in -most..most; the edge is drawn out."""
+    """Pictures (B, C, H, W) moved by whole pixels, (B,) on the CPU, in -most..most; edge pixels are repeated."""
     height, width = x.shape[2:]
     padded = F.pad(x, (most,) * 4, mode="replicate")
     rows = (most - down)[:, None] + torch.arange(height)  # (B, H)

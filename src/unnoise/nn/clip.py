@@ -1,10 +1,10 @@
-"""CLIP's text tower: a transformer in which each token sees those before it (Radford et al. 2021).
+"""CLIP's text encoder: a transformer in which each token attends to those before it (Radford et al. 2021).
 
-    words = LN(transformer(table[tokens] + positions)),    vector = words at the end of the text, [times a matrix]
+    text = LN(transformer(table[tokens] + positions)),    pooled = text at the end token, [times a matrix]
 
-The encoder beside Stable Diffusion's networks. Nothing is masked but the future: what stands behind the end of a text
-sees all of it, and the networks were trained to read that too. Laws (tests/nn/test_clip.py): what transformers computes
-with these weights; a token does not see those behind it.
+The encoder of Stable Diffusion's networks. Only later tokens are masked: padding after the end token attends to the
+whole caption, and the networks were trained with that. Laws (tests/nn/test_clip.py): the output of transformers with
+these weights; a token's output does not depend on later ones.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.errors import UserError
-from unnoise.nn.attention import attend
+from unnoise.nn.attention import AttentionCore, split_heads
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x sigma(1.702 x), which the first CLIP took for GELU."""
+    """x sigma(1.702 x), the first CLIP's approximation of GELU."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -31,7 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """A text tower; the defaults are ViT-L/14's, beside Stable Diffusion 1."""
+    """The sizes of a text encoder; the defaults are ViT-L/14's, Stable Diffusion 1's."""
 
     vocabulary: int = 49408
     length: int = 77
@@ -41,25 +41,25 @@ class ClipConfig:
     heads: int = 12
     activation: str = "quick_gelu"
     eps: float = 1e-5  # of the norms
-    end: int = 49407  # the token at whose first place the vector is read
-    largest_ends: bool = False  # it is read at the largest token instead, as files say by an end of 2
-    projection: int = 0  # width of the vector; 0: the words', as they are
+    end: int = 49407  # the end token: `pooled` is the output at its first position
+    largest_ends: bool = False  # the end token is the largest one of a row; files have an end of 2 for this
+    projection: int = 0  # width of the projection of `pooled`; 0: none
 
 
-class Read(NamedTuple):
-    """Words (B, L, width), and a vector (B, width or projection) of each text."""
+class ClipOutput(NamedTuple):
+    """Embeddings of the tokens (B, L, width), and one of the whole text (B, width or projection)."""
 
-    words: Tensor
-    vector: Tensor
+    text: Tensor
+    pooled: Tensor
 
 
 class ClipText(nn.Module):
-    """Tokens (B, L) int64, L at most config.length -> what the tower reads."""
+    """Tokens (B, L) int64, L at most config.length -> their embeddings, and one of the text."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         if config.width % config.heads:
-            raise UserError(f"heads {config.heads} does not divide the width {config.width} of the text tower")
+            raise UserError(f"heads {config.heads} does not divide the width {config.width} of the text encoder")
         self.config = config
         self.table = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.length, config.width)
@@ -69,27 +69,29 @@ class ClipText(nn.Module):
         if config.projection:
             self.projection = nn.Linear(config.width, config.projection, bias=False)
 
-    def forward(self, tokens: Tensor, *, skip: int = 0, normed: bool = True) -> Read:
-        """With `skip` the words are those before the last `skip` blocks ("clip skip"); `normed` or as they are there.
+    def forward(self, tokens: Tensor, *, skip: int = 0, normed: bool = True) -> ClipOutput:
+        """The embeddings before the last `skip` blocks ("clip skip"), with the last norm unless not `normed`.
 
-        The vector is of the whole tower. Raises UserError for a text that is too long, or a skip beyond the first.
+        The pooled one is always of the last block. Raises UserError for a text that is too long, or an invalid skip.
         """
         length, depth = tokens.shape[1], len(self.blocks)
         if length > self.config.length:
-            raise UserError(f"a text of {length} tokens; this tower reads {self.config.length}: cut it")
+            raise UserError(
+                f"a text has {length} tokens and this encoder reads at most {self.config.length}: truncate it"
+            )
         if not 0 <= skip <= depth:
-            raise UserError(f"{skip} of the {depth} blocks of the text tower cannot be skipped: 0 to {depth} can")
+            raise UserError(f"skip must be between 0 and the {depth} blocks of the text encoder, not {skip}")
         h = self.table(tokens) + self.positions.weight[:length]
         future = torch.full((length, length), -torch.inf, dtype=h.dtype, device=h.device).triu(1)
-        kept = h
+        hidden = h
         for place, block in enumerate(self.blocks):
             h = block(h, future)
             if place + 1 == depth - skip:
-                kept = h
+                hidden = h
         last = self.norm(h)
-        words = last if normed and not skip else self.norm(kept) if normed else kept
-        vector = last[torch.arange(len(tokens), device=tokens.device), self._ends(tokens)]
-        return Read(words, vector if self.projection is None else self.projection(vector))
+        text = last if normed and not skip else self.norm(hidden) if normed else hidden
+        pooled = last[torch.arange(len(tokens), device=tokens.device), self._ends(tokens)]
+        return ClipOutput(text, pooled if self.projection is None else self.projection(pooled))
 
     def _ends(self, tokens: Tensor) -> Tensor:
         found = tokens if self.config.largest_ends else tokens == self.config.end
@@ -97,7 +99,7 @@ class ClipText(nn.Module):
 
 
 class ClipBlock(nn.Module):
-    """Self-attention and a two-layer network, each normed and added to what was there."""
+    """Self-attention and a two-layer network, each with a norm before it and a residual sum."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -105,12 +107,14 @@ class ClipBlock(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
         self.norm1 = nn.LayerNorm(config.width, eps=config.eps)
         self.qkv = nn.Linear(config.width, 3 * config.width)
+        self.core = AttentionCore()
         self.out = nn.Linear(config.width, config.width)
         self.norm2 = nn.LayerNorm(config.width, eps=config.eps)
         self.linear_in = nn.Linear(config.width, config.hidden)
         self.linear_out = nn.Linear(config.hidden, config.width)
 
     def forward(self, h: Tensor, future: Tensor) -> Tensor:
-        h = h + self.out(attend(self.norm1(h), self.qkv, self.heads, future[None, None]))
+        q, k, v = split_heads(self.qkv(self.norm1(h)), 3, self.heads)
+        h = h + self.out(self.core(q, k, v, future[None, None]))
         out: Tensor = h + self.linear_out(self.activation(self.linear_in(self.norm2(h))))
         return out

@@ -1,9 +1,10 @@
-"""The compiled operation of csrc/: built once a machine, kept, checked before it is used, and quietly absent.
+"""The compiled operation of csrc/: built once per machine, cached, checked before use, and optional.
 
-A build happens in a folder of its own and is published by one rename, under a lock that the system drops with its
-holder: two processes may build at once, and either may be killed. What is published is named by everything it depends
-on (source, flags, torch, processor), so that a new torch or another machine on the same disk builds its own. A source
-that does not compile here, or computes wrong numbers, leaves a note with the reason and is not tried again.
+A build runs in a folder of its own and is published by one rename, under a lock that the system releases with its
+process: two processes may build at once, and either may be killed. The published library is named by everything that it
+depends on (source, flags, torch, processor), so that a new torch or another machine on the same disk builds its own. If
+the source does not compile here, or computes wrong numbers, a note with the reason is stored and no further build is
+tried.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-SOURCE = Path(__file__).parent / "csrc" / "group_norm.cpp"
+SOURCE = Path(__file__).parent / "csrc" / "group_norm.cpp"  # with its headers in the same folder
 NAME = "unnoise_group_norm"
 
 
 class Absent(Exception):
-    """The compiled operation cannot be had here; the message says why."""
+    """The compiled operation is not available here; the message has the reason."""
 
 
 def load(check: Callable[[], None]) -> None:
-    """Make torch.ops.unnoise.* exist: from the last build, or by building (10 s to a minute).
+    """Loads torch.ops.unnoise.*, from the last build or by building it (10 s to a minute). Raises Absent.
 
-    `check` runs once a build, with the operations loaded, and raises AssertionError if they are wrong. Raises Absent.
+    `check` runs once per build, with the operations loaded, and raises AssertionError if they are wrong.
     """
     if not SOURCE.exists():
         raise Absent(f"{SOURCE.name} is not part of this installation")
@@ -42,14 +43,15 @@ def load(check: Callable[[], None]) -> None:
         with _locked(home / "lock"):
             _load(home, check)
     except OSError as error:
-        raise Absent(f"it could not be kept or loaded: {error}") from error
+        raise Absent(f"it could not be stored or loaded: {error}") from error
 
 
 def folder() -> Path:
-    """Where the library for this source, torch and processor is, or will be."""
-    known = (SOURCE.read_text(), *_flags(), torch.__version__, sys.platform, _processor())
-    key = hashlib.sha256("\n".join(known).encode()).hexdigest()[:16]
-    # TORCH_EXTENSIONS_DIR is torch's own setting for all that its loader builds
+    """The folder of the library for this source, torch and processor."""
+    files = [SOURCE, *sorted(SOURCE.parent.glob("*.h"))]
+    depends_on = (*(file.read_text() for file in files), *_flags(), torch.__version__, sys.platform, _processor())
+    key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()[:16]
+    # TORCH_EXTENSIONS_DIR is torch's own setting for everything that its loader builds
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
     return Path(root) / f"{NAME}-{key}"
 
@@ -61,7 +63,7 @@ def _load(home: Path, check: Callable[[], None]) -> None:
         return
     if note.exists():
         raise Absent(f"{note.read_text().strip()} (remove {note} to try again)")
-    for unfinished in home.glob("build-*"):  # its builder held the lock and is gone
+    for unfinished in home.glob("build-*"):  # whoever built it held the lock and has ended
         shutil.rmtree(unfinished, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=home) as build, _tools():
         try:
@@ -72,10 +74,10 @@ def _load(home: Path, check: Callable[[], None]) -> None:
         except (RuntimeError, AssertionError, OSError) as error:
             reason = str(error).strip().splitlines() or [repr(error)]
             wrong = next((line for line in reason if "error:" in line), reason[0])
-            note.write_text(f"it did not build or gave wrong numbers: {wrong[:300]}\n")
+            note.write_text(f"it did not build or computed wrong numbers: {wrong[:300]}\n")
             raise Absent(note.read_text().strip()) from error
         built = next(Path(build).glob(f"{NAME}*.so"))
-        built.replace(library)  # what is mapped stays mapped
+        built.replace(library)  # a mapped file stays mapped
 
 
 def _flags() -> list[str]:
@@ -85,7 +87,7 @@ def _flags() -> list[str]:
 
 
 def _processor() -> str:
-    """What -march=native will look at."""
+    """The features of the processor that -march=native depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -96,7 +98,7 @@ def _processor() -> str:
 
 @contextmanager
 def _tools() -> Iterator[None]:
-    """A compiler and ninja are in reach. Raises Absent."""
+    """Puts ninja on the PATH and checks for a compiler. Raises Absent."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), before))  # ninja of this environment
     try:
@@ -104,7 +106,7 @@ def _tools() -> Iterator[None]:
         if shutil.which(compiler) is None:
             raise Absent(f"no C++ compiler ({compiler}) on this machine")
         if shutil.which("ninja") is None:
-            raise Absent('no ninja; pip install "unnoise[compile]"')
+            raise Absent('no ninja on this machine: pip install "unnoise[compile]"')
         yield
     finally:
         os.environ["PATH"] = before
@@ -112,12 +114,12 @@ def _tools() -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone with this folder, among the processes of this machine, where the system can say so."""
+    """Holds an exclusive lock among the processes of this machine, where the system has file locks."""
     with open(path, "w") as file:
         try:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # Windows, some network disks: two may build, and the last rename wins
+        except (ImportError, OSError):  # Windows, some network disks: two processes may build, and the last rename wins
             pass
         yield

@@ -1,11 +1,11 @@
-"""Pictures and captions on one sphere: a picture lies near its own caption and far from the others (CLIP).
+"""A contrastive network (CLIP): the embedding of a picture is close to its own caption's and far from the others'.
 
     p = unit(picture(x)),    c = unit(W mean(text(tokens))),    s_ij = scale p_i . c_j
 
-    loss_i = -1/2 [log softmax_j(s_ij) + log softmax_j(s_ji)] at j = i,    j over i and all rows told otherwise than i
+    loss_i = -1/2 [log softmax_j(s_ij) + log softmax_j(s_ji)] at j = i,    j over i and all rows with another caption
 
 Radford et al. 2021, sec. 2.3 and fig. 3: InfoNCE from pictures to captions and back, with a learned scale, the inverse
-of a temperature. A row with the caption of row i is no wrong answer to it, so it stands in neither of its sums.
+of a temperature. A row with the caption of row i is no negative of it, and is left out of both its sums.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unnoise.errors import UserError
 from unnoise.nn.classifier import Classifier, Shape
 from unnoise.nn.text import TextEncoder, check, pooled, token_mask
 
-BORN, MOST = 1 / 0.07, 100.0  # the scale at first, and at most: Radford et al. 2021, sec. 2.5
+INITIAL_SCALE, MAX_SCALE = 1 / 0.07, 100.0  # Radford et al. 2021, sec. 2.5
 
 
 class Contrastive(nn.Module):
@@ -32,17 +32,19 @@ class Contrastive(nn.Module):
         check(config.text, 0)
         for name in ("width", "features"):
             if getattr(config, name) < 8 or getattr(config, name) % 8:
-                raise UserError(f"net.{name} {getattr(config, name)}: groups have eight channels, take a multiple of 8")
+                raise UserError(
+                    f"net.{name} must be a multiple of 8, the channels of a group, not {getattr(config, name)}"
+                )
         if config.embedding < 2:
-            raise UserError(f"net.embedding {config.embedding}: a sphere has two dimensions at least")
+            raise UserError(f"net.embedding must be at least 2, not {config.embedding}")
         self.config = config
-        # its last layer gives coordinates where that of a classifier gives logits
+        # its last layer computes an embedding where that of a classifier computes logits
         self.picture = Classifier(
             Shape(config.size, config.in_channels, config.embedding, config.width, config.features)
         )
         self.text = TextEncoder(config.text)
         self.project = nn.Linear(config.text.width, config.embedding, bias=False)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(BORN)))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(INITIAL_SCALE)))
 
     def pictures(self, x: Tensor) -> Tensor:
         return F.normalize(self.picture(x), dim=1)
@@ -55,24 +57,24 @@ class Contrastive(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """What cosines are multiplied by, (): at most 100."""
-        return self.log_scale.clamp(max=math.log(MOST)).exp()
+        """The factor of the cosines, (): at most 100."""
+        return self.log_scale.clamp(max=math.log(MAX_SCALE)).exp()
 
     def forward(self, x: Tensor, tokens: Tensor) -> Tensor:
-        """The loss of each row, (B,): picture x_i is told by tokens_i."""
+        """The loss of each row, (B,), where tokens_i is the caption of picture x_i."""
         return info_nce(self.scale * self.pictures(x) @ self.captions(tokens).T, equal(tokens))
 
 
 def info_nce(logits: Tensor, same: Tensor) -> Tensor:
     """The symmetric loss of each row, (B,), of scaled similarities (B, B) of pictures (rows) and captions (columns).
 
-    `same` (B, B), symmetric: which rows are told the same; those beside the diagonal are left out.
+    `same` (B, B), symmetric: which rows have equal captions; those off the diagonal are left out.
     """
-    beside = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-    others = logits.masked_fill(beside, -math.inf)
+    excluded = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
+    others = logits.masked_fill(excluded, -math.inf)
     return (others.logsumexp(1) + others.logsumexp(0)) / 2 - logits.diagonal()
 
 
 def equal(tokens: Tensor) -> Tensor:
-    """Which rows of tokens (B, L) are the same: (B, B)."""
+    """Which rows of tokens (B, L) are equal: (B, B) bool."""
     return (tokens[:, None] == tokens[None]).all(2)

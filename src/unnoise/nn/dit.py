@@ -1,12 +1,12 @@
-"""The diffusion transformer: patches are tokens, and what is told scales, shifts and gates every layer (adaLN-zero).
+"""The diffusion transformer: patches are tokens, and conditions scale, shift and gate every layer (adaLN-zero).
 
     x <- x + gate * f((1 + scale) LN(x) + shift),    f = attention, then a two-layer network, in each of `depth` blocks
 
-shift, scale and gate are linear in what time and class say, and zero at birth: every block begins as the identity.
-Where words are emb, each block also reads them, between the two, by a cross-attention that is neither normed nor gated
-and whose last map is zero at birth (Chen et al. 2023, PixArt). Peebles & Xie 2023. Laws (tests/nn/test_dit.py): the
-published parameter counts; zero output at birth; moving the patches moves nothing but the positions; a sample does not
-see its batch.
+shift, scale and gate are linear in the embedding of time and class, and zero at initialisation: every block begins as
+the identity. With text, each block also has a cross-attention between the two, which is neither normed nor gated and
+whose last map is zero at initialisation (Chen et al. 2023, PixArt). Peebles & Xie 2023. Laws (tests/nn/test_dit.py):
+the published parameter counts; zero output at initialisation; permuting the patches permutes the output but for the
+positions; a sample's output does not depend on its batch.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unnoise.conditions import Cond
+from unnoise.conditions import Cond, Encoded
 from unnoise.config.networks import DiTConfig
 from unnoise.errors import UserError, unknown
 from unnoise.nn import text
-from unnoise.nn.attention import CrossAttention, attend, score_bias
+from unnoise.nn.attention import AttentionCore, CrossAttention, score_bias, split_heads
 from unnoise.nn.embeddings import TimeEmbedding, class_rows, class_table, grid_waves, sinusoid
 from unnoise.nn.text import TextEncoder
 
@@ -68,8 +68,9 @@ def dit_config(
 class DiT(nn.Module):
     """(B, C_in, S, S), time (B,), a condition -> (B, C_out, S, S), in the dtype of its weights; S is config.size.
 
-    While `checkpointing` is true no block keeps more than its inputs for the gradient: less memory, a third more work,
-    the same numbers. Raises UserError for a configuration that no network has.
+    With `checkpointing` the activations inside each block are computed again for the gradient instead of stored: less
+    memory, a third more work, the same numbers. Raises UserError for an invalid configuration, and for a condition that
+    does not fit it.
     """
 
     positions: Tensor
@@ -93,61 +94,78 @@ class DiT(nn.Module):
         initialise(self)
 
     def encode(self, cond: Cond) -> Cond:
-        """The same condition, with what depends on neither x nor time computed: see `UNet.encode`."""
+        """The condition with `encoded`, all that depends on neither x nor time, in place of captions: see `UNet`."""
         if text.is_encoded(cond):
             return cond
-        read = text.encode_text(cond, self.text, context(self.config))
-        if read is None:
+        embeddings, mask = text.encode_text(cond, self.text, context_width(self.config))
+        if embeddings is None:
             return cond
-        words, mask = read[0].to(self.patch_out.weight.dtype), read[1]
-        encoded = [block.encode(words) for block in self.blocks if isinstance(block, DiTBlock)]
-        if self.text is not None:
-            encoded.insert(0, text.pooled(words, mask))
-        return replace(cond, tokens=None, text=None, mask=mask, encoded=tuple(encoded))
+        embeddings = embeddings.to(self.dtype)
+        keys_values = tuple(block.encode(embeddings) for block in self.blocks if isinstance(block, DiTBlock))
+        pooled = text.pooled(embeddings, mask) if self.text is not None else None
+        return replace(cond, tokens=None, text=None, mask=mask, encoded=Encoded(pooled, keys_values))
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
         config = self.config
-        _refuse(cond)
+        _check_supported(cond)
         if x.shape[-2:] != (config.size, config.size):
-            raise UserError(f"this network draws {config.size}x{config.size}, not {x.shape[-1]}x{x.shape[-2]}")
+            raise UserError(
+                f"this network computes pictures of {config.size}x{config.size}, not {x.shape[-1]}x{x.shape[-2]}"
+            )
         cond = self.encode(cond)
-        own = (self.text is not None) + (len(self.blocks) if context(config) else 0)
-        if len(cond.encoded) != own:
-            raise UserError(f"{len(cond.encoded)} tensors were encoded of this condition, this network hears {own}")
-        encoded = list(cond.encoded)
-        emb = self.embed(time, cond, encoded.pop(0) if self.text is not None else None)
-        bias = score_bias(cond.mask, x.dtype) if encoded else None
+        encoded = cond.encoded or Encoded()
+        self._check_encoded(encoded)
+        emb = self.embed(time, cond, encoded.pooled)
+        bias = score_bias(cond.mask, x.dtype) if encoded.keys_values else None
         tokens = self.patch_in(x).flatten(2).transpose(1, 2)  # (B, L, D)
         tokens = tokens + self.positions.to(tokens.dtype)
         for place, block in enumerate(self.blocks):
-            read = (encoded[place], bias) if encoded else ()
+            context = (encoded.keys_values[place], bias) if encoded.keys_values else ()
             if self.checkpointing and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, emb, *read, use_reentrant=False)
+                tokens = checkpoint(block, tokens, emb, *context, use_reentrant=False)
             else:
-                tokens = block(tokens, emb, *read)
+                tokens = block(tokens, emb, *context)
         shift, scale = self.modulate_out(emb)[:, None].chunk(2, dim=2)
-        patches = self.patch_out(modulated(tokens, shift, scale))  # (B, L, P P C)
-        side, p = config.size // config.patch, config.patch
-        grid: Tensor = patches.view(len(x), side, side, p, p, config.out_channels)
-        return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(x), config.out_channels, config.size, config.size)
+        return self._unpatch(self.patch_out(modulated(tokens, shift, scale)))
 
-    def embed(self, time: Tensor, cond: Cond, caption: Tensor | None) -> Tensor:
-        """What time (B,), class and a caption as one vector say, activated: (B, D)."""
+    def _unpatch(self, patches: Tensor) -> Tensor:
+        """Patches (B, L, P P C) as pictures (B, C, S, S)."""
+        size, p, channels = self.config.size, self.config.patch, self.config.out_channels
+        grid = patches.view(len(patches), size // p, size // p, p, p, channels)
+        return grid.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), channels, size, size)
+
+    def _check_encoded(self, encoded: Encoded) -> None:
+        """Raises UserError for what another network encoded."""
+        depth = len(self.blocks) if context_width(self.config) else 0
+        right = len(encoded.keys_values) == depth and (encoded.pooled is None) == (self.text is None)
+        if not right or encoded.controls:
+            raise UserError(
+                f"this condition was encoded by another network (keys and values of {len(encoded.keys_values)} "
+                f"cross-attentions, expected {depth}): encode it with this one"
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, in which the network computes."""
+        return next(self.parameters()).dtype
+
+    def embed(self, time: Tensor, cond: Cond, pooled: Tensor | None) -> Tensor:
+        """The embedding of time (B,), class and the pooled caption (B, D), after its SiLU: (B, D)."""
         config = self.config
-        waves = sinusoid(time, WAVES, shift=0.0, cosine_first=True).to(self.modulate_out.weight.dtype)
+        waves = sinusoid(time, WAVES, shift=0.0, cosine_first=True).to(self.dtype)
         embedding: Tensor = self.time_embedding(waves)
         rows = class_rows(cond, len(time), classes=config.classes, null_class=config.null_class, device=time.device)
         if self.class_embedding is not None:
             embedding = embedding + self.class_embedding(rows)
         if self.pooled_embedding is not None:
-            embedding = embedding + self.pooled_embedding(caption)
+            embedding = embedding + self.pooled_embedding(pooled)
         return F.silu(embedding)
 
 
 class DiTBlock(nn.Module):
-    """Attention and a two-layer network, each behind a norm that is scaled and shifted, and before a gate.
+    """Attention and a two-layer network, each after a norm that is scaled and shifted, and before a gate.
 
-    Where the network is told words, it reads them in between.
+    With text, there is a cross-attention between the two.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -157,29 +175,33 @@ class DiTBlock(nn.Module):
         self.dropout = config.dropout
         self.modulate = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
+        self.core = AttentionCore()
         self.out = nn.Linear(width, width)
         self.mlp_in = nn.Linear(width, hidden)
         self.mlp_out = nn.Linear(hidden, width)
         self.cross_attention: CrossAttention | None = None
-        if context(config):
-            self.cross_attention = CrossAttention(width, context(config), heads=config.heads)
+        if context_width(config):
+            self.cross_attention = CrossAttention(width, context_width(config), heads=config.heads)
 
-    def encode(self, words: Tensor) -> Tensor:
-        """What it reads of words (B, L, context)."""
+    def encode(self, text: Tensor) -> Tensor:
+        """The keys and values of text embeddings (B, L, context)."""
         assert self.cross_attention is not None
-        return self.cross_attention.encode(words)
+        return self.cross_attention.encode(text)
 
-    def forward(self, tokens: Tensor, emb: Tensor, encoded: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, emb: Tensor, keys_values: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
         rows = self.modulate(emb)[:, None].chunk(6, dim=2)  # six of (B, 1, D)
         shift, scale, gate = rows[:3]
-        read = self.out(attend(modulated(tokens, shift, scale), self.qkv, self.heads))
-        tokens = torch.addcmul(tokens, gate, F.dropout(read, self.dropout, self.training))
-        if self.cross_attention is not None and encoded is not None:
-            tokens = tokens + self.cross_attention(tokens, encoded, bias)
+        q, k, v = split_heads(self.qkv(modulated(tokens, shift, scale)), 3, self.heads)
+        attended = self.out(self.core(q, k, v))
+        tokens = torch.addcmul(tokens, gate, F.dropout(attended, self.dropout, self.training))
+        if self.cross_attention is not None and keys_values is not None:
+            tokens = tokens + self.cross_attention(tokens, keys_values, bias)
         shift, scale, gate = rows[3:]
         hidden = F.gelu(self.mlp_in(modulated(tokens, shift, scale)), approximate="tanh")
-        thought = self.mlp_out(F.dropout(hidden, self.dropout, self.training))
-        return torch.addcmul(tokens, gate, F.dropout(thought, self.dropout, self.training))
+        fed_forward = self.mlp_out(F.dropout(hidden, self.dropout, self.training))
+        return torch.addcmul(tokens, gate, F.dropout(fed_forward, self.dropout, self.training))
 
 
 def modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -188,10 +210,11 @@ def modulated(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def initialise(net: DiT) -> None:
-    """The paper's: uniform with variance 2 / (fan in + fan out); N(0, 0.02^2) for what is told; zero where it acts."""
+    """The paper's initialisation: uniform with variance 2 / (fan in + fan out); N(0, 0.02^2) for embeddings; zero for
+    the maps that scale, shift and gate, and for the last one."""
     for module in net.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
-            nn.init.xavier_uniform_(module.weight.flatten(1))  # a patch is a row of numbers
+            nn.init.xavier_uniform_(module.weight.flatten(1))  # a patch as one row
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
@@ -207,36 +230,35 @@ def initialise(net: DiT) -> None:
         nn.init.zeros_(net.pooled_embedding.weight)
 
 
-def context(config: DiTConfig) -> int:
-    """The width of the words that cross-attention reads; 0: there is none."""
+def context_width(config: DiTConfig) -> int:
+    """The width of the text embeddings that cross-attention reads; 0: there is no cross-attention."""
     return config.context if config.text is None else config.text.width
 
 
-def _refuse(cond: Cond) -> None:
-    """Raises UserError for what no DiT of ours is told."""
-    given = {"values": cond.value, "a vector": cond.pooled, "an image": cond.concat}
-    given |= {"drawings": cond.control[0] if cond.control else None, "strengths": cond.control_scale}
+def _check_supported(cond: Cond) -> None:
+    """Raises UserError for conditions that no DiT has."""
+    given = {"value": cond.value, "pooled": cond.pooled, "concat": cond.concat}
+    given |= {"control": cond.control[0] if cond.control else None, "control_scale": cond.control_scale}
     for name, value in given.items():
         if value is not None:
-            raise UserError(f"this network takes no {name.removeprefix('a ').removeprefix('an ')}: give it none")
+            raise UserError(f"a DiT is not conditioned on {name}: give none, or use a U-Net")
 
 
 def check(config: DiTConfig) -> None:
-    """Raises UserError for a configuration that no network has: what is wrong with which field."""
-    least = ("size", "in_channels", "out_channels", "patch", "width", "depth", "heads")
-    for name in least:
+    """Raises UserError for an invalid configuration: which field, its value and what is valid."""
+    for name in ("size", "in_channels", "out_channels", "patch", "width", "depth", "heads"):
         if getattr(config, name) < 1:
-            raise UserError(f"{name} is at least 1, not {getattr(config, name)}")
+            raise UserError(f"{name} must be at least 1, not {getattr(config, name)}")
     if config.size % config.patch:
-        raise UserError(f"size {config.size} does not divide into patches of {config.patch}: change one of the two")
+        raise UserError(f"size {config.size} is not divisible by patch {config.patch}: change one of the two")
     if config.width % config.heads:
         raise UserError(f"heads {config.heads} does not divide the width {config.width}")
     if config.width % 4:
-        raise UserError(f"width is a multiple of four (sine and cosine of row and column), not {config.width}")
+        raise UserError(f"width must be a multiple of four (sine and cosine of row and column), not {config.width}")
     if config.classes < 0:
-        raise UserError(f"classes is 0 (unconditional) or more, not {config.classes}")
+        raise UserError(f"classes must be 0 (unconditional) or more, not {config.classes}")
     if not 0 <= config.dropout < 1:
-        raise UserError(f"dropout is a share below 1, not {config.dropout}")
+        raise UserError(f"dropout must be at least 0 and below 1, not {config.dropout}")
     if config.mlp_ratio <= 0:
-        raise UserError(f"mlp_ratio is above 0, not {config.mlp_ratio}")
+        raise UserError(f"mlp_ratio must be above 0, not {config.mlp_ratio}")
     text.check(config.text, config.context)

@@ -1,9 +1,9 @@
-"""What a network is told besides the picture: numbers become sinusoids, classes rows of a table, places waves.
+"""Embeddings of conditions: sinusoids of numbers, tables of classes, positions of patches.
 
     sinusoid(t)_i = sin(t w_i), cos(t w_i),    w_i = 10^4 ** (-i / (half - shift)),  i = 0 .. half - 1
 
-DDPM puts the sines first and shifts by one; ADM and DiT put the cosines first and do not shift. The two layouts hold
-the same numbers at other places, so that weights of one silently fail in the other (Ho et al. 2020, Dhariwal & Nichol
+DDPM puts the sines first and shifts by one; ADM and DiT put the cosines first and do not shift. Both layouts hold the
+same numbers at different places, so that weights of one silently fail in the other (Ho et al. 2020, Dhariwal & Nichol
 2021).
 """
 
@@ -22,7 +22,7 @@ from unnoise.errors import UserError
 def sinusoid(time: Tensor, width: int, *, shift: float, cosine_first: bool) -> Tensor:
     """Sines and cosines of `time` (B,), which may be fractional: (B, width), float32. `width` is even."""
     half = width // 2
-    # in float32 and in this order, as the networks of others were trained: at t = 999 one rounding is 6e-5 of an angle
+    # in float32 and in this order, as published networks were trained: at t = 999 one rounding is 6e-5 of an angle
     exponent = -math.log(1e4) * torch.arange(half, dtype=torch.float32, device=time.device) / (half - shift)
     angle = time.float()[:, None] * exponent.exp()
     waves = [angle.cos(), angle.sin()] if cosine_first else [angle.sin(), angle.cos()]
@@ -43,31 +43,33 @@ class TimeEmbedding(nn.Module):
 
 
 def class_table(classes: int, width: int, *, null_class: bool) -> nn.Embedding | None:
-    """A row a class and, with `null_class`, one for "no class" at index `classes`; None where there are no classes."""
+    """A table with a row per class and, with `null_class`, one more for "no class"; None if there are no classes."""
     return nn.Embedding(classes + null_class, width) if classes else None
 
 
 def class_rows(cond: Cond, batch: int, *, classes: int, null_class: bool, device: torch.device) -> Tensor | None:
-    """Which row of the table each sample is emb, (B,) int64: its label; the null row where nothing is said.
+    """The row of the class table for each sample, (B,) int64: its label, or the null row without labels.
 
-    Raises UserError for labels that the network cannot take, or needs and does not get.
+    Raises UserError for labels that the network does not support, or requires and does not get.
     """
     if classes == 0:
         if cond.label is not None:
-            raise UserError("this network knows no classes: give it no labels")
+            raise UserError("this network is not conditioned on classes: give no labels")
         return None
     if cond.label is not None:
         return cond.label
     if not null_class:
-        raise UserError(f"this network was taught {classes} classes and no 'no class': give every picture a label")
+        raise UserError(
+            f"this network has {classes} classes and no null class (null_class is false): give every picture a label"
+        )
     return torch.full((batch,), classes, device=device)
 
 
 def grid_waves(side: int, width: int) -> Tensor:
     """Fixed positions of a square grid of patches: (side * side, width) float32, row by row.
 
-    The first half of the channels says the column, the second the row, each by sines then cosines; `width` is a
-    multiple of four. Peebles & Xie 2023, as in MAE (He et al. 2022).
+    The first half of the channels encodes the column, the second the row, each as sines then cosines; `width` is
+    a multiple of four. Peebles & Xie 2023, as in MAE (He et al. 2022).
     """
     place = torch.arange(side, dtype=torch.float32)
     waves = sinusoid(place, width // 2, shift=0.0, cosine_first=False)  # (side, width / 2)
@@ -79,7 +81,7 @@ def grid_waves(side: int, width: int) -> Tensor:
 class ValueEmbedding(nn.Module):
     """Numbers (B, K), each by its sinusoid and a two-layer network of its own, summed: (B, width).
 
-    NaN is "not told": a learned vector of that number in its place, where there is one, else nothing is added.
+    NaN is a missing number: with `null` a learned vector of that column is added in its place, else nothing.
     """
 
     def __init__(self, count: int, width_in: int, width: int, *, null: bool) -> None:
@@ -88,57 +90,57 @@ class ValueEmbedding(nn.Module):
         self.null = nn.Embedding(count, width) if null else None
 
     def forward(self, waves: Tensor, missing: Tensor) -> Tensor:
-        """The sinusoids (B, K, width_in) and which numbers are not told (B, K)."""
+        """From the sinusoids (B, K, width_in), and which of the numbers are missing (B, K) bool."""
         out = torch.zeros((), dtype=waves.dtype, device=waves.device)
         for column, network in enumerate(self.networks):
-            said: Tensor = network(waves[:, column])
-            other = torch.zeros_like(said) if self.null is None else self.null.weight[column]
-            out = out + torch.where(missing[:, column, None], other, said)
+            embedding: Tensor = network(waves[:, column])
+            null = torch.zeros_like(embedding) if self.null is None else self.null.weight[column]
+            out = out + torch.where(missing[:, column, None], null, embedding)
         return out
 
 
 def value_rows(cond: Cond, batch: int, *, values: int, null: bool, device: torch.device) -> Tensor | None:
-    """The numbers that each sample is emb, (B, values) float32; NaN where nothing is said.
+    """The values of each sample, (B, values) float32; NaN without any.
 
-    Raises UserError for numbers that the network cannot take, or needs and does not get.
+    Raises UserError for values that the network does not support, or requires and does not get.
     """
     if values == 0:
         if cond.value is not None:
-            raise UserError("this network knows no numbers: give it no values")
+            raise UserError("this network is not conditioned on values: give none")
         return None
     if cond.value is not None:
         if cond.value.ndim != 2 or cond.value.shape[1] != values:
-            raise UserError(f"values are (rows, {values}) for this network, not {tuple(cond.value.shape)}")
+            raise UserError(f"value must be of shape (rows, {values}) for this network, not {tuple(cond.value.shape)}")
         return cond.value
     if not null:
         raise UserError(
-            f"this network was taught {values} numbers and nothing for 'not told': give every picture values"
+            f"this network has {values} values and no null value (null_value is false): give every picture values"
         )
     return torch.full((batch, values), math.nan, device=device)
 
 
 def vector_rows(cond: Cond, width: int) -> Tensor | None:
-    """The vector that each sample is emb, (B, width). Raises UserError where it cannot be taken, or is missing."""
+    """The pooled vector of each sample, (B, width). Raises UserError if it is not supported, or missing."""
     if width == 0:
         if cond.pooled is not None:
-            raise UserError("this network takes no vector: give it none")
+            raise UserError("this network is not conditioned on a pooled vector: give none")
         return None
     if cond.pooled is None:
-        raise UserError(f"this network is told a vector of {width} numbers: give every picture one")
+        raise UserError(f"this network is conditioned on a pooled vector of width {width}: give every picture one")
     if cond.pooled.ndim != 2 or cond.pooled.shape[1] != width:
-        raise UserError(f"vectors are (rows, {width}) for this network, not {tuple(cond.pooled.shape)}")
+        raise UserError(f"pooled must be of shape (rows, {width}) for this network, not {tuple(cond.pooled.shape)}")
     return cond.pooled
 
 
 def concat(x: Tensor, cond: Cond, channels: int) -> Tensor:
-    """x (B, C, H, W) with the told picture's channels behind its own. Raises UserError where it does not fit."""
+    """x (B, C, H, W) followed by the channels of `cond.concat`. Raises UserError if it does not fit."""
     if channels == 0:
         if cond.concat is not None:
-            raise UserError("this network is shown no second picture: give it no image")
+            raise UserError("this network has no concatenated picture (concat_channels is 0): give none")
         return x
     if cond.concat is None:
-        raise UserError(f"this network is shown a picture of {channels} channels beside x_t: give it as image")
+        raise UserError(f"this network needs a picture of {channels} channels concatenated to x_t: give it as concat")
     if cond.concat.shape[1:] != (channels, *x.shape[2:]):
-        wanted, got = (" x ".join(map(str, shape)) for shape in ((channels, *x.shape[2:]), cond.concat.shape[1:]))
-        raise UserError(f"the image beside x_t is {got} here; this network wants {wanted} (channels, height, width)")
+        wanted, given = (" x ".join(map(str, shape)) for shape in ((channels, *x.shape[2:]), cond.concat.shape[1:]))
+        raise UserError(f"concat is {given} (channels, height, width), but this network needs {wanted}")
     return torch.cat([x, cond.concat.to(x.dtype)], dim=1)

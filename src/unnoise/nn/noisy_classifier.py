@@ -1,9 +1,9 @@
-"""A classifier of noisy pictures: the U-Net's way down, told the time, and attention that pools what it finds.
+"""A classifier of noisy pictures: the encoder of a U-Net, conditioned on time, and attention pooling.
 
     in -> [blocks, step down] a level -> middle -> norm, SiLU -> attention pooling -> a logit a class
 
-Dhariwal & Nichol 2021, sec. 4 and App. H: the mean of all places asks all places what they see (the pooling of CLIP,
-Radford et al. 2021), in place of a plain average.
+Dhariwal & Nichol 2021, sec. 4 and App. H: the query of the pooling is the mean of all pixels, as in CLIP
+(Radford et al. 2021), where a plain average would weigh all pixels equally.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from unnoise.conditions import NOTHING
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.nn.blocks import heads
-from unnoise.nn.norm import group_norm
+from unnoise.nn.norm import Norm
 from unnoise.nn.unet_encoder import UNetEncoder
 
 
 class EncoderClassifier(UNetEncoder):
-    """(B, C, size, size), time (B,) -> logits (B, `config.classes`), which are what it says, not what it is told."""
+    """(B, C, size, size), time (B,) -> logits (B, `config.classes`). The classes are its output, not a condition."""
 
     def __init__(self, config: UNetConfig) -> None:
         if config.classes < 2:
-            raise UserError(f"a classifier tells classes apart: two at least, not {config.classes}")
+            raise UserError(f"a classifier needs at least two classes, not {config.classes}")
         super().__init__(replace(config, classes=0))
         width, lowest = config.channels[-1], len(config.channels) - 1
-        self.norm_out = nn.GroupNorm(config.groups, width, eps=config.norm_eps)
+        self.norm_out = Norm(config.groups, width, eps=config.norm_eps)
         self.pool = AttentionPool(
-            width, config.classes, places=(config.size >> lowest) ** 2, heads=heads(config, lowest)
+            width, config.classes, pixels=(config.size >> lowest) ** 2, heads=heads(config, lowest)
         )
         self.finish()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        emb, words = self.embed(time, NOTHING, None), self.contexts(iter(()), None)
-        h = self.down(self.conv_in(x), emb, words, _run)[-1]
-        h = self.mid_block(h, emb, words, _run)
-        logits: Tensor = self.pool(group_norm(h, self.norm_out, silu=True))
+        emb, contexts = self.embed(time, NOTHING, None), self.contexts((), None)
+        h = self.down(self.conv_in(x), emb, contexts, _run)[-1]
+        h = self.mid_block(h, emb, contexts, _run)
+        logits: Tensor = self.pool(self.norm_out(h, silu=True))
         return logits
 
 
 class AttentionPool(nn.Module):
-    """(B, C, h, w) with h w `places` -> (B, out): the mean of all places attends to itself and to them."""
+    """(B, C, h, w) with h w = `pixels` -> (B, out): the mean of all pixels attends to itself and to them."""
 
-    def __init__(self, channels: int, out: int, *, places: int, heads: int) -> None:
+    def __init__(self, channels: int, out: int, *, pixels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.position = nn.Parameter(torch.randn(1 + places, channels) / channels**0.5)
+        self.position = nn.Parameter(torch.randn(1 + pixels, channels) / channels**0.5)
         self.query = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
         self.out = nn.Linear(channels, out)
@@ -61,8 +61,8 @@ class AttentionPool(nn.Module):
         tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], dim=1) + self.position
         q = self.query(tokens[:, :1]).view(b, 1, self.heads, -1).transpose(1, 2)
         k, v = self.kv(tokens).view(b, -1, 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
-        read: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, c))
-        return read
+        pooled: Tensor = self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, c))
+        return pooled
 
 
 def _run(part: nn.Module, *inputs: object) -> Tensor:

@@ -1,14 +1,15 @@
-"""Group normalisation, with what a U-Net does around it, in one step.
+"""Group normalisation with the operations around it in a U-Net, as one module.
 
-    u = x + add                             the time embedding joins the channels
+    u = x + add                             the time embedding added to the channels
     y = (u - mean_g) / sqrt(var_g + eps) * weight + bias
-    y = y (1 + scale) + shift               the time embedding scales and shifts (AdaGN)
+    y = y (1 + scale) + shift               or as a scale and a shift (AdaGN)
     y = silu(y)
 
 Statistics are over a group's channels and all pixels of one sample (Wu & He 2018), in float32 or wider. There are two
-ways: torch's operations, for everything; and on a CPU, once `enable` was called, one compiled operation (csrc/) for
-float32 and bfloat16. Laws (tests/nn/test_norm.py): both equal the four lines above in float64, with all gradients;
-what is left out changes nothing; a sample does not see its batch, bit for bit.
+implementations: torch's operations, for everything; and on a CPU, once `enable` was called, one compiled operation
+(csrc/) for float32 and bfloat16. Laws (tests/nn/test_norm.py): both equal the four lines above in float64, with all
+gradients; an addend, scale or shift of zero changes nothing; a sample's output does not depend on its batch, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -23,25 +24,28 @@ from torch import Tensor, nn
 from unnoise.nn.compiled import Absent, load
 
 
-def group_norm(
-    x: Tensor,
-    norm: nn.GroupNorm,
-    *,
-    silu: bool,
-    add: Tensor | None = None,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-) -> Tensor:
-    """`norm` of x + add, scaled, shifted and activated, rounded once to the dtype of x, and in its layout.
+class Norm(nn.GroupNorm):
+    """A GroupNorm, with its weights and their names, that can also add, scale, shift and activate."""
 
-    x is (B, C, H, W) in any layout; add, scale and shift are (B, C); scale and shift come together.
-    """
-    emb = (add, scale, shift)
-    if _enabled and _fits(x, norm):
-        y: Tensor
-        y, _ = torch.ops.unnoise.group_norm(x, norm.weight, norm.bias, *emb, norm.num_groups, norm.eps, silu)
-        return y
-    return plain(x, norm.weight, norm.bias, *emb, groups=norm.num_groups, eps=norm.eps, silu=silu)
+    def forward(
+        self,
+        input: Tensor,
+        *,
+        silu: bool = False,
+        add: Tensor | None = None,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+    ) -> Tensor:
+        """The norm of `input` + add, scaled, shifted and activated, rounded once to its dtype, and in its layout.
+
+        `input` is (B, C, H, W) in any layout; add, scale and shift are (B, C); scale and shift come together.
+        """
+        weight, bias = self.weight, self.bias
+        if _enabled and _fits(input, weight, bias):
+            y: Tensor
+            y, _ = torch.ops.unnoise.group_norm(input, weight, bias, add, scale, shift, self.num_groups, self.eps, silu)
+            return y
+        return plain(input, weight, bias, add, scale, shift, groups=self.num_groups, eps=self.eps, silu=silu)
 
 
 def plain(
@@ -56,17 +60,17 @@ def plain(
     eps: float,
     silu: bool,
 ) -> Tensor:
-    """The same through torch's own operations: any device, dtype and layout, any derivative."""
+    """The same by torch's own operations, for every device, dtype and layout, with derivatives of every order."""
     # On a CPU torch normalises bfloat16 channels_last with few channels a group on a path 4 to 20 times slower than
-    # float32's, so that the way through float32 is the fast one as well as the exact one.
+    # float32's, so that float32 is the faster choice as well as the more exact one.
     dtype = torch.float32 if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16) else x.dtype
     y = x.to(dtype)
     if add is not None:
         y = y + add.to(dtype)[:, :, None, None]
     layout = torch.channels_last if y.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-    alone = weight is not None and weight.requires_grad and not y.requires_grad
-    if alone and torch.is_grad_enabled() and y.device.type == "cpu":
-        y = y.contiguous()  # torch 2.13's channels_last kernel crashes where the weight alone has a gradient
+    weight_only = weight is not None and weight.requires_grad and not y.requires_grad
+    if weight_only and torch.is_grad_enabled() and y.device.type == "cpu":
+        y = y.contiguous()  # torch 2.13's channels_last kernel crashes if only the weight has a gradient
     weight, bias = (t if t is None else t.to(dtype) for t in (weight, bias))
     y = F.group_norm(y, groups, weight, bias, eps)
     if scale is not None:
@@ -78,28 +82,28 @@ def plain(
     return y.to(x.dtype, memory_format=layout)
 
 
-# --- the compiled way ---
+# --- the compiled operation ---
 
 _enabled = False
-_known: str | None = None  # why there is no compiled operation; "" when there is one; None before it was asked for
+_known: str | None = None  # why there is no compiled operation; "" if there is one; None before the first `compiled()`
 _lock = threading.Lock()
 
 
 def enable() -> bool:
-    """Take the compiled operation from here on, if it can be had; the first call on a machine builds it."""
+    """Use the compiled operation from now on, if it is available; the first call on a machine builds it."""
     global _enabled
     _enabled = compiled()[0]
     return _enabled
 
 
 def disable() -> None:
-    """Take torch's operations from here on."""
+    """Use torch's operations from now on."""
     global _enabled
     _enabled = False
 
 
 def compiled() -> tuple[bool, str]:
-    """Whether the compiled operation can be had here, built if need be; and if not, why not."""
+    """Whether the compiled operation is available, which builds it if necessary, and the reason if it is not."""
     global _known
     with _lock:
         if _known is None:
@@ -112,21 +116,21 @@ def compiled() -> tuple[bool, str]:
     return not _known, _known
 
 
-def _fits(x: Tensor, norm: nn.GroupNorm) -> bool:
-    """float32 or bfloat16 on a CPU, and no transform of torch.func, which has rules for torch's operations only."""
+def _fits(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
+    """Whether the compiled operation applies: float32 or bfloat16 on a CPU, outside the transforms of torch.func."""
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
         and x.dim() == 4
         and x.numel() > 0
-        and norm.weight is not None
-        and norm.bias is not None
+        and weight is not None
+        and bias is not None
         and not torch._C._are_functorch_transforms_active()
     )
 
 
 def _register() -> None:
-    """Tell torch the shapes and the gradient of the compiled operations: for autograd and torch.compile."""
+    """Register the shapes and the gradient of the compiled operations, for autograd and torch.compile."""
 
     def shapes(x: Tensor, weight: Tensor, bias: Tensor, add: Any, scale: Any, shift: Any, groups: int, *_: Any) -> Any:
         return torch.empty_like(x), x.new_empty(len(x), 2, groups, dtype=torch.float32)
@@ -138,10 +142,10 @@ def _register() -> None:
 
     torch.library.register_fake("unnoise::group_norm", shapes)
     torch.library.register_fake("unnoise::group_norm_backward", gradient_shapes)
-    torch.library.register_autograd("unnoise::group_norm", _backward, setup_context=_remember)
+    torch.library.register_autograd("unnoise::group_norm", _backward, setup_context=_save)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.groups, ctx.eps, ctx.silu = inputs
     ctx.save_for_backward(*tensors, output[1])
 
@@ -149,17 +153,17 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     *tensors, stats = ctx.saved_tensors
     x, rest = tensors[0], tensors[1:]
-    if torch.is_grad_enabled():  # a derivative of this derivative is wanted: torch's operations know it
-        wanted = [t for t, needed in zip(tensors, ctx.needs_input_grad) if needed]
+    if torch.is_grad_enabled():  # for a second derivative, which torch's operations have
+        needed_inputs = [t for t, needed in zip(tensors, ctx.needs_input_grad) if needed]
         y = plain(x, *rest, groups=ctx.groups, eps=ctx.eps, silu=ctx.silu)
-        found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
-        return *(next(found) if needed else None for needed in ctx.needs_input_grad[: len(tensors)]), None, None, None
-    grads = torch.ops.unnoise.group_norm_backward(grad, x, stats, *rest, ctx.groups, ctx.silu)
-    return *(None if t is None else g.to(t.dtype) for g, t in zip(grads, tensors)), None, None, None
+        grads = iter(torch.autograd.grad(y, needed_inputs, grad, create_graph=True))
+        return *(next(grads) if needed else None for needed in ctx.needs_input_grad[: len(tensors)]), None, None, None
+    computed = torch.ops.unnoise.group_norm_backward(grad, x, stats, *rest, ctx.groups, ctx.silu)
+    return *(None if t is None else g.to(t.dtype) for g, t in zip(computed, tensors)), None, None, None
 
 
 def _check_built() -> None:
-    """Small pictures through what was built and through torch in float64. Raises AssertionError where they differ."""
+    """Compares the built operation with torch in float64 on small pictures. Raises AssertionError if they differ."""
     with torch.inference_mode(False), torch.enable_grad():
         for dtype, tolerance in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
             for layout in (torch.contiguous_format, torch.channels_last):
@@ -169,13 +173,15 @@ def _check_built() -> None:
 
 
 def _errors(dtype: torch.dtype, layout: torch.memory_format) -> list[tuple[str, float]]:
-    draw = torch.Generator().manual_seed(0)
-    x, grad = (torch.randn(2, 36, 5, 7, generator=draw).to(dtype, memory_format=layout) for _ in range(2))
-    emb = [torch.randn(shape, generator=draw) for shape in ((36,), (36,), (2, 36), (2, 36), (2, 36))]
+    generator = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(2, 36, 5, 7, generator=generator).to(dtype, memory_format=layout) for _ in range(2))
+    emb = [torch.randn(shape, generator=generator) for shape in ((36,), (36,), (2, 36), (2, 36), (2, 36))]
     exact = [t.double().requires_grad_() for t in (x, *emb)]
-    truth = plain(*exact, groups=12, eps=1e-5, silu=True)
+    right = plain(*exact, groups=12, eps=1e-5, silu=True)
     y, stats = torch.ops.unnoise.group_norm(x, *emb, 12, 1e-5, True)
-    grads = torch.ops.unnoise.group_norm_backward(grad, x, stats, *emb, 12, True)
-    truths = (truth, *torch.autograd.grad(truth, exact, grad.double()))
+    computed = torch.ops.unnoise.group_norm_backward(grad, x, stats, *emb, 12, True)
+    exact_results = (right, *torch.autograd.grad(right, exact, grad.double()))
     names = ("y", "dx", "dweight", "dbias", "dadd", "dscale", "dshift")
-    return [(name, ((a.double() - b).norm() / b.norm()).item()) for name, a, b in zip(names, (y, *grads), truths)]
+    return [
+        (name, ((a.double() - b).norm() / b.norm()).item()) for name, a, b in zip(names, (y, *computed), exact_results)
+    ]

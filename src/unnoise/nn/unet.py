@@ -1,16 +1,18 @@
 """The U-Net of DDPM, with the options of its descendants (improved DDPM, ADM, latent diffusion, ControlNet).
 
-    in -> [blocks, step down] a level -> middle -> [blocks with skips, step up] a level -> out
+    in -> [blocks, step down] per level -> middle -> [blocks with skips, step up] per level -> out
 
-A level is a resolution: `blocks` residual blocks on the way down, each followed by attention where the level attends,
-and one more on the way up, where every block is also given what one part of the way down left behind. What time, class,
-numbers and vectors say is added to a block between its two convolutions, or scales and shifts its second norm. Where
-words are read, attention is a transformer (transformer.py). Drawings speak through controls (control.py).
+A level is a resolution: on the way down `blocks` residual blocks, each followed by attention where the level has it; on
+the way up one more, each of which also reads a skip: the input of the level, or the output of a block or step on the
+way down. The embedding of time, class, values and pooled vector is added in each residual block between its two
+convolutions, or scales and shifts its second norm. If the network reads text, attention is a transformer
+(transformer.py). Control images act through control networks (controlnet.py).
 Ho et al. 2020, App. B; Nichol & Dhariwal 2021; Dhariwal & Nichol 2021, sec. 3; Rombach et al. 2022; Zhang et al. 2023.
 
 Laws (tests/nn/test_unet.py, tests/nn/test_transformer.py, tests/nn/test_controlnet.py): the published parameter counts;
-zero output at birth; a scale and shift of zero is a plain norm; a sample does not see its batch; a condition that was
-encoded beforehand gives the same bits; what diffusers computes with these weights (tests/formats/test_diffusers.py).
+zero output at initialisation; a scale and shift of zero is a plain norm; a sample's output does not depend on its
+batch; a condition encoded beforehand gives the same bits; the output of diffusers with these weights
+(tests/formats/test_diffusers.py).
 """
 
 from __future__ import annotations
@@ -22,17 +24,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unnoise.conditions import Cond
+from unnoise.conditions import Cond, Encoded, EncodedControl
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
-from unnoise.nn import controlnet as controls
-from unnoise.nn import text
+from unnoise.nn import controlnet, text
 from unnoise.nn.attention import Context, score_bias
-from unnoise.nn.blocks import Block, Down, Residual, Up, a_level, context, double, heads
+from unnoise.nn.blocks import Block, Down, Residual, Up, context_width, double, heads
 from unnoise.nn.controlnet import ControlNet
 from unnoise.nn.embeddings import concat
-from unnoise.nn.norm import group_norm
+from unnoise.nn.norm import Norm
 from unnoise.nn.text import TextEncoder
+from unnoise.nn.unet_check import check
 from unnoise.nn.unet_encoder import Run, UNetEncoder
 
 __all__ = ["Block", "Down", "Residual", "UNet", "Up", "check", "heads"]
@@ -41,72 +43,68 @@ __all__ = ["Block", "Down", "Residual", "UNet", "Up", "check", "heads"]
 class UNet(UNetEncoder):
     """(B, C_in, H, W), time (B,), a condition -> (B, C_out, H, W), in the dtype and layout of its weights.
 
-    While `checkpointing` is true no part keeps more than its inputs for the gradient: less memory, a third more work,
-    the same numbers. Raises UserError for a configuration that no network has, and for a condition that it cannot hear.
+    With `checkpointing` the activations inside each block are computed again for the gradient instead of stored: less
+    memory, a third more work, the same numbers. Raises UserError for an invalid configuration, and for a condition that
+    does not fit it.
     """
 
     def __init__(self, config: UNetConfig) -> None:
         check(config)
         super().__init__(config)
         self.checkpointing = False
-        left = list(self.left)
-        self.up_blocks = nn.ModuleList(UpLevel(config, level, left) for level in reversed(range(len(config.channels))))
-        self.conv_norm_out = nn.GroupNorm(config.groups, config.channels[0], eps=config.norm_eps)
+        skips = list(self.skip_channels)
+        self.up_blocks = nn.ModuleList(UpLevel(config, level, skips) for level in reversed(range(len(config.channels))))
+        self.conv_norm_out = Norm(config.groups, config.channels[0], eps=config.norm_eps)
         self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
         self.text = TextEncoder(config.text) if config.text is not None else None
         self.finish()
         nn.init.zeros_(self.conv_out.weight)
-        self.controls = nn.ModuleList(ControlNet(config, how) for how in config.controls)
-        controls.copy_base(self)
+        self.controls = nn.ModuleList(ControlNet(config, control) for control in config.controls)
+        controlnet.copy_base(self)
 
     def encode(self, cond: Cond) -> Cond:
-        """The same condition, with all that depends on neither x nor time computed: `encoded` instead of captions and
-        drawings. Whoever asks the network many times calls this once; the numbers are the same, bit for bit.
+        """The condition with `encoded`, all that depends on neither x nor time, in place of text and control images.
 
-        Its rows can be cut, joined and replaced by rows that were encoded too.
+        Call this once before calling the network many times; the numbers are the same, bit for bit. Rows of encoded
+        conditions can be selected, concatenated and replaced.
         """
         if text.is_encoded(cond):
             return cond
-        controls.check_hints(cond, self.config.controls)
-        encoded: list[Tensor] = []
-        mask = cond.mask
-        dtype = self.emb_proj.weight.dtype
-        read = text.encode_text(cond, self.text, context(self.config))
-        if read is not None:
-            words, mask = read[0].to(dtype), read[1]
-            if self.text is not None:
-                encoded.append(text.pooled(words, mask))
-            encoded += self.keys_and_values(words)
-        for control, hint in zip(self.each_control(), cond.control):
-            encoded.append(control.hint(hint.to(dtype)))
-            if read is not None:
-                encoded += control.keys_and_values(words)
-        if not encoded:
+        controlnet.check_hints(cond, self.config.controls)
+        embeddings, mask = text.encode_text(cond, self.text, context_width(self.config))
+        pooled: Tensor | None = None
+        keys_values: tuple[Tensor, ...] = ()
+        if embeddings is not None:
+            embeddings = embeddings.to(self.dtype)
+            pooled = text.pooled(embeddings, mask) if self.text is not None else None
+            keys_values = self.keys_and_values(embeddings)
+        controls = tuple(
+            EncodedControl(
+                control.hint(image.to(self.dtype)), () if embeddings is None else control.keys_and_values(embeddings)
+            )
+            for control, image in zip(self.each_control(), cond.control)
+        )
+        if embeddings is None and not controls:
             return cond
-        return replace(cond, tokens=None, text=None, control=(), mask=mask, encoded=tuple(encoded))
+        encoded = Encoded(pooled, keys_values, controls)
+        return replace(cond, tokens=None, text=None, control=(), mask=mask, encoded=encoded)
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
-        _fits(x, 2 ** (len(self.config.channels) - 1))
+        _check_size(x, 2 ** (len(self.config.channels) - 1))
         cond = self.encode(cond)
-        drawn = self._drawn(cond)
-        encoded = iter(cond.encoded)
-        caption = next(encoded) if self.text is not None else None
+        encoded = cond.encoded or Encoded()
+        self._check_encoded(encoded)
         bias = score_bias(cond.mask, x.dtype) if self.depth else None
-        emb, words = self.embed(time, cond, caption), self.contexts(encoded, bias)
+        emb, contexts = self.embed(time, cond, encoded.pooled), self.contexts(encoded.keys_values, bias)
         x = concat(x, cond, self.config.concat_channels)
-        skips = self.down(self.conv_in(x), emb, words, self.run)
-        h = self.mid_block(skips[-1], emb, words, self.run)
-        steered: list[Tensor] = []  # what all controls together add to each skip, and to the middle
-        for place, control in enumerate(self.each_control() if drawn else ()):
-            hint, read = _on(x, next(encoded)), control.contexts(encoded, bias)
-            residuals = control(x, time, cond, hint, caption=caption, words=read, run=self.run)
-            residuals = controls.scaled(residuals, None if cond.control_scale is None else cond.control_scale[:, place])
-            steered = [a + b for a, b in zip(steered, residuals)] or residuals
-        if steered:
-            *skips, h = [left + add for left, add in zip((*skips, h), steered, strict=True)]
+        skips = self.down(self.conv_in(x), emb, contexts, self.run)
+        h = self.mid_block(skips[-1], emb, contexts, self.run)
+        residuals = self._control_residuals(x, time, cond, encoded, bias)
+        if residuals:
+            *skips, h = [skip + residual for skip, residual in zip((*skips, h), residuals, strict=True)]
         for level in self.up_blocks:
-            h = level(h, skips, emb, words, self.run)
-        out: Tensor = self.conv_out(group_norm(h, self.conv_norm_out, silu=True))
+            h = level(h, skips, emb, contexts, self.run)
+        out: Tensor = self.conv_out(self.conv_norm_out(h, silu=True))
         return out
 
     def each_control(self) -> list[ControlNet]:
@@ -114,125 +112,72 @@ class UNet(UNetEncoder):
 
     def run(self, part: nn.Module, *inputs: Tensor | Context | None) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            forgetful: Tensor = checkpoint(part, *inputs, use_reentrant=False)
-            return forgetful
+            recomputed: Tensor = checkpoint(part, *inputs, use_reentrant=False)
+            return recomputed
         out: Tensor = part(*inputs)
         return out
 
-    def _drawn(self, cond: Cond) -> bool:
-        """Whether drawings were encoded. Raises UserError for what another network encoded."""
-        mine = self.depth + (self.text is not None)
-        with_drawings = mine + sum(1 + control.depth for control in self.each_control())
-        if len(cond.encoded) not in (mine, with_drawings):
+    def _control_residuals(
+        self, x: Tensor, time: Tensor, cond: Cond, encoded: Encoded, bias: Tensor | None
+    ) -> list[Tensor]:
+        """The sum over control networks of their residuals for each skip, and for the middle; [] without any."""
+        total: list[Tensor] = []
+        for place, (control, own) in enumerate(zip(self.each_control(), encoded.controls)):
+            _check_hint(x, own.hint)
+            contexts = control.contexts(own.keys_values, bias)
+            residuals = control(x, time, cond, own.hint, pooled=encoded.pooled, contexts=contexts, run=self.run)
+            scale = None if cond.control_scale is None else cond.control_scale[:, place]
+            residuals = controlnet.scaled(residuals, scale)
+            total = [a + b for a, b in zip(total, residuals)] or residuals
+        return total
+
+    def _check_encoded(self, encoded: Encoded) -> None:
+        """Raises UserError for what another network encoded."""
+        depths = [control.depth for control in self.each_control()]
+        given = [len(each.keys_values) for each in encoded.controls]
+        right = len(encoded.keys_values) == self.depth and (encoded.pooled is None) == (self.text is None)
+        if not right or given not in ([], depths):
             raise UserError(
-                f"{len(cond.encoded)} tensors were encoded of this condition, this network hears {mine}, with drawings "
-                f"{with_drawings}: it was encoded by another network, and has to be encoded anew"
+                f"this condition was encoded by another network (keys and values of {len(encoded.keys_values)} "
+                f"cross-attentions and {len(given)} control images, expected {self.depth} and {len(depths)}): "
+                "encode it with this one"
             )
-        return len(cond.encoded) > mine
 
 
 class UpLevel(nn.Module):
-    """A resolution on the way up. Takes from `left` the channels of the skips that its blocks are given."""
+    """A level on the way up. Removes from `skip_channels`, from its end, those of the skips that its blocks read."""
 
-    def __init__(self, config: UNetConfig, level: int, left: list[int]) -> None:
+    def __init__(self, config: UNetConfig, level: int, skip_channels: list[int]) -> None:
         super().__init__()
         width, attends = config.channels[level], config.attention[level]
         below = config.channels[min(level + 1, len(config.channels) - 1)]
         self.blocks = nn.ModuleList(
-            Block(config, (width if i else below) + left.pop(), level, attends) for i in range(config.blocks + 1)
+            Block(config, (width if i else below) + skip_channels.pop(), level, attends)
+            for i in range(config.blocks + 1)
         )
         self.step: nn.Module | None = None
         if level > 0:
             self.step = Residual(config, width, width, double) if config.residual_resampling else Up(width)
 
     def forward(
-        self, h: Tensor, skips: list[Tensor], emb: Iterator[Tensor], words: Iterator[Context], run: Run
+        self, h: Tensor, skips: list[Tensor], emb: Iterator[Tensor], contexts: Iterator[Context], run: Run
     ) -> Tensor:
         for block in self.blocks:
-            h = run(block, h, next(emb), skips.pop(), next(words))
+            h = run(block, h, next(emb), skips.pop(), next(contexts))
         return h if self.step is None else run(self.step, h, next(emb))
 
 
-# --- what can be built and shown --------------------------------------------------------------------------------------
-
-
-def check(config: UNetConfig) -> None:
-    """Raises UserError for a configuration that no network has: what is wrong with which field."""
-    levels = len(config.channels)
-    if not levels or min(config.channels) < 1:
-        raise UserError(f"channels is a width a level, the finest first, as 64,128,256; not {config.channels}")
-    if len(config.attention) != levels:
-        raise UserError(f"attention says yes or no a level: {levels} times here, not {len(config.attention)}")
-    small = {"blocks": config.blocks, "groups": config.groups, "size": config.size}
-    small |= {"in_channels": config.in_channels, "out_channels": config.out_channels}
-    for name, value in small.items():
-        if value < 1:
-            raise UserError(f"{name} is at least 1, not {value}")
-    if config.classes < 0:
-        raise UserError(f"classes is 0 (unconditional) or more, not {config.classes}")
-    if not 0 <= config.dropout < 1:
-        raise UserError(f"dropout is a emb_channels below 1, not {config.dropout}")
-    if config.size % 2 ** (levels - 1):
-        raise UserError(
-            f"size {config.size} cannot be halved {levels - 1} times, as {levels} levels of channels ask: "
-            "take fewer levels or another size"
-        )
-    for width in config.channels:
-        if width % config.groups:
-            raise UserError(f"channels {width} do not divide into groups of {config.groups}: change one of the two")
-    if config.channels[0] % 2 or config.channels[0] < 4:
-        raise UserError(
-            f"the first of channels is the width of the time's sinusoid: even, 4 at least, not {config.channels[0]}"
-        )
-    _check_told(config)
-    _check_heads(config)
-    for how in config.controls:
-        controls.check(how)
-
-
-def _check_told(config: UNetConfig) -> None:
-    for name in ("values", "vector", "value_width", "concat_channels"):
-        if getattr(config, name) < 0:
-            raise UserError(f"{name} is 0 (none) or more, not {getattr(config, name)}")
-    if config.value_width and not (config.values and config.vector and config.value_width % 2 == 0):
-        raise UserError("value_width is an even width, of values that are told beside a vector: give values and vector")
-    text.check(config.text, config.context)
-    if context(config) and not (any(config.attention) or config.middle_attention):
-        raise UserError("words are told and no level attends to them: set attention or middle_attention")
-    depths = config.transformers if isinstance(config.transformers, tuple) else (config.transformers,)
-    if isinstance(config.transformers, tuple) and len(depths) != len(config.channels):
-        raise UserError(f"transformers is a number, or one for each of {len(config.channels)} levels, not {depths}")
-    if min(depths, default=0) < 1:
-        raise UserError(f"transformers is at least 1, not {config.transformers}")
-
-
-def _check_heads(config: UNetConfig) -> None:
-    if config.heads is not None and config.head_width is not None:
-        raise UserError("heads and head_width say the same thing twice: give one of them")
-    levels = len(config.channels)
-    if isinstance(config.heads, tuple) and len(config.heads) != levels:
-        raise UserError(f"heads is a number, or one for each of {levels} levels, not {config.heads}")
-    attending = {level for level, attends in enumerate(config.attention) if attends}
-    attending |= {levels - 1} if config.middle_attention else set()
-    for level in sorted(attending):
-        name, number = "head_width", config.head_width
-        if config.heads is not None:
-            name, number = "heads", a_level(config.heads, level)
-        width = config.channels[level]
-        if number is not None and (number < 1 or width % number):
-            raise UserError(f"{name} {number} does not divide the {width} channels of a level that attends")
-
-
-def _fits(x: Tensor, multiple: int) -> None:
+def _check_size(x: Tensor, multiple: int) -> None:
     if x.shape[-1] % multiple or x.shape[-2] % multiple:
-        raise UserError(f"pictures of {x.shape[-1]}x{x.shape[-2]} do not fit this network: multiples of {multiple} do")
+        raise UserError(
+            f"pictures of {x.shape[-1]}x{x.shape[-2]} do not fit this network: width and height must be multiples of "
+            f"{multiple}"
+        )
 
 
-def _on(x: Tensor, hint: Tensor) -> Tensor:
-    """What was encoded of a drawing, if it is of the size of x. Raises UserError."""
+def _check_hint(x: Tensor, hint: Tensor) -> None:
     if hint.shape[2:] != x.shape[2:]:
         raise UserError(
-            f"a drawing for {hint.shape[3]}x{hint.shape[2]} beside an x_t of {x.shape[3]}x{x.shape[2]}: give it in the "
-            "size of the picture"
+            f"a control image for pictures of {hint.shape[3]}x{hint.shape[2]} with an x_t of "
+            f"{x.shape[3]}x{x.shape[2]}: give it in the size of the picture"
         )
-    return hint

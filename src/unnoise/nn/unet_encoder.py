@@ -1,8 +1,8 @@
-"""The half of a U-Net that a control network copies: what is emb, the first convolution, the way down, the middle."""
+"""The encoder of a U-Net, which a control network copies: embeddings, first convolution, levels down, middle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unnoise.conditions import Cond
 from unnoise.config.networks import UNetConfig
 from unnoise.nn.attention import Attention, Context, CrossAttention, SelfAttention
-from unnoise.nn.blocks import Block, Down, Residual, Up, context, halve
+from unnoise.nn.blocks import Block, Down, Residual, Up, context_width, halve
 from unnoise.nn.embeddings import (
     TimeEmbedding,
     ValueEmbedding,
@@ -25,14 +25,14 @@ from unnoise.nn.embeddings import (
 from unnoise.nn.transformer import Transformer
 
 Run = Callable[..., Tensor]
-"""How a part is called: as it is, or so that it forgets what it computed and computes it again for its gradient."""
+"""Calls a module with inputs: directly, or with checkpointing, which computes it again for its gradient."""
 
 
 class UNetEncoder(nn.Module):
-    """What a U-Net and its control networks have in common. Abstract: whoever inherits calls `finish` at the end."""
+    """The part that a U-Net and its control networks have in common. Abstract: subclasses call `finish` at the end."""
 
-    emb_channels: list[int]  # how many numbers each part is emb, in the order in which they run
-    depths: list[int]  # how many cross-attentions each block has, likewise
+    emb_channels: list[int]  # of each residual block and step, in the order in which they run; 0 without an embedding
+    depths: list[int]  # the number of cross-attentions of each block, likewise
     emb_proj: nn.Linear
 
     def __init__(self, config: UNetConfig) -> None:
@@ -47,19 +47,21 @@ class UNetEncoder(nn.Module):
         self.vector_embedding: TimeEmbedding | None = None
         if config.vector:
             self.vector_embedding = TimeEmbedding(config.vector + config.values * config.value_width, 4 * first)
-        self.pooled_embedding: nn.Linear | None = None  # of the caption as one vector; it says nothing at birth
+        self.pooled_embedding: nn.Linear | None = None  # of the pooled caption; zero at initialisation
         if config.text is not None:
-            self.pooled_embedding = nn.Linear(context(config), 4 * first)
+            self.pooled_embedding = nn.Linear(context_width(config), 4 * first)
         self.conv_in = nn.Conv2d(config.in_channels + config.concat_channels, first, 3, padding=1)
-        self.left = [first]  # channels of what the way down leaves behind, in order
-        self.down_blocks = nn.ModuleList(DownLevel(config, level, self.left) for level in range(len(config.channels)))
+        self.skip_channels = [first]  # of the skips, in the order of the levels down
+        self.down_blocks = nn.ModuleList(
+            DownLevel(config, level, self.skip_channels) for level in range(len(config.channels))
+        )
         self.mid_block = Middle(config)
 
     def finish(self) -> None:
-        """Make the map of what is emb, once all parts are there, and give every weight its value at birth.
+        """Adds `emb_proj`, once all blocks exist, and initialises every weight.
 
-        Each part has its own linear map of what is told. They stand in one matrix, one below the other in the order in
-        which the parts run: one product a step instead of one a block.
+        Each block has its own linear map of the embedding. They are the rows of one matrix, in the order in which the
+        blocks run: one product per step instead of one per block (slices.py).
         """
         self.emb_channels = [part.emb_channels for part in self.modules() if isinstance(part, Residual | Down | Up)]
         self.depths = [part.depth for part in self.modules() if isinstance(part, Block)]
@@ -67,11 +69,12 @@ class UNetEncoder(nn.Module):
         initialise(self)
 
     def embed(self, time: Tensor, cond: Cond, pooled: Tensor | None) -> Iterator[Tensor]:
-        """What each part is told of all but words, (B, emb_channels) a part, in the order in which they run.
+        """The embedding of time and conditions for each block, (B, emb_channels), in the order in which they run.
 
-        Time is (B,); `pooled` is the caption as one vector, for a network with a text encoder.
+        Time is (B,); `pooled` (B, D) is the pooled caption, for a network with a text encoder. All conditions but text
+        and control images are in the embedding.
         """
-        config, dtype = self.config, self.emb_proj.weight.dtype
+        config, dtype = self.config, self.dtype
         embedding = self.time_embedding(self._waves(time, config.channels[0]).to(dtype))
         batch, device = len(time), time.device
         rows = class_rows(cond, batch, classes=config.classes, null_class=config.null_class, device=device)
@@ -91,58 +94,64 @@ class UNetEncoder(nn.Module):
             embedding = embedding + self.pooled_embedding(pooled)
         return iter(self.emb_proj(F.silu(embedding)).split(self.emb_channels, dim=1))
 
-    def keys_and_values(self, words: Tensor) -> list[Tensor]:
-        """What each cross-attention reads of words (B, L, context), in the order in which they run."""
+    def keys_and_values(self, text: Tensor) -> tuple[Tensor, ...]:
+        """The keys and values of text embeddings (B, L, context) for each cross-attention, in the order they run."""
         parts = [module for name, module in self.named_modules() if not name.startswith("controls.")]
-        return [encoded for block in parts if isinstance(block, Block) for encoded in block.encode(words)]
+        return tuple(encoded for block in parts if isinstance(block, Block) for encoded in block.encode(text))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters, in which the network computes."""
+        return next(self.parameters()).dtype
 
     @property
     def depth(self) -> int:
-        """How many cross-attentions there are."""
+        """The number of cross-attentions."""
         return sum(self.depths)
 
-    def contexts(self, encoded: Iterator[Tensor], bias: Tensor | None) -> Iterator[Context]:
-        """The next of what was encoded, shared out among the blocks."""
-        return iter([Context(tuple(islice(encoded, depth)), bias) for depth in self.depths])
+    def contexts(self, keys_values: Sequence[Tensor], bias: Tensor | None) -> Iterator[Context]:
+        """The context of each block, in the order in which they run: its part of `keys_and_values`."""
+        rest = iter(keys_values)
+        return iter([Context(tuple(islice(rest, depth)), bias) for depth in self.depths])
 
-    def down(self, h: Tensor, emb: Iterator[Tensor], words: Iterator[Context], run: Run) -> list[Tensor]:
-        """What the way down leaves behind of h (B, C_0, H, W), which is the first of it."""
+    def down(self, h: Tensor, emb: Iterator[Tensor], contexts: Iterator[Context], run: Run) -> list[Tensor]:
+        """The skips of h (B, C_0, H, W): h itself, then the output of each block and step down."""
         skips = [h]
         for level in self.down_blocks:
-            skips += level(skips[-1], emb, words, run)
+            skips += level(skips[-1], emb, contexts, run)
         return skips
 
     def _waves(self, numbers: Tensor, width: int) -> Tensor:
         return sinusoid(numbers, width, shift=self.config.frequency_shift, cosine_first=self.config.cosine_first)
 
     def _value_waves(self, values: Tensor, width: int) -> Tensor:
-        """(B, K) -> (B, K, width); those of 0 where a value is not told."""
+        """(B, K) -> (B, K, width); the sinusoid of 0 where a value is missing."""
         return self._waves(values.nan_to_num(0.0).flatten(), width).view(*values.shape, width)
 
 
 class DownLevel(nn.Module):
-    """A resolution on the way down. Notes in `left` how many channels each of its parts leaves behind."""
+    """A level on the way down. Appends to `skip_channels` the channels of each of its outputs."""
 
-    def __init__(self, config: UNetConfig, level: int, left: list[int]) -> None:
+    def __init__(self, config: UNetConfig, level: int, skip_channels: list[int]) -> None:
         super().__init__()
         width, attends = config.channels[level], config.attention[level]
         self.blocks = nn.ModuleList()
         for _ in range(config.blocks):
-            self.blocks.append(Block(config, left[-1], level, attends))
-            left.append(width)
+            self.blocks.append(Block(config, skip_channels[-1], level, attends))
+            skip_channels.append(width)
         self.step: nn.Module | None = None
         if level < len(config.channels) - 1:
             self.step = Residual(config, width, width, halve) if config.residual_resampling else Down(config, width)
-            left.append(width)
+            skip_channels.append(width)
 
-    def forward(self, h: Tensor, emb: Iterator[Tensor], words: Iterator[Context], run: Run) -> list[Tensor]:
-        """What each part leaves behind; the last of it goes on down."""
-        left = [h]
+    def forward(self, h: Tensor, emb: Iterator[Tensor], contexts: Iterator[Context], run: Run) -> list[Tensor]:
+        """The output of each block and of the step down, which are skips; the last is the next level's input."""
+        outputs = [h]
         for block in self.blocks:
-            left.append(run(block, left[-1], next(emb), None, next(words)))
+            outputs.append(run(block, outputs[-1], next(emb), None, next(contexts)))
         if self.step is not None:
-            left.append(run(self.step, left[-1], next(emb)))
-        return left[1:]
+            outputs.append(run(self.step, outputs[-1], next(emb)))
+        return outputs[1:]
 
 
 class Middle(nn.Module):
@@ -155,17 +164,17 @@ class Middle(nn.Module):
             [Block(config, width, lowest, config.middle_attention), Block(config, width, lowest, attends=False)]
         )
 
-    def forward(self, h: Tensor, emb: Iterator[Tensor], words: Iterator[Context], run: Run) -> Tensor:
+    def forward(self, h: Tensor, emb: Iterator[Tensor], contexts: Iterator[Context], run: Run) -> Tensor:
         for block in self.blocks:
-            h = run(block, h, next(emb), None, next(words))
+            h = run(block, h, next(emb), None, next(contexts))
         return h
 
 
 def initialise(net: UNetEncoder) -> None:
-    """DDPM's: uniform with variance 2 / (fan in + fan out), no bias; what a branch ends with is zero.
+    """DDPM's initialisation: uniform with variance 2 / (fan in + fan out), no bias; zero for a branch's last map.
 
-    Maps that share a matrix are drawn each with its own fan out. Classes are told softly: beside rows of N(0, 1) the
-    time would not be encoded; likewise what a text encoder looks up.
+    The maps in a fused matrix are each initialised with their own fan out. Embedding tables are N(0, 0.02^2): rows of
+    N(0, 1) would outweigh the embedding of time.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):

@@ -1,11 +1,11 @@
-"""What to ask the network for, and what to minimise: the trainings of table 2 of Ho et al. 2020, on data of one's own.
+"""An ablation of prediction and objective: the trainings of table 2 of Ho et al. 2020, on data of one's own.
 
                               posterior mean    eps
     L, learned variance
     L, fixed variance
     unweighted squared error                    (L_simple)
 
-The six differ in nothing else: the same network, pictures, seeds, steps and rate.
+The six have the same network, pictures, seeds, steps and learning rate.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PREDICTED = {"posterior mean": "posterior-mean", "eps": "eps"}
 
 
 class Cell(NamedTuple):
-    """One training of the table, and with which variance its reverse steps are drawn."""
+    """One training of the table, and the sampler with the variance of its reverse steps."""
 
     row: str
     column: str
@@ -34,7 +34,7 @@ class Cell(NamedTuple):
 
 
 def cells(base: TrainConfig) -> list[Cell]:
-    """The six trainings, with the network, the data and the length of `base`."""
+    """Returns the six trainings, with the network, the data and the length of `base`."""
     found = []
     for row, objective in OBJECTIVES.items():
         for column, predicts in PREDICTED.items():

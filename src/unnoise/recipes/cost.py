@@ -1,7 +1,7 @@
-"""What a training will cost, before it starts: parameters, operations and memory counted, time measured.
+"""Estimates the cost of a training before it starts: parameters, operations and memory are counted, time is measured.
 
-Operations and memory are counted on a network that takes no memory (the meta device), so that the cost of one that does
-not fit is known too; the time is that of a few real steps here.
+Operations and memory are counted on the meta device, which allocates nothing, so that a network that does not fit is
+measured too; time is measured in a few real steps on this machine.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from unnoise.config import validate
 from unnoise.config.training import TrainConfig
 from unnoise.data import Batch
 from unnoise.denoiser import make_diffusion
-from unnoise.recipes.diffusion import batch_condition, concat_input, init_network, no_pictures_yet, objective
-from unnoise.training.loop import SampleRNG, fit, steps
+from unnoise.recipes.conditioning import batch_condition, concat_input, placeholder_conditioner
+from unnoise.recipes.diffusion import objective
+from unnoise.recipes.initialization import init_network
+from unnoise.training.loop import fit, steps
+from unnoise.training.player import Player, SampleRNG
 from unnoise.training.train_state import TrainState
 
-TIMED_FLOPS = 5e11  # a timed step is of as many pictures as take about this: a second or so on a CPU
+TIMED_FLOPS = 5e11  # of a timed step, which determines its pictures: a second or so on a CPU
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a whole training. Numbers of operations count a multiplication and an addition as two."""
+    """The cost of a whole training. A multiplication and an addition count as two operations."""
 
     parameters: int
-    flops: int  # of the network, a picture, forwards; a training step is about three times that a picture
+    flops: int  # forward pass of one picture; a training step needs about three times that per picture
     steps: int
     images: int
-    memory: int  # bytes: weights, gradients, moments, averages, and what a step keeps for its gradient
-    images_per_second: float  # measured here, alone
+    memory: int  # bytes: weights, gradients, moments, averages, and activations saved for the backward pass
+    images_per_second: float  # measured on this machine, in one process
     seconds: float  # of the whole training at that rate
     device: str
     precision: str
@@ -48,16 +51,16 @@ class Cost:
 
 
 def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
-    """Count and measure; takes a few seconds, most of them `timed` steps on pictures of noise."""
+    """Estimates the cost, in a few seconds, most of them for `timed` steps on pictures of noise."""
     validate.check(config)
     placement = best(config.device, config.fit.precision)
     with torch.device("meta"):
         net = networks.build(config.net)
     parameters = sum(p.numel() for p in net.parameters())
-    flops, kept = _count(net, config)
+    flops, saved = _count(net, config)
     width = 2 if placement.dtype == torch.bfloat16 else 4
     part = config.fit.batch // config.fit.accumulate
-    # float32 weights, gradients, two moments, averages; rounded copies and their gradients where it computes in less
+    # float32 weights, gradients, two moments, averages; in bfloat16 also rounded copies and their gradients
     state = parameters * (4 * (4 + len(config.fit.ema)) + (4 if width == 2 else 0))
     rate = _rate(config, placement, min(part, max(1, int(TIMED_FLOPS / (3 * flops)))), timed)
     images = steps(config.fit) * config.fit.batch
@@ -66,7 +69,7 @@ def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
         flops=flops,
         steps=steps(config.fit),
         images=images,
-        memory=state + part * kept * width // 4,
+        memory=state + part * saved * width // 4,
         images_per_second=rate,
         seconds=images / rate,
         device=placement.device,
@@ -75,39 +78,40 @@ def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
 
 
 def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
-    """(operations of a picture forwards, bytes that it keeps for the gradient in float32), both on the meta device."""
+    """(operations of a forward pass of one picture, bytes saved for its backward pass in float32), on the meta
+    device."""
     size, channels = config.data.size, config.data.channels
     x = torch.empty(1, channels, size, size, device="meta")
     batch = _batch(config, 1)
-    cond = batch_condition(batch, no_pictures_yet(config), config)
+    cond = batch_condition(batch, placeholder_conditioner(config), config)
     if config.process.concat:
         cond = replace(cond, concat=concat_input(batch.x, config.process, SampleRNG(0, (0,), 1)))
     cond = cond.to("meta")
     weights = {id(p) for p in net.parameters()}
-    kept: dict[int, Tensor] = {}
+    saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         if id(tensor) not in weights:
-            kept[id(tensor)] = tensor
+            saved[id(tensor)] = tensor
         return tensor
 
     with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
         net(x, torch.zeros(1, device="meta"), cond)
-    return counter.get_total_flops(), sum(t.numel() * t.element_size() for t in kept.values())
+    return counter.get_total_flops(), sum(t.numel() * t.element_size() for t in saved.values())
 
 
 def _rate(config: TrainConfig, placement: Any, batch: int, timed: int) -> float:
-    """Pictures a second, of real steps of `batch` pictures."""
-    how = replace(config.fit, batch=batch, accumulate=1, images=batch * (timed + 1), fsdp=False, compile=False)
+    """Pictures per second, measured in real steps of `batch` pictures."""
+    short = replace(config.fit, batch=batch, accumulate=1, images=batch * (timed + 1), fsdp=False, compile=False)
     net = prepare(init_network(config), placement)
     pictures = itertools.repeat(_batch(config, batch))
-    loss = objective(make_diffusion(net, config.process), config, no_pictures_yet(config))
-    ticks = list(fit(net, pictures, loss, how, learner=TrainState(net, how, dtype=placement.dtype)))
+    loss = objective(make_diffusion(net, config.process), config, placeholder_conditioner(config))
+    ticks = list(fit(Player(net, short, loss), pictures, states=TrainState(net, short, dtype=placement.dtype)))
     return batch / statistics.median(tick.seconds for tick in ticks[1:])
 
 
 def _batch(config: TrainConfig, count: int) -> Batch:
-    """Pictures of noise, of the first class, with a caption, and a blank drawing where there are drawings."""
+    """Pictures of noise, of the first class, with a caption, and a blank control image where the data has them."""
     x = torch.randn(count, config.data.channels, config.data.size, config.data.size).clamp(-1, 1)
     control = torch.zeros(count, 3, *x.shape[2:]) if config.data.control else None
     value = torch.zeros(count, len(config.data.values), dtype=torch.float64) if config.data.values else None

@@ -1,12 +1,13 @@
-"""Samplers: from noise to a picture. One method, one file; each is a pure step for the one loop, `walk`."""
+"""Samplers: from noise to a picture. Each method is a file of its own, and a pure step for the one loop, `walk`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from unnoise.config import renamed
 from unnoise.config.request import Request
-from unnoise.errors import unknown
+from unnoise.errors import UserError, unknown
 from unnoise.samplers.ddim import ddim
 from unnoise.samplers.ddpm import ddpm, known, large, learned, small
 from unnoise.samplers.dpm_solver import (
@@ -20,18 +21,16 @@ from unnoise.samplers.dpm_solver import (
 from unnoise.samplers.euler import euler, euler_ancestral
 from unnoise.samplers.heun import heun
 from unnoise.samplers.langevin import absolute, fraction, langevin, ncsn, ncsn_v2, predictor_corrector, snr
-from unnoise.samplers.multistep import NOISE, PICTURE
 from unnoise.samplers.plms import plms
 from unnoise.samplers.sde import euler_maruyama, probability_flow, reverse_diffusion
+from unnoise.samplers.state import Evaluation, State
 from unnoise.samplers.timesteps import SPACINGS, Spacing
 from unnoise.samplers.unipc import unipc
-from unnoise.samplers.walk import Evaluation, State, Step, last, walk
+from unnoise.samplers.walk import Step, advance, last, walk
 
 __all__ = [
     "EXACT",
     "MIDPOINT",
-    "NOISE",
-    "PICTURE",
     "RELEASED",
     "SAMPLERS",
     "SPACINGS",
@@ -41,6 +40,7 @@ __all__ = [
     "State",
     "Step",
     "absolute",
+    "advance",
     "ddim",
     "ddpm",
     "dpm_solver",
@@ -71,14 +71,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Sampler:
-    """A sampler as people name it: how to make its step from a request, and what is to be known about it."""
+    """A sampler that has a name: how its step is made from a request, and its properties."""
 
     make: Callable[[Request], Step]
-    spacing: str = "even"  # the times it likes
+    spacing: str = "even"  # of the times, by default
     calls: int = 1  # network calls a step
     last_calls: int = 1  # network calls of the step that ends at t = 0
-    order: int = 1  # of convergence, of the variance where it is stochastic; 0: steps alone do not end in the truth
-    stochastic: bool = False  # draws noise on the way
+    order: int = 1  # of convergence, of the variance where it is stochastic; 0: more steps alone do not converge
+    stochastic: bool = False  # adds noise on the way
 
 
 SAMPLERS: dict[str, Sampler] = {
@@ -90,26 +90,18 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": Sampler(lambda request: euler(), spacing="karras"),
     "euler-ancestral": Sampler(lambda request: euler_ancestral(), spacing="karras", stochastic=True),
     "heun": Sampler(lambda request: heun(), spacing="karras", calls=2, order=2),
-    "heun-midpoint": Sampler(lambda request: heun(place=1 / 2), spacing="karras", calls=2, order=2),
-    "heun-ralston": Sampler(lambda request: heun(place=2 / 3), spacing="karras", calls=2, order=2),
     "heun-churn": Sampler(
-        lambda request: heun(40 / request.steps, between=(0.05, 50.0), inflate=1.003),
+        lambda request: heun(40 / request.steps, s_range=(0.05, 50.0), s_noise=1.003),
         spacing="karras",
         calls=2,
         order=0,
         stochastic=True,
     ),
     "dpm++2m": Sampler(lambda request: dpm_solver(2), spacing="log-snr", order=2),
-    "dpm++2m-taylor": Sampler(lambda request: dpm_solver(2, rule=EXACT), spacing="log-snr", order=2),
     "dpm++3m": Sampler(lambda request: dpm_solver(3, rule=EXACT), spacing="log-snr", order=3),
-    "dpm++3m-released": Sampler(lambda request: dpm_solver(3, rule=RELEASED), spacing="log-snr", order=2),
     "dpm++2s": Sampler(lambda request: dpm_solver_single(2), spacing="log-snr", calls=2, order=2),
-    "dpm++3s": Sampler(lambda request: dpm_solver_single(3), spacing="log-snr", calls=3, order=3),
     "dpm++2m-sde": Sampler(lambda request: dpm_solver_sde(), spacing="log-snr", order=2, stochastic=True),
-    "dpm-solver-2": Sampler(lambda request: dpm_solver_single(2, smooth=NOISE), spacing="log-snr", calls=2, order=2),
-    "dpm-solver-3": Sampler(lambda request: dpm_solver_single(3, smooth=NOISE), spacing="log-snr", calls=3, order=3),
     "unipc": Sampler(lambda request: unipc(2), spacing="log-snr", order=3),
-    "unipc-2": Sampler(lambda request: unipc(2), spacing="log-snr", order=3),
     "unipc-3": Sampler(lambda request: unipc(3), spacing="log-snr", order=4),
     "plms": Sampler(lambda request: plms(), spacing="log-snr", order=2),
     "langevin": Sampler(
@@ -120,10 +112,6 @@ SAMPLERS: dict[str, Sampler] = {
         order=0,
         stochastic=True,
     ),
-    "ncsn": Sampler(
-        lambda request: ncsn(denoise=True), spacing="log-snr", calls=100, last_calls=101, order=0, stochastic=True
-    ),
-    "ncsn-v2": Sampler(lambda request: ncsn_v2(), spacing="log-snr", calls=5, last_calls=6, order=0, stochastic=True),
     "pc": Sampler(
         lambda request: predictor_corrector(reverse_diffusion(), snr(0.16)),
         calls=2,
@@ -131,21 +119,42 @@ SAMPLERS: dict[str, Sampler] = {
         order=0,
         stochastic=True,
     ),
-    "reverse-diffusion": Sampler(lambda request: reverse_diffusion(), stochastic=True),
-    "euler-maruyama": Sampler(lambda request: euler_maruyama(), stochastic=True),
-    "probability-flow": Sampler(lambda request: probability_flow()),
+}
+REMOVED = {  # earlier names whose methods are functions alone now: the closest name
+    "heun-midpoint": "heun",
+    "heun-ralston": "heun",
+    "dpm++2m-taylor": "dpm++2m",
+    "dpm++3m-released": "dpm++3m",
+    "dpm++3s": "dpm++2s",
+    "dpm-solver-2": "dpm++2s",
+    "dpm-solver-3": "dpm++2s",
+    "ncsn": "langevin",
+    "ncsn-v2": "langevin",
+    "reverse-diffusion": "pc",
+    "euler-maruyama": "pc",
+    "probability-flow": "ddim",
 }
 
 
 def find(name: str) -> Sampler:
-    """The sampler of this name, or an error with the nearest one."""
+    """Returns the sampler of this name, or of this earlier name.
+
+    Raises UserError, with the nearest name, where there is none.
+    """
+    name = renamed.SAMPLERS.get(name, name)
+    if name in REMOVED:
+        raise UserError(f"the sampler {name!r} is no longer offered by name: use {REMOVED[name]!r}, the closest one")
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)
     return SAMPLERS[name]
 
 
 def find_spacing(name: str, table: int) -> Spacing:
-    """The grid of this name, on a table of so many entries where it needs one."""
+    """Returns the timestep spacing of this name, or of this earlier name, on a table of so many entries.
+
+    Raises UserError, with the nearest name, where there is none.
+    """
+    name = renamed.SPACINGS.get(name, name)
     if name not in SPACINGS:
-        raise unknown("grid of times", name, SPACINGS)
+        raise unknown("timestep spacing", name, SPACINGS)
     return SPACINGS[name](table)

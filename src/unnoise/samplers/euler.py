@@ -13,10 +13,10 @@ from unnoise.samplers.walk import Step
 
 
 def euler() -> Step:
-    """`ddim(0)`."""
+    """Returns `ddim(0)`."""
     return ddim()
 
 
-def euler_ancestral(share: float = 1.0) -> Step:
-    """`ddim(share)`; `share` in [0, 1] of the noise that ancestral sampling renews."""
-    return ddim(share)
+def euler_ancestral(eta: float = 1.0) -> Step:
+    """Returns `ddim(eta)`; `eta` in [0, 1], 1 is ancestral sampling."""
+    return ddim(eta)

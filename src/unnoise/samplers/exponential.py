@@ -12,44 +12,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from unnoise.schedules import Level
+from unnoise.schedules.level import Number, expm1, where
 
 FAR = 30.0  # log(alpha / sigma) beyond which nothing changes any more, to 13 digits: also where it is infinite
 
 
-def places(levels: Level) -> tuple[Tensor, list[Tensor]]:
-    """h, and the places of the others; `levels` are at (s, t, others...)."""
-    ratio = levels.log_ratio.clamp(-FAR, FAR)
-    h = ratio[0] - ratio[1]
-    return h, [(other - ratio[1]) / h for other in ratio[2:]]
+def places(at: Level[Number], to: Level[Number], others: Sequence[Level[Number]]) -> tuple[Number, list[Number]]:
+    """Returns h, and the places r_j of the others: 0 is t, 1 is s."""
+    start = log_ratio(at)
+    h = log_ratio(to) - start
+    h = where(h == 0, 1.0, h)
+    return h, [(log_ratio(other) - start) / h for other in others]
 
 
-def moments(k: Tensor, count: int) -> list[Tensor]:
+def log_ratio(level: Level[Number]) -> Number:
+    """log(alpha / sigma), finite."""
+    ratio = level.log_ratio
+    return min(max(ratio, -FAR), FAR) if isinstance(ratio, float) else ratio.clamp(-FAR, FAR)
+
+
+def moments(k: Number, count: int) -> list[Number]:
     """k integral_0^1 e^{k (1 - u)} u^j du for j = 0 .. count."""
-    found = [torch.expm1(k)]
+    found = [expm1(k)]
     for j in range(1, count + 1):
         found.append(j * found[-1] / k - 1)
     return found
 
 
-def interpolated(found: Sequence[Tensor], nodes: Sequence[Tensor]) -> list[Tensor]:
-    """What multiplies each f(r_j) - f(0), for the polynomial through all of them and (0, f(0)); `found` are moments."""
+def interpolated(found: Sequence[Number], nodes: Sequence[Number]) -> list[Number]:
+    """Returns what multiplies each f(r_j) - f(0) in the integral of the polynomial through all of them and (0, f(0)).
+
+    `found` are moments. The polynomial is Lagrange's: of each node the product of (u - r_l) over the others, over its
+    value at the node.
+    """
     result = []
     for j, node in enumerate(nodes):
-        product, scale = [torch.ones_like(node)], node  # product: of (u - r_l) over the others, ascending in u
+        product: list[Number] = [1.0]  # its coefficients, ascending in u
+        scale = node
         for other in (*nodes[:j], *nodes[j + 1 :]):
-            zero = torch.zeros_like(node)
-            product = [a - other * b for a, b in zip([zero, *product], [*product, zero])]
+            product = [a - other * b for a, b in zip([0.0, *product], [*product, 0.0])]
             scale = scale * (node - other)
-        total = sum((c * moment for c, moment in zip(product, found[1:])), torch.zeros_like(node))
-        result.append(total / scale)
+        result.append(sum(c * moment for c, moment in zip(product, found[1:])) / scale)
     return result
-
-
-def between(levels: Level, fraction: float) -> Tensor:
-    """log(alpha / sigma) at u = `fraction` of the way; `levels` are at (s, t)."""
-    ratio = levels.log_ratio.clamp(-FAR, FAR)
-    return torch.lerp(ratio[1], ratio[0], fraction)

@@ -1,9 +1,9 @@
-"""Second order in two looks, in EDM's coordinates, x / alpha against sigma / alpha: Heun and its family; with churn.
+"""Second order in two evaluations, in EDM's coordinates, x / alpha against sigma / alpha: Heun and its family.
 
     x_s / alpha_s = x_t / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) ((1 - 1/2a) eps_t + 1/2a eps_u)
 
-u is the share a of the way, in sigma / alpha: 1 is Heun, 1/2 the midpoint method, 2/3 Ralston's. Algorithms 1 to 3 of
-Karras et al. 2022. The step that ends at t = 0 is Euler's, and so is one that starts where nothing is left of the
+u is the fraction a of the way, in sigma / alpha: 1 is Heun, 1/2 the midpoint method, 2/3 Ralston's. Algorithms 1 to 3
+of Karras et al. 2022. The step that ends at t = 0 is Euler's, and so is one that starts where nothing is left of the
 picture, where these coordinates end.
 """
 
@@ -14,67 +14,75 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.multistep import NO_PICTURE, NOISE, add, more, over_ddim
-from unnoise.samplers.walk import Evaluation, State, Step
+from unnoise.samplers.multistep import NO_PICTURE, can_be_higher
+from unnoise.samplers.state import Evaluation, State
+from unnoise.samplers.walk import Step
 from unnoise.schedules import Level, over
+from unnoise.schedules.level import Number, some, sqrt, where, where_rows
 
-MOST_CHURN = 2**0.5 - 1
+MAX_GAMMA = 2**0.5 - 1
 
 
 def heun(
-    churn: float = 0.0,
+    gamma: float = 0.0,
     *,
-    place: float = 1.0,
-    between: tuple[float, float] = (0.0, float("inf")),
-    inflate: float = 1.0,
+    s_range: tuple[float, float] = (0.0, float("inf")),
+    s_noise: float = 1.0,
+    alpha: float = 1.0,
 ) -> Step:
-    """`place`, in (0, 1], is that of the second look, a. `churn` is the share by which sigma / alpha is raised with
-    fresh noise before each step, at most sqrt(2) - 1.
+    """Builds the step of algorithm 3, with the churn of algorithm 2; the second evaluation is at `alpha` in (0, 1].
 
-    It is S_churn / N in the paper's words, `between` is (S_min, S_max) in sigma / alpha, `inflate` is S_noise.
+    `gamma` is S_churn / N: before each step sigma / alpha is raised by this fraction with fresh noise, at most by
+    sqrt(2) - 1. `s_range` is (S_min, S_max) in sigma / alpha, `s_noise` S_noise, which multiplies that noise.
     """
-    if churn < 0:
-        raise ValueError(f"churn is a share of the noise, 0 or more, not {churn}")
-    if not 0 < place <= 1:
-        raise ValueError(f"the second look is between 0 (where the step starts) and 1 (its end), not at {place}")
+    if gamma < 0:
+        raise ValueError(f"gamma, the fraction by which churn raises the noise, is 0 or more, not {gamma}")
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha, the place of the second evaluation, is above 0 and at most 1, not {alpha}")
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        if churn > 0:
-            state = _churned(denoiser, state, min(churn, MOST_CHURN), between, inflate, noise)
-        schedule = denoiser.schedule
-        seen = Evaluation(state.x, state.t, denoiser(state.x, state.t))
-        at, to = schedule(state.t), schedule(s)
-        some = more(at, to)
-        if not bool(some.any()):
-            return State(add(formula, schedule, state, s, [seen], NOISE, place), s, (seen,))
+        if gamma > 0:
+            state = _churned(denoiser, state, min(gamma, MAX_GAMMA), s_range, s_noise, noise)
+        here = Evaluation(state.x, state.t, denoiser(state.x, state.t))
+        to, at = denoiser.schedule.levels(s, state.t)
+        eps = at.eps(state.x, here.mean)
+        euler = to.mix(here.mean, eps)
+        higher = can_be_higher(at, to)
+        if not some(higher):
+            return State(euler, s, (here,))
         u = s
-        if place < 1:
-            u = schedule.time(-torch.lerp(at.sigma / at.alpha, to.sigma / to.alpha, place).log())
-        u = torch.where(some, u, state.t)  # what the other rows are told has no weight
-        x = add(formula, schedule, state, u, [seen], NOISE, place)
-        looks = [seen, Evaluation(x, u, denoiser(x, u))]
-        return State(add(formula, schedule, state, s, looks, NOISE, place), s, (seen,))
+        if alpha < 1:
+            ratio = _ratio(at) + alpha * (_ratio(to) - _ratio(at))
+            u = denoiser.schedule.time(-torch.as_tensor(ratio, dtype=torch.float64).log())
+        u = where(higher, u, state.t)  # the other rows have no second evaluation: there it has no weight
+        (between,) = denoiser.schedule.levels(u)
+        x_u = between.mix(here.mean, eps)
+        eps_u = between.eps(x_u, denoiser(x_u, u).mean)
+        weight = where(higher, to.alpha * (_ratio(to) - _ratio(at)) / (2 * alpha), 0.0)
+        return State(euler + over(weight, euler) * (eps_u - eps), s, (here,))
 
     return step
 
 
-def formula(levels: Level, place: float) -> list[Tensor]:
-    """The weights of `over_ddim`: half of what the noise counts for in DDIM's step, over a."""
-    counts = levels.sigma[0] - levels.alpha[0] / levels.alpha[1] * levels.sigma[1]
-    return over_ddim(levels, NOISE, [counts / (2 * place)] * (len(levels.sigma) - 2))
+def _ratio(level: Level[Number]) -> Number:
+    """sigma / alpha; where nothing is left of the picture, sigma."""
+    ratio: Number = level.sigma / where(level.alpha > 0, level.alpha, 1.0)
+    return ratio
 
 
 def _churned(
-    denoiser: Denoiser, state: State, churn: float, between: tuple[float, float], inflate: float, noise: Noise
+    denoiser: Denoiser, state: State, gamma: float, s_range: tuple[float, float], s_noise: float, noise: Noise
 ) -> State:
-    """The state at a slightly earlier time, where sigma / alpha is (1 + churn) times what it is."""
-    schedule = denoiser.schedule
-    at = schedule(state.t)
-    ratio = at.sigma / at.alpha
-    inside = (ratio >= between[0]) & (ratio <= between[1]) & (at.alpha > NO_PICTURE * at.sigma)
-    raised = schedule.time(-(ratio * torch.where(inside, 1 + churn, 1.0)).log())
-    t = torch.where(inside, raised, state.t)
-    to = schedule(t)
-    added = ((to.sigma / to.alpha).square() - ratio.square()).clamp(min=0).sqrt() * to.alpha
-    x = over(to.alpha / at.alpha, state.x) * state.x + over(inflate * added, state.x) * noise(state.t, 1).to(state.x)
-    return State(torch.where(over(inside.double(), x).bool(), x, state.x), t, state.history)
+    """The state at a slightly earlier time, where sigma / alpha is (1 + gamma) times what it is."""
+    (at,) = denoiser.schedule.levels(state.t)
+    ratio = _ratio(at)
+    inside = (ratio >= s_range[0]) & (ratio <= s_range[1]) & (at.alpha > NO_PICTURE * at.sigma)
+    if not some(inside):
+        return state
+    raised = torch.as_tensor(ratio * where(inside, 1 + gamma, 1.0), dtype=torch.float64)
+    t = where(inside, denoiser.schedule.time(-raised.log()), state.t)
+    (to,) = denoiser.schedule.levels(t)
+    added = sqrt(_ratio(to) ** 2 - ratio**2) * to.alpha
+    grown = over(to.alpha / where(at.alpha > 0, at.alpha, 1.0), state.x) * state.x
+    x = grown + over(s_noise * added, state.x) * noise(state.t, 1).to(state.x)
+    return State(where_rows(inside, x, state.x), t, state.history)

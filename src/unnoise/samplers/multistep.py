@@ -1,86 +1,99 @@
-"""Steps that add to DDIM's what was seen elsewhere, as differences from what is seen here.
+"""Methods of higher order: DDIM's step, corrected by differences between evaluations.
 
     x_s = (DDIM's step from x_t) + sum_j weight_j (f_j - f_t),    f the picture, or the noise, in x
 
-All methods of higher order here are of this form. A row that ends at t = 0 takes DDIM's step alone, which returns the
+All methods of higher order here are of this form. A row that ends at t = 0 gets DDIM's step alone, which returns the
 estimate; so does one that starts where nothing is left of the picture: there the weights divide by alpha.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.walk import Evaluation, State, Step
-from unnoise.samplers.weights import Formula, combine, pick, weights
+from unnoise.samplers.ddim import deterministic
+from unnoise.samplers.state import Evaluation, State
+from unnoise.samplers.walk import Step
 from unnoise.schedules import Level, Schedule
+from unnoise.schedules.level import Number, combine, some, where
 
 NO_PICTURE = 1e-6  # alpha / sigma below which nothing is left of the picture
 
-
-class Smooth(NamedTuple):
-    """What is taken to be smooth on the way, f: the noise in x_t, or else the picture."""
-
-    noise: bool
+Weights = Callable[[Level[Number], Level[Number], Sequence[Level[Number]]], Sequence[Number]]
+"""(level at t, at s, at the other evaluations) -> the weight of each difference f_j - f_t."""
 
 
-PICTURE = Smooth(noise=False)
-NOISE = Smooth(noise=True)
+def multistep(weights: Weights, order: int, *, predict_noise: bool = False) -> Step:
+    """Builds the step through the last `order` evaluations; with a shorter history, through those that there are."""
+
+    def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
+        here = Evaluation(state.x, state.t, denoiser(state.x, state.t))
+        history = (*state.history, here)[-order:]
+        x = corrected(weights, denoiser.schedule, s, history[::-1], predict_noise=predict_noise)
+        return State(x, s, history)
+
+    return step
 
 
-def ddim_weights(at: Level, to: Level) -> tuple[Tensor, Tensor]:
-    """What multiplies x and the estimate. Divides by sigma_t alone; a row at t = 0 stays."""
-    keep = torch.where(at.sigma > 0, to.sigma / at.sigma, 1.0)
-    return keep, to.alpha - keep * at.alpha
+def corrected(
+    weights: Weights,
+    schedule: Schedule,
+    s: Tensor,
+    evaluations: Sequence[Evaluation],
+    *,
+    predict_noise: bool = False,
+) -> Tensor:
+    """x_s from the evaluation at x_t, the first one, and the others."""
+    here, *others = evaluations
+    to, at, *levels = schedule.levels(s, here.t, *level_times(here, others))
+    on_x, on_mean = deterministic(at, to)
+    higher = can_be_higher(at, to)
+    if not others or not some(higher):
+        return combine((on_x, on_mean), (here.x, here.mean))
+    if isinstance(at.alpha, float):
+        found = weights(at, to, levels)
+    else:
+        found = by_length(lambda n: weights(at, to, levels[: n - 1]), evaluations)
+    each = [where(higher, weight, 0.0) for weight in found]
+    means = [other.mean for other in others]
+    if not predict_noise:
+        return combine((on_x, on_mean - sum(each, 0.0), *each), (here.x, here.mean, *means))
+    own, *rest = [  # f = (x - alpha mean) / sigma
+        weight / where(level.sigma > 0, level.sigma, 1.0)
+        for weight, level in zip((sum(each, 0.0), *each), (at, *levels))
+    ]
+    on_means = [-weight * level.alpha for weight, level in zip(rest, levels)]
+    return combine(
+        (on_x - own, on_mean + own * at.alpha, *on_means, *rest),
+        (here.x, here.mean, *means, *[other.x for other in others]),
+    )
 
 
-def over_ddim(levels: Level, smooth: Smooth, raw: Sequence[Tensor]) -> list[Tensor]:
-    """`levels` at (s, t, others...), a weight for each other -> what multiplies x, the estimate at t, the others'
-    estimates, and where the noise is smooth the others' x.
-    """
-    at, to = pick(levels, 1), pick(levels, 0)
-    keep, on_mean = ddim_weights(at, to)
-    if not raw:
-        return [keep, on_mean]
-    each = torch.where(more(at, to), torch.stack([*raw]), 0.0)
-    if not smooth.noise:
-        return [keep, on_mean - each.sum(0), *each]
-    sigmas = torch.where(levels.sigma > 0, levels.sigma, 1.0)  # f = (x - alpha mean) / sigma
-    own, others = each.sum(0) / sigmas[1], each / sigmas[2:]
-    return [keep - own, on_mean + own * at.alpha, *(-others * levels.alpha[2:]), *others]
-
-
-def more(at: Level, to: Level) -> Tensor:
-    """Which rows go on from a picture, however faint, to noise, however little: those that can be of higher order."""
+def can_be_higher(at: Level[Number], to: Level[Number]) -> bool | Tensor:
+    """Whether a row goes from a picture, however faint, to noise, however little: where a higher order is defined."""
     return (to.sigma > 0) & (at.alpha > NO_PICTURE * at.sigma)
 
 
-def add(
-    formula: Formula,
-    schedule: Schedule,
-    state: State,
-    s: Tensor,
-    looks: Sequence[Evaluation],
-    smooth: Smooth,
-    *how: object,
-) -> Tensor:
-    """x_s from x_t, what was seen at t, the first of `looks`, and elsewhere. `formula` gives over_ddim's weights."""
-    others = looks[1:]
-    scale = weights(formula, schedule, state.x, (s, state.t, *[look.t for look in others]), *how)
-    pictures = [state.x, *[look.mean for look in looks]]
-    return combine(scale, pictures + [look.x for look in others] if smooth.noise else pictures)
+def by_length(weights: Callable[[int], Sequence[Number]], evaluations: Sequence[Evaluation]) -> list[Number]:
+    """`weights(n)`, those of the first n evaluations; for each row, n is the number that it has.
+
+    Rows of a joined state may have histories of different lengths; a weight of an evaluation that a row lacks is 0.
+    """
+    count = len(evaluations)
+    lengths = sum((~each.t.isnan()).long() for each in evaluations)  # () or (B,)
+    if not some(lengths < count):
+        return [*weights(count)]
+    found: list[Number] = [0.0] * (count - 1)
+    for n in range(1, count + 1):
+        row = [*weights(n), *[0.0] * (count - n)] if n > 1 else [0.0] * (count - 1)
+        found = [where(lengths == n, new, old) for new, old in zip(row, found)]
+    return found
 
 
-def multistep(formula: Formula, order: int, smooth: Smooth, *how: object) -> Step:
-    """The step that remembers `order` looks; with a shorter trail, it is of the order that the trail allows."""
-
-    def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        trail = (*state.history, Evaluation(state.x, state.t, denoiser(state.x, state.t)))[-order:]
-        return State(add(formula, denoiser.schedule, state, s, trail[::-1], smooth, *how), s, trail)
-
-    return step
+def level_times(here: Evaluation, others: Sequence[Evaluation]) -> list[Tensor]:
+    """The times of the others; for a row that lacks one the current time: its weight is 0 (`by_length`)."""
+    return [torch.where(each.t.isnan(), here.t, each.t) if each.t.ndim else each.t for each in others]

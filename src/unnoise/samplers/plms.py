@@ -3,43 +3,31 @@
     eps' = (55 eps_0 - 59 eps_1 + 37 eps_2 - 9 eps_3) / 24,    newest first
 
 Eq. 9 and 12 of Liu et al. 2022 (arXiv 2202.09778). The weights of Adams and Bashforth are those of steps that are even
-in the time the noise is a function of, and DDIM's step is not linear in that time: with two looks or more the method is
-of order 2, on every grid whose steps change smoothly. It starts with fewer looks, with weights of order 1, 2 and 3 (not
-with Runge and Kutta's steps of PRK, which cost 12 calls); a step to t = 0 returns the estimate.
+in the time the noise is a function of, and DDIM's step is not linear in that time: with two evaluations or more the
+method is of order 2, on every grid whose steps change smoothly. It starts with fewer evaluations, with weights of order
+1, 2 and 3 (not with Runge and Kutta's steps of PRK, which cost 12 calls); a step to t = 0 returns the estimate.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from unnoise.samplers.ddim import kept
-from unnoise.samplers.multistep import NO_PICTURE, NOISE, multistep
+from unnoise.samplers.multistep import multistep
 from unnoise.samplers.walk import Step
-from unnoise.samplers.weights import OneStep
+from unnoise.schedules import Level
+from unnoise.schedules.level import Number, where
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
 
-def weights(levels: Sequence[tuple[float, float]]) -> list[float]:
-    """(alpha, sigma) at s, t and the other looks -> what multiplies x, the estimate, the others' estimates, their x.
-
-    With the ratio r = alpha_s / alpha_t it is x_s = r x + (sigma_s - r sigma_t) eps', eps = (x - alpha mean) / sigma.
-    """
-    (alpha_s, sigma_s), *looks = levels
-    alpha, sigma = looks[0]
-    if sigma_s == 0 or alpha <= NO_PICTURE * sigma:  # DDIM's step alone
-        return [*kept.step(levels[:2]), *[0.0] * (2 * len(looks) - 2)]
-    ratio = alpha_s / alpha
-    counts = sigma_s - ratio * sigma
-    own, *others = [counts * share / look[1] for share, look in zip(ADAMS_BASHFORTH[len(looks) - 1], looks)]
-    return [ratio + own, -own * alpha, *[-on * look[0] for on, look in zip(others, looks[1:])], *others]
+def plms(order: int = 4) -> Step:
+    """Builds the method through this many evaluations, 1 to 4: one network call a step."""
+    if order not in (1, 2, 3, 4):
+        raise ValueError(f"PLMS has 1 to 4 evaluations, not {order}")
+    return multistep(weights, order, predict_noise=True)
 
 
-formula = OneStep(weights)
-
-
-def plms(looks: int = 4) -> Step:
-    """The method with this many looks, 1 to 4: one network call a step."""
-    if looks not in (1, 2, 3, 4):
-        raise ValueError(f"PLMS takes 1 to 4 looks, not {looks}")
-    return multistep(formula, looks, NOISE)
+def weights(at: Level[Number], to: Level[Number], others: Sequence[Level[Number]]) -> list[Number]:
+    """The weights of eps_j - eps_0; the step is (alpha_s / alpha_t) x + (sigma_s - sigma_t alpha_s / alpha_t) eps'."""
+    on_eps = to.sigma - to.alpha / where(at.alpha > 0, at.alpha, 1.0) * at.sigma
+    return [on_eps * weight for weight in ADAMS_BASHFORTH[len(others)][1:]]

@@ -11,69 +11,66 @@ g^2 = d sigma^2 - 2 f sigma^2 with the mean of the two sigma^2. The step to t = 
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 from torch import Tensor
 
 from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.multistep import more
-from unnoise.samplers.walk import Evaluation, State, Step
-from unnoise.samplers.weights import Formula, combine, pick, weights
-from unnoise.schedules import Level, posterior
+from unnoise.samplers.multistep import can_be_higher
+from unnoise.samplers.state import Evaluation, State
+from unnoise.samplers.walk import Step
+from unnoise.schedules import Level, over, posterior
+from unnoise.schedules.level import Number, combine, log, some, sqrt, where
+
+Coefficients = Callable[[Level[Number], Level[Number]], tuple[Number, Number]]
+"""(level at t, level at s) -> f and g^2, over the step."""
 
 
 def reverse_diffusion() -> Step:
-    """Ancestral sampling's sibling: x - f x + g^2 score + g z."""
+    """Builds the step x - f x + g^2 score + g z, with the forward kernel's f and g^2."""
     return _reverse(forward_kernel, noisy=True)
 
 
 def probability_flow() -> Step:
-    """Reverse diffusion with half of g^2 and no noise: the same flow as DDIM's, in steps that are not exact for a fixed
-    estimate."""
-    return _reverse(flow, noisy=False)
+    """Builds reverse diffusion with half of g^2 and no noise.
+
+    It is the same flow as DDIM's, in steps that are not exact for a fixed estimate.
+    """
+    return _reverse(forward_kernel, noisy=False)
 
 
 def euler_maruyama() -> Step:
-    """Euler-Maruyama on the continuous SDE. It needs small steps where alpha falls fast: many more than the others."""
+    """Builds Euler-Maruyama on the continuous SDE. It needs many more steps than the others where alpha falls fast."""
     return _reverse(continuous, noisy=True)
 
 
-def forward_kernel(levels: Level) -> list[Tensor]:
-    """`levels` at (s, t) -> what multiplies x, the estimate, the noise."""
-    at, to = pick(levels, 1), pick(levels, 0)
-    return _weighed(at, to, at.alpha / to.alpha - 1, posterior(at, to).large)
+def forward_kernel(at: Level[Number], to: Level[Number]) -> tuple[Number, Number]:
+    """f = a - 1 and g^2 of the forward kernel."""
+    return at.alpha / to.alpha - 1, posterior(at, to).large
 
 
-def flow(levels: Level) -> list[Tensor]:
-    """The same, with half of g^2 and no noise."""
-    at, to = pick(levels, 1), pick(levels, 0)
-    return _weighed(at, to, at.alpha / to.alpha - 1, posterior(at, to).large / 2)[:2]
+def continuous(at: Level[Number], to: Level[Number]) -> tuple[Number, Number]:
+    """f and g^2 by finite differences; where a row starts without a picture, f is infinite: there the kernel's."""
+    drift = log(at.alpha / to.alpha)
+    diffusion = at.sigma**2 - to.sigma**2 - drift * (at.sigma**2 + to.sigma**2)
+    finite, (kernel_drift, kernel_diffusion) = can_be_higher(at, to), forward_kernel(at, to)
+    return where(finite, drift, kernel_drift), where(finite, diffusion, kernel_diffusion)
 
 
-def continuous(levels: Level) -> list[Tensor]:
-    """The same from finite differences; a row that starts without a picture, where f is infinite, from the kernel."""
-    at, to = pick(levels, 1), pick(levels, 0)
-    drift = (at.alpha / to.alpha).log()
-    diffusion = at.sigma.square() - to.sigma.square() - drift * (at.sigma.square() + to.sigma.square())
-    both = zip(_weighed(at, to, drift, diffusion), forward_kernel(levels))
-    return [torch.where(more(at, to), a, b) for a, b in both]
+def _reverse(coefficients: Coefficients, *, noisy: bool) -> Step:
+    """x - f x + g^2 score + g z; without noise, half of g^2. The score is (alpha mean - x) / sigma^2."""
 
-
-def _weighed(at: Level, to: Level, drift: Tensor, diffusion: Tensor) -> list[Tensor]:
-    """x - drift x + diffusion score + sqrt(diffusion) z, where score = (alpha mean - x) / sigma^2."""
-    pull = diffusion / at.sigma.square()
-    ends = to.sigma == 0
-    found = ((1 - drift - pull, 0.0), (pull * at.alpha, 1.0), (diffusion.sqrt(), 0.0))
-    return [torch.where(ends, at_the_end, weight) for weight, at_the_end in found]
-
-
-def _reverse(formula: Formula, *, noisy: bool) -> Step:
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        seen = Evaluation(state.x, state.t, denoiser(state.x, state.t))
-        scale = weights(formula, denoiser.schedule, state.x, (s, state.t))
-        x = combine(scale[:2], (state.x, seen.mean))
-        if noisy and bool((s > 0).any()):
-            x = x + scale[2] * noise(s, 0).to(x)
-        return State(x, s, (seen,))
+        here = Evaluation(state.x, state.t, denoiser(state.x, state.t))
+        to, at = denoiser.schedule.levels(s, state.t)
+        f, g2 = coefficients(at, to)
+        pull = (g2 if noisy else g2 / 2) / at.sigma**2
+        ends = to.sigma == 0
+        on_x, on_mean = where(ends, 0.0, 1 - f - pull), where(ends, 1.0, pull * at.alpha)
+        x = combine((on_x, on_mean), (state.x, here.mean))
+        if noisy and some(to.sigma > 0):
+            x = x + over(where(ends, 0.0, sqrt(g2)), x) * noise(s, 0).to(x)
+        return State(x, s, (here,))
 
     return step

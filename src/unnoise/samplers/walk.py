@@ -1,58 +1,35 @@
-"""The one loop. A sampler is a pure step; `walk` takes it from time to time and yields every state on the way.
+"""The one loop. A sampler is a pure step; `walk` applies it from time to time and yields every state on the way.
 
-Progress bars, previews, cancelling, and a server that batches requests at different times are all a reader of this
-generator. Times are explicit and may differ from row to row; the last one is 0, where the state is the picture.
+Progress bars, previews, cancelling, and a server that batches requests at different times all read this generator, or
+call `advance`, its body. Times are explicit and may differ from row to row; the last one is 0, where the state is the
+picture.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from unnoise.denoiser import Denoiser, Estimate
+from unnoise.denoiser import Denoiser
 from unnoise.noise import Noise
-from unnoise.samplers.weights import along
-
-
-class Evaluation(NamedTuple):
-    """Where the denoiser was asked, x (B, ...) at time t, () or (B,), and what it said."""
-
-    x: Tensor
-    t: Tensor
-    estimate: Estimate
-
-    @property
-    def mean(self) -> Tensor:
-        """E[x | x_t]."""
-        return self.estimate.mean
-
-
-@dataclass(frozen=True)
-class State:
-    """The whole memory of a sampler: x (B, ...) at time t, () or (B,), and what it saw last, the newest at the end.
-
-    A step that remembers nothing leaves the one thing that it saw; multistep methods keep as many as their order.
-    """
-
-    x: Tensor
-    t: Tensor
-    history: tuple[Evaluation, ...] = ()
-
+from unnoise.samplers.state import State
+from unnoise.schedules import Level, Schedule
+from unnoise.schedules.level import Number
 
 Step = Callable[[Denoiser, State, Tensor, Noise], State]
-"""(denoiser, state, the next time s < t, noise) -> the state at s. Pure: what it needs is handed in."""
+"""(denoiser, state, the next time s < t, noise) -> the state at s. Pure: everything it needs is an argument."""
 
 
 def walk(denoiser: Denoiser, x: Tensor, times: Tensor, step: Step, noise: Noise) -> Iterator[State]:
-    """The states after each step, `len(times) - 1` of them. Stop reading to stop the walk.
+    """Yields the states after each step, `len(times) - 1` of them. Stop reading to stop the walk.
 
-    `times` is (N + 1,) or (N + 1, B), falling, float64; `x` is the state at times[0]. No gradients are kept.
+    `times` is (N + 1,) or (N + 1, B), falling, float64; `x` is the state at times[0]. No gradients are recorded.
     """
-    denoiser = Denoiser(along(denoiser.schedule, times), denoiser.estimate)
+    if times.ndim == 1:
+        denoiser = Denoiser(Tabulated.at_times(denoiser.schedule, times), denoiser.estimate)
     state = State(x, times[0])
     unrecorded = torch.no_grad()  # one for all steps: it is left before each state is handed out
     for s in times[1:]:
@@ -61,8 +38,49 @@ def walk(denoiser: Denoiser, x: Tensor, times: Tensor, step: Step, noise: Noise)
         yield state
 
 
+def advance(denoiser: Denoiser, state: State, s: Tensor, step: Step, noise: Noise) -> State:
+    """Takes one step to the times `s`, () or (B,), without recording gradients.
+
+    The rows of a state may come from several walks (`State.cat`), each with a time and a history of its own, and leave
+    it again (`state[rows]`).
+    """
+    with torch.no_grad():
+        return step(denoiser, state, s, noise)
+
+
 def last(states: Iterator[State]) -> Tensor:
     """The picture at the end of a walk."""
     for state in states:
         x = state.x
     return x
+
+
+@dataclass(frozen=True)
+class Tabulated(Schedule):
+    """A schedule that looks up its levels at the times of one walk, as plain floats."""
+
+    schedule: Schedule
+    table: dict[float, Level[Number]]
+
+    @staticmethod
+    def at_times(schedule: Schedule, times: Tensor) -> Tabulated:
+        """Computes the levels at `times` (N + 1,) at once."""
+        found = schedule(times)
+        return Tabulated(schedule, dict(zip(times.tolist(), map(Level, found.alpha.tolist(), found.sigma.tolist()))))
+
+    def __call__(self, t: Tensor) -> Level:
+        return self.schedule(t)
+
+    def time(self, log_ratio: Tensor) -> Tensor:
+        return self.schedule.time(log_ratio)
+
+    def levels(self, *times: Tensor) -> list[Level[Number]]:
+        try:
+            return [self.table[t.item()] for t in times]
+        except KeyError:  # a time between two of the walk: its level is needed more than once
+            for t in times:
+                if t.item() not in self.table:
+                    self.table[t.item()] = self.schedule.levels(t)[0]
+            return [self.table[t.item()] for t in times]
+        except RuntimeError:  # times of each row's own are no numbers
+            return self.schedule.levels(*times)

@@ -1,4 +1,4 @@
-"""What a person says as a condition: labels, prompts and numbers."""
+"""From labels, prompts and values to the condition of a network."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from unnoise.errors import UserError, unknown
 from unnoise.noise import uniform
 from unnoise.text.tokenizer import PromptEncoder
 
-VALUE_SCALE = 1000.0  # of numbers that are told: the sinusoids are the time's, which counts to 1000
+VALUE_SCALE = 1000.0  # of values: they share the sinusoids of the time, which counts to 1000
 
 
 @dataclass(frozen=True)
 class Conditioner:
-    """Turns what a person says into a condition: a class by name or number ("none": no class), words, numbers.
+    """Encodes labels (class names or numbers, "none" for no class), prompts and values as a condition.
 
-    A number is told as SCALE (number - low) / (high - low), low and high being those of the training: its sinusoid is
-    the time's, of waves that tell whole numbers from 0 to 1000 apart. What lies outside goes on along the same line.
+    A value is passed to the network as VALUE_SCALE (value - low) / (high - low), where low and high are the ends of its
+    range in training. Its sinusoidal embedding is that of the time, whose frequencies separate whole numbers from 0 to
+    1000. Values outside the range are extrapolated.
     """
 
     classes: tuple[str, ...] = ()
-    null_class: int | None = None  # the row of "no class", where the network has one
-    text: PromptEncoder | None = None  # what reads captions, where the network hears them
-    values: tuple[ValueRange, ...] = ()  # the numbers that it is told, a column each
-    null_value: bool = True  # whether it was taught what to do where a number is not told
-    classifier_only: bool = False  # the classes are those of a classifier that guides; the network itself knows none
-    picture_options: tuple[str, ...] = ()  # options of the pictures that the model is shown
+    null_class: int | None = None  # the row of "no class" in the class embedding; None: there is none
+    text: PromptEncoder | None = None  # None: the model is not conditioned on text
+    values: tuple[ValueRange, ...] = ()  # one for each column of `Cond.value`
+    null_value: bool = True  # whether the network was trained with missing values
+    classifier_only: bool = False  # the classes are those of a guiding classifier, and the network has none
+    picture_options: tuple[str, ...] = ()  # options of image files that the model is conditioned on
 
     @property
     def supported_inputs(self) -> str:
-        """What the model does take, to be said beside what it does not."""
+        """The inputs that the model supports, as a clause for error messages."""
         return supported_inputs(
             self.classes, words=self.text is not None, values=self.values, pictures=self.picture_options
         )
@@ -50,22 +51,26 @@ class Conditioner:
         prompts: Sequence[str] = (),
         values: Mapping[str, Sequence[float]] = MappingProxyType({}),
     ) -> Cond:
-        """A row per label, per prompt, per number of each name; what is not said of them is null.
+        """The condition with a row for each label, prompt and value; inputs that are left out are null.
 
-        Raises UserError for a label or a name that the model does not know, and for what it does not take.
+        Raises UserError for an unknown label or name, and for an input that the model is not conditioned on;
+        ValueError where the inputs differ in number.
         """
-        said = {"labels": len(labels), "prompts": len(prompts)} | {name: len(many) for name, many in values.items()}
-        counts = {what: count for what, count in said.items() if count}
+        given = {"labels": len(labels), "prompts": len(prompts)} | {name: len(many) for name, many in values.items()}
+        counts = {name: count for name, count in given.items() if count}
         if len(set(counts.values())) > 1:
-            raise ValueError(" beside ".join(f"{count} {what}" for what, count in counts.items()))
+            found = " and ".join(f"{count} {name}" for name, count in counts.items())
+            raise ValueError(f"{found}: give as many of each")
         count = max(counts.values(), default=0)
-        words = self._words(prompts, count)
-        return Cond(label=self._labels(labels, count), value=self.encode_values(values, count), **_text_fields(words))
+        text = self._prompts(prompts, count)
+        return Cond(label=self._labels(labels, count), value=self.encode_values(values, count), **_text_fields(text))
 
     def from_labels(self, label: Tensor | None, captions: Sequence[str] | None, value: Tensor | None = None) -> Cond:
-        """What is told of pictures of these labels (B,), which are rows of the model's classes, captions, and numbers
-        (B, K), a column a name; none: none of them is told."""
-        words = self.text.encode(captions) if self.text and captions is not None else NOTHING
+        """The condition of pictures with class indices `label` (B,), captions, and values (B, K) in their own units.
+
+        Inputs that are None are left out of the condition.
+        """
+        text = self.text.encode(captions) if self.text and captions is not None else NOTHING
         if self.values and value is not None:
             value = self.scale_values(value)
         elif self.values and (label is not None or captions is not None):
@@ -74,29 +79,27 @@ class Conditioner:
             value = value if value is None or label is None else value.to(label.device)
         else:
             value = None
-        return Cond(label=label, value=value, **_text_fields(words))
+        return Cond(label=label, value=value, **_text_fields(text))
 
     def encode_values(self, values: Mapping[str, Sequence[float]], count: int) -> Tensor | None:
-        """(count, K) as the network is told them, where one is not said the usual one or NaN; None for a network that
-        takes none.
+        """Values as the network receives them, (count, K); None for a model without values.
 
-        Raises UserError for a name that the model does not know, for what is no number, and, from a network that was
-        not taught what to do without, for one that is not said.
+        A value that is not given is the usual one, or NaN, which the network embeds as missing. Raises UserError for an
+        unknown name, for a value that is not finite, and for a missing value if the network was not trained with
+        missing values.
         """
         names = [known.name for known in self.values]
         for name, many in values.items():
             if not names:
-                raise UserError(
-                    f"this model is told no numbers and takes no {name!r}: leave it out; {self.supported_inputs}"
-                )
+                raise UserError(f"this model is not conditioned on values: leave {name!r} out; {self.supported_inputs}")
             if name not in names:
-                raise unknown("number of this model", name, names)
+                raise unknown("value", name, names)
             if not all(math.isfinite(number) for number in many):
-                raise UserError(f"{name} is not said by what is no finite number: leave it out instead")
+                raise UserError(f"the value of {name} has to be a finite number: leave {name} out where it is unknown")
         missing = [known.name for known in self.values if known.name not in values and known.usual is None]
         if missing and not self.null_value:
             raise UserError(
-                f"this model was never left without {missing[0]}: say it, --value {missing[0]}=..., for every picture"
+                f"this model was not trained without {missing[0]}: give it for every picture, --value {missing[0]}=..."
             )
         if not names:
             return None
@@ -105,7 +108,7 @@ class Conditioner:
         return self.scale_values(torch.tensor(columns, dtype=torch.float64).T)
 
     def null_values(self, value: Tensor | None) -> Tensor | None:
-        """Numbers as they were told, (B, K), in rows that guidance leads away from: what a row cannot do without."""
+        """The values (B, K) of the null condition, as the network receives them: those of `value`, or their `null`."""
         for place, known in enumerate(self.values):
             if value is not None and known.null is not None:
                 value = value.clone()
@@ -113,53 +116,56 @@ class Conditioner:
         return value
 
     def scale_values(self, value: Tensor) -> Tensor:
-        """Numbers (B, K) as the network is told them: (B, K) float32, 0 for the lowest of the training, SCALE for
-        the highest."""
+        """Values (B, K) in their own units as the network receives them, float32: 0 for the lowest of the training and
+        VALUE_SCALE for the highest."""
         low = torch.tensor([known.low for known in self.values], dtype=torch.float64, device=value.device)
         high = torch.tensor([known.high for known in self.values], dtype=torch.float64, device=value.device)
         return (VALUE_SCALE * (value.double() - low) / (high - low)).float()
 
     def out_of_range(self, values: Mapping[str, Sequence[float]]) -> list[str]:
-        """In words, which numbers lie where no picture of the training did."""
+        """A note for each value outside the range of the training."""
         ranges = {known.name: known for known in self.values}
         return [
-            f"{name} {number:g} lies outside what the model saw, {ranges[name].low:g} to {ranges[name].high:g}"
+            f"{name} {number:g} is outside the range of the training, {ranges[name].low:g} to {ranges[name].high:g}"
             for name, many in values.items()
             for number in dict.fromkeys(many)
             if name in ranges and ranges[name].usual is None and not ranges[name].low <= number <= ranges[name].high
         ]
 
     def label_rows(self, labels: Sequence[str]) -> Tensor | None:
-        """The rows of these labels alone, (B,); None where the model knows no classes."""
+        """The class indices of these labels, (B,); None for a model without classes."""
         return self._labels(labels, len(labels))
 
     def random_class(self, seeds: Sequence[int], values: Mapping[str, Sequence[float]] = MappingProxyType({})) -> Cond:
-        """A class for each seed, every one equally likely, no words, and these numbers: what is drawn when nobody says
-        which."""
+        """The condition of samples without a label: a uniformly random class for each seed, no text, and values."""
         label = None
         if self.classes:
             rows = [int(uniform((), seed, "class").item() * len(self.classes)) for seed in seeds]
             label = torch.tensor(rows, dtype=torch.int64)
         return Cond(
-            label=label, value=self.encode_values(values, len(seeds)), **_text_fields(self._words((), len(seeds)))
+            label=label, value=self.encode_values(values, len(seeds)), **_text_fields(self._prompts((), len(seeds)))
         )
 
-    def nothing(self, count: int, words: str = "") -> Cond:
-        """Rows that are told nothing: what guidance leads away from. Or these words alone: a negative prompt."""
-        if words and self.text is None:
+    def null(self, count: int, negative_prompt: str = "") -> Cond:
+        """The condition that guidance leads away from, (count rows): null in every input, or the negative prompt.
+
+        Raises UserError for a model without text, and for one that was not trained with a null condition.
+        """
+        if negative_prompt and self.text is None:
             raise UserError(
-                f"this model hears no words and takes no negative prompt: leave it out; {self.supported_inputs}"
+                f"this model is not conditioned on text: leave the negative prompt out; {self.supported_inputs}"
             )
         needed = [known.name for known in self.values if known.usual is None]
         if needed and not self.null_value:
             raise UserError(
-                f"this model was never left without {needed[0]}, so there is nothing to guide away from: "
-                "take --guidance 1"
+                f"this model was not trained without {needed[0]}, so it has no null condition for guidance: use "
+                "--guidance 1"
             )
-        return self.encode(["none"] * count if self.classes and not self.classifier_only else (), [words] * count)
+        labels = ["none"] * count if self.classes and not self.classifier_only else ()
+        return self.encode(labels, [negative_prompt] * count)
 
     def name(self, index: int) -> str:
-        """The label that `read` turns into this row."""
+        """The label of a class index: the inverse of `label_rows`."""
         return "none" if index == self.null_class else self.classes[index]
 
     def _labels(self, labels: Sequence[str], count: int) -> Tensor | None:
@@ -167,8 +173,7 @@ class Conditioner:
             for label in labels:
                 if label != "none":
                     raise UserError(
-                        f"this model was trained without classes and takes no label {label!r}: leave it out; "
-                        f"{self.supported_inputs}"
+                        f"this model is not conditioned on classes: leave label {label!r} out; {self.supported_inputs}"
                     )
             return None
         if labels:
@@ -177,16 +182,20 @@ class Conditioner:
             return None
         return torch.full((count,), self._index("none"), dtype=torch.int64)
 
-    def _words(self, prompts: Sequence[str], count: int) -> Cond:
+    def _prompts(self, prompts: Sequence[str], count: int) -> Cond:
         if self.text is None:
             for prompt in prompts:
                 if prompt:
                     raise UserError(
-                        f"this model hears no words and takes no prompt {prompt!r}: leave it out; "
-                        f"{self.supported_inputs}"
+                        f"this model is not conditioned on text: leave prompt {prompt!r} out; {self.supported_inputs}"
                     )
             return NOTHING
-        return self.text.encode(prompts or [""] * count)
+        unique = list(dict.fromkeys(prompts or [""]))
+        found = self.text.encode(unique)
+        if len(unique) == count:
+            return found
+        rows = [unique.index(prompt) for prompt in prompts] or [0] * count
+        return found[torch.tensor(rows, dtype=torch.int64)]
 
     def _index(self, label: str) -> int:
         if label in self.classes:
@@ -194,14 +203,12 @@ class Conditioner:
         if label == "none" and self.null_class is not None:
             return self.null_class
         if label == "none":
-            raise UserError(
-                "this model has no row for 'no class': name a class for every picture, and take --guidance 1"
-            )
+            raise UserError("this model has no null class: give a class for every picture, and use --guidance 1")
         if label.isascii() and label.isdigit() and int(label) < len(self.classes):
             return int(label)
         raise unknown("class", label, [*self.classes, *(["none"] if self.null_class is not None else [])])
 
 
 def _text_fields(cond: Cond) -> dict[str, Any]:
-    """What a condition says of words, to be said in another."""
+    """The fields of a condition that encode text."""
     return {"tokens": cond.tokens, "text": cond.text, "mask": cond.mask, "pooled": cond.pooled}

@@ -1,8 +1,8 @@
-"""Captions read by an encoder that others trained: CLIP's text tower or T5's encoder, as transformers loads them.
+"""Frozen text encoders that transformers loads: CLIP's text tower or T5's encoder.
 
-It is frozen and beside the network. What it reads does not depend on the training, so a training reads each of its
-captions once and keeps that, in memory and, where a folder is named, on the disk: safetensors, one file a set of
-captions. CLIP's networks hear the padding too (it stands behind the end and sees the whole text); T5's do not.
+The output for a caption does not change during training, so each caption is encoded once and cached: in memory and, if
+a folder is configured, on disk as safetensors, one file for each set of captions. Networks trained with CLIP attend to
+the padding too, which follows the end token and depends on the whole text; those trained with T5 do not.
 """
 
 from __future__ import annotations
@@ -27,43 +27,45 @@ from unnoise.config.networks import EncoderConfig
 from unnoise.errors import UserError
 from unnoise.io.atomic import publish
 
-BATCH = 64  # captions read at once
+BATCH = 64  # captions encoded at once
 
 
 @dataclass
 class Encoder:
-    """Captions to words (B, L, D) float32, with a mask where padding is not heard. It is loaded when it first reads."""
+    """Captions to text embeddings (B, L, D) float32, with a mask if padding is masked. Loaded on first use."""
 
     config: EncoderConfig
-    kept: dict[str, Tensor] = field(default_factory=dict, repr=False)  # captions that were read before
+    embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)  # of captions that were encoded before
 
     @property
     def width(self) -> int:
-        """D, the `context` of a network that hears this."""
+        """D, the `context` of a network with this text encoder."""
         return int(self._net.config.hidden_size if self._clip else self._net.config.d_model)
 
     def encode(self, captions: Sequence[str]) -> Cond:
-        missing = [text for text in dict.fromkeys(captions) if text not in self.kept]
+        """The embeddings and mask of captions, a row each."""
+        missing = [text for text in dict.fromkeys(captions) if text not in self.embeddings]
         for first in range(0, len(missing), BATCH):
             some = missing[first : first + BATCH]
-            self.kept |= dict(zip(some, self._encode(some)))
-        words = torch.stack([self.kept[text] for text in captions])
-        return Cond(text=words, mask=self._mask(captions) if self.config.masked else None)
+            self.embeddings |= dict(zip(some, self._encode(some)))
+        found = torch.stack([self.embeddings[text] for text in captions])
+        return Cond(text=found, mask=self._mask(captions) if self.config.masked else None)
 
     def truncated(self, caption: str) -> str:
+        """The end of a caption that exceeds the length; empty if nothing does."""
         ids = self._tokenizer(caption, add_special_tokens=True)["input_ids"]
         ends = self._tokenizer.num_special_tokens_to_add()
         if len(ids) <= self.config.length:
             return ""
-        heard = self.config.length - ends
+        count = self.config.length - ends
         if self._tokenizer.is_fast:
-            told = self._tokenizer(caption, add_special_tokens=False, return_offsets_mapping=True)
-            return caption[told["offset_mapping"][heard][0] :].strip()
-        words = self._tokenizer(caption, add_special_tokens=False)["input_ids"]
-        return str(self._tokenizer.decode(words[heard:])).strip("\N{REPLACEMENT CHARACTER} ")
+            places = self._tokenizer(caption, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+            return caption[places[count][0] :].strip()
+        tokens = self._tokenizer(caption, add_special_tokens=False)["input_ids"]
+        return str(self._tokenizer.decode(tokens[count:])).strip("\N{REPLACEMENT CHARACTER} ")
 
     def cache(self, captions: Iterable[str]) -> None:
-        """Read each of these once, now, or take it from the cache. The empty caption is kept with them."""
+        """Encode these captions and the empty one now, or read their embeddings from the cache on disk."""
         wanted = sorted({"", *captions})
         file = self._file(wanted) if self.config.cache else None
         if file is not None and file.is_file():
@@ -72,35 +74,43 @@ class Encoder:
             except (OSError, SafetensorError, KeyError):
                 found = torch.empty(0)
             if len(found) == len(wanted):
-                self.kept |= dict(zip(wanted, found.float()))
+                self.embeddings |= dict(zip(wanted, found.float()))
                 return
         parts = [self._encode(wanted[first : first + BATCH]) for first in range(0, len(wanted), BATCH)]
-        words = torch.cat(parts)
+        embeddings = torch.cat(parts)
         if file is not None:
-            publish(file, lambda beside: save_file({"words": words}, beside))
-        self.kept |= dict(zip(wanted, words))
+            publish(file, lambda beside: save_file({"words": embeddings}, beside))
+        self.embeddings |= dict(zip(wanted, embeddings))
 
     # --- transformers ---
 
     def _encode(self, captions: Sequence[str]) -> Tensor:
-        """(B, L, D): the asked layer's output, normed as the last one is."""
-        told = self._tokens(captions)
+        """The output of the configured layer, (B, L, D), after the norm of the last one."""
+        tokens = self._tokens(captions)
         with torch.no_grad():
             found = self._net(
-                input_ids=told["input_ids"],
-                attention_mask=told["attention_mask"] if self.config.masked else None,
+                input_ids=tokens["input_ids"],
+                attention_mask=tokens["attention_mask"] if self.config.masked else None,
                 output_hidden_states=True,
             )
             if self.config.layer == -1:
                 return found.last_hidden_state.float().clone()  # type: ignore[no-any-return]
             states = found.hidden_states
             if not -len(states) <= self.config.layer < 0:
-                raise UserError(f"encoder.layer {self.config.layer} of {len(states) - 1} layers: give -1, -2, ...")
+                raise UserError(
+                    f"encoder.layer is {self.config.layer}, of {len(states) - 1} layers: set it to -1, -2, ..."
+                )
             return self._last_norm(states[self.config.layer]).float().clone()
 
     def _tokens(self, captions: Sequence[str]) -> Any:
-        how = {"padding": "max_length", "truncation": True, "max_length": self.config.length}
-        return self._tokenizer(list(captions), return_tensors="pt", return_attention_mask=True, **how)
+        return self._tokenizer(
+            list(captions),
+            padding="max_length",
+            truncation=True,
+            max_length=self.config.length,
+            return_tensors="pt",
+            return_attention_mask=True,
+        )
 
     def _mask(self, captions: Sequence[str]) -> Tensor:
         found: Tensor = self._tokens(captions)["attention_mask"].bool()
@@ -118,13 +128,13 @@ class Encoder:
 
     @cached_property
     def _described(self) -> Any:
-        """Its configuration, by transformers."""
+        """The configuration that transformers reads."""
         transformers, path = library(), self.config.path
         if not path:
-            raise UserError("encoder.path is empty: name a folder with a CLIP or T5 text encoder")
+            raise UserError("encoder.path is empty: set it to a folder with a CLIP or T5 text encoder")
         if (os.sep in path or path.startswith(".")) and not Path(path).is_dir() and path.count("/") != 1:
-            raise UserError(f"there is no encoder at {path}: give the folder that transformers loads it from")
-        with _said_plainly(path):
+            raise UserError(f"there is no text encoder at {path}: give the folder that transformers loads it from")
+        with _as_user_error(path):
             return transformers.AutoConfig.from_pretrained(path)
 
     @cached_property
@@ -133,8 +143,8 @@ class Encoder:
         kind = {"clip": "CLIPTextModel", "clip_text_model": "CLIPTextModel", "t5": "T5EncoderModel"}
         name = kind.get(config.model_type)
         if name is None:
-            raise UserError(f"{path} is a {config.model_type}; an encoder of captions is a CLIP or a T5")
-        with _said_plainly(path):
+            raise UserError(f"{path} is a {config.model_type}: give a text encoder of CLIP or T5")
+        with _as_user_error(path):
             net = getattr(transformers, name).from_pretrained(path, use_safetensors=True, dtype=torch.float32)
             return net.eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(path)
 
@@ -147,12 +157,11 @@ class Encoder:
         return self._parts[1]
 
     def _file(self, captions: Sequence[str]) -> Path:
-        said = json.dumps([repr(asdict(replace(self.config, cache=""))), self._identity(), *captions])
-        return Path(self.config.cache) / f"words-{hashlib.sha256(said.encode()).hexdigest()[:32]}.safetensors"
+        key = json.dumps([repr(asdict(replace(self.config, cache=""))), self._identity(), *captions])
+        return Path(self.config.cache) / f"words-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
     def _identity(self) -> str:
-        """The sizes and times of the encoder's files, or its revision on the hub: another one in the same place is
-        another one."""
+        """The sizes and times of the encoder's files, or its revision on the hub: they change with the encoder."""
         folder = Path(self.config.path)
         if not folder.is_dir():
             return str(self._described._commit_hash)
@@ -161,13 +170,13 @@ class Encoder:
 
 
 @contextmanager
-def _said_plainly(path: str) -> Iterator[None]:
-    """What transformers says of an encoder that it cannot load, as an error of ours."""
+def _as_user_error(path: str) -> Iterator[None]:
+    """Turns the errors of transformers for an encoder that it cannot load into UserErrors."""
     try:
         yield
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"the encoder {path} cannot be loaded: {first}") from None
+        raise UserError(f"the text encoder {path} cannot be loaded: {first}") from None
 
 
 def library() -> Any:

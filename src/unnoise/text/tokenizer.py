@@ -1,10 +1,10 @@
-"""From captions to numbers: a byte-level tokenizer, learned from the captions of a training.
+"""From captions to tokens: a byte-level BPE tokenizer, trained on the captions of a data set.
 
     <begin> a red circle on white <end> <pad> <pad> ...
 
-Captions are lower-cased and their spaces made single; the frequent words become one token each, any other word several,
-down to bytes, so that nothing is unknown. The empty caption is <begin> <end>: what a network hears that is told no
-words. The work is done by the `tokenizers` library, and what is kept is its JSON.
+Captions are lower-cased and runs of spaces become one. Frequent words are one token each; other words are several, down
+to bytes, so no text is unknown. The empty caption, <begin> <end>, is the null condition. The `tokenizers` library does
+the work, and its JSON is what is saved.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from unnoise.errors import UserError
 
 PAD, BEGIN, END = 0, 1, 2
 SPECIAL = ("<pad>", "<begin>", "<end>")
-BYTES = 256  # single bytes, which come first: a vocabulary holds them all
+BYTES = 256  # the single bytes, all of which are in the vocabulary
 FILE = "tokenizer.json"
 
 
 class PromptEncoder(Protocol):
-    """What makes of captions what a network is told: a tokenizer, or an encoder beside the network."""
+    """Encodes captions: a tokenizer for the network's own text encoder, or a frozen text encoder."""
 
     def encode(self, captions: Sequence[str]) -> Cond:
-        """A row a caption."""
+        """The text fields of a condition, one row for each caption."""
 
     def truncated(self, caption: str) -> str:
-        """What of a caption is too long to be heard: its end, from a whole letter on, or nothing."""
+        """The end of a caption that exceeds the length, from a whole character on; empty if nothing does."""
 
 
 class Tokenizer:
-    """Captions to tokens (B, length) int64. `text` is the JSON of the `tokenizers` library; nothing in it can run."""
+    """Captions to tokens (B, length) int64. `text` is the JSON of the `tokenizers` library, which contains no code."""
 
     def __init__(self, text: str, length: int) -> None:
         self.text = text
@@ -48,15 +48,18 @@ class Tokenizer:
 
     @classmethod
     def learn(cls, captions: Iterable[str], *, vocabulary: int, length: int) -> Tokenizer:
-        """The tokenizer of at most `vocabulary` tokens that says these captions in few of them: byte-pair encoding.
+        """The tokenizer of at most `vocabulary` tokens that byte-pair encoding learns from these captions.
 
-        A function of the captions. Raises UserError where there is no room for the single bytes.
+        It depends on the captions alone. Raises UserError for a vocabulary smaller than the single bytes, and for a
+        length without room for a word.
         """
         least = BYTES + len(SPECIAL)
         if vocabulary < least:
-            raise UserError(f"net.text.vocabulary {vocabulary} should be {least} or more: every byte has a token")
+            raise UserError(
+                f"net.text.vocabulary is {vocabulary}: set it to {least} or more, since every byte is a token"
+            )
         if length < 3:
-            raise UserError(f"net.text.length {length} should be 3 or more: begin, a word, end")
+            raise UserError(f"net.text.length is {length}: set it to 3 or more, for begin, a word and end")
         lib = library()
         learned = lib.Tokenizer(lib.models.BPE())
         normal = lib.normalizers
@@ -76,7 +79,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, file: Path, length: int) -> Tokenizer:
-        """The tokenizer in a file. Raises UserError where it is none, or not one of ours."""
+        """The tokenizer in a file. Raises UserError if it is not one that `save` wrote."""
         try:
             text = file.read_text(encoding="utf-8")
             table = json.loads(text)["model"]["vocab"]
@@ -84,9 +87,9 @@ class Tokenizer:
         except OSError as e:
             raise UserError(f"cannot read {file}: {e.strerror or e}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"{file} is not a tokenizer's JSON: is the model whole?") from None
+            raise UserError(f"{file} is not the JSON of a tokenizer: copy the whole model directory again") from None
         if not right:
-            raise UserError(f"{file} is a tokenizer, but not one of ours: {', '.join(SPECIAL)} should be its first")
+            raise UserError(f"{file} is not a tokenizer of unnoise: its first tokens are not {', '.join(SPECIAL)}")
         return cls(text, length)
 
     def save(self, file: Path) -> None:
@@ -97,7 +100,7 @@ class Tokenizer:
         return len(json.loads(self.text)["model"]["vocab"])
 
     def encode(self, captions: Sequence[str]) -> Cond:
-        """A row a caption: begin, its tokens, end, then padding; what is too long is cut before the end."""
+        """A row for each caption: begin, its tokens, end, then padding; long captions are truncated before end."""
         return Cond(tokens=rows_of(self._ids(captions), self.length, BEGIN, END, PAD))
 
     def truncated(self, caption: str) -> str:
@@ -108,42 +111,41 @@ class Tokenizer:
 
     @cached_property
     def _library(self) -> Any:
-        """Made when first needed, so that a model can be shown without the library."""
+        """The library's tokenizer, created on first use, so that a model can be inspected without the library."""
         try:
             return library().Tokenizer.from_str(self.text)
         except UserError:
             raise
-        except Exception as e:  # the library raises bare Exceptions for JSON that is no tokenizer
+        except Exception as e:  # the library raises bare Exceptions for JSON that is not a tokenizer
             raise UserError(f"the model's {FILE} cannot be used: {e}") from None
 
 
 def rows_of(texts: Sequence[Sequence[int]], length: int, begin: int, end: int, pad: int) -> Tensor:
-    """Tokens (B, length) int64: begin, a text's, end, then padding; what is too long is cut before the end."""
+    """Tokens (B, length) int64: begin, those of a text, end, then padding; long texts are truncated before end."""
     tokens = torch.full((len(texts), length), pad, dtype=torch.int64)
     for row, ids in enumerate(texts):
-        said = torch.tensor([begin, *ids[: length - 2], end])
-        tokens[row, : len(said)] = said
+        found = torch.tensor([begin, *ids[: length - 2], end])
+        tokens[row, : len(found)] = found
     return tokens
 
 
 def truncated_part(tokenizer: Any, text: str, count: int) -> str:
-    """What of a text its first `count` tokens do not say, with the whole of a letter that they say a part of."""
+    """The part of a text after its first `count` tokens, from a whole character on, even if they contain part of it."""
     places = tokenizer.encode(text, add_special_tokens=False).offsets
     return text[places[count][0] :].strip() if len(places) > count else ""
 
 
-def truncation_note(words: PromptEncoder | None, captions: Iterable[str]) -> str:
-    """In words, how many of these captions are longer than what is heard of them, and the longest of them; empty where
-    none is."""
-    often = Counter(captions)
-    unheard = {} if words is None else {text: end for text in often if (end := words.truncated(text))}
-    if not unheard:
+def truncation_note(encoder: PromptEncoder | None, captions: Iterable[str]) -> str:
+    """A note with the number of captions that are truncated, and the longest of them; empty if none is."""
+    counts = Counter(captions)
+    ends = {} if encoder is None else {text: end for text in counts if (end := encoder.truncated(text))}
+    if not ends:
         return ""
-    count, longest = sum(often[text] for text in unheard), max(unheard, key=len)
-    said, end = (textwrap.shorten(text, 100, placeholder=" ...") for text in (longest, unheard[longest]))
+    count, longest = sum(counts[text] for text in ends), max(ends, key=len)
+    text, end = (textwrap.shorten(part, 100, placeholder=" ...") for part in (longest, ends[longest]))
     return (
-        f"{count:,} of {often.total():,} captions {'is' if count == 1 else 'are'} longer than the text encoder reads, "
-        f"and cut; of the longest, {said!r}, it does not hear {end!r}"
+        f"{count:,} of {counts.total():,} captions {'is' if count == 1 else 'are'} longer than the text encoder reads "
+        f"and truncated; the longest, {text!r}, loses {end!r}"
     )
 
 

@@ -1,12 +1,15 @@
-"""The one training loop, a generator: the caller logs, saves and stops.
+"""The training loop, a generator: the caller logs, saves and stops.
 
-    loss(batch, rows) -> (B,)      a number each row; their mean is minimised
-    for tick in fit(net, batches, loss, how): ...
+    for tick in fit(Player(net, config, loss), batches): ...
+    for tick in fit({"autoencoder": a, "discriminator": d}, batches): ...
 
-Every random draw of a step is a function of (seed, place in the sequence of all samples): `Rows` hands them out. So
-the same global batch is the same computation for 1, 2 or 4 processes and in 1 or 4 parts; and a training that is
-stopped and resumed is, at the same number of processes, bit for bit the one that was not. Dropout masks are seeded by
-(seed, step, rank). A step whose loss or gradient is not finite never reaches the optimizer, on any process.
+In each step the players update their networks in turn, in the order of the dictionary, on the same batch: each sees the
+weights that the players before it have just updated. A player's loss changes the weights of its own network alone.
+
+The same global batch is the same computation for 1, 2 or 4 processes and in 1 or 4 parts, because every random number
+is a function of (seed, position of the sample); and a training that is stopped and resumed is, with the same number of
+processes, bit for bit the one that was not. Dropout masks are seeded by (seed, step, rank), and by the player's name
+after the first player. An update whose loss or gradient is not finite is never applied, on any process.
 """
 
 from __future__ import annotations
@@ -14,232 +17,114 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
-import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from unnoise import noise
 from unnoise.config.training import Fit
-from unnoise.errors import UserError
 from unnoise.training.distributed import ALONE, Processes
+from unnoise.training.player import Player, SampleRNG, by_name, shared_fit
 from unnoise.training.train_state import TrainState
+from unnoise.training.turn import Turn, Update, make_turn, play
 
 B = TypeVar("B", bound=NamedTuple)  # a batch: a named tuple of tensors and tuples with a row per sample
 
 
 @dataclass(frozen=True)
-class SampleRNG:
-    """Which samples a batch holds: their `places` among all that the training sees, epoch after epoch."""
-
-    seed: int
-    places: tuple[int, ...]
-    batch: int  # samples a step, over all processes and parts
-
-    def __getitem__(self, rows: slice) -> SampleRNG:
-        return SampleRNG(self.seed, self.places[rows], self.batch)
-
-    def normal(self, shape: Sequence[int], name: str) -> Tensor:
-        """Standard normals (B, *shape), float32: a row belongs to its sample."""
-        return torch.stack([noise.normal(shape, self.seed, name, place) for place in self.places])
-
-    def uniform(self, name: str) -> Tensor:
-        """(B,) in [0, 1), float64: a number belongs to its sample."""
-        return torch.cat([noise.uniform((1,), self.seed, name, place) for place in self.places])
-
-    @property
-    def index(self) -> Tensor:
-        """Which of the step's samples each row is: (B,) int64 in 0..batch - 1."""
-        return torch.tensor(self.places) % self.batch
-
-
-@dataclass(frozen=True)
 class Tick:
-    """One step, done."""
+    """A step that is done. `loss`, `lr` and `grad_norm` are those of the first player."""
 
-    step: int  # steps done, this one included
-    images: int  # pictures seen, over all processes
-    loss: float  # of this step: the mean over its batch
+    step: int  # steps done, including this one
+    images: int  # pictures trained on so far, over all processes
+    loss: float  # mean over the batch of this step
     lr: float
     grad_norm: float  # before clipping
-    seconds: float  # that the step took, waiting for data included
-    rate: float  # pictures a second
-    waiting: float  # share of the time spent waiting for data
-    event: str = ""  # what else happened, in words
-    wishes: tuple[bool, ...] = ()  # what any process wished at the end of this step
+    seconds: float  # duration of the step, including the wait for data
+    rate: float  # pictures per second
+    waiting: float  # fraction of the step spent waiting for data
+    event: str = ""  # what else happened
+    flags: tuple[bool, ...] = ()  # for each flag, whether any process raised it at the end of this step
+    players: Mapping[str, Update] = field(default_factory=dict)  # every player's update, in order
 
 
-class NonFinite(UserError):
-    """A step with a loss or a gradient that is no number; nothing was changed by it."""
-
-    def __init__(self, step: int, samples: Sequence[int], what: str) -> None:
-        self.step, self.samples = step, tuple(samples)
-        shown = ", ".join(map(str, self.samples[:16])) + (", ..." if len(self.samples) > 16 else "")
-        super().__init__(
-            f"step {step}: {what} is not finite; stopped before it could change anything. Samples of the data set in "
-            f"it: {shown}. Look at them, lower fit.lr, or set fit.non_finite to skip or rollback"
-        )
-
-
-Wishes = Callable[[], Sequence[bool]]
-"""What this process would like to happen after the step; the ticks say what any process wished."""
-
-
-class Memory(Protocol):
-    """What a loss remembers from step to step, beside the network: in a checkpoint with it."""
-
-    def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """The end of a step that counted; `gather` brings rows (n, ...) of all processes to all, in order."""
-
-    def forget(self) -> None:
-        """The end of one that did not."""
-
-    def state(self) -> dict[str, Tensor]: ...
-
-    def load(self, state: Mapping[str, Tensor]) -> None: ...
+Flags = Callable[[], Sequence[bool]]
+"""Flags that this process raises after a step, such as to stop or to save; a Tick has those that any process raised."""
 
 
 def fit(
-    net: nn.Module,
+    players: Player | Mapping[str, Player],
     batches: Iterator[B],
-    loss: Callable[[B, SampleRNG], Tensor],
-    how: Fit,
     *,
-    learner: TrainState | None = None,
-    memory: Memory | None = None,
+    states: TrainState | Mapping[str, TrainState] | None = None,
     processes: Processes = ALONE,
-    wishes: Wishes = tuple,
+    flags: Flags = tuple,
 ) -> Iterator[Tick]:
-    """Fit `net`, a step at a time, until `how.images` pictures are seen; stop reading to stop.
+    """Trains the players in turn, one step at a time, until `fit.images` pictures have been processed.
 
-    `batches` is this process's share of every step, from the learner's step on; `learner` is what a training remembers
-    (weights, moments, averages, step), a new one where none is given; `memory` is what the loss does. Raises NonFinite
-    as `how.non_finite` says.
+    `batches` yields this process's part of every step, from the step of `states` on; `states` are the weights, moments,
+    averages and step counts to continue from, new ones by default. To stop early, stop iterating. Raises NonFinite
+    according to `fit.non_finite`; UserError or ValueError where the players cannot be trained together.
     """
-    learner = learner or TrainState(net, how, processes=processes)
-    share = _share(how, processes)
-    objective = _Objective(net, loss)
-    run: nn.Module = objective
-    if processes.world > 1 and not how.fsdp:
-        run = DistributedDataParallel(objective)
-    if how.compile:
-        net.compile()
-    while learner.step < steps(how):
-        if not net.training:  # the caller may have drawn from it
-            net.train()
+    named = by_name(players)
+    config = shared_fit(named)
+    if states is None:
+        states = {name: TrainState(player.net, player.fit, processes=processes) for name, player in named.items()}
+    states = by_name(states)
+    turns = [make_turn(name, named, states, processes) for name in named]
+    first = turns[0].state
+    while first.step < steps(config):
+        for turn in turns:
+            if not turn.player.net.training:  # the caller may have sampled from it
+                turn.player.net.train()
         begin = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - begin
-        first = learner.step * how.batch + processes.rank * share
-        rows = SampleRNG(how.seed, tuple(range(first, first + share)), how.batch)
-        values = _backward(run, batch, rows, how, learner, processes)
-        asked = values.new_tensor([float(wish) for wish in wishes()])
-        sums = processes.sum(torch.cat([values.mean()[None] / processes.world, asked]))
-        norm, mean, *told = torch.cat([learner.gradient_norm()[None], sums]).tolist()  # waits for the device: once
-        event, lr = "", rate(how, learner.step)
-        if math.isfinite(mean) and math.isfinite(norm):
-            learner.update(lr, norm)
-            if memory is not None:
-                memory.settle(processes.gather)
-        else:
-            if memory is not None:
-                memory.forget()
-            event = _bad(how, learner, batch, values, mean, processes)
-        learner.step += 1
+        updates, raised = _step(turns, batch, _rows(config, first.step, processes), flags)
+        for state in states.values():
+            state.step += 1
         seconds = time.perf_counter() - begin
+        main = updates[turns[0].name]
         yield Tick(
-            step=learner.step,
-            images=learner.step * how.batch,
-            loss=mean,
-            lr=lr,
-            grad_norm=norm,
+            step=first.step,
+            images=first.step * config.batch,
+            loss=main.loss,
+            lr=main.lr,
+            grad_norm=main.grad_norm,
             seconds=seconds,
-            rate=how.batch / seconds,
+            rate=config.batch / seconds,
             waiting=waited / seconds,
-            event=event,
-            wishes=tuple(wish > 0 for wish in told),
+            event="; ".join(update.event for update in updates.values() if update.event),
+            flags=raised,
+            players=updates,
         )
 
 
-def steps(how: Fit) -> int:
-    """The length of a training in steps: at least `images` pictures."""
-    return -(-how.images // how.batch)
+def _step(turns: Sequence[Turn], batch: B, rows: SampleRNG, flags: Flags) -> tuple[dict[str, Update], tuple[bool, ...]]:
+    """The players' updates, one after the other; the flags are exchanged between processes in the last one."""
+    updates: dict[str, Update] = {}
+    raised: tuple[bool, ...] = ()
+    for turn in turns:
+        lr = rate(turn.player.fit, turn.state.step)
+        updates[turn.name], raised = play(turn, batch, rows, lr, flags if turn is turns[-1] else tuple)
+    return updates, raised
 
 
-def rate(how: Fit, step: int) -> float:
-    """The learning rate of a step: a linear rise over `warmup` steps, then constant, or half a cosine down to 0."""
-    if step < how.warmup:
-        return how.lr * (step + 1) / how.warmup
-    if how.decay == "constant":
-        return how.lr
-    done = (step - how.warmup) / max(1, steps(how) - how.warmup)
-    return how.lr * (1 + math.cos(math.pi * min(1.0, done))) / 2
+def _rows(config: Fit, step: int, processes: Processes) -> SampleRNG:
+    """The positions of this process's samples of a step."""
+    size = config.batch // processes.world
+    first = step * config.batch + processes.rank * size
+    return SampleRNG(config.seed, tuple(range(first, first + size)), config.batch)
 
 
-class _Objective(nn.Module):
-    """The loss as a module around the network, so that gradients meet those of other processes while they are made."""
-
-    def __init__(self, net: nn.Module, loss: Callable[[Any, SampleRNG], Tensor]) -> None:
-        super().__init__()
-        self.net = net
-        self._loss = loss
-
-    def forward(self, batch: Any, rows: SampleRNG) -> Tensor:
-        return self._loss(batch, rows)
+def steps(config: Fit) -> int:
+    """The number of steps of a training: the least with at least `images` pictures."""
+    return -(-config.images // config.batch)
 
 
-def _share(how: Fit, processes: Processes) -> int:
-    if how.batch % (processes.world * how.accumulate):
-        raise UserError(
-            f"fit.batch {how.batch} cannot be shared by {processes.world} processes in {how.accumulate} parts each: "
-            f"make it a multiple of {processes.world * how.accumulate}"
-        )
-    return how.batch // processes.world
-
-
-def _backward(run: nn.Module, batch: B, rows: SampleRNG, how: Fit, learner: TrainState, processes: Processes) -> Tensor:
-    """Add up the gradients of a step, part by part; returns the loss of every row, (B,), detached."""
-    device = learner.device
-    size = len(rows.places) // how.accumulate
-    values = []
-    later = isinstance(run, DistributedDataParallel) and learner.adds_up_in_place  # processes meet in the last part
-    key = noise.generator(how.seed, "dropout", learner.step, processes.rank).initial_seed()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(key)
-        for part in range(how.accumulate):
-            inside = slice(part * size, (part + 1) * size)
-            wait = later and part < how.accumulate - 1
-            with run.no_sync() if wait else nullcontext():  # type: ignore[operator]
-                each = run(take(batch, inside, device), rows[inside])
-                (each.sum() / len(rows.places)).backward()
-            values.append(each.detach().float())
-            learner.collect()
-    return torch.cat(values)
-
-
-def take(batch: B, rows: slice, device: torch.device) -> B:
-    """Some rows of a batch, on a device."""
-
-    def part(field: Any) -> Any:
-        if isinstance(field, Tensor):
-            return field[rows].to(device, non_blocking=True)
-        return field if field is None else field[rows]
-
-    return type(batch)(*(part(field) for field in batch))
-
-
-def _bad(how: Fit, learner: TrainState, batch: Any, values: Tensor, mean: float, processes: Processes) -> str:
-    """What happens at a step that is not finite: every process decides alike, for all see the same mean and norm."""
-    learner.forget()
-    index = torch.tensor(batch.index, dtype=torch.int64, device=values.device)
-    guilty = processes.gather(index[~torch.isfinite(values)])
-    what = "the loss" if not math.isfinite(mean) else "the gradient"
-    samples = (guilty if len(guilty) else processes.gather(index)).tolist()
-    error = NonFinite(learner.step + 1, samples, what)
-    learner.skips += 1
-    if how.non_finite != "skip" or learner.skips > how.max_skips:
-        raise error
-    return f"skipped: {what} is not finite for samples {', '.join(map(str, samples))}"
+def rate(config: Fit, step: int) -> float:
+    """The learning rate of a step: it rises linearly for `warmup` steps, then is constant or half a cosine to 0."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.decay == "constant":
+        return config.lr
+    done = (step - config.warmup) / max(1, steps(config) - config.warmup)
+    return config.lr * (1 + math.cos(math.pi * min(1.0, done))) / 2

@@ -1,24 +1,23 @@
-"""The directory of one training: what was asked, measured, learned.
+"""The directory of one training: its settings, measurements and checkpoints.
 
     runs/00001-name/
-        config.yaml     every setting, resolved              log.txt         what happened, for people
+        config.yaml     every setting, resolved              log.txt         messages with their times
         metrics.jsonl   a line of numbers every few steps    tensorboard/    the same, where it is installed
         samples/        pictures at fixed seeds over time    checkpoints/    see io/checkpoint.py
-        env.json        machine and versions, a leg each     data.json       which pictures, by fingerprint
-        lock            held by the process that trains
+        env.json        machine and versions, per start      data.json       the data set, by fingerprint
+        lock            locked by the process that trains
 
-The same settings again find the same directory, so the same command again goes on. Two trainings never share one: the
-second is told who holds it; the lock of a process that died is free. No torch here.
+The same settings lead to the same directory, so that the same command resumes. Two trainings never use one directory at
+once: the second fails with the name of the process that has the lock, and the lock of a process that died is free. No
+torch is imported here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib.metadata
 import json
 import os
-import platform
 import re
 import socket
 import time
@@ -31,10 +30,12 @@ from unnoise.config import convert, files
 from unnoise.config.data import DataConfig
 from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
+from unnoise.io.atomic import write_text
+from unnoise.training.machine import machine
 
 
 class Config(Protocol):
-    """What every training's configuration has."""
+    """The settings that every training has."""
 
     @property
     def name(self) -> str: ...
@@ -46,9 +47,9 @@ class Config(Protocol):
     def log(self) -> LogConfig: ...
 
 
-# settings that change nothing of what is learned: another value is still the same run
+# settings without influence on what is learned: another value still means the same run
 INCIDENTAL = ("about", "device", "log.", "data.workers", "data.cache_bytes")
-# settings that the state of a training cannot be carried over: a training that goes on keeps them
+# settings that the state of a training depends on: a training that resumes must have the same
 FIXED = (
     "net.",
     "width",
@@ -68,10 +69,10 @@ FIXED = (
 
 
 def choose(root: Path, config: Config, *, resume: bool = True) -> Path:
-    """The directory for this training: the newest run of the same settings, else a new one, made with its number."""
+    """Returns the directory of this training: the newest run with the same settings, or a new one, which is created."""
     if resume:
         for path in reversed(_named(root, config.name)):
-            if not _but(_changes(path, config), INCIDENTAL):
+            if not _without(_changes(path, config), INCIDENTAL):
                 return path
     root.mkdir(parents=True, exist_ok=True)
     while True:
@@ -83,7 +84,7 @@ def choose(root: Path, config: Config, *, resume: bool = True) -> Path:
 
 
 def status(path: Path) -> dict[str, Any]:
-    """How far a run is: {"step", "steps", "images", "seconds", "finished"}; step 0 before its first checkpoint."""
+    """Returns {"step", "steps", "images", "seconds", "finished"} of a run; step 0 before its first checkpoint."""
     fit = convert.from_dict(Fit, files.read(path / "config.yaml")[0]["fit"], str(path))
     total = -(-fit.images // fit.batch)
     states = sorted(path.glob("checkpoints/step-*/state.json"))
@@ -104,12 +105,12 @@ def _named(root: Path, name: str) -> list[Path]:
 
 
 def _slug(name: str) -> str:
-    """A name that is a safe part of a path."""
+    """Replaces the characters that are not safe in a path."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "run"
 
 
 def _changes(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
-    """What the run's own settings are and what is asked now, where they differ; unreadable settings differ."""
+    """The settings that differ, as (the run's, the given ones); settings that cannot be read differ."""
     try:
         old: Any = files.load(path / "config.yaml", type(config))
     except UserError as e:
@@ -117,12 +118,12 @@ def _changes(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
     return convert.differences(old, config)
 
 
-def _but(changes: Mapping[str, Any], prefixes: Sequence[str]) -> dict[str, Any]:
+def _without(changes: Mapping[str, Any], prefixes: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in changes.items() if not key.startswith(tuple(prefixes))}
 
 
 class Run:
-    """A run directory that this process holds. Made by `hold`."""
+    """A run directory that this process has locked. Made by `open_run`."""
 
     def __init__(self, path: Path, config: Config, changes: Mapping[str, tuple[Any, Any]]) -> None:
         self._config, self._changes = config, changes
@@ -132,12 +133,12 @@ class Run:
         self._events: Any = None
 
     def log(self, message: str) -> None:
-        """A line in log.txt, with the time."""
+        """Appends a line to log.txt, with the time."""
         with (self.path / "log.txt").open("a", encoding="utf-8") as f:
             f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     def record(self, step: int, values: Mapping[str, float | str]) -> None:
-        """A line in metrics.jsonl, and the numbers for TensorBoard."""
+        """Appends a line to metrics.jsonl, and its numbers to the TensorBoard log."""
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
             f.write(json.dumps({"step": step, **values}) + "\n")
         if self._events is None:
@@ -149,19 +150,19 @@ class Run:
             self._events.flush()
 
     def rewind(self, step: int) -> None:
-        """Forget the lines of metrics.jsonl after this step, and a line that was cut off."""
+        """Removes the lines of metrics.jsonl after this step, and a truncated line."""
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
         lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if 0 <= _step(line) <= step]
-        if kept != lines:
-            replace(path, "".join(line + "\n" for line in kept))
+        valid = [line for line in lines if 0 <= _step(line) <= step]
+        if valid != lines:
+            write_text(path, "".join(line + "\n" for line in valid))
 
-    def same_data(self, facts: Mapping[str, Any]) -> None:
-        """Note which pictures are trained on (`facts` has "fingerprint" and "count"), and with which settings.
+    def record_data(self, facts: Mapping[str, Any]) -> None:
+        """Writes data.json and config.yaml; `facts` describes the data set, by "fingerprint", "count" and others.
 
-        Raises UserError, with nothing noted, where the pictures are others than those the run began with.
+        Raises UserError, before writing, where the data set is another than the one that the run began with.
         """
         file = self.path / "data.json"
         if file.exists():
@@ -169,20 +170,20 @@ class Run:
             if old["fingerprint"] != facts["fingerprint"]:
                 raise UserError(
                     f"{self.path}: the pictures are not those that this run began with ({old['count']} pictures then, "
-                    f"{facts['count']} now): bring them back, or begin a new run"
+                    f"{facts['count']} now): restore them, or begin a new run"
                 )
-        replace(file, json.dumps(facts, indent=1, ensure_ascii=False))
+        write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
         if self._changes:
             self.log(f"settings changed: {_listed(self._changes)}")
-        replace(self.path / "config.yaml", files.dumps(self._config))
+        write_text(self.path / "config.yaml", files.dumps(self._config))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """Returns the lines of metrics.jsonl."""
         return metrics(self.path)
 
 
 def metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl; those that were cut off are left out."""
+    """Returns the lines of a run's metrics.jsonl, without truncated ones."""
     file = path / "metrics.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     return [json.loads(line) for line in lines if _step(line) >= 0]
@@ -196,7 +197,7 @@ def _step(line: str) -> int:
 
 
 def _events(directory: Path, step: int) -> Any:
-    """A TensorBoard writer that forgets what is there from `step` on; False where TensorBoard is not installed."""
+    """A TensorBoard writer that removes entries from `step` on; False where TensorBoard is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -204,26 +205,19 @@ def _events(directory: Path, step: int) -> Any:
     return SummaryWriter(str(directory), purge_step=step)
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file by a rename: the old text or the new one, never half."""
-    temporary = path.with_name(f".tmp-{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 @contextmanager
-def hold(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator[Run]:
-    """The run at `path`, new or to go on with, held until the block ends.
+def open_run(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator[Run]:
+    """Opens the run at `path`, a new or an earlier one, and locks it until the block ends.
 
-    Settings that changed are noted once the pictures are known to be the same (`Run.same_data`). Raises UserError where
-    another training holds the run, and where a setting changed that a training cannot change on its way.
+    Changed settings are written once the data set is known to be the same (`Run.record_data`). Raises UserError where
+    another training has locked the run, and where a setting of FIXED changed.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
         with _lock(path):
             run = Run(path, config, _allowed(path, config))
             if not (path / "config.yaml").exists():
-                replace(path / "config.yaml", files.dumps(config))
+                write_text(path / "config.yaml", files.dumps(config))
             run.checkpoints.mkdir(exist_ok=True)
             run.samples.mkdir(exist_ok=True)
             _note_machine(run, command)
@@ -233,7 +227,7 @@ def hold(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iterator
 
 
 def _allowed(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings that are not what they were; UserError where one of them has to be."""
+    """The changed settings. Raises UserError where one of them is of FIXED."""
     if not (path / "config.yaml").exists():
         return {}
     changes = _changes(path, config)
@@ -242,7 +236,7 @@ def _allowed(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
     fixed = {key: pair for key, pair in changes.items() if key.startswith(FIXED)}
     if fixed:
         raise UserError(
-            f"{path} cannot go on with other settings of what is learned: {_listed(fixed)}; "
+            f"{path} cannot be resumed with other settings of what is learned: {_listed(fixed)}; "
             f"begin a new run, or set them back"
         )
     return changes
@@ -254,7 +248,7 @@ def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """The kernel's own lock, which ends with the process, however that ends."""
+    """A lock of the operating system, which is released when the process ends, however it ends."""
     with (path / "lock").open("a+", encoding="utf-8") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -274,31 +268,6 @@ def _lock(path: Path) -> Iterator[None]:
 
 def _note_machine(run: Run, command: Sequence[str]) -> None:
     file = run.path / "env.json"
-    legs = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
-    legs.append(machine() | {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "command": list(command)})
-    replace(file, json.dumps(legs, indent=1))
-
-
-def machine() -> dict[str, Any]:
-    """Versions and machine, as far as they can be told without torch."""
-    versions = {}
-    for package in ("unnoise", "torch", "numpy", "pillow", "safetensors"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "versions": versions,
-    }
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as f:
-        for line in f:
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
+    starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    starts.append(machine() | {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "command": list(command)})
+    write_text(file, json.dumps(starts, indent=1))

@@ -1,6 +1,7 @@
-"""A polite end: the first SIGTERM or SIGINT asks the training to finish its step and save; the second ends it at once.
+"""Stopping a training by a signal: the first SIGTERM or SIGINT ends it after the current step and a checkpoint.
 
-Exit codes are 128 + the signal's number: 130 for SIGINT (Ctrl-C), 143 for SIGTERM.
+A second signal ends the process at once. Exit codes are 128 + the signal's number: 130 for SIGINT (Ctrl-C), 143 for
+SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,38 +15,38 @@ from types import FrameType
 
 
 class Stopped(SystemExit):
-    """The training was asked to stop, has saved, and leaves with the signal's exit code."""
+    """Raised after a training was stopped by a signal and has saved; exits with the signal's code."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
         self.number = number
 
 
-class Asked:
-    """Whether a signal has come, and which."""
+class Received:
+    """The number of the signal that was received; 0 before."""
 
     def __init__(self) -> None:
         self.number = 0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.number:
-            os._exit(128 + number)  # whatever is half written is invisible: a checkpoint is published by a rename
+            os._exit(128 + number)  # a half-written checkpoint is not visible: it is published by a rename
         self.number = number
 
 
 @contextmanager
-def asked() -> Iterator[Asked]:
-    """Listens while the block runs; signals mean again what they meant before at its end.
+def listening() -> Iterator[Received]:
+    """Handles SIGINT and SIGTERM inside the block, and restores the earlier handlers at its end.
 
-    Outside the main thread Python does not let anyone listen: there the answer stays no.
+    Python allows signal handlers in the main thread only; in another thread no signal is received.
     """
-    listener = Asked()
+    received = Received()
     if threading.current_thread() is not threading.main_thread():
-        yield listener
+        yield received
         return
-    before = {number: signal.signal(number, listener) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, received) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield listener
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -52,13 +52,13 @@ def ddim(
         writable(out, "the table", folder=True)
     from unnoise.evaluation.tables import ddim_table
     from unnoise.evaluation.variants import ddim_variants
-    from unnoise.generate.frames import begins_in_a_picture
+    from unnoise.generate.job import starts_in_a_picture
 
     comparison = prepare(model, values)
     base = comparison.request
     results = run(comparison, ddim_variants(base, axes, sigma_hat=sigma_hat))
     early = {
-        name: begins_in_a_picture(comparison.model, replace(base, steps=max(axes.steps), spacing=name))
+        name: starts_in_a_picture(comparison.model, replace(base, steps=max(axes.steps), spacing=name))
         for name in axes.spacings
     }
     notes = [f"{name}: {warning}." for name, warning in early.items() if warning]

@@ -123,7 +123,7 @@ def train_and_measure(
 def measure(path: Path, cell: Cell, measurement: Measurement) -> tuple[dict[str, Any], Tensor]:
     """The metrics of the run at `path`, and some pictures."""
     from unnoise import model as models
-    from unnoise.generate.frames import draw
+    from unnoise.generate.frames import sample
 
     loaded = models.load(path).require_pictures()
     request = replace(measurement.request, sampler=cell.sampler)
@@ -134,5 +134,5 @@ def measure(path: Path, cell: Cell, measurement: Measurement) -> tuple[dict[str,
             "metrics"
         ]
     ]
-    pixels = draw(loaded, replace(request, seeds=tuple(range(measurement.shown)))).pixels
+    pixels = sample(loaded, replace(request, seeds=tuple(range(measurement.shown)))).pixels
     return {entry["id"]: entry["value"] for entry in entries} | {"run": str(path)}, pixels

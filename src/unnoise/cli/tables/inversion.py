@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from unnoise.cli.console import asking, existing, started, writable
 from unnoise.cli.options import keys_of, option, with_settings, within
 from unnoise.cli.progress import Progress
-from unnoise.cli.sample import DRAWING
+from unnoise.cli.sampling_options import SAMPLING
 from unnoise.cli.tables.comparison import load
 from unnoise.cli.tables.options import (
     COMMON,
@@ -25,10 +25,11 @@ from unnoise.cli.tables.options import (
     scales_of,
 )
 from unnoise.cli.tables.output import finish
+from unnoise.config import renamed
 from unnoise.config.request import Request
 from unnoise.errors import unknown
 
-PLACEMENT = {field.name: None for field in fields(Request)} | {name: DRAWING[name] for name in ("device", "batch")}
+PLACEMENT = {field.name: None for field in fields(Request)} | {name: SAMPLING[name] for name in ("device", "batch")}
 
 
 @with_settings(Request, **PLACEMENT)
@@ -62,6 +63,7 @@ def inversion(
             tuple(numbers(steps, "--steps")),
             scales_of(guidance, "--guidance"),
         )
+        spacing = renamed.SPACINGS.get(spacing, spacing)
         if spacing not in (valid := keys_of("samplers/timesteps.py", "SPACINGS")):
             raise unknown("timestep spacing", spacing, valid)
         writable(out, "the table", folder=True)

@@ -3,11 +3,10 @@
 //     u = x + add,   h = (u - mean_g) rstd_g,   z = h gamma + beta,   y = silu(z) or z
 //     gamma = weight (1 + scale),   beta = bias (1 + scale) + shift                       per sample and channel
 //
-// so that per sample and channel z = x slope + level. A sample is cut into parts by its own size alone: its sums have
-// one order, whatever the batch and the number of threads. Sums run in float32 inside a part and in float64 over parts,
-// about the channel's first pixel, so that a mean far from zero costs no digits.
+// so that per sample and channel z = x slope + level. The parts of a sample depend on its own size alone: its sums have
+// one order, whatever the batch and the number of threads. Sums are computed in float32 within a part and in float64
+// over parts, relative to the channel's first pixel, so that a mean far from zero loses no digits.
 
-#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -16,252 +15,19 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 #include <tuple>
 #include <type_traits>
 #include <vector>
 
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
+#include "loops.h"
 
 namespace {
 
 using at::Tensor;
 using Maybe = std::optional<Tensor>;
-using Brain = uint16_t;  // the bits of a bfloat16
 
-// ---- several numbers at once: vectors as gcc and clang know them on every machine ----
-
-#if defined(__AVX512F__)
-constexpr int LANES = 16;  // one register: wider vectors go through memory
-#elif defined(__AVX__)
-constexpr int LANES = 8;
-#else
-constexpr int LANES = 4;
-#endif
-typedef float Vec __attribute__((vector_size(4 * LANES)));
-typedef uint32_t Bits __attribute__((vector_size(4 * LANES)));
-typedef Brain Half __attribute__((vector_size(2 * LANES)));
-using All = std::integral_constant<int, LANES>;  // how many lanes hold numbers, where all do; else an int
-#define INLINE inline __attribute__((always_inline))
-
-template <class Lanes>
-INLINE Vec load(const float* from, Lanes lanes) {
-  Vec v = {};
-  std::memcpy(&v, from, 4 * lanes);
-  return v;
-}
-template <class Lanes>
-INLINE Vec load(const Brain* from, Lanes lanes) {
-  Half h = {};
-  std::memcpy(&h, from, 2 * lanes);
-  return (Vec)(__builtin_convertvector(h, Bits) << 16);
-}
-template <class Lanes>
-INLINE void store(float* to, Vec v, Lanes lanes) {
-  std::memcpy(to, &v, 4 * lanes);
-}
-template <class Lanes>
-INLINE void store(Brain* to, Vec v, Lanes lanes) {
-#ifdef __AVX512BF16__
-  const __m256bh h = _mm512_cvtneps_pbh((__m512)v);
-#else
-  Bits bits = (Bits)v;
-  bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
-  const Half h = __builtin_convertvector(v == v ? bits : (Bits{} + 0x7FC0), Half);
-#endif
-  std::memcpy(to, &h, 2 * lanes);
-}
-INLINE float total(Vec v) {
-  float sum = 0;
-  for (int i = 0; i < LANES; ++i) sum += v[i];
-  return sum;
-}
-
-// 2^n e^r with |r| <= ln(2) / 2, and the Taylor sum of e^r to r^6: 2e-7 relative, for |x| <= 87; beyond, e^(+-87).
-INLINE Vec exponential(Vec x) {
-  const Vec most = Vec{} + 87.0f;
-  x = x < -most ? -most : x;
-  x = x > most ? most : x;
-  Vec n = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits of the sum are the nearest whole number,
-  const Bits power = (Bits)n << 23;       // and all that is left when they are moved to the exponent's place
-  n -= 12582912.0f;
-  const Vec r = x - n * 0.693359375f + n * 2.12194440e-4f;  // ln 2 in two pieces, the first of 9 bits
-  Vec sum = r * (1.0f / 720) + 1.0f / 120;
-  sum = sum * r + 1.0f / 24;
-  sum = sum * r + 1.0f / 6;
-  sum = sum * r + 0.5f;
-  sum = sum * r + 1.0f;
-  sum = sum * r + 1.0f;
-  return (Vec)((Bits)sum + power);  // times 2^n
-}
-// Of what is no number this may be any: z stands beside it wherever it is used.
-INLINE Vec sigmoid(Vec z) { return 1.0f / (1.0f + exponential(-z)); }
-
-// dL/dz from dL/dy at z
-template <bool silu>
-INLINE Vec through(Vec dy, Vec z) {
-  if (!silu) return dy;
-  const Vec g = sigmoid(z);
-  return dy * (g + z * g * (1.0f - g));
-}
-
-// ---- how a tensor is walked ----
-
-constexpr int64_t PART = 16384;  // elements in a part: two operands of it stay in a first- or second-level cache
-
-// The sizes of one call. `last`: a pixel's channels lie side by side; else a channel's pixels do.
-struct Sizes {
-  int64_t samples, channels, pixels, groups;
-  bool last;
-
-  int64_t width() const { return channels / groups; }
-  int64_t step() const { return std::max<int64_t>(1, PART / channels); }              // pixels in a part
-  int64_t parts() const { return last ? (pixels + step() - 1) / step() : channels; }  // tasks a sample
-  int64_t sums() const { return last ? parts() : 1; }                                 // rows of partial sums a sample
-  int64_t offset(int64_t n) const { return n * channels * pixels; }
-
-  // Calls visit(channel, first element, stride, count, lanes) for every strip of part j: `count` vectors of `lanes`
-  // numbers, `stride` elements apart, that belong to the channels from `channel` on (last), or all to `channel`.
-  template <class Visit>
-  INLINE void strips(int64_t j, const Visit& visit) const {
-    if (last) {
-      const int64_t from = j * step(), count = std::min(pixels - from, step());
-      int64_t c = 0;
-      for (; c + LANES <= channels; c += LANES) visit(c, from * channels + c, channels, count, All{});
-      if (c < channels) visit(c, from * channels + c, channels, count, static_cast<int>(channels - c));
-    } else {
-      const int64_t whole = pixels / LANES, rest = pixels % LANES;
-      if (whole) visit(j, j * pixels, int64_t{LANES}, whole, All{});
-      if (rest) visit(j, j * pixels + whole * LANES, int64_t{LANES}, int64_t{1}, static_cast<int>(rest));
-    }
-  }
-  // A row of per-channel numbers, as a strip sees it, and back: sums over the strip, added to the row.
-  template <class Lanes>
-  INLINE Vec take(const float* row, int64_t c, Lanes lanes) const {
-    return last ? load(row + c, lanes) : Vec{} + row[c];
-  }
-  template <class Lanes>
-  INLINE void give(float* row, int64_t c, Vec sum, Lanes lanes) const {
-    if (last) store(row + c, sum, lanes);
-    else row[c] += total(sum);
-  }
-};
-
-// One sample's `first` on every part, `fold`, `second` on every part: samples side by side where there are enough of
-// them for the threads, parts side by side where not.
-template <class First, class Fold, class Second>
-void sweep(const Sizes& s, const First& first, const Fold& fold, const Second& second) {
-  const int64_t parts = s.parts(), size = s.channels * s.pixels;
-  if (s.samples >= at::get_num_threads() || s.samples * size <= 2 * PART) {
-    at::parallel_for(0, s.samples, std::max<int64_t>(1, 2 * PART / size), [&](int64_t from, int64_t to) {
-      for (int64_t n = from; n < to; ++n) {
-        for (int64_t j = 0; j < parts; ++j) first(n, j);
-        fold(n);
-        for (int64_t j = 0; j < parts; ++j) second(n, j);
-      }
-    });
-    return;
-  }
-  const auto each = [&](const auto& task) {
-    at::parallel_for(0, s.samples * parts, std::max<int64_t>(1, PART * parts / size), [&](int64_t from, int64_t to) {
-      for (int64_t i = from; i < to; ++i) task(i / parts, i % parts);
-    });
-  };
-  each(first);
-  for (int64_t n = 0; n < s.samples; ++n) fold(n);
-  each(second);
-}
-
-// ---- the four loops over pixels ----
-
-// sums of x - pivot and of its square, the pivot being the channel's first pixel
-template <class T>
-void moments(const Sizes& s, const T* x, int64_t j, float* sum, float* square) {
-  if (!s.last) sum[j] = square[j] = 0;
-  s.strips(j, [&](int64_t c, int64_t first, int64_t stride, int64_t count, auto lanes) __attribute__((always_inline)) {
-    Vec pivot = s.last ? load(x + c, lanes) : Vec{} + load(x + c * s.pixels, 1)[0];
-    if (!s.last && lanes < LANES)  // empty lanes must add nothing
-      for (int i = lanes; i < LANES; ++i) pivot[i] = 0;
-    Vec a0 = {}, a1 = {}, b0 = {}, b1 = {};  // two chains each, for the adder's latency
-    const T* from = x + first;
-    int64_t i = 0;
-    for (; i + 2 <= count; i += 2, from += 2 * stride) {
-      const Vec d = load(from, lanes) - pivot, e = load(from + stride, lanes) - pivot;
-      a0 += d;
-      b0 += d * d;
-      a1 += e;
-      b1 += e * e;
-    }
-    if (i < count) {
-      const Vec d = load(from, lanes) - pivot;
-      a0 += d;
-      b0 += d * d;
-    }
-    s.give(sum, c, a0 + a1, lanes);
-    s.give(square, c, b0 + b1, lanes);
-  });
-}
-
-// y = silu(x slope + level)
-template <bool silu, class T>
-void transform(const Sizes& s, const T* x, T* y, int64_t j, const float* slope, const float* level) {
-  s.strips(j, [&](int64_t c, int64_t first, int64_t stride, int64_t count, auto lanes) __attribute__((always_inline)) {
-    const Vec a = s.take(slope, c, lanes), b = s.take(level, c, lanes);
-    const T* from = x + first;
-    T* to = y + first;
-    for (int64_t i = 0; i < count; ++i, from += stride, to += stride) {
-      const Vec z = load(from, lanes) * a + b;
-      store(to, silu ? z * sigmoid(z) : z, lanes);
-    }
-  });
-}
-
-// sums of dz, dz (x - centre) and x - centre
-template <bool silu, class T>
-void slopes(const Sizes& s, const T* x, const T* dy, int64_t j, const float* slope, const float* level,
-            const float* centre, float* dz, float* dzx, float* dx) {
-  if (!s.last) dz[j] = dzx[j] = dx[j] = 0;
-  s.strips(j, [&](int64_t c, int64_t first, int64_t stride, int64_t count, auto lanes) __attribute__((always_inline)) {
-    const Vec a = s.take(slope, c, lanes), b = s.take(level, c, lanes);
-    Vec m = s.take(centre, c, lanes);
-    if (!s.last && lanes < LANES)
-      for (int i = lanes; i < LANES; ++i) m[i] = 0;
-    Vec sum = {}, sumx = {}, off = {};
-    const T *from = x + first, *grad = dy + first;
-    for (int64_t i = 0; i < count; ++i, from += stride, grad += stride) {
-      const Vec value = load(from, lanes), d = through<silu>(load(grad, lanes), value * a + b);
-      sum += d;
-      sumx += d * (value - m);
-      off += value - m;
-    }
-    s.give(dz, c, sum, lanes);
-    s.give(dzx, c, sumx, lanes);
-    s.give(dx, c, off, lanes);
-  });
-}
-
-// dx = dz slope + (x - centre) tilt + drift
-template <bool silu, class T>
-void pull(const Sizes& s, const T* x, const T* dy, T* out, int64_t j, const float* slope, const float* level,
-          const float* centre, const float* tilt, const float* drift) {
-  s.strips(j, [&](int64_t c, int64_t first, int64_t stride, int64_t count, auto lanes) __attribute__((always_inline)) {
-    const Vec a = s.take(slope, c, lanes), b = s.take(level, c, lanes), t = s.take(tilt, c, lanes);
-    const Vec rest = s.take(drift, c, lanes) - s.take(centre, c, lanes) * t;
-    const T *from = x + first, *grad = dy + first;
-    T* to = out + first;
-    for (int64_t i = 0; i < count; ++i, from += stride, grad += stride, to += stride) {
-      const Vec value = load(from, lanes), d = through<silu>(load(grad, lanes), value * a + b);
-      store(to, d * a + (value * t + rest), lanes);
-    }
-  });
-}
-
-// ---- the operations ----
-
-// The per-channel numbers around the norm, as float32: (C) and (B, C), zero where left out.
+// The per-channel numbers around the norm, as float32: (C) and (B, C); absent ones count as zero.
 struct Affine {
   Tensor weight, bias, add, scale, shift;
   int64_t channels;
@@ -274,7 +40,7 @@ struct Affine {
     if (t) shift = flat(*t, s.samples * channels);
   }
   static Tensor flat(const Tensor& t, int64_t size) {
-    TORCH_CHECK(t.numel() == size, "group_norm: ", size, " numbers expected beside x, got ", t.numel());
+    TORCH_CHECK(t.numel() == size, "group_norm: ", size, " numbers expected for this x, got ", t.numel());
     return t.to(at::kFloat).contiguous();
   }
   static const float* at(const Tensor& t) { return t.defined() ? t.const_data_ptr<float>() : nullptr; }
@@ -294,7 +60,7 @@ struct Affine {
 
 Sizes sizes(const Tensor& x, int64_t groups) {
   TORCH_CHECK(x.dim() == 4 && x.numel() > 0 && groups > 0 && x.size(1) % groups == 0,
-              "group_norm: x is (B, C, H, W), not empty, with C in equal groups");
+              "group_norm: x must be (B, C, H, W), not empty, with C divisible by the number of groups");
   const bool last = x.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
   return {x.size(0), x.size(1), x.size(2) * x.size(3), groups, last};
 }
@@ -303,15 +69,15 @@ Tensor dense(const Tensor& x, const Sizes& s) {
   return x.contiguous(s.last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
 }
 
-// Runs f(element, silu) with both known to the compiler.
+// Calls f(element, silu) with both as compile-time constants.
 template <class F>
 void choose(at::ScalarType type, bool silu, const F& f) {
-  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16, "group_norm: float32 or bfloat16");
+  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16, "group_norm: x must be float32 or bfloat16");
   const auto typed = [&](auto element) { silu ? f(element, std::true_type{}) : f(element, std::false_type{}); };
   type == at::kFloat ? typed(float{}) : typed(Brain{});
 }
 
-// Partial sums of a sample, rows of (kinds, C) floats, added up over its parts: kinds vectors of C.
+// The sum over parts of a sample's partial sums, rows of (kinds, C) floats: (kinds, C).
 std::vector<double> gather(const Sizes& s, const float* rows, int kinds) {
   const int64_t size = kinds * s.channels;
   std::vector<double> sum(rows, rows + size);
@@ -338,7 +104,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& input, const Tensor& weight, co
     const auto row = [&](int64_t n, int64_t j) { return sum + (n * s.sums() + (s.last ? j : 0)) * 2 * C; };
     const auto first = [&](int64_t n, int64_t j) { moments(s, from + s.offset(n), j, row(n, j), row(n, j) + C); };
     const auto fold = [&](int64_t n) {
-      std::vector<double> mean = gather(s, row(n, 0), 2);  // of u, a channel each; then the variance, a channel each
+      std::vector<double> mean = gather(s, row(n, 0), 2);  // of u per channel, followed by the variance per channel
       double* variance = mean.data() + C;
       const T* sample = from + s.offset(n);
       const Affine::Row a = affine.row(n);
@@ -349,7 +115,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& input, const Tensor& weight, co
       }
       float *stat = stats.mutable_data_ptr<float>() + n * 2 * groups, *slope = line + n * 2 * C, *level = slope + C;
       for (int64_t g = 0; g < groups; ++g) {
-        double centre = 0, spread = 0;  // the group's variance: inside its channels and between them
+        double centre = 0, spread = 0;  // the group's variance: within its channels and between them
         for (int64_t c = g * W; c < (g + 1) * W; ++c) centre += mean[c] / W;
         for (int64_t c = g * W; c < (g + 1) * W; ++c)
           spread += (variance[c] + (mean[c] - centre) * (mean[c] - centre)) / W;

@@ -1,0 +1,93 @@
+"""The rows that a command line asks for: seeds with classes or prompts, checked against the model's card."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from unnoise.cli.console import UsageError, existing
+from unnoise.cli.options import parse_names
+from unnoise.config.cards import ModelCard
+from unnoise.config.convert import from_dict
+from unnoise.config.usage import supported_inputs_of
+from unnoise.errors import unknown
+from unnoise.generate.rows import Row, pairs
+
+
+def known_card(path: Path) -> ModelCard | None:
+    """The card of a model of ours, read without torch; None if there is none that can be read."""
+    for file in (path / "model.json", *sorted(path.glob("checkpoints/step-*/model.json"), reverse=True)):
+        try:
+            return from_dict(ModelCard, json.loads(file.read_text())["card"], str(file))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) -> list[Row]:
+    """The rows of these seeds and labels, "all" standing for every class. Labels are checked if the card is known."""
+    if card is None:
+        return pairs(seeds, labels)
+    classes = card.classes
+    named = [label for _, label in seeds if label is not None] + [label for label in labels if label != "all"]
+    if "all" in labels and not classes:
+        raise UsageError(f"this model was trained without classes: remove --labels; {supported_inputs_of(card)}")
+    for label in named:
+        if label not in classes and label != "none" and not (label.isdigit() and int(label) < len(classes)):
+            if not classes:
+                inputs = supported_inputs_of(card)
+                raise UsageError(f"this model was trained without classes: remove the label {label!r}; {inputs}")
+            raise unknown("class", label, [*classes, "none"])
+    return pairs(seeds, tuple(name for label in labels for name in (classes if label == "all" else (label,))))
+
+
+def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
+    """The prompts of the command line, and those of a file, one per line."""
+    if file is None:
+        return tuple(given)
+    existing(file, "file of prompts")
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--prompts {file}: not a text file in UTF-8 ({error})") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise UsageError(f"--prompts {file}: the file has no prompts. Write one per line")
+    return (*given, *found)
+
+
+def values_of(given: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """`age=30` as {"age": (30.0,)}."""
+    found: dict[str, tuple[float, ...]] = {}
+    for text in given:
+        name, equals, number = (part.strip() for part in text.rpartition("="))
+        try:
+            value = float(number) if name and equals and name not in found else math.nan
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UsageError(f"--value {text}: write NAME=NUMBER, each name once, for example --value age=30")
+        found[name] = (value,)
+    return found
+
+
+def one_label(labels: str) -> tuple[str, ...]:
+    """The class that is combined with every prompt, or none."""
+    names = parse_names(labels)
+    if len(names) > 1 or "all" in names:
+        raise UsageError("with prompts give at most one label: it applies to all of them")
+    return names
+
+
+def prompted(seeds: list[Row], prompts: Sequence[str]) -> list[Row]:
+    """Every seed with every prompt; a seed with a number after its colon, as in 5:0, with that prompt alone."""
+    rows: list[Row] = []
+    for seed, number in pairs(seeds, tuple(map(str, range(len(prompts))))):
+        if number is None or not number.isdigit() or int(number) >= len(prompts):
+            raise UsageError(
+                f"--seeds {seed}:{number}: after the colon stands a prompt's number, 0 to {len(prompts) - 1}"
+            )
+        rows.append((seed, prompts[int(number)]))
+    return rows

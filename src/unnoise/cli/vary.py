@@ -1,0 +1,64 @@
+"""`unnoise vary`: pictures that share the first part of their walk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from unnoise.cli.console import asking, existing, say, writable
+from unnoise.cli.options import option, parse_numbers, with_settings, within
+from unnoise.cli.requests import known_card, rows_for, values_of
+from unnoise.cli.sampling_options import JSON, LABEL, MODEL, SEVERAL, VALUE
+from unnoise.config.request import Request
+
+if TYPE_CHECKING:
+    pass
+
+GRID = Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")
+
+
+@with_settings(Request, **SEVERAL)
+def vary(
+    model: MODEL,
+    /,
+    *,
+    seed: Annotated[int, option("seed of the walk whose first part is shared")] = 0,
+    label: LABEL = None,
+    value: VALUE = (),
+    shared: Annotated[
+        str, option("times up to which the walk is shared, from 1 (not at all) to 0, comma-separated")
+    ] = "1,0.75,0.5,0.25",
+    count: Annotated[int, option("pictures for each time", "--num", "-n", validator=within(1, 10_000, "pictures"))] = 8,
+    grid_file: Annotated[Path, GRID] = Path("varied.png"),
+    json: JSON = False,
+    **settings: Any,
+) -> None:
+    """Generate pictures that share the first part of their walk: coarse content is settled first.
+
+    Figure 7 of Ho et al. 2020. Needs a sampler that adds noise: ddpm unless another is named.
+    """
+    existing(model, "model")
+    writable(grid_file, "the grid")
+    with asking():
+        times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")
+        rows_for([(0, label)], (), known_card(model))
+        settings["values"] = values_of(value)
+    say(f"loading {model} ...")
+    import torch
+
+    from unnoise import model as models
+    from unnoise.cli.sampling import finished, unconditional, with_bar, write_grid
+    from unnoise.generate.interpolation import shared as share
+    from unnoise.generate.job import prepare
+
+    loaded = models.load(model)
+    if settings.get("sampler", "auto") == "auto":
+        settings["sampler"] = "ddpm"
+    with asking():
+        loaded.require_pictures()
+        chosen = (label,) * count if label else unconditional(loaded, count)
+        job = prepare(loaded, Request(seeds=tuple(range(seed, seed + count)), labels=chosen, **settings))
+    parts = [finished(with_bar(job.starting(share(job, t)), f"shared up to t = {t:g}")) for t in times]
+    write_grid(grid_file, torch.cat(parts), count, [f"from t = {t:g}" for t in times], as_json=json)

@@ -1,0 +1,85 @@
+"""Model directories in unnoise's own format.
+
+    model.safetensors    the network's weights
+    model.json           the card: everything else that is needed to generate pictures
+    tokenizer.json       the tokenizer of the network's own text encoder, if it has one
+    words/               CLIP's text tower and tokenizer, if they are beside the network (text_encoders.py)
+    manifest.json        the SHA-256 and size of each file, checked on loading
+
+None of these files contains code: they hold numbers and names, and a name selects one of this package's classes.
+Version 2 has other names of settings and weights than version 1, which is still read (config/renamed.py,
+io/checkpoint.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from unnoise.config.cards import ModelCard
+from unnoise.config.convert import from_dict, to_dict
+from unnoise.errors import UserError
+from unnoise.formats import text_encoders
+from unnoise.formats.files import read_json
+from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
+from unnoise.text.pretrained import Encoder
+from unnoise.text.tokenizer import FILE as TOKENIZER
+from unnoise.text.tokenizer import PromptEncoder, Tokenizer
+
+WEIGHTS, CARD, WORDS = "model.safetensors", "model.json", "words"
+FORMAT = {"format": "unnoise-model", "version": 2}
+READABLE = (1, 2)  # versions
+
+
+def write_model(folder: Path, state: Mapping[str, Tensor], card: ModelCard, text: PromptEncoder | None = None) -> None:
+    """Write model.safetensors, model.json and the text encoder into an existing folder.
+
+    Raises UserError for a text encoder that cannot be saved.
+    """
+    match text:
+        case Tokenizer():
+            text.save(folder / TOKENIZER)
+        case ClipEncoder() | DualClipEncoder():
+            text_encoders.save(folder / WORDS, text)
+        case None | Encoder():  # the card has the path of an encoder elsewhere
+            pass
+        case _:
+            raise UserError(
+                f"a {type(text).__name__} cannot be saved with the model: save the model with text=None, and set its "
+                "`text` again after loading"
+            )
+    save_weights(folder / WEIGHTS, state)
+    content = json.dumps(FORMAT | {"card": to_dict(card)}, indent=2, sort_keys=True)
+    (folder / CARD).write_text(content + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model directory. Raises UserError for another format, or a newer version of it."""
+    file = folder / CARD
+    data = read_json(file)
+    if data.get("format") != FORMAT["format"]:
+        raise UserError(f"{file} is not the card of an unnoise model: 'format' is {data.get('format')!r}")
+    if data.get("version") not in READABLE:
+        raise UserError(
+            f"{file} has version {data.get('version')!r} of the format, and this program reads up to version "
+            f"{FORMAT['version']}: update unnoise"
+        )
+    return from_dict(ModelCard, data.get("card", {}), str(file))
+
+
+def save_weights(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file: contiguous, on the CPU, none sharing memory with another."""
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, file)
+
+
+def load_text_encoder(card: ModelCard, folder: Path) -> PromptEncoder | None:
+    """The text encoder of a model directory: the network's own tokenizer, CLIP's tower, or an encoder elsewhere."""
+    if card.net.text is not None:
+        return Tokenizer.load(folder / TOKENIZER, card.net.text.length)
+    if (folder / WORDS).is_dir():
+        return text_encoders.read(folder / WORDS)
+    return Encoder(card.encoder) if card.encoder is not None else None

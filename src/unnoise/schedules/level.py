@@ -1,0 +1,150 @@
+"""Levels: how much of the picture and how much noise there is in x_t, and what follows from two of them.
+
+    x_t = alpha_t x + sigma_t eps,    eps ~ N(0, I)
+
+The amplitudes of a level are float64 tensors in the shape of the times, or plain floats where all rows of a batch share
+one time: the functions of this file accept both, and so do the samplers' formulas. `over` shapes either to multiply a
+picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+
+import torch
+from torch import Tensor
+
+Number = float | Tensor
+
+if TYPE_CHECKING:  # a default for a type variable: from Python 3.13 on in `typing`
+    from typing_extensions import TypeVar
+
+    N_co = TypeVar("N_co", bound=Number, default=Tensor, covariant=True)
+else:
+    from typing import TypeVar
+
+    N_co = TypeVar("N_co", covariant=True)
+N = TypeVar("N", bound=Number)
+
+
+class Level(NamedTuple, Generic[N_co]):
+    """The amplitudes of picture and noise: float64 tensors in the shape of the times, or floats."""
+
+    alpha: N_co
+    sigma: N_co
+
+    def over(self, x: Tensor) -> Level[N_co]:
+        """The same level, ready to multiply `x` (B, ...): trailing axes of one, in x's dtype and on its device."""
+        return Level(over(self.alpha, x), over(self.sigma, x))
+
+    def mix(self, x: Tensor, eps: Tensor) -> Tensor:
+        """x_t, from the picture and the noise."""
+        return over(self.alpha, x) * x + over(self.sigma, x) * eps
+
+    def eps(self, x_t: Tensor, mean: Tensor) -> Tensor:
+        """The noise in x_t if the picture is `mean`. Undefined at t = 0, where there is none."""
+        return (x_t - over(self.alpha, x_t) * mean) / over(self.sigma, x_t)
+
+    def score(self, x_t: Tensor, mean: Tensor) -> Tensor:
+        """The gradient of log p(x_t), by Tweedie's formula: (alpha E[x | x_t] - x_t) / sigma^2."""
+        return -self.eps(x_t, mean) / over(self.sigma, x_t)
+
+    @property
+    def log_ratio(self) -> N_co:
+        """log(alpha / sigma), half the log signal-to-noise ratio; +inf where there is no noise."""
+        ratio: N_co = log(self.alpha) - log(self.sigma)
+        return ratio
+
+    @property
+    def snr(self) -> N_co:
+        """alpha^2 / sigma^2."""
+        alpha: Any = self.alpha
+        snr: N_co = (alpha / self.sigma) ** 2
+        return snr
+
+
+class Posterior(NamedTuple, Generic[N_co]):
+    """q(x_s | x_t, x) = N(x_coef x + x_t_coef x_t, small), and the two variances between which the reverse one lies.
+
+    `small` is the posterior's own (DDPM's beta tilde), `large` the forward step's, Var[x_t | x_s] (DDPM's beta).
+    Eq. 6-7 of Ho et al. 2020, for any pair of levels.
+    """
+
+    x_coef: N_co
+    x_t_coef: N_co
+    small: N_co
+    large: N_co
+
+
+def posterior(at: Level[N], to: Level[N]) -> Posterior[N]:
+    """Computes the posterior of x_s given x_t and the picture, `at` the level of t, `to` that of s < t."""
+    log_ratio: Any = at.log_ratio
+    fresh = -expm1(2 * (log_ratio - to.log_ratio))  # fraction of the noise added after s; no cancellation
+    return Posterior(
+        x_coef=to.alpha * fresh,
+        x_t_coef=(at.alpha * to.sigma**2) / (to.alpha * at.sigma**2),
+        small=to.sigma**2 * fresh,
+        large=at.sigma**2 * fresh,
+    )
+
+
+def over(values: N, x: Tensor) -> N:
+    """Shapes numbers () or (B,) to multiply x (B, ...), in its dtype and on its device; floats stay floats."""
+    if isinstance(values, float):
+        return values
+    numbers: Any = values
+    shaped: N = numbers.to(device=x.device, dtype=x.dtype).reshape(numbers.shape + (1,) * (x.ndim - 1))
+    return shaped
+
+
+def combine(weights: Iterable[Number], tensors: Iterable[Tensor]) -> Tensor:
+    """The sum of the tensors (B, ...), each multiplied by its weight: a float, or a number for each row (B,)."""
+    (weight, x), *rest = zip(weights, tensors, strict=True)
+    total = over(weight, x) * x
+    for weight, x in rest:
+        total = total.add(x, alpha=weight) if isinstance(weight, float) else total + over(weight, x) * x
+    return total
+
+
+# --- elementary functions of floats and tensors; where a float has no value, they have the tensor's limit ---
+
+
+def log(x: Any) -> Any:
+    """The natural logarithm; -inf at 0."""
+    if isinstance(x, float):
+        return math.log(x) if x > 0 else -math.inf
+    return x.log()
+
+
+def expm1(x: Any) -> Any:
+    """exp(x) - 1, exact also near 0."""
+    return math.expm1(x) if isinstance(x, float) else torch.expm1(x)
+
+
+def sqrt(x: Any) -> Any:
+    """The square root; 0 below 0."""
+    if isinstance(x, float):
+        return math.sqrt(x) if x > 0 else 0.0
+    return x.clamp(min=0).sqrt()
+
+
+def where(condition: bool | Tensor, then: Number, otherwise: Number) -> Any:
+    """`then` where the condition holds: row by row if it is a tensor."""
+    if isinstance(condition, bool):
+        return then if condition else otherwise
+    return torch.where(condition, then, otherwise)
+
+
+def where_rows(condition: bool | Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
+    """The rows of `then` (B, ...) where the condition, one or (B,), holds, of `otherwise` where it does not."""
+    if isinstance(condition, bool):
+        return then if condition else otherwise
+    shaped = condition.to(then.device).reshape(condition.shape + (1,) * (then.ndim - 1))
+    return torch.where(shaped, then, otherwise)
+
+
+def some(condition: bool | Tensor) -> bool:
+    """Whether the condition holds for any row."""
+    return condition if isinstance(condition, bool) else bool(condition.any())
