@@ -125,7 +125,7 @@ def test_nan_is_null_in_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--json"]) == 0
     for text in (capsys.readouterr().out, Path("one/table.json").read_text()):
         (cell,) = json.loads(text, parse_constant=none)["cells"]
-        assert cell["spread"] is None
+        assert cell["standard_error"] is None
         assert cell["error"] > 0
     assert json.loads(as_json({"a": [torch.tensor(math.inf), (1, Path("b"))]})) == {"a": [None, [1, "b"]]}
 
@@ -137,7 +137,7 @@ def test_all_samplers_are_those_that_the_model_supports(capsys: pytest.CaptureFi
     names = [cell["row"] for cell in json.loads(capsys.readouterr().out)["cells"]]
     assert names == [name for name in SAMPLERS if name != "ddpm-learned"]
     assert main(["compare", "model", "--samplers", "ddim,ddpm-learned", *few]) != 0
-    assert "did not learn its variance" in capsys.readouterr().err
+    assert "no learned variance" in capsys.readouterr().err
 
 
 def test_ddpm_table_trains_and_measures_six_models_and_resumes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +172,7 @@ COMMANDS = [
 ]
 WRONG = [  # options that only the model, or the machine, shows to be wrong
     (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps on a table of 1000"),
-    (["--guidance", "2"], "nothing to guide to"),
+    (["--guidance", "2"], "cannot be guided"),
     (["--device", "gpu"], "no device 'gpu'"),
     (["--device", "cuda:99"], "use cpu or auto"),
 ]

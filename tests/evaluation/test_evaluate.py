@@ -265,14 +265,15 @@ def test_impossible_evaluations_are_refused_before_anything_is_sampled(tmp_path:
     refused("did you mean 'frechet'", replace(good, metrics=("frechat",)))
     refused("use --count 10 or more", replace(good, count=9))
     refused("use 20 or more", replace(good, real=19))
-    refused("takes pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
+    refused("needs pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
     refused("8x8 pixels with 1 channel, those of toy 16x16", model=small())
     refused("does not have the classes cross, disc, ring, square", replace(good, evaluator=str(tmp_path / "other")))
     refused("no features to compare toy in", ASK)
     refused("no class 'dics'", how=replace(HOW, labels=("dics",)))
     refused("one label for all pictures", how=replace(HOW, labels=("disc", "ring")))
     refused(
-        r"not conditioned on text: leave --prompts out; it takes --label \(4 classes", how=replace(HOW, prompts=("a",))
+        r"leave --prompts out; it supports --label \(4 classes",
+        how=replace(HOW, prompts=("a",)),
     )
     with pytest.raises(UserError, match="0 sampled pictures"):
         report([])

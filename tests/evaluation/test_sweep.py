@@ -56,7 +56,7 @@ def test_a_result_is_that_of_an_evaluation_alone() -> None:
 def test_an_impossible_variant_is_refused_before_the_first_is_sampled() -> None:
     model, real = Model.load("model"), data.open(TOY)
     cells = [*variants(Request(), Axes(("ddim",), (2,))), Variant("x", "y", Request(sampler="ddpm-learned"))]
-    with pytest.raises(UserError, match="did not learn its variance"):
+    with pytest.raises(UserError, match="no learned variance"):
         next(compare(model, config(), cells, real, cache=None))
     too_many = [Variant("x", "y", Request(spacing="leading", steps=2000))]
     with pytest.raises(UserError, match="2000 steps"):

@@ -1,26 +1,36 @@
-"""Settings of an evaluation."""
+"""The configuration of an evaluation: which metrics are computed, over how many pictures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from unnoise.config.field import setting
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:
-    """The metrics of sampled pictures, the real pictures and the features that they are compared in."""
+    """Which metrics of generated pictures are computed, against which real pictures, in which features."""
 
     metrics: tuple[str, ...] = ("frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy")
-    count: int = 10_000  # pictures to sample, with the seeds from `seed` on
+    count: int = setting(10_000, "generated pictures; their seeds are the next `count` from `seed` on")
     seed: int = 0
-    real: int = 50_000  # real pictures to compare with, at most; a random subset where there are more
-    features: str = "auto"  # inception, a weight file of it, a shipped classifier, or a classifier's directory
-    evaluator: str = "auto"  # for accuracy a shipped classifier or a directory; for retrieval a contrastive run
-    subsets: int = 100  # subsets of the kernel distance as published
-    subset_size: int = 1_000  # pictures in each subset
-    bits_count: int = 100  # real pictures whose bits per dimension are computed
-    bits_steps: int = 0  # steps of the bound, a sub-sequence of the model's; 0: all of them
-    bits_times: int = 0  # steps evaluated for each picture, other ones for each: an estimate of the mean; 0: all
-    bits_variance: str = "auto"  # variance of the reverse steps: small, large, learned; auto: learned, or else small
-    bits_repeats: int = 1  # dequantisations of each picture for the flow, each with its own probe; their mean counts
-    bits_trace: Literal["hutchinson", "exact"] = "hutchinson"  # the flow's divergence: by a probe, or exact (slow)
+    real: int = setting(50_000, "real pictures to compare with, at most; a random subset if there are more")
+    features: str = setting("auto", "inception, a weight file of it, a shipped classifier, or a classifier's directory")
+    evaluator: str = setting(
+        "auto", "for class accuracy: a shipped classifier or a directory; for retrieval: a contrastive run"
+    )
+    subsets: int = setting(100, "subsets of the kernel distance, as published")
+    subset_size: int = setting(1_000, "pictures in each subset")
+    bits_count: int = setting(100, "real pictures whose bits per dimension are computed")
+    bits_steps: int = setting(0, "steps of the variational bound, out of the model's; 0: all of them")
+    bits_times: int = setting(
+        0, "terms of the bound computed for each picture, at steps of its own, to estimate their mean; 0: all"
+    )
+    bits_variance: str = setting(
+        "auto", "variance of reverse steps: small, large, learned; auto: learned if the model has it, otherwise small"
+    )
+    bits_repeats: int = setting(1, "dequantisations and probes averaged for each picture, in the likelihood by the ODE")
+    bits_trace: Literal["hutchinson", "exact"] = setting(
+        "hutchinson", "trace of the Jacobian in the ODE: estimated with a random probe, or exact, for tiny pictures"
+    )

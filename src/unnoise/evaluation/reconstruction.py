@@ -43,8 +43,7 @@ def reconstructions(
     requests = [replace(base, steps=steps, guidance=scale) for _, steps, scale in settings]
     validate.check(model, EvaluateConfig(metrics=()), base, pictures)
     cond = conditions_and_control(model, pictures, batch, base)
-    placed = place(model, base.device, base.precision)
-    seeds = tuple(range(len(batch.x)))
+    placed, seeds = place(model, base.device, base.precision), tuple(range(len(batch.x)))
     for request in requests:
         prepare_inversion(placed, replace(request, seeds=seeds), cond)
     for (convention, _, _), request in zip(settings, requests, strict=True):

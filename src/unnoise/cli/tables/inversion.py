@@ -25,6 +25,7 @@ from unnoise.cli.tables.options import (
     scales_of,
 )
 from unnoise.cli.tables.output import finish
+from unnoise.config import renamed
 from unnoise.config.request import Request
 from unnoise.errors import unknown
 
@@ -62,6 +63,7 @@ def inversion(
             tuple(numbers(steps, "--steps")),
             scales_of(guidance, "--guidance"),
         )
+        spacing = renamed.SPACINGS.get(spacing, spacing)
         if spacing not in (valid := keys_of("samplers/timesteps.py", "SPACINGS")):
             raise unknown("timestep spacing", spacing, valid)
         writable(out, "the table", folder=True)

@@ -12,7 +12,9 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError
 from unnoise.cli.options import keys_of, option, parse_names, parse_numbers, within
 from unnoise.cli.sampling_options import ALL, FOR_ALL
+from unnoise.config import renamed
 from unnoise.config.evaluation import EvaluateConfig
+from unnoise.config.field import setting
 from unnoise.errors import unknown
 from unnoise.evaluation.variants import ETA, Axes
 
@@ -46,11 +48,11 @@ COMMON: dict[str, Parameter | None] = {
 class TableOptions:
     """What a table is compared with, and how it is printed."""
 
-    data: str | None = None  # the real pictures; by default those that the model was trained on
-    count: int = 1000  # pictures sampled for each variant
-    shown: int = 4  # pictures of each variant on the sheet
-    markdown: bool = False  # print a Markdown table
-    json: bool = False  # print one JSON document
+    data: str | None = setting(None, "the real pictures; by default those that the model was trained on")
+    count: int = 1000
+    shown: int = 4
+    markdown: bool = setting(False, "print a Markdown table")
+    json: bool = setting(False, "print one JSON document")
 
 
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
@@ -106,7 +108,8 @@ def scales_of(text: str, what: str) -> tuple[float, ...]:
 
 def chosen_from(text: str, valid: Sequence[str], what: str) -> tuple[str, ...]:
     """The names in a list, each once. Raises UsageError for one that is not in `valid`."""
-    names = tuple(dict.fromkeys(parse_names(text)))
+    earlier = renamed.SAMPLERS | renamed.SPACINGS
+    names = tuple(dict.fromkeys(earlier.get(name, name) for name in parse_names(text)))
     for name in names:
         if name not in valid:
             raise unknown(what, name, valid)
