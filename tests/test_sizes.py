@@ -16,8 +16,6 @@ SOURCE = Path(unnoise.__file__).parent
 FUNCTION, FILE, COMMAND = 40, 300, 150  # lines
 
 LONG_FUNCTIONS = {  # one a line, sorted
-    "cli/compress.py:compress",
-    "cli/compress.py:decompress",
     "cli/demo.py:numbers",
     "cli/invert.py:invert",
     "cli/tables/ddpm.py:ddpm",
@@ -27,12 +25,12 @@ LONG_FUNCTIONS = {  # one a line, sorted
     "likelihood/ode.py:log_density",
 }
 LONG_FILES = {
-    "cli/compress.py",
+    "cli/console.py",
     "cli/demo.py",
     "cli/doctor.py",
     "cli/evaluate.py",
-    "cli/inspect.py",
     "cli/options.py",
+    "cli/progress.py",
     "cli/sample.py",
     "cli/sampling.py",
     "cli/train.py",

@@ -25,8 +25,8 @@ from unnoise.cli.options import comments, keys_of, parse_names, parse_seeds
 from unnoise.cli.progress import Progress
 from unnoise.config.request import Request
 from unnoise.errors import UserError
-from unnoise.generate.recipe import option_words, seed_ranges, seeds_text
-from unnoise.generate.rows import pairs
+from unnoise.generate.recipe import option_words
+from unnoise.generate.rows import pairs, seed_ranges, seeds_text
 from unnoise.io.units import duration, human
 
 
