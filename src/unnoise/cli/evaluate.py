@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show
-from unnoise.cli.data import present
 from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes, home
 from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
 from unnoise.cli.plot import plot as write_plot
 from unnoise.cli.plot import plottable
-from unnoise.cli.requests import rows_for
+from unnoise.cli.requests import present, rows_for
 from unnoise.cli.sampling_options import ALL, FOR_ALL, WHICH
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request

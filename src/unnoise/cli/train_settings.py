@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.cli.console import UsageError, asking, existing
-from unnoise.cli.data import present
 from unnoise.cli.options import keys_of
+from unnoise.cli.requests import present
 from unnoise.config.presets import ALL
 from unnoise.recipes.registry import recipe_of
 from unnoise.recipes.settings import Settings, resolve

@@ -61,7 +61,7 @@ def ddpm(
     All six have the same network, pictures and length. Measured are the Frechet and kernel distances of sampled
     pictures, and the bits per dimension of real ones. --data is the training set.
     """
-    from unnoise.cli.data import present
+    from unnoise.cli.requests import present
     from unnoise.cli.train_settings import settings_from_options
     from unnoise.recipes.settings import with_classes
 
