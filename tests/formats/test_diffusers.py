@@ -160,7 +160,7 @@ def complain(folder: Path, **settings: Any) -> str:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_diffusers_saves_answers_the_same_here(name: str, tmp_path: Path) -> None:
+def test_networks_saved_by_diffusers_compute_the_same_here(name: str, tmp_path: Path) -> None:
     net = judge(CONFIGS[name])
     config, state, _, _ = ours.read(saved(net, tmp_path / "theirs", CONFIGS[name]))
     expected = verdict(net, config)
@@ -169,7 +169,7 @@ def test_what_diffusers_saves_answers_the_same_here(name: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
+def test_networks_written_here_compute_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
     config = unet2d.from_config(CONFIGS[name], "test")
     net = randomised(UNet(config))
     names = tuple(f"class {i}" for i in range(config.classes))
@@ -191,7 +191,7 @@ def test_the_cifar10_network_in_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_settings_and_weights_survive_the_way_there_and_back(name: str, tmp_path: Path) -> None:
+def test_settings_and_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
     config = unet2d.from_config(CONFIGS[name], "test")
     if config.classes:
         config = replace(config, classes=config.classes - 1, null_class=True)
@@ -261,7 +261,7 @@ def test_a_scheduler_without_clipping_is_eulers_own() -> None:
         (theirs.DDIMScheduler, schedulers.DEFAULTS["DDIMScheduler"]),
     ],
 )
-def test_what_is_not_said_is_the_classes_own_default(kind: Any, defaults: dict[str, Any]) -> None:
+def test_missing_settings_have_the_defaults_of_the_class(kind: Any, defaults: dict[str, Any]) -> None:
     own = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
     assert {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} == defaults
 
@@ -332,7 +332,7 @@ def test_old_names_of_attention(folder: Path) -> None:
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
-def test_a_pickle_is_refused_and_opened_when_asked_for(folder: Path) -> None:
+def test_a_pickle_is_refused_unless_it_is_allowed(folder: Path) -> None:
     whole = ours.read(folder)[1]
     file = folder / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(file), file.with_suffix(".bin"))
@@ -383,7 +383,7 @@ def test_a_pickle_is_refused_and_opened_when_asked_for(folder: Path) -> None:
     ],
     ids=str,
 )
-def test_a_setting_that_is_not_understood(folder: Path, settings: dict[str, Any], said: str) -> None:
+def test_unsupported_settings_are_named(folder: Path, settings: dict[str, Any], said: str) -> None:
     message = complain(folder, **settings)
     assert said in message
     assert str(folder) in message
@@ -506,7 +506,7 @@ def test_the_noise_in_diffusers_is_the_noise_here(name: str, sampler: str, tmp_p
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddpm-large", "ddpm-learned", "ddim"])
-def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
+def test_the_variance_is_written(sampler: str, tmp_path: Path) -> None:
     learned = sampler == "ddpm-learned"
     config = replace(unet2d.from_config(GREY, "test"), out_channels=2 if learned else 1)
     process = DiffusionConfig(learned_variance=learned)
@@ -531,7 +531,9 @@ def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
         (DiffusionConfig(learned_variance=True), "ddim", "use ddpm-learned"),
     ],
 )
-def test_a_process_that_diffusers_cannot_say(process: DiffusionConfig, sampler: str, said: str, tmp_path: Path) -> None:
+def test_processes_without_an_equivalent_in_diffusers_are_refused(
+    process: DiffusionConfig, sampler: str, said: str, tmp_path: Path
+) -> None:
     config = unet2d.from_config(GREY, "test")
     with pytest.raises(UserError, match=said):
         ours.write(tmp_path / "ours", config, UNet(config).state_dict(), process, sampler=sampler)
@@ -555,7 +557,7 @@ def test_a_process_that_diffusers_cannot_say(process: DiffusionConfig, sampler: 
     ],
     ids=str,
 )
-def test_a_scheduler_that_is_not_understood(folder: Path, settings: dict[str, Any], said: str) -> None:
+def test_unsupported_schedulers_are_named(folder: Path, settings: dict[str, Any], said: str) -> None:
     (folder / "scheduler_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=r"scheduler_config\.json") as error:
         ours.read(folder)
@@ -640,7 +642,7 @@ def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize("clip", [True, False])
-def test_the_pipeline_draws_the_same_pictures(clip: bool, tmp_path: Path) -> None:
+def test_the_pipeline_generates_the_same_pictures(clip: bool, tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), size=16)
     state = randomised(UNet(config)).state_dict()
     ours.write(tmp_path / "ours", config, state, DiffusionConfig(), clip=clip)
@@ -658,7 +660,7 @@ def test_the_pipeline_draws_the_same_pictures(clip: bool, tmp_path: Path) -> Non
     assert 0.05 < out.std() < 0.6  # a picture, not a colour
 
 
-def test_diffusers_ancestral_pipeline_draws_from_ours(tmp_path: Path) -> None:
+def test_the_ancestral_pipeline_of_diffusers_loads_exported_models(tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), size=8)
     ours.write(tmp_path / "ours", config, UNet(config).state_dict(), DiffusionConfig(), sampler="ddpm-large")
     pipeline = theirs.DDPMPipeline.from_pretrained(tmp_path / "ours")

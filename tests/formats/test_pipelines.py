@@ -57,7 +57,7 @@ def pipeline(folder: Path, **settings: Any) -> tuple[Any, Any]:
     return net, tower
 
 
-def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> None:
+def test_a_pipeline_is_loaded_with_its_text_encoder(tmp_path: Path) -> None:
     net, tower = pipeline(tmp_path)
     model = load(tmp_path)
     assert isinstance(model, Model)
@@ -79,7 +79,7 @@ def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> No
 # --- latents ---
 
 
-def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
+def test_latents_are_those_of_diffusers(tmp_path: Path) -> None:
     """Neither estimates nor results are clipped: one step to t = 0 is the estimate itself, far beyond [-1, 1]."""
     net, tower = pipeline(tmp_path)
     model = load(tmp_path)
@@ -138,7 +138,7 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
             show()
 
 
-def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_parts_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A network alone hears nothing, and a schedule that nobody said is not taken for another."""
     pipeline(tmp_path / "sd")
     ask = ["sample", str(tmp_path / "sd" / "unet"), "--steps", "1", "--latents", str(tmp_path / "x.safetensors")]
@@ -167,7 +167,7 @@ def same_estimate(a: Model, b: Model) -> bool:
 
 
 @pytest.mark.parametrize("skip", [0, 2])
-def test_a_saved_pipeline_hears_and_estimates_the_same(skip: int, tmp_path: Path) -> None:
+def test_a_saved_pipeline_encodes_and_estimates_the_same(skip: int, tmp_path: Path) -> None:
     pipeline(tmp_path / "sd")
     model = load(tmp_path / "sd")
     assert isinstance(model.text, ClipEncoder)
@@ -180,7 +180,7 @@ def test_a_saved_pipeline_hears_and_estimates_the_same(skip: int, tmp_path: Path
     assert same_estimate(model, load(tmp_path / "twice"))
 
 
-def test_words_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
+def test_text_encoders_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
     class Deaf:
         def read(self, captions: Any) -> Cond:
             return Cond(text=torch.zeros(len(captions), 5, 12))
@@ -203,7 +203,7 @@ def judged(folder: Path) -> Any:
     return pipeline
 
 
-def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
+def test_diffusers_generates_the_same_from_an_exported_pipeline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its own StableDiffusionPipeline: words, guidance and walk; the autoencoder is handed to it, or is none."""
@@ -241,7 +241,7 @@ def control(folder: Path, **settings: Any) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path) -> None:
+def test_controls_of_a_folder_are_used_and_exported(count: int, tmp_path: Path) -> None:
     """diffusers draws from what we export of a network and its controls what is drawn here."""
     pipeline(tmp_path / "sd")
     folders = [control(tmp_path / name) for name in ("edge", "depth")[:count]]
@@ -269,7 +269,7 @@ def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path)
     assert (plain - right).abs().max() > 0.1 * right.abs().max()
 
 
-def test_a_controls_folder_steers_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_controlnet_folder_is_used_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline(tmp_path / "base", in_channels=3, out_channels=3)
     index = json.loads((tmp_path / "base" / "model_index.json").read_text())
     (tmp_path / "base" / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != "vae"}))
@@ -332,7 +332,7 @@ def xl_pipeline(folder: Path, *, refiner: bool = False, zeros: bool = True) -> A
 
 @pytest.mark.parametrize("zeros", [True, False])
 @torch.no_grad()
-def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
+def test_xl_encodes_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
     judge = xl_pipeline(tmp_path, zeros=zeros)
     model = load(tmp_path)
     cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.null(1)
@@ -348,7 +348,7 @@ def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Pa
     torch.testing.assert_close(model.conditioner.null(1, "the cat").pooled, away, atol=1e-5, rtol=0)
 
 
-def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) -> None:
+def test_xl_generates_the_same_as_diffusers_after_saving_and_exporting(tmp_path: Path) -> None:
     """By its own Euler and spacing, guided, of another original size: here, after saving, and by diffusers of ours."""
     judge = xl_pipeline(tmp_path / "xl")
     model = load(tmp_path / "xl")
@@ -375,7 +375,7 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
             torch.testing.assert_close(mine, theirs_, atol=1e-5, rtol=0)
 
 
-def test_what_cannot_be_written_of_xl_is_refused_before_anything_is(tmp_path: Path) -> None:
+def test_parts_of_xl_that_cannot_be_written_are_refused_first(tmp_path: Path) -> None:
     xl_pipeline(tmp_path / "xl")
     model = load(tmp_path / "xl")
     assert isinstance(model.text, DualClipEncoder)
@@ -390,7 +390,7 @@ def test_what_cannot_be_written_of_xl_is_refused_before_anything_is(tmp_path: Pa
 
 
 @torch.no_grad()
-def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: Path) -> None:
+def test_the_refiner_of_xl_has_five_values_and_a_null_aesthetic_score(tmp_path: Path) -> None:
     judge = xl_pipeline(tmp_path / "refiner", refiner=True, zeros=False)
     model = load(tmp_path / "refiner")
     assert (model.card.net.values, model.card.net.vector) == (5, 10)  # type: ignore[union-attr]

@@ -133,7 +133,7 @@ def saved(net: Any, folder: Path, config: dict[str, Any]) -> Path:
 
 
 @each_config
-def test_what_diffusers_saves_answers_the_same_here(name: str, tmp_path: Path) -> None:
+def test_networks_saved_by_diffusers_compute_the_same_here(name: str, tmp_path: Path) -> None:
     net = randomised(theirs.UNet2DConditionModel(**CONFIGS[name]))
     config, state, _, hints = ours.read(saved(net, tmp_path, CONFIGS[name]))
     close(answer(loaded(config, state), config), verdict(net, config))
@@ -141,7 +141,7 @@ def test_what_diffusers_saves_answers_the_same_here(name: str, tmp_path: Path) -
 
 
 @each_config
-def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
+def test_networks_written_here_compute_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
     config = unet2d_condition.from_config(CONFIGS[name], "test")
     net = randomised(UNet(config))
     classes = tuple(map(str, range(config.classes)))
@@ -157,7 +157,7 @@ def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) 
 FULL = SAID | {"sample_size": 64, "cross_attention_dim": 768}
 
 
-def test_missing_settings_that_tensors_hold_are_the_classs_defaults() -> None:
+def test_missing_settings_that_tensors_determine_have_the_defaults_of_the_class() -> None:
     """Those of Stable Diffusion 1, but for the width of its words: 859,520,964 parameters with 768."""
     config = unet2d_condition.from_config(FULL, "test")
     assert config == UNetConfig(
@@ -170,7 +170,7 @@ def test_missing_settings_that_tensors_hold_are_the_classs_defaults() -> None:
     assert unet2d_condition.from_config(SAID | {"sample_size": 64}, "test").context == 1280
 
 
-def test_settings_that_no_tensor_holds_have_to_be_said() -> None:
+def test_settings_that_no_tensor_determines_are_required() -> None:
     base = unet2d_condition.from_config(SD1, "test")
     for key in SAID:
         with pytest.raises(UserError, match=f"there: {key} is missing, and no tensor's shape determines it"):
@@ -217,7 +217,7 @@ def test_defaults_are_diffusers() -> None:
     ],
     ids=str,
 )
-def test_settings_that_we_cannot_say_are_named(settings: dict[str, Any], message: str) -> None:
+def test_settings_without_an_equivalent_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         unet2d_condition.from_config(SD1 | settings, "there")
 
@@ -280,7 +280,7 @@ def with_control(config: UNetConfig, state: dict[str, Tensor], folder: Path) -> 
 
 @pytest.mark.parametrize("guess", [False, True], ids=["plain", "a strength a depth"])
 @pytest.mark.parametrize("name", CONTROLS)
-def test_diffusers_controls_steer_the_same_here(name: str, guess: bool, tmp_path: Path) -> None:
+def test_controls_saved_by_diffusers_compute_the_same_here(name: str, guess: bool, tmp_path: Path) -> None:
     base = randomised(theirs.UNet2DConditionModel(**CONFIGS[name]))
     control = randomised(theirs.ControlNetModel(**control_config(name)))
     config, state, _, _ = ours.read(saved(base, tmp_path / "unet", CONFIGS[name]))
@@ -303,7 +303,7 @@ def test_diffusers_controls_steer_the_same_here(name: str, guess: bool, tmp_path
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_what_we_write_of_a_control_steers_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
+def test_controls_written_here_compute_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
     config = unet2d_condition.from_config(CONFIGS[name], "test")
     how = unet2d_condition.control_from_config(control_config(name), config, "test")
     control = randomised(ControlNet(config, how))
@@ -364,7 +364,7 @@ def test_a_control_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"classes": 2, "vector": 3}, "combination of classes, values and a vector"),
     ],
 )
-def test_what_diffusers_cannot_say_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_networks_without_an_equivalent_in_diffusers_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         unet2d_condition.to_config(replace(unet2d_condition.from_config(SD1, "test"), **fields))
 
