@@ -1,20 +1,33 @@
 # Everything works from a clean clone with Python 3.11 or newer and make: each target sets itself up in .venv first.
-#   make demo        train on clothes, draw, measure, write demo/report.html
+#   make demo        train on pictures of clothes, sample, evaluate, write demo/report.html
+#   make quick       test the core: about a minute
 #   make test        everything that continuous integration checks
-#   make test-full   published networks in their full size, both ways: 8 GiB, minutes
-#   make bench       the speed table, beside the peers
+#   make test-full   test published networks at full size, in both directions: 8 GiB, minutes
+#   make coverage    make test without the linters, with the lines that no test runs
+#   make bench       the speed table, beside other libraries
 
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := $(BIN)/python -m
 
-.PHONY: demo test test-full lint bench docs clean
+PYTEST := OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist worksteal
+# schedules, predictions, samplers, guidance, the bound, conditions, patches, noise, models, checkpoints
+CORE := $(addprefix tests/,test_sizes.py test_noise.py test_schedules.py test_denoiser.py test_conditions.py test_patch.py \
+  test_model.py samplers/test_samplers.py samplers/test_order.py guidance likelihood/test_bound.py io/test_checkpoint.py)
+
+.PHONY: demo quick test test-full coverage lint bench clean
 
 demo: .venv/core
 	$(BIN)/unnoise demo
 
+quick: .venv/dev
+	$(PYTEST) -m "not slow" --few-schedules $(CORE)
+
 test: .venv/dev lint
-	OMP_NUM_THREADS=1 $(RUN) pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(PYTEST)
+
+coverage: .venv/dev
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 test-full: .venv/dev
 	UNNOISE_FULL_SIZE=1 $(RUN) pytest -rP tests/formats/test_stable_diffusion.py -k in_full

@@ -1,11 +1,10 @@
-"""Bits of pictures: the whole bound, pairs of a picture and a step in one batch, beside one step at a time.
+"""Speed of the variational bound: all pairs of a picture and a step in full batches, against one step at a time.
 
-The other way is that of improved-diffusion's `calc_bpd_loop`, written anew: for each t, from T down, all pictures at
-hand at once; and for each t their whole set of figures, the decoder's too. Both ways keep at most `BATCH` pairs in
-memory at once; noise is drawn by each in its own way. Its network is the same one as torch computes it ("plain"); ours
-is placed as `unnoise evaluate` places it. To tell the two apart, the other way is timed on our placed network too: what
-is gained there is a full batch where pictures are few. What a data set needs is its mean: there each picture may be
-asked at a tenth of the steps, an estimate without bias.
+The second is the loop of improved-diffusion's `calc_bpd_loop`, written anew: for each t, from T down, all pictures of a
+batch, and for each t all of its values, the decoder's too. Both keep at most `BATCH` pairs in memory, and each samples
+its own noise. The loop runs on the network as torch computes it ("plain"); ours is placed as `unnoise evaluate` places
+it. To separate the two effects, the loop is timed on the placed network too: the remaining gain is that of full batches
+for few pictures. The mean of a data set needs less: a tenth of the steps of each picture give an unbiased estimate.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ SHAPE = (1, 28, 28)
 
 
 def network() -> Diffusion:
-    """The small fashion model's, with random weights."""
+    """The network of the preset fashion with random weights."""
     config = presets.fashion()
     assert isinstance(config.net, UNetConfig)
     return make_diffusion(peers.our_network(config.net), config.process).eval()
@@ -58,18 +57,18 @@ def pictures(count: int) -> tuple[Tensor, Tensor]:
 
 
 def ours(diffusion: Diffusion, x: Tensor, label: Tensor, steps: int, times: int = 0) -> Bound:
-    """The bound; at so many of its steps a picture, an estimate of the mean."""
-    every, asked = table(diffusion.schedule, steps), rotating(len(x), steps, times or steps, 0)
+    """The bound; with `times` > 0 an estimate of its mean, from so many steps of each picture."""
+    every, weights = table(diffusion.schedule, steps), rotating(len(x), steps, times or steps, 0)
 
     def given(rows: Tensor) -> Denoiser:
         return diffusion.given(Cond(label[rows]))
 
-    return last(whole_bound(given, x, every, noise_of(0, SHAPE), batch=BATCH, asked=asked))
+    return last(whole_bound(given, x, every, noise_of(0, SHAPE), batch=BATCH, asked=weights))
 
 
 @torch.no_grad()
 def one_at_a_time(diffusion: Diffusion, x: Tensor, label: Tensor, steps: int) -> Tensor:
-    """Bits a number of each picture: parts of at most BATCH pictures, and every t in turn."""
+    """Bits per dimension of each picture: parts of at most BATCH pictures, and every t in turn."""
     return torch.cat([_loop(diffusion, x[i : i + BATCH], label[i : i + BATCH], steps) for i in range(0, len(x), BATCH)])
 
 
@@ -96,19 +95,20 @@ def _loop(diffusion: Diffusion, x: Tensor, label: Tensor, steps: int) -> Tensor:
         eps = torch.randn_like(x)
         x_t = at("alpha") * x + at("sigma") * eps
         mean = denoiser(x_t, (t.double() + 1) / steps).mean.clamp(-1, 1)
-        true, said = at("on_x") * x + at("on_x_t") * x_t, at("on_x") * mean + at("on_x_t") * x_t
-        log_true = log_said = at("log_variance")
-        kl = (-1 + log_said - log_true + (log_true - log_said).exp() + (true - said).square() * (-log_said).exp()) / 2
-        decoder = -tanh_log_likelihood(x, said, log_said)
+        true, predicted = at("on_x") * x + at("on_x_t") * x_t, at("on_x") * mean + at("on_x_t") * x_t
+        log_true = log_predicted = at("log_variance")
+        difference = (true - predicted).square() * (-log_predicted).exp()
+        kl = (-1 + log_predicted - log_true + (log_true - log_predicted).exp() + difference) / 2
+        decoder = -tanh_log_likelihood(x, predicted, log_predicted)
         kl, decoder = (each.flatten(1).mean(1) / math.log(2) for each in (kl, decoder))
         terms.append(torch.where(t == 0, decoder, kl))
-        (mean - x).square().flatten(1).mean(1)  # its two squared errors: of the picture, and of the noise
+        (mean - x).square().flatten(1).mean(1)  # the loop computes both squared errors: of the picture and of the noise
         ((x_t - at("alpha") * mean) / at("sigma") - eps).square().flatten(1).mean(1)
     return torch.stack(terms, 1).double().sum(1) + prior_term(x, diffusion.schedule.at(1.0))
 
 
 def peak(steps: int) -> None:
-    """In a child: the peak resident set, in MiB, of the bound of eight pictures."""
+    """Prints, in a child process, the peak resident set in MiB for the bound of eight pictures."""
     diffusion = place(network(), best("cpu"))
     x, label = pictures(8)
     ours(diffusion, x, label, 10)
@@ -118,40 +118,40 @@ def peak(steps: int) -> None:
 
 def run(*, quick: bool, clock: str) -> dict[str, Any]:
     steps, rounds = (100, 3) if quick else (1000, 1)
-    how = best("cpu")
-    plain, placed = network(), place(network(), how)
+    placement = best("cpu")
+    plain, placed = network(), place(network(), placement)
     rows = []
     for count in (1, 8) if quick else (1, 8, 100):
         x, label = pictures(count)
-        ways: dict[str, Callable[[], object]] = {
+        variants: dict[str, Callable[[], object]] = {
             "unnoise": partial(ours, placed, x, label, steps),
             "unnoise, a tenth of the steps": partial(ours, placed, x, label, steps, steps // 10),
             "one t at a time, plain network": partial(one_at_a_time, plain, x, label, steps),
             "one t at a time, our network": partial(one_at_a_time, placed, x, label, steps),
         }
-        found = in_turn(ways, rounds=rounds, warm=0, clock=clock)
+        found = in_turn(variants, rounds=rounds, warm=0, clock=clock)
         first = found["unnoise"]
         row: dict[str, Any] = {"pictures": count, "steps": steps}
         row |= {f"{name}, s": seconds for name, seconds in found.items()}
-        row |= {f"{name} / unnoise": found[name] / first for name in list(ways)[1:]}
+        row |= {f"{name} / unnoise": found[name] / first for name in list(variants)[1:]}
         rows.append(row)
     x, label = pictures(2)
     mine, other = ours(placed, x, label, steps).total, one_at_a_time(plain, x, label, steps)
     return {
-        "title": "bits of pictures: the bound with the small fashion network",
+        "title": "bits per dimension: the bound with the network of the preset fashion",
         "rows": rows,
         "notes": {
-            "dtype": f"{how.dtype}; plain torch.float32",
+            "dtype": f"{placement.dtype}; plain torch.float32",
             "target": f"one t at a time, plain network / unnoise at least 2, with at most {BATCH} pairs at once",
             f"milliseconds of {BATCH} pairs": where(placed),
             "peak MiB of a process by steps": {str(n): child(n) for n in ((100, 400) if quick else (100, 1000))},
-            "relative difference of the figures (noise differs)": ((mine - other).abs() / other).max().item(),
+            "relative difference of the values (noise differs)": ((mine - other).abs() / other).max().item(),
         },
     }
 
 
 def where(diffusion: Diffusion) -> dict[str, float]:
-    """Milliseconds that go into each part, for BATCH pairs; and of the network one pair at a time."""
+    """Milliseconds spent in each part for BATCH pairs; and in the network for one pair at a time."""
     x, label = pictures(BATCH)
     t = (torch.arange(BATCH, dtype=torch.float64) + 1) / BATCH
     denoiser, one = diffusion.given(Cond(label)), diffusion.given(Cond(label[:1]))

@@ -1,9 +1,9 @@
 """Compressed pictures: bytes against the accounted bits and against JPEG, WebP, AVIF and JPEG 2000 at the same bytes.
 
-The pictures are 32 of the held-out clothes, the model is a run of the preset `fashion`, UNNOISE_MODEL or the first
-of runs/. The headers of the other formats weigh more than such a picture, so they are measured in two ways: a file a
-picture, at the least that each can write; and all 32 pictures on one sheet, where their headers weigh little and
-neighbours help, against the sum of ours, each with its own header.
+The pictures are 32 held-out ones of the set fashion; the model is a run of that preset: UNNOISE_MODEL or the first one
+in runs/. The headers of the other formats are larger than such a picture, so they are measured in two ways: one file
+for each picture, at the lowest quality of the format; and all 32 pictures on one sheet, where headers count little and
+neighbouring pictures help, against the sum of our files, each with its own header.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ Save = Callable[[Image.Image, int], bytes]
 def _save(kind: str, **fixed: Any) -> Save:
     def save(picture: Image.Image, quality: int) -> bytes:
         out = io.BytesIO()
-        how = {"quality_mode": "rates", "quality_layers": [quality]} if kind == "JPEG2000" else {"quality": quality}
-        picture.save(out, kind, **how, **fixed)
+        options = {"quality_mode": "rates", "quality_layers": [quality]} if kind == "JPEG2000" else {"quality": quality}
+        picture.save(out, kind, **options, **fixed)
         return out.getvalue()
 
     return save
 
 
 def codecs() -> dict[str, tuple[Save, range]]:
-    """What this Pillow writes, with the range of its quality."""
+    """The formats that this Pillow can write, with the range of their quality settings."""
     found: dict[str, tuple[Save, range]] = {"JPEG": (_save("JPEG", optimize=True), range(1, 96))}
     if features.check("webp"):
         found["WebP"] = (_save("WEBP", method=6), range(0, 101, 2))
@@ -84,13 +84,13 @@ def rmse(a: Tensor, b: Tensor) -> float:
 
 
 def ours(model: unnoise.Model, x: Tensor, bits: float) -> tuple[dict[str, Any], Tensor]:
-    """All pictures sent and received at one rate."""
+    """Compresses and decompresses all pictures at one rate: the measurements, and the decoded pictures."""
     start = time.perf_counter()
     sent = [compress.send(model, picture, bits=bits) for picture in x]
     middle = time.perf_counter()
     ends = [list(compress.receive(model, each.data))[-1] for each in sent]
     end = time.perf_counter()
-    seen = torch.stack([to_bytes(each.mean)[0] for each in ends])
+    decoded = torch.stack([to_bytes(each.mean)[0] for each in ends])
     numbers = x[0].numel()
     size = sum(len(each.data) for each in sent) / len(x)
     accounted = sum(each.accounted for each in sent) / len(x)
@@ -102,17 +102,17 @@ def ours(model: unnoise.Model, x: Tensor, bits: float) -> tuple[dict[str, Any], 
         "file bytes": size,
         "file bits": 8 * size / numbers,
         "most over 1.1 accounted + 64": max(len(s.data) - 1.1 * s.accounted * numbers / 8 - 64 for s in sent),
-        "RMSE": rmse(seen, x),
+        "RMSE": rmse(decoded, x),
         "bit for bit": all(torch.equal(s.way[-1].mean, e.mean) for s, e in zip(sent, ends)),
         "network calls": sum(len(each.way) for each in sent) / len(x),
         "seconds to compress": (middle - start) / len(x),
         "seconds to decompress": (end - middle) / len(x),
     }
-    return row, seen
+    return row, decoded
 
 
 def bound_curve(model: unnoise.Model, x: Tensor, steps: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Rate and RMSE as DDPM accounts them, over `steps` steps even in log SNR."""
+    """Rate and RMSE by the terms of the bound, over `steps` steps even in log SNR."""
     schedule = model.diffusion.schedule
     high = schedule.at(1 / model.diffusion.steps).log_ratio.item()
     times = even_log_snr(-5.0, high)(schedule, steps)
@@ -129,17 +129,17 @@ def run(*, quick: bool = False, clock: str = "wall") -> dict[str, Any]:
     model = unnoise.load(where)
     count = 8 if quick else 32
     x = to_bytes(data.open(DataConfig("fashion:test", size=28, channels=1)).batch(list(range(count))).x)
-    judge = find_features("fashion")
+    extract = find_features("fashion")
 
-    def distance(seen: Tensor, real: Tensor = x) -> float:
-        return frechet(moments(judge(from_bytes(real))), moments(judge(from_bytes(seen))))
+    def distance(decoded: Tensor, real: Tensor = x) -> float:
+        return frechet(moments(extract(from_bytes(real))), moments(extract(from_bytes(decoded))))
 
     rows: list[dict[str, Any]] = []
     rate, error = bound_curve(model, x, 60)
     for bits in RATES:
-        row, seen = ours(model, x, bits)
+        row, decoded = ours(model, x, bits)
         row |= {
-            "Frechet": distance(seen),
+            "Frechet": distance(decoded),
             "bound's RMSE at the accounted bits": float(np.interp(row["accounted bits"], rate, error)),
             "bound's bits at this RMSE": float(np.interp(-row["RMSE"], -error, rate)),
         }
@@ -150,7 +150,7 @@ def run(*, quick: bool = False, clock: str = "wall") -> dict[str, Any]:
     return {
         "title": f"Compressed pictures: {count} of 28x28, a file each",
         "rows": [{key: value if math.isfinite(value) else "all" for key, value in row.items()} for row in rows],
-        "one file a picture": alone,
+        "one file for each picture": alone,
         "one sheet of all": together,
         "notes": {
             "the least a file takes, bytes (RMSE)": {
@@ -167,7 +167,7 @@ def run(*, quick: bool = False, clock: str = "wall") -> dict[str, Any]:
 def others(
     x: Tensor, sizes: list[float], distance: Callable[..., float]
 ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]]]:
-    """Of each codec: the least bytes of a file a picture; and the sheet nearest to each of our sizes."""
+    """For each codec the fewest bytes of a file for each picture, and the sheet nearest to each of our sizes."""
     alone: dict[str, dict[str, float]] = {}
     together: list[dict[str, Any]] = []
     page, size = sheet(x), x.shape[-1]
@@ -175,14 +175,14 @@ def others(
         least = [
             min((save(Image.fromarray(p[0].numpy()), q) for q in (qualities[0], qualities[-1])), key=len) for p in x
         ]
-        seen = torch.stack([torch.from_numpy(grey(each).copy())[None] for each in least])
-        alone[name] = {"bytes": sum(map(len, least)) / len(x), "RMSE": rmse(seen, x), "Frechet": distance(seen)}
+        decoded = torch.stack([torch.from_numpy(grey(each).copy())[None] for each in least])
+        alone[name] = {"bytes": sum(map(len, least)) / len(x), "RMSE": rmse(decoded, x), "Frechet": distance(decoded)}
         files = [save(page, quality) for quality in qualities]
         for wanted in sizes:
             best = min(files, key=lambda file, wanted=wanted: abs(len(file) / len(x) - wanted))
-            seen = cut(grey(best), size)
+            decoded = cut(grey(best), size)
             found = {"codec": name, "at": wanted, "bytes": len(best) / len(x)}
-            together.append(found | {"RMSE": rmse(seen, x), "Frechet": distance(seen)})
+            together.append(found | {"RMSE": rmse(decoded, x), "Frechet": distance(decoded)})
     return alone, together
 
 
@@ -193,7 +193,7 @@ def plot(
     alone: dict[str, dict[str, float]],
     together: list[dict[str, Any]],
 ) -> None:
-    """docs/figures/compression.png: RMSE and Frechet distance by bytes a picture, where matplotlib is."""
+    """Plots docs/figures/compression.png: RMSE and Frechet distance over bytes; nothing without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

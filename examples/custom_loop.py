@@ -1,4 +1,4 @@
-"""Write the training loop yourself, with any optimizer, and draw from what it made."""
+"""Write the training loop yourself, with any optimizer, and sample from the model."""
 
 import torch
 
@@ -15,10 +15,10 @@ shapes = data.open(toy().data)  # discs, squares, crosses, rings
 net = nn.build(toy().net)
 process = DiffusionConfig(schedule="cosine-continuous", predicts="v", weight="snr-plus-one", time_sampler="continuous")
 diffusion = make_diffusion(net, process)
-draw_times, weight = make_time_sampler(process), make_weight(process, diffusion.schedule)
+sample_times, weight = make_time_sampler(process), make_weight(process, diffusion.schedule)
 optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
 for step, batch in zip(range(40), data.batches(shapes, batch=64, seed=0)):
-    t = draw_times(uniform((64,), "time", step), diffusion.schedule)
+    t = sample_times(uniform((64,), "time", step), diffusion.schedule)
     loss = diffusion.loss(batch.x, t, Cond(batch.label), noise=normal(batch.x.shape, step), weight=weight).mean()
     optimizer.zero_grad()
     loss.backward()

@@ -1,4 +1,4 @@
-"""Train from a program: `python examples/train_toy.py [PICTURES]`. Stop it when you like: the same again goes on."""
+"""Train from a program: `python examples/train_toy.py [PICTURES]`. If it is stopped, the same command resumes."""
 
 import sys
 from dataclasses import replace
@@ -13,7 +13,7 @@ config = toy()
 if len(sys.argv) > 1:
     config = replace(config, fit=replace(config.fit, images=int(sys.argv[1])))
 
-path = choose(Path("runs"), config)  # the run of these settings, or a new one
+path = choose(Path("runs"), config)  # the run with these settings, or a new one
 for tick in train(config, path):
     if tick.step % 20 == 0 or tick.event:
         print(f"step {tick.step}: loss {tick.loss:.3f}, {tick.rate:.0f} pictures a second {tick.event}")

@@ -336,6 +336,6 @@ def test_bad_names_say_what_is_valid() -> None:
         make_weight(DiffusionConfig(weight="simple", weight_options={"gamma": 1.0}), LinearBeta())
     with pytest.raises(UserError, match=r"time_sampler_options: 'edm' does not take \['sigma'\]"):
         check(DiffusionConfig(time_sampler="edm", time_sampler_options={"sigma": 1.0}))
-    with pytest.raises(UserError, match="teaches a variance"):
+    with pytest.raises(UserError, match="needs a learned variance"):
         check(DiffusionConfig(objective="hybrid"))
     check(DiffusionConfig())

@@ -1,4 +1,4 @@
-"""What we show works: every example runs, every Python block of the pages runs, every command that they show is one."""
+"""Documentation is tested: every example and every Python block of the pages runs, and every command parses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from unnoise.model import Model
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-EXAMPLES = {  # name: its arguments, what it must print or write
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+EXAMPLES = {  # name: its arguments, the text that it must print or the file that it must write
     "exact_world": ((), "heun   40 steps: mean 0.19"),
     "your_own_sampler": ((), "order 2.0"),
     "custom_loop": ((), "custom.png"),
@@ -37,7 +38,7 @@ page = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with a model in runs/00001-fashion: as small as can be, and it has learned nothing."""
+    """A working directory with a tiny, untrained model in runs/00001-fashion."""
     net = UNetConfig(
         size=28,
         in_channels=1,
@@ -76,9 +77,9 @@ def blocks(path: Path, *languages: str) -> list[str]:
 
 @page
 def test_python_blocks_run(page: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other, as a reader would type them."""
+    """In order, in one namespace for each page."""
     reader = ModuleType("reader")
-    monkeypatch.setitem(sys.modules, "reader", reader)  # where a dataclass looks for its own types
+    monkeypatch.setitem(sys.modules, "reader", reader)  # dataclasses look up their types in their module
     for number, block in enumerate(blocks(page, "python")):
         exec(compile(block, f"{page.name}, block {number + 1}", "exec"), vars(reader))
 
@@ -98,7 +99,7 @@ def commands(path: Path) -> list[list[str]]:
 
 
 @page
-def test_commands_are_what_the_command_line_knows(page: Path) -> None:
+def test_commands_parse(page: Path) -> None:
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for program, *words in commands(page):
         if program == "make":
@@ -109,23 +110,31 @@ def test_commands_are_what_the_command_line_knows(page: Path) -> None:
 
 
 @page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-        if not target.startswith(("http", "assets/")):  # the assets are made by the demo
+        if not target.startswith(("http", "assets/")):  # the demo writes the assets
             assert (page.parent / target).exists(), target
 
 
 @page
-def test_the_tests_that_a_page_names_are_there(page: Path) -> None:
-    there = {
-        name for path in (ROOT / "tests").rglob("*.py") for name in re.findall(r"def (test_\w+)", path.read_text())
-    }
-    there |= {path.stem for path in (ROOT / "tests").rglob("*.py")}
+def test_tests_named_on_a_page_exist(page: Path) -> None:
+    known = {name for path in TESTS for name in re.findall(r"def (test_\w+)", path.read_text())}
+    known |= {path.stem for path in TESTS}
     for name, more in re.findall(r"\b(test_\w+)(\.\.\.)?", page.read_text()):
-        assert name in there or (more and any(other.startswith(name) for other in there)), name
+        assert name in known or (more and any(other.startswith(name) for other in known)), name
 
 
-def test_the_floors_are_those_that_are_checked() -> None:
+def test_the_floors_of_the_architecture_page_are_those_of_the_contract() -> None:
     contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
-    told = blocks(ROOT / "docs" / "architecture.md", "text")[-1].splitlines()
-    assert [line[:65].split() for line in told] == [layer.replace("|", " ").split() for layer in contract]
+    shown = blocks(ROOT / "docs" / "architecture.md", "text")[-1].splitlines()
+    assert [line[:65].split() for line in shown] == [layer.replace("|", " ").split() for layer in contract]
+
+
+def test_every_identifier_of_the_glossary_exists() -> None:
+    """In the columns of terms and definitions: a rename in the package has to change the glossary too."""
+    source = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    rows = re.findall(r"^\|([^|]*\|[^|]*)\|", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    spans = [span for row in rows for span in re.findall(r"`([^`]+)`", row)]
+    identifiers = {word for span in spans for word in re.findall(r"[A-Za-z_]\w+", span)}
+    assert len(identifiers) > 10
+    assert [word for word in sorted(identifiers) if not re.search(rf"\b{word}\b", source)] == []

@@ -222,7 +222,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     name = "conv_in.weight"
     for changed, says in (
         ({k: v for k, v in state.items() if k != name}, f"{name} is missing"),
-        ({**state, "extra": torch.zeros(1)}, "extra is not known"),
+        ({**state, "extra": torch.zeros(1)}, "extra is unknown"),
         ({**state, name: torch.zeros(2, 2)}, "instead of"),
     ):
         save_file(changed, folder / WEIGHTS)

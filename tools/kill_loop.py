@@ -1,4 +1,4 @@
-"""By hand: kill a training that saves at every step, at fifty random instants. `python -m tools.kill_loop [KILLS]`"""
+"""Kills a training that saves at every step, at fifty random instants: `python -m tools.kill_loop [KILLS]`."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ if __name__ == "__main__":
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     with tempfile.TemporaryDirectory() as folder:
         steps = kill_and_verify(Path(folder), kills, random.Random())
-    print(f"{kills} kills survived: {steps} steps, every newest checkpoint was whole")
+    print(f"{kills} kills, {steps} steps: every newest checkpoint was complete")

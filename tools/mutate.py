@@ -1,8 +1,8 @@
-"""Which wrong letter would the tests miss? Run by hand: `python tools/mutate.py`. Not collected by pytest.
+"""Finds faults that the tests would miss: `python tools/mutate.py`. Pytest does not collect it.
 
-Each fault below changes one symbol or word of the core, in a copy of the tree, and runs the core's tests until one
-fails. A fault that no test catches has survived, and the script ends with 1. `--markdown FILE` writes the table that
-docs/tests.md shows.
+Each fault below changes one symbol or word of the core, in a copy of the tree; then the tests of the core run until one
+fails. A fault that no test catches has survived, and the script exits with 1. `--markdown FILE` writes the table of all
+faults and the tests that catch them; docs/tests.md shows a part of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TESTS = [
     "likelihood/test_endpoints", "compression/test_coder", "editing/test_inversion", "editing/test_interpolation",
     "generate/test_inversion", "generate/test_frames",
 ]  # fmt: skip
-FIRST = {  # where the tests of a folder, or a file, are; those of the core come after them
+FIRST = {  # the tests of a folder or a file, which run before the others
     "guidance/": ["guidance/test_guidance", "guidance/test_conditional"],
     "conditions.py": ["test_conditions", "guidance/test_guidance"],
     "samplers/": [
@@ -47,13 +47,17 @@ FIRST = {  # where the tests of a folder, or a file, are; those of the core come
     "generate/": ["generate/test_frames"],
     "evaluation/conditions.py": ["evaluation/test_alignment", "recipes/test_values", "evaluation/test_evaluate"],
     "evaluation/alignment.py": ["evaluation/test_alignment"],
+    "evaluation/variants.py": ["evaluation/test_variants"],
+    "evaluation/tables.py": ["evaluation/test_tables"],
+    "evaluation/loss_curve.py": ["evaluation/test_page"],
+    "evaluation/details.py": ["evaluation/test_bits_per_dim"],
     "text/tokenizer.py": ["text/test_tokenizer"],
     "patch.py": ["test_patch"],
     "acceleration/": ["acceleration/test_placement"],
     "nn/slices.py": ["nn/test_slices"],
 }
 
-FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what stands there wrongly)
+FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fault)
     ("schedules/level.py", "return -self.eps(x_t, mean)", "return self.eps(x_t, mean)"),
     ("schedules/level.py", "x_coef=to.alpha * fresh", "x_coef=at.alpha * fresh"),
     ("schedules/level.py", "small=to.sigma**2", "small=at.sigma**2"),
@@ -109,7 +113,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("samplers/state.py", "bool((t == t[0]).all())", "False"),
     ("samplers/unipc.py", "merge(there, history[-1], new)", "new"),
     ("samplers/langevin.py", "merge(clean, Evaluation", "merge(True, Evaluation"),
-    ("samplers/plms.py", "at.alpha, 1.0) * at.sigma", "at.alpha, 1.0) * to.sigma"),
+    ("samplers/plms.py", "nonzero(at.alpha) * at.sigma", "nonzero(at.alpha) * to.sigma"),
     ("samplers/plms.py", "[len(others)][1:]", "[len(others)][:-1]"),
     ("samplers/dpm_solver.py", "raw = [found[0] / (2 * nodes[0])]", "raw = [found[0] / nodes[0]]"),
     ("samplers/dpm_solver.py", "found[2] = found[2] / 2", "found[2] = found[2] / 1"),
@@ -158,6 +162,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("patch.py", "twin.__dict__[name] = value.copy()", "twin.__dict__[name] = value"),
     ("patch.py", "    if not found:\n", "    if found is None:\n"),
     ("acceleration/prepack.py", "type(up) is Up and type(up.conv) is nn.Conv2d", "True"),
+    ("acceleration/placement.py", "    weights.clear()", "    pass"),
     ("nn/slices.py", "slice(end - count, end)", "slice(end - count + 1, end)"),
     ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),
     ("codec.py", "x / self.scale + self.shift", "x / self.scale - self.shift"),
@@ -173,14 +178,21 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
         "model.conditioner.from_labels(label, request.prompts",
         "model.conditioner.from_labels(None, request.prompts",
     ),
-    ("evaluation/conditions.py", "if how.guess:", "if not how.guess:"),
+    ("evaluation/conditions.py", "if request.guess:", "if not request.guess:"),
+    ("evaluation/variants.py", "(self.eta if sampler in ETA else (0.0,))", "self.eta"),
+    ("evaluation/variants.py", "replace(axes, guidance=(0.0,))", "axes"),
+    ("evaluation/variants.py", 'f"eta {request.eta:g}" if request.sampler in ETA', 'f"eta {request.eta:g}" if True'),
+    ("evaluation/tables.py", "value < distance(front[-1])", "value > distance(front[-1])"),
+    ("evaluation/tables.py", "* (1 + slack)", "* (1 - slack)"),
+    ("evaluation/loss_curve.py", "out.append(mean / weight)", "out.append(mean)"),
+    ("evaluation/details.py", "point[2] <= level", "point[2] < level"),
     ("text/tokenizer.py", "text[places[count][0] :]", "text[places[count][1] :]"),
     ("text/conditioner.py", "uniform((), seed,", "uniform((), 0,"),
 ]  # fmt: skip
 
 
 def caught_by(fault: tuple[str, str, str]) -> str | None:
-    """The test that fails with this fault; None where all pass."""
+    """The name of the first test that fails with this fault; None if all pass."""
     file, right, wrong = fault
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
@@ -189,7 +201,7 @@ def caught_by(fault: tuple[str, str, str]) -> str | None:
         first = next((names for folder, names in FIRST.items() if file.startswith(folder)), [])
         path = tree / "src" / "unnoise" / file
         text = path.read_text()
-        assert text.count(right) >= 1, f"{file} no longer holds {right!r}: bring this list up to date"
+        assert text.count(right) >= 1, f"{file} does not contain {right!r} any more: update this list"
         path.write_text(text.replace(right, wrong, 1))
         result = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider",
@@ -205,14 +217,14 @@ def caught_by(fault: tuple[str, str, str]) -> str | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--markdown", type=Path, help="write the table here")
+    parser.add_argument("--markdown", type=Path, help="a file for the table")
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", default="", help="faults whose file holds this text")
-    asked = parser.parse_args()
-    faults = [fault for fault in FAULTS if asked.only in fault[0]]
+    parser.add_argument("--only", default="", help="plant only the faults of files whose path contains this text")
+    options = parser.parse_args()
+    faults = [fault for fault in FAULTS if options.only in fault[0]]
     lines = ["| file | the fault | caught by |", "| --- | --- | --- |"]
     survivors = 0
-    with ThreadPoolExecutor(asked.jobs) as pool:
+    with ThreadPoolExecutor(options.jobs) as pool:
         for (file, right, wrong), test in zip(faults, pool.map(caught_by, faults)):
             survivors += test is None
             short = (re.sub(r"\s+", " ", text).replace("|", "\\|") for text in (right, wrong))
@@ -220,8 +232,8 @@ def main() -> int:
             lines.append(line)
             print(line, flush=True)
     print(f"{len(faults)} faults, {survivors} survived")
-    if asked.markdown:
-        asked.markdown.write_text("\n".join(lines) + "\n")
+    if options.markdown:
+        options.markdown.write_text("\n".join(lines) + "\n")
     return int(survivors > 0)
 
 

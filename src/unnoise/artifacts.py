@@ -1,10 +1,10 @@
-"""What a training leaves that is no model but judges or guides one: weights and a card, in a directory.
+"""Directories of trained classifiers, which evaluate or guide a model: weights and a card.
 
     model.safetensors    the network's weights
     <card>.json          {"format": ..., "card": ...}
-    manifest.json        the sha256 and size of each file
+    manifest.json        the SHA-256 and size of each file
 
-Nothing in these files can run.
+None of these files contains code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WEIGHTS = "model.safetensors"
 
 
 def fingerprint(net: nn.Module) -> str:
-    """sha256 over the weights' names, shapes and values."""
+    """SHA-256 of the names, shapes and values of the weights: networks with equal ones compute the same."""
     digest = hashlib.sha256()
     for name, value in sorted(net.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} ".encode())
@@ -36,30 +36,30 @@ def fingerprint(net: nn.Module) -> str:
 
 
 def find(path: Path, card: str, result: str, *, missing: str, empty: str) -> Path:
-    """The directory with the card that `path` means: itself, its `result`, or its newest checkpoint.
+    """The directory with the card: `path` / `result`, `path` itself, or the newest checkpoint of the run `path`.
 
-    Raises UserError, with what `missing` says of a directory that is not there and `empty` of one without a card.
+    Raises UserError that ends with `missing` if `path` does not exist, and with `empty` if it has no card.
     """
     if not path.is_dir():
-        raise UserError(f"there is no directory {path}: {missing}")
+        raise UserError(f"the directory {path} does not exist: {missing}")
     if (path / result / card).is_file():
         return path / result
     if (path / card).is_file():
         return path
     found = checkpoint.sound(path / "checkpoints") if (path / "checkpoints").is_dir() else None
     if found is None or not (found / card).is_file():
-        raise UserError(f"{path} holds {empty}")
+        raise UserError(f"{path} contains {empty}")
     return found
 
 
 def write_card(file: Path, card: Any, kind: str) -> None:
-    """A card, a dataclass of settings, under the name of its format."""
+    """Write a card, a dataclass of settings, with the name of its format."""
     text = json.dumps({"format": kind, "card": to_dict(card)}, indent=2, sort_keys=True)
     file.write_text(text + "\n", encoding="utf-8")
 
 
 def read_card(file: Path, *, again: str) -> tuple[dict[str, Any], Any]:
-    """What a card says, and the name of its format. Raises UserError, with what to do `again`, for no JSON."""
+    """The contents of a card, and the name of its format. Raises UserError, with the fix `again`, if it is not JSON."""
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -69,9 +69,9 @@ def read_card(file: Path, *, again: str) -> tuple[dict[str, Any], Any]:
 
 
 def load_net(make: Callable[[], Net], folder: Path, card: str) -> Net:
-    """The network that `make` makes, with the weights in a directory: on the CPU, float32, without gradients.
+    """The network that `make` returns, with the weights in a directory: on the CPU, float32, without gradients.
 
-    Raises UserError where they are damaged, or not those of the network.
+    Raises UserError if the weights are damaged, or do not belong to the network.
     """
     if (folder / checkpoint.MANIFEST).is_file():
         checkpoint.verify(folder)
@@ -82,6 +82,6 @@ def load_net(make: Callable[[], Net], folder: Path, card: str) -> Net:
     there = {name: tuple(value.shape) for name, value in state.items()}
     wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
     if wrong:
-        raise UserError(f"{folder / WEIGHTS}: not the weights that {card} describes: {', '.join(wrong[:5])}")
+        raise UserError(f"{folder / WEIGHTS} does not have the weights that {card} describes: {', '.join(wrong[:5])}")
     net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     return net.requires_grad_(False).eval()

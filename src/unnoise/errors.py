@@ -1,4 +1,4 @@
-"""The one error that is meant for people: what is wrong, where, why, and one fix. It is shown without a traceback."""
+"""The error for mistakes of a user: it states what is wrong, where, and one fix, and is shown without a traceback."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Something the person who asked can put right. The message is the whole report."""
+    """An error that the user can correct. The message is shown alone, without a traceback."""
 
 
 def unknown(what: str, name: object, valid: Iterable[str]) -> UserError:
-    """`no sampler 'dimm'; did you mean 'ddim'? valid: ddim, ddpm, heun`"""
+    """The error for a name that is not among the valid ones: `no sampler 'dimm'; did you mean 'ddim'? valid: ddim`"""
     names = list(valid)
     near = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""

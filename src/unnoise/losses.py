@@ -1,8 +1,8 @@
-"""What training asks for: how much each time's error weighs, and how often each time is drawn.
+"""Loss weights and time samplers: how much the error at each time weighs, and how often each time is sampled.
 
-A weight is one of the squared error of the picture, ||x - mean||^2, whatever the network predicts: `simple` is the
-signal-to-noise ratio, because ||eps - eps_hat||^2 = SNR ||x - mean||^2. A draw turns uniforms into times. The
-bound itself may be asked for in place of a weighted error (recipes/diffusion.py).
+A weight multiplies the squared error of the picture, ||x - mean||^2, whatever the network predicts: `simple` is the
+signal-to-noise ratio, because ||eps - eps_hat||^2 = SNR ||x - mean||^2. A time sampler maps uniform numbers to times.
+The variational bound can be minimised instead of a weighted error (recipes/diffusion.py).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def p2(k: float = 1.0, gamma: float = 1.0) -> Weight:
 
 
 def edm_weight(sigma_data: float = 0.5) -> Weight:
-    """1 / c_out^2: every level starts with a loss of one. Karras et al. 2022."""
+    """1 / c_out^2: an untrained network has a loss of one at every level. Karras et al. 2022."""
 
     def weight(level: Level) -> Tensor:
         sigma2 = (level.sigma / level.alpha).square()
@@ -68,9 +68,9 @@ def edm_weight(sigma_data: float = 0.5) -> Weight:
 
 
 def bound_weight(schedule: Schedule, steps: int) -> Weight:
-    """The weight that the variational bound of T steps gives, in nats a step: (SNR_s - SNR_t) / 2, s = t - 1/T.
+    """The weight in the variational bound of T steps, in nats per step: (SNR_s - SNR_t) / 2, s = t - 1/T.
 
-    Ho et al. 2020, eq. 12. At the first step, where SNR_s is infinite, the decoder's: SNR_t / 2.
+    Ho et al. 2020, eq. 12. At the first step, where SNR_s is infinite, it is the decoder's: SNR_t / 2.
     """
 
     def weight(level: Level) -> Tensor:
@@ -82,15 +82,15 @@ def bound_weight(schedule: Schedule, steps: int) -> Weight:
 
 
 def output_weight(predicts: Prediction) -> Weight:
-    """The network's own output unweighted, whatever it is asked for: L_simple for eps, SNR + 1 for v."""
+    """The error of the network's own output unweighted, for every prediction: L_simple for eps, SNR + 1 for v."""
     return lambda level: 1 / predicts.error(level).square()
 
 
-# --- draws of t ---
+# --- time samplers ---
 
 
 def any_time(u: Tensor, schedule: Schedule) -> Tensor:
-    """Uniform on (0, 1], continuous, kept off the end where there is no noise."""
+    """Uniform on (0, 1], continuous, at least 1e-5, because there is no noise at 0."""
     return u.clamp(min=1e-5)
 
 
@@ -115,27 +115,30 @@ def log_normal(mean: float = -1.2, std: float = 1.2) -> TimeSampler:
 
 
 class LossAwareSampler:
-    """A draw of the steps k/T, k = 1..T, that asks most often where the loss is largest.
+    """Samples the steps k/T, k = 1..T, most often where the loss is largest.
 
     Sec. 3.3 of Nichol & Dhariwal 2021: p_k is proportional to the root mean square of the last `keep` losses of step k,
-    mixed with a share of `uniform`; uniform altogether until every step has so many. A loss is to be multiplied by
-    `weight`, so that its mean stays what it is. What was heard in a step counts from the next one on (`settle`), in the
-    order of samples: the same for any number of processes and parts. Its state belongs into a checkpoint.
+    mixed with a fraction `uniform` of the uniform distribution; it is uniform until every step has `keep` losses.
+    Multiply a loss by `weight`, so that its expectation does not change. Losses recorded in a training step count from
+    the next one on (`settle`), in the order of samples: the same for any number of processes and parts. The state
+    belongs in a checkpoint.
     """
 
     def __init__(self, steps: int, *, keep: int = 10, uniform: float = 0.001) -> None:
         self.steps, self.uniform = steps, uniform
         self._losses = torch.zeros(steps, keep, dtype=torch.float64)
-        self._count = torch.zeros(steps, dtype=torch.int64)  # losses of a step so far; the newest is at count - 1
-        self._heard: list[Tensor] = []
+        self._count = torch.zeros(
+            steps, dtype=torch.int64
+        )  # number of losses of a step so far; the newest is at count - 1
+        self._recorded: list[Tensor] = []
 
     @property
     def ready(self) -> bool:
-        """Every step has its losses."""
+        """Whether every step has `keep` losses."""
         return bool((self._count >= self._losses.shape[1]).all())
 
     def chances(self) -> Tensor:
-        """p_k, (T,), float64; their sum is 1."""
+        """Returns p_k, (T,), float64; their sum is 1."""
         even = torch.full((self.steps,), 1 / self.steps, dtype=torch.float64)
         if not self.ready:
             return even
@@ -148,25 +151,25 @@ class LossAwareSampler:
         return (torch.searchsorted(self.chances().cumsum(0), u, right=True).clamp(max=self.steps - 1) + 1) / self.steps
 
     def weight(self, t: Tensor) -> Tensor:
-        """1 / (T p) of drawn times, (B,)."""
+        """Returns 1 / (T p) of sampled times, (B,)."""
         return 1 / (self.steps * self.chances()[self._row(t)])
 
     def record(self, t: Tensor, loss: Tensor) -> None:
-        """Losses (B,) of this step, before their weight; a part of them is enough."""
+        """Records losses (B,) of this training step, or of a part of it, before their weight."""
         row = self._row(t).to(device=loss.device, dtype=torch.float64)
-        self._heard.append(torch.stack([row, loss.detach().double()], 1))
+        self._recorded.append(torch.stack([row, loss.detach().double()], 1))
 
     def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
-        """The step is done: what was heard counts, that of all processes, which `gather` puts in order."""
-        for row, loss in gather(torch.cat(self._heard)).tolist():
-            place = int(row)
-            self._losses[place, self._count[place] % self._losses.shape[1]] = loss
-            self._count[place] += 1
+        """Ends a training step: recorded losses of all processes, concatenated in order by `gather`, now count."""
+        for row, loss in gather(torch.cat(self._recorded)).tolist():
+            k = int(row)
+            self._losses[k, self._count[k] % self._losses.shape[1]] = loss
+            self._count[k] += 1
         self.forget()
 
     def forget(self) -> None:
-        """The step did not count."""
-        self._heard.clear()
+        """Discards the recorded losses."""
+        self._recorded.clear()
 
     def state(self) -> dict[str, Tensor]:
         return {"losses": self._losses.clone(), "count": self._count.clone()}
@@ -181,11 +184,11 @@ class LossAwareSampler:
 
 
 def stratified(u: Tensor, index: Tensor, count: int) -> Tensor:
-    """Spreads uniforms evenly: sample `index` of `count` falls in its own one of `count` equal parts of (0, 1)."""
+    """Stratifies uniform numbers: sample `index` of `count` falls in its own one of `count` equal parts of (0, 1)."""
     return (index + u) / count
 
 
-# --- the rim: names ---
+# --- names ---
 
 WEIGHTS: dict[str, Callable[..., Weight]] = {
     "simple": lambda process, schedule: simple,
@@ -207,7 +210,7 @@ TIME_SAMPLERS: dict[str, Callable[..., TimeSampler]] = {  # (steps, **options)
     "logit-normal": lambda steps, **options: logit_normal(**options),
     "edm": lambda steps, **options: log_normal(**options),
 }
-ON_STEPS = ("uniform", "importance")  # the times k/T alone
+ON_STEPS = ("uniform", "importance")  # samplers of the times k/T only
 
 
 def _chosen(what: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Callable[..., Any]:
@@ -217,7 +220,7 @@ def _chosen(what: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
 
 
 def make_weight(process: DiffusionConfig, schedule: Schedule) -> Weight:
-    """The weight of the loss that a process names."""
+    """Returns the loss weight that a process names. Raises UserError for an unknown name or option."""
     make = _chosen("loss weight", process.weight, WEIGHTS)
     try:
         return cast(Weight, make(process, schedule, **process.weight_options))
@@ -226,27 +229,27 @@ def make_weight(process: DiffusionConfig, schedule: Schedule) -> Weight:
 
 
 def check(process: DiffusionConfig) -> None:
-    """Raises UserError for a name, or an option, of schedule, weight, draw or objective that there is not."""
+    """Raises UserError for an unknown name or option of schedule, weight, time sampler or objective."""
     make_weight(process, schedule_of(process))
     make_time_sampler(process)
     make_objective(process)
 
 
 def make_objective(process: DiffusionConfig) -> str:
-    """What is minimised: "simple", "hybrid" or "bound". Raises UserError where there is no variance to learn."""
+    """Returns what is minimised: "simple", "hybrid" or "bound". Raises UserError for "hybrid" with a fixed variance."""
     if process.objective == "auto":
         return "hybrid" if process.learned_variance else "simple"
     if process.objective == "hybrid" and not process.learned_variance:
         raise UserError(
-            "the hybrid objective teaches a variance, and this process has none to learn: set "
-            "process.learned_variance to true (and net.out_channels to twice the channels), or the objective to simple"
+            "the hybrid objective needs a learned variance: set process.learned_variance to true (and net.out_channels "
+            "to twice the channels), or the objective to simple"
         )
     return process.objective
 
 
 def make_time_sampler(process: DiffusionConfig) -> TimeSampler:
-    """How training draws its times."""
-    make = _chosen("draw of times", process.time_sampler, TIME_SAMPLERS)
+    """Returns the time sampler that a process names. Raises UserError for an unknown name or option."""
+    make = _chosen("time sampler", process.time_sampler, TIME_SAMPLERS)
     try:
         return cast(TimeSampler, make(process.steps, **process.time_sampler_options))
     except TypeError:

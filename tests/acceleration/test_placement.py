@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
+from unnoise.acceleration import placement as module
 from unnoise.acceleration.placement import Placement, best, fast_bfloat16, find, place, prepare
 from unnoise.acceleration.prepack import PackedConv, PackedLinear, PackedUp, _layout, _works, pack, packed
 from unnoise.conditions import Cond
@@ -69,6 +72,23 @@ def test_a_placed_copy_does_not_follow_the_original():
         for p in original.net.parameters():
             p.add_(1.0)
         assert torch.equal(placed(*inputs()).mean, before)
+
+
+def test_each_weight_is_freed_when_it_is_packed(monkeypatch):
+    """Otherwise a network is in memory twice while it is placed."""
+    _needs(PackedConv, torch.float32)
+    alive = []
+
+    def watched(net):
+        weights = [weakref.ref(part.weight) for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+        pack(net)
+        gc.collect()
+        alive.extend(weight() is not None for weight in weights)
+
+    monkeypatch.setattr(module, "pack", watched)
+    place(diffusion(), Placement("cpu", torch.float32))
+    assert len(alive) > 20
+    assert not any(alive)
 
 
 def test_placing_draws_no_random_numbers():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from unnoise import nn
-from unnoise.cli import doctor
+from unnoise.cli import doctor, machine
 from unnoise.cli.main import main
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
@@ -126,7 +126,7 @@ def test_evaluate_says_figures_numbers_and_features(
     [
         (["--metrics", "fidd"], "did you mean 'fid'"),
         (["--label", "sneakers"], "did you mean 'sneaker'"),
-        (["--count", "3"], "fewer say nothing"),
+        (["--count", "3"], "too few to measure"),
         (["--data", "fashoin"], "did you mean 'fashion'"),
         (["--features", "resnet", "--count", "10"], "no features 'resnet'"),
     ],
@@ -141,21 +141,21 @@ def test_evaluate_refuses_at_once(
 # ------------------------------------------------------------------------------------------------------- doctor
 
 
-def test_doctor_says_what_is_here_and_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_reports_the_machine_and_missing_packages(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--no-probe", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["torch"] == torch.__version__
     assert found["cpu"]["threads"] == torch.get_num_threads()
-    assert set(found["packages"]) == set(doctor.OPTIONAL)
+    assert set(found["packages"]) == set(machine.OPTIONAL)
     assert "fashion" in found["features"]["classifiers"]
     text = doctor.describe(found)
-    assert all(name in text for name in doctor.OPTIONAL)
+    assert all(name in text for name in machine.OPTIONAL)
 
 
 def test_doctor_measures_and_advises() -> None:
-    speed = doctor.measure(torch.float32, torch.channels_last, "cpu", seconds=0.01)
+    speed = machine.measure(torch.float32, torch.channels_last, "cpu", seconds=0.01)
     assert 1e-4 < speed.tflops < 1e3
-    fast = [vars(doctor.Speed("float32", "channels_last", 0.2)), vars(doctor.Speed("bfloat16", "channels_last", 1.5))]
+    fast = [vars(machine.Speed("float32", "channels_last", 0.2)), vars(machine.Speed("bfloat16", "channels_last", 1.5))]
     found = {
         "cpu": {"threads": 1, "usable_cores": 8, "OMP_NUM_THREADS": "1"},
         "gpus": [],
@@ -163,7 +163,7 @@ def test_doctor_measures_and_advises() -> None:
         "compiled": {"present": False, "why": "no compiler"},
         "disk_free_gb": 100.0,
     }
-    said = " ".join(doctor.advice(found))
-    assert "bfloat16 is 7.5 times as fast" in said
-    assert "unset OMP_NUM_THREADS" in said
-    assert "no compiler" in said
+    text = " ".join(doctor.advice(found))
+    assert "bfloat16 is 7.5 times as fast" in text
+    assert "unset OMP_NUM_THREADS" in text
+    assert "no compiler" in text

@@ -1,7 +1,7 @@
-"""The command line as a person meets it: what it answers, where it says it, how it ends.
+"""The command line from outside: its output, its messages and its exit codes.
 
-Laws: data on stdout and messages on stderr; an error says what, where and one fix, and never shows a traceback; what
-needs no torch answers without it.
+Laws: results go to stdout and messages to stderr; an error names what is wrong, where, and one fix, without a
+traceback; what needs no torch does not load it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from unnoise.cli.options import comments, keys_of, parse_names, parse_seeds
 from unnoise.cli.progress import Progress
 from unnoise.config.request import Request
 from unnoise.errors import UserError
-from unnoise.generate.recipe import option_words, seed_ranges, seeds_text
-from unnoise.generate.rows import pairs
+from unnoise.generate.recipe import option_words
+from unnoise.generate.rows import pairs, seed_ranges, seeds_text
 from unnoise.io.units import duration, human
 
 
@@ -57,7 +57,7 @@ def test_a_seed_may_have_its_own_label() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "named"),
+    ("text", "quoted"),
     [
         ("", "''"),
         ("a", "'a'"),
@@ -71,13 +71,13 @@ def test_a_seed_may_have_its_own_label() -> None:
         ("1,,2", "''"),
     ],
 )
-def test_bad_seeds_name_the_culprit(text: str, named: str) -> None:
+def test_an_error_about_seeds_quotes_the_wrong_part(text: str, quoted: str) -> None:
     with pytest.raises(UsageError, match=r"--seeds") as error:
         parse_seeds(text)
-    assert named in str(error.value)
+    assert quoted in str(error.value)
 
 
-def test_every_label_goes_with_every_seed_and_reads_back() -> None:
+def test_every_label_is_paired_with_every_seed_and_the_text_is_parsed_back() -> None:
     rows = pairs(parse_seeds("0-2,9:bag"), parse_names("shirt, coat"))
     assert rows == [(s, label) for label in ("shirt", "coat") for s in (0, 1, 2)] + [(9, "bag")]
     assert pairs(parse_seeds(seeds_text(rows)), ()) == rows
@@ -93,7 +93,7 @@ def test_the_help_of_an_option_is_the_text_of_its_field() -> None:
     assert about["eta"] == "DDIM: 0 is deterministic, 1 is ancestral"
 
 
-def test_options_arrive_as_the_settings_they_are() -> None:
+def test_options_set_the_fields_of_a_request() -> None:
     @options.with_settings(
         Request,
         seeds=None,
@@ -101,8 +101,8 @@ def test_options_arrive_as_the_settings_they_are() -> None:
         steps=Parameter(alias="--num-inference-steps"),
         dynamic_threshold=Parameter(alias="--threshold"),
     )
-    def command(model: str, **asked: object) -> Request:
-        return Request(**asked)  # type: ignore[arg-type]
+    def command(model: str, **values: object) -> Request:
+        return Request(**values)  # type: ignore[arg-type]
 
     from cyclopts import App
 
@@ -115,30 +115,30 @@ def test_options_arrive_as_the_settings_they_are() -> None:
     assert app(["m", *option_words(dataclasses.asdict(wanted), Request)], exit_on_error=False) == wanted
 
 
-def test_names_offered_without_torch_are_the_names_there_are() -> None:
+def test_names_listed_without_torch_are_the_registered_names() -> None:
     from unnoise.samplers import SAMPLERS, SPACINGS
 
     assert keys_of("samplers/__init__.py", "SAMPLERS") == tuple(SAMPLERS)
     assert keys_of("samplers/timesteps.py", "SPACINGS") == tuple(SPACINGS)
 
 
-# ----------------------------------------------------------------------------------------------- how it ends
+# ---------------------------------------------------------------------------------------- help and exit codes
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == console.DONE
     out, err = capsys.readouterr()
     assert f"unnoise {name}" in out
     assert err == ""
-    assert not any(nothing in out for nothing in ("[default: ()]", '[default: ""]', "[default: {}]", "None]"))
+    assert not any(empty in out for empty in ("[default: ()]", '[default: ""]', "[default: {}]", "None]"))
 
 
-def test_the_options_of_sample_stand_in_three_groups(capsys: pytest.CaptureFixture[str]) -> None:
-    """What is drawn, what is written, how: none is left over, and its examples are commands that are understood."""
+def test_the_help_of_sample_has_three_groups_of_options(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every option belongs to a group, and the examples are commands that parse."""
     assert main(["sample", "--help"]) == console.DONE
     out, _ = capsys.readouterr()
-    places = [out.index(f"─ {name} ─") for name in ("Which pictures", "What is written", "How they are drawn")]
+    places = [out.index(f"─ {name} ─") for name in ("Which pictures", "Output", "Sampling")]
     assert places == sorted(places)
     assert "─ Parameters ─" not in out
     lines = [line.strip() for line in out.splitlines() if line.startswith("  unnoise sample ")]
@@ -149,7 +149,7 @@ def test_the_options_of_sample_stand_in_three_groups(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["smaple"], "did you mean 'sample'"),
         (["sample", "x", "--stpes", "3"], "Did you mean --steps?"),
@@ -163,55 +163,60 @@ def test_the_options_of_sample_stand_in_three_groups(capsys: pytest.CaptureFixtu
         (["--frobnicate"], "--frobnicate"),
     ],
 )
-def test_wrong_questions_are_answered_with_what_would_be_right(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+def test_usage_errors_name_the_fix(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     if "x" in words:
         words = [str(tmp_path_factory.getbasetemp()) if word == "x" else word for word in words]
     assert main(words) == console.USAGE
     out, err = capsys.readouterr()
     assert out == ""
-    assert said in err
+    assert message in err
     assert err.startswith("unnoise: error: ")
     assert "Traceback" not in err
 
 
-def test_the_page_shows_what_is_said_of_an_unknown_sampler(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
-    """All names, as they are now."""
+def test_the_page_shows_the_message_about_an_unknown_sampler(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page may leave out names in the middle of the list, at "..."."""
     assert main(["sample", str(tmp_path), "--sampler", "dimm"]) == console.USAGE
-    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text()
-    assert " ".join(capsys.readouterr().err.split()) in " ".join(page.split())
+    message = " ".join(capsys.readouterr().err.split())
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text().split("--sampler dimm\n")[1]
+    shown = [" ".join(part.split()) for part in page.split("```")[0].split("...")]
+    assert message.startswith(shown[0])
+    assert message.endswith(shown[-1])
 
 
-def test_a_missing_path_names_its_neighbour(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_about_a_missing_path_suggests_a_similar_one(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "00001-fashion").mkdir()
     assert main(["info", str(tmp_path / "00001-fashoin")]) == console.USAGE
     assert f"did you mean {tmp_path / '00001-fashion'}?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (UserError("no such thing"), console.FAILED, "unnoise: error: no such thing"),
-        (UsageError("asked wrongly"), console.USAGE, "asked wrongly"),
+        (UsageError("no such option"), console.USAGE, "no such option"),
         (OSError(28, "No space left on device", "runs/x"), console.FAILED, "No space left on device: 'runs/x'"),
         (KeyboardInterrupt(), console.INTERRUPTED, "interrupted"),
         (RuntimeError("CUDA out of memory. Tried"), console.FAILED, "smaller --batch"),
         (MemoryError("x"), console.FAILED, "smaller --batch"),
     ],
 )
-def test_each_ending_has_its_code(monkeypatch, capsys, error: BaseException, code: int, said: str) -> None:
+def test_every_kind_of_error_has_its_exit_code(
+    monkeypatch, capsys, error: BaseException, code: int, message: str
+) -> None:
     def fail(**_: object) -> None:
         raise error
 
     monkeypatch.setattr("unnoise.cli.doctor.examine", fail)
     assert main(["doctor"]) == code
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert "Traceback" not in err
 
 
-def test_a_fault_of_ours_is_called_one(monkeypatch, capsys) -> None:
+def test_an_unexpected_error_is_reported_as_a_fault_of_unnoise(monkeypatch, capsys) -> None:
     def fail(**_: object) -> None:
         raise KeyError("x")
 
@@ -222,7 +227,7 @@ def test_a_fault_of_ours_is_called_one(monkeypatch, capsys) -> None:
     assert "fault in unnoise" in err
 
 
-def test_help_and_wrong_questions_need_no_torch_and_little_time() -> None:
+def test_help_and_usage_errors_need_no_torch() -> None:
     code = (
         "import sys, time; start = time.perf_counter(); from unnoise.cli.main import main\n"
         "codes = [main(['--help']), main(['train', '--help']), main(['sample', '--help']), main(['sample', '.', '-x']),"
@@ -235,7 +240,7 @@ def test_help_and_wrong_questions_need_no_torch_and_little_time() -> None:
 
 
 def test_help_is_quick() -> None:
-    """In seconds of the processor, which a busy machine does not stretch: torch alone would take more."""
+    """In CPU seconds, which do not depend on other load; importing torch alone would need more."""
 
     def once() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -246,7 +251,7 @@ def test_help_is_quick() -> None:
     assert min(once() for _ in range(5)) < 0.5
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
+def test_a_closed_pipe_is_no_error() -> None:
     shell = f"{sys.executable} -m unnoise.cli.main completion zsh | head -1"
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
     assert len(done.stdout.splitlines()) == 1
@@ -295,7 +300,7 @@ def test_progress_does_not_flood_a_log() -> None:
     assert len(log.getvalue().splitlines()) == 1  # the last
 
 
-def test_progress_goes_on_where_it_was() -> None:
+def test_progress_resumes() -> None:
     log = io.StringIO()
     with Progress(100, "training", every=50, seconds=0, start=60, out=log) as progress:
         progress.step(61)
@@ -303,10 +308,10 @@ def test_progress_goes_on_where_it_was() -> None:
     assert len(log.getvalue().splitlines()) == 1
 
 
-# ----------------------------------------------------------------------------------------------- small things
+# ------------------------------------------------------------------------------------------- text and paths
 
 
-def test_numbers_and_times_to_read() -> None:
+def test_numbers_and_durations_are_formatted_for_reading() -> None:
     assert [human(n) for n in (35_746_307, 1200, 12, 2.5e12)] == ["35.7M", "1.2k", "12", "2.5T"]
     assert [duration(s) for s in (3, 59, 245, 7800, 273_600)] == [
         "3.0 s",
@@ -317,13 +322,13 @@ def test_numbers_and_times_to_read() -> None:
     ]
 
 
-def test_tables_line_up() -> None:
+def test_columns_of_a_table_are_aligned() -> None:
     assert table([("a", "1.5"), ("bcd", "10")], head=("name", "value")) == (
         "name  value\n----  -----\na       1.5\nbcd      10"
     )
 
 
-def test_what_cannot_be_written_is_said_first(tmp_path) -> None:
+def test_an_output_that_cannot_be_written_is_refused_first(tmp_path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="is a file, not a folder"):
         console.writable(tmp_path / "file" / "inside.png", "the grid")

@@ -14,13 +14,14 @@ from pathlib import Path
 import pytest
 
 from unnoise.cli import demo as demos
-from unnoise.cli import train as trains
+from unnoise.cli import demo_pictures, demo_report
 from unnoise.cli.console import UsageError
 from unnoise.cli.main import main
-from unnoise.cli.train import ask
+from unnoise.cli.train_settings import settings_from_options
 from unnoise.config import convert
 from unnoise.config.presets import PRESETS
 from unnoise.config.training import ClassifierConfig, TrainConfig
+from unnoise.recipes.settings import with_classes
 
 TINY = [
     *("--set", "fit.images=24"),
@@ -38,46 +39,46 @@ TINY = [
 def test_a_file_beats_a_default_and_a_flag_beats_a_file(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("name: mine\nfit:\n  lr: 1e-3\n  batch: 32\n")
-    asked = ask(str(file), data="toy", sets=["lr=5e-4"], device="cpu", name=None)
-    assert isinstance(asked.config, TrainConfig)
-    assert (asked.config.fit.lr, asked.config.fit.batch, asked.config.data.path) == (5e-4, 32, "toy")
-    assert asked.origins["fit.lr"] == "--set"
-    assert asked.origins["fit.batch"] == f"{file}:4"
-    assert asked.origins["data.path"] == "--data"
-    assert asked.origins["device"] == "--device"
-    assert asked.origins["fit.eps"] == "default"
-    assert asked.origins["net.size"] == "as data.size"
-    assert asked.config.net.size == asked.config.data.size
-    assert set(asked.origins) == set(convert.flat(asked.config))
+    settings = settings_from_options(str(file), data="toy", sets=["lr=5e-4"], device="cpu", name=None)
+    assert isinstance(settings.config, TrainConfig)
+    assert (settings.config.fit.lr, settings.config.fit.batch, settings.config.data.path) == (5e-4, 32, "toy")
+    assert settings.origins["fit.lr"] == "--set"
+    assert settings.origins["fit.batch"] == f"{file}:4"
+    assert settings.origins["data.path"] == "--data"
+    assert settings.origins["device"] == "--device"
+    assert settings.origins["fit.eps"] == "default"
+    assert settings.origins["net.size"] == "as data.size"
+    assert settings.config.net.size == settings.config.data.size
+    assert set(settings.origins) == set(convert.flat(settings.config))
 
 
 def test_a_preset_says_which_values_are_its_own() -> None:
-    asked = ask("toy")
-    assert asked.config == PRESETS["toy"]()
-    assert asked.origins["fit.lr"] == "preset toy"
-    assert asked.origins["fit.eps"] == "default"
+    settings = settings_from_options("toy")
+    assert settings.config == PRESETS["toy"]()
+    assert settings.origins["fit.lr"] == "preset toy"
+    assert settings.origins["fit.eps"] == "default"
 
 
 def test_another_kind_of_network_brings_its_own_settings() -> None:
-    asked = ask("toy", sets=["net.kind=dit", "net.width=32", "net.depth=2", "net.heads=2"])
-    assert asked.config.net.kind == "dit"  # type: ignore[union-attr]
-    assert set(asked.origins) == set(convert.flat(asked.config))
+    settings = settings_from_options("toy", sets=["net.kind=dit", "net.width=32", "net.depth=2", "net.heads=2"])
+    assert settings.config.net.kind == "dit"  # type: ignore[union-attr]
+    assert set(settings.origins) == set(convert.flat(settings.config))
 
 
 def test_a_configuration_written_out_is_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in (*PRESETS, "classifier"):
         assert main(["presets", name]) == 0
         (tmp_path / "c.yaml").write_text(capsys.readouterr().out)
-        assert ask(str(tmp_path / "c.yaml")).config == ask(name).config
+        assert settings_from_options(str(tmp_path / "c.yaml")).config == settings_from_options(name).config
 
 
 def test_classes_follow_the_data_where_nobody_said_how_many() -> None:
-    asked = trains.fitting(ask("toy", data="fashion"), 10)
-    assert asked.config.net.classes == 10  # type: ignore[union-attr]
-    assert "10 classes" in asked.origins["net.classes"]
-    said = ask("toy", data="fashion", sets=["net.classes=0"])
-    assert trains.fitting(said, 10) is said
-    assert isinstance(trains.fitting(ask("classifier"), 10).config, ClassifierConfig)
+    settings = with_classes(settings_from_options("toy", data="fashion"), 10)
+    assert settings.config.net.classes == 10  # type: ignore[union-attr]
+    assert "10 classes" in settings.origins["net.classes"]
+    explicit = settings_from_options("toy", data="fashion", sets=["net.classes=0"])
+    assert with_classes(explicit, 10) is explicit
+    assert isinstance(with_classes(settings_from_options("classifier"), 10).config, ClassifierConfig)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_a_preset_for_pictures_of_ones_own_says_what_to_type(
     assert main(["train", name]) == 2
     err = capsys.readouterr().err
     folder = "./pictures-with-captions" if name == "my-captions" else "./pictures"
-    assert f"the preset {name} trains on pictures that you bring" in err
+    assert f"the preset {name} trains on your own pictures" in err
     assert err.rstrip().endswith(f"unnoise train {name} --data {folder}")
     assert ("text file of the same name" in err) == (name == "my-captions")
     assert main(["train", name, "--data", folder]) == 2
@@ -137,7 +138,7 @@ def test_a_file_is_blamed_by_its_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"{file}:3: fit.learning_rate" in capsys.readouterr().err
     file.write_text("fit:\n  lr: 1e-4\n  lr: 1e-3\n")
     with pytest.raises(UsageError, match="given twice"):
-        ask(str(file))
+        settings_from_options(str(file))
 
 
 # -------------------------------------------------------------------------------------------------- a training
@@ -179,7 +180,7 @@ def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
     assert main(["train", first["run"], "--set", "fit.images=40", "--json"]) == 0  # a run is a configuration too
     out, err = capsys.readouterr()
     assert json.loads(out)["step"] == 5
-    assert "goes on at step 3" in err
+    assert "resumes at step 3" in err
 
     assert main([*words, "--resume", "never", "--name", "other"]) == 0
     assert json.loads(capsys.readouterr().out)["run"].endswith("00002-other")
@@ -257,8 +258,8 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
         },
     )
     monkeypatch.setitem(PRESETS, "fashion", lambda: small)
-    monkeypatch.setattr(demos, "STEPS", 3)
-    monkeypatch.setattr(demos, "REAL", 200)
+    monkeypatch.setattr(demo_pictures, "STEPS", 3)
+    monkeypatch.setattr(demo_report, "REAL", 200)
     monkeypatch.setattr("unnoise.cli.evaluate.home", lambda: tmp_path / "cache")
     words = ["demo", "--out", str(tmp_path / "demo"), "--count", "20", "--json"]
     assert main(words) == 0
@@ -275,7 +276,7 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
 
     before = (tmp_path / "demo" / "evaluation.json").stat().st_mtime_ns
     assert main(words) == 0
-    assert "goes on" in capsys.readouterr().err
+    assert "resumes" in capsys.readouterr().err
     assert (tmp_path / "demo" / "evaluation.json").stat().st_mtime_ns == before
 
 
@@ -297,7 +298,7 @@ def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytes
             }
 
     monkeypatch.setattr(costs, "cost", lambda config, timed: Slow())
-    config = demos.plan(tmp_path, "fashion", minutes=6.0)
+    config = demos.shortened(tmp_path, "fashion", minutes=6.0)
     assert 0.9 * 6 * 60 * 100 < config.fit.images < 6 * 60 * 100
     assert config.fit.images % config.fit.batch == 0
 
@@ -305,7 +306,7 @@ def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytes
 def test_what_cannot_be_trained_is_said_before_a_run_begins(tmp_path, capsys):
     """No directory is left behind, and one fix is named."""
     wrong = {
-        ("shapes-control",): "name it, --set base=runs/",
+        ("shapes-control",): "name it with --set base=runs/",
         ("shapes-text", "--set", "time_sampler_options.sigma=1"): "'edm' does not take",
         ("shapes-text", "--set", "fsdp=true"): "set it to adamw",
     }
@@ -314,7 +315,7 @@ def test_what_cannot_be_trained_is_said_before_a_run_begins(tmp_path, capsys):
         assert why in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     wrong = {  # what only the pictures, or the base, can refuse
-        ("shapes-text", "--set", "base=nowhere"): "nowhere does not exist",
+        ("shapes-text", "--set", "base=nowhere"): "there is no nowhere",
         ("my-captions", "--data", "toy", "--set", "data.size=32"): "is conditioned on captions, and toy has none",
     }
     for words, why in wrong.items():

@@ -16,7 +16,7 @@ from PIL import Image
 from tests.helpers.tiny_training import contents, same
 from unnoise import data, model
 from unnoise.cli.main import main
-from unnoise.cli.train import ask
+from unnoise.cli.train_settings import settings_from_options
 from unnoise.conditions import Cond
 from unnoise.config.data import DataConfig
 from unnoise.config.diffusion import DiffusionConfig
@@ -303,7 +303,7 @@ def test_a_missing_or_extra_picture_is_an_error(trained: dict[str, Path], lights
     with pytest.raises(UserError, match=r"the mask .*text.png cannot be read: not a picture"):
         with_hole.sample(image=file, mask=str(tmp_path / "text.png"), steps=1)
     pictures = data.open(DataConfig(str(lights), size=4, channels=1))
-    with pytest.raises(UserError, match="is shown a picture beside the noise"):
+    with pytest.raises(UserError, match="needs a picture concatenated to the noise"):
         next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
     plain = replace(small, card=replace(small.card, process=replace(small.card.process, concat="")))
     with pytest.raises(UserError, match="has no image input beside x_t: leave --image and --mask out"):
@@ -322,13 +322,13 @@ def test_the_network_has_as_many_channels_as_are_concatenated(kind: str, lights:
         UserError, match=rf"net.concat_channels 0 should be {KINDS[kind]}: the channels of process.concat '{kind}'"
     ):
         check(replace(config, net=unsaid))
-    with pytest.raises(UserError, match=r"net.concat_channels . should be 0: process.concat says nothing"):
+    with pytest.raises(UserError, match=r"net.concat_channels . should be 0: process.concat is empty"):
         check(replace(config, process=PROCESS))
     (tmp_path / "my.yaml").write_text(dumps(replace(config, net=unsaid)).replace("  concat_channels: 0\n", ""))
-    plan = ask(str(tmp_path / "my.yaml"))
-    assert isinstance(plan.config, TrainConfig)
-    assert plan.config == config
-    assert cost(plan.config, timed=1).parameters > 0
+    settings = settings_from_options(str(tmp_path / "my.yaml"))
+    assert isinstance(settings.config, TrainConfig)
+    assert settings.config == config
+    assert cost(settings.config, timed=1).parameters > 0
 
 
 def test_the_factor_divides_the_size_and_belongs_to_the_model(lights: Path, trained: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Whether drawn pictures show what they were told: figures of pictures whose truth is known."""
+"""Agreement of pictures with their conditions, on pictures whose truth is known."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from unnoise.data import Dataset
 from unnoise.data.shapes import caption_correct, mask_iou, read
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.evaluation import alignment, sweep
-from unnoise.evaluation.conditions import all_told_of, prompts_for
+from unnoise.evaluation import alignment, sweep, tables, variants
+from unnoise.evaluation.conditions import conditions_and_control, prompts_for
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.report import markdown
 from unnoise.generate.frames import Frame
@@ -59,17 +59,17 @@ def model_of(pictures: Dataset, *, controls: bool = False) -> Model:
     return Model(make_diffusion(nn.build(config), card.process).eval(), card, text=words)
 
 
-def drawing(monkeypatch: pytest.MonkeyPatch, pictures: Dataset, change) -> list[tuple[Request, Cond]]:
-    """In place of drawing: the real pictures, changed. What was asked for."""
-    asked = []
+def sampling(monkeypatch: pytest.MonkeyPatch, pictures: Dataset, change) -> list[tuple[Request, Cond]]:
+    """Replaces sampling by the real pictures after `change`; the list fills with the requests and conditions."""
+    calls = []
 
     def frames(job: Job) -> Iterator[Frame]:
-        asked.append((job.request, job.cond))
+        calls.append((job.request, job.cond))
         x: Tensor = change(pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist()).x)
         yield Frame(slice(0, COUNT), 1, 1, x)
 
     monkeypatch.setattr(alignment, "frames", frames)
-    return asked
+    return calls
 
 
 def measured(model: Model, pictures: Dataset, names=("caption", "mask"), **how) -> list[dict]:
@@ -81,28 +81,28 @@ def measured(model: Model, pictures: Dataset, names=("caption", "mask"), **how) 
             return end.value
 
 
-def test_the_real_pictures_show_all_that_they_are_told(pictures, monkeypatch) -> None:
-    asked = drawing(monkeypatch, pictures, lambda x: x)
+def test_real_pictures_agree_with_their_captions(pictures, monkeypatch) -> None:
+    calls = sampling(monkeypatch, pictures, lambda x: x)
     caption, mask = measured(model_of(pictures), pictures)
     assert (caption["value"], caption["real"], caption["n"], mask["value"], mask["n"]) == (1, 1, COUNT, 1, COUNT)
     assert set(caption["parts"]) >= {"all", "number", "kind", "colour", "background", "relation"}
-    ((request, cond),) = asked
+    ((request, cond),) = calls
     rows = data.order(0, 0, len(pictures))[:COUNT].tolist()
     assert request.prompts == tuple(pictures.caption(row) for row in rows)
     assert cond.tokens is not None
-    assert cond.control == ()  # the model takes none
+    assert cond.control == ()  # the model has no control network
 
 
-def test_turned_pictures_are_wrong_where_words_tell_places(pictures, monkeypatch) -> None:
-    """Mirrored, left and right change places: colours and kinds stay right. Against the judge, row by row."""
-    drawing(monkeypatch, pictures, lambda x: x.flip(-1))
+def test_mirrored_pictures_are_wrong_in_their_relations(pictures, monkeypatch) -> None:
+    """Left and right change places, colours and kinds stay correct: as the exact reader finds, row by row."""
+    sampling(monkeypatch, pictures, lambda x: x.flip(-1))
     caption, mask = measured(model_of(pictures), pictures)
     batch = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist())
     images = ((batch.x.flip(-1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     truth = [caption_correct(text, image) for text, image in zip(batch.caption or (), images)]
     for name, part in caption["parts"].items():
-        told = [row[name] for row in truth if name in row]
-        assert (part["right"], part["of"]) == (sum(told), len(told))
+        correct = [row[name] for row in truth if name in row]
+        assert (part["right"], part["of"]) == (sum(correct), len(correct))
     assert caption["parts"]["colour"]["value"] == 1
     assert 0.2 < caption["parts"]["relation"]["value"] < 0.8  # above and below stay
     p = caption["value"]
@@ -118,28 +118,28 @@ def test_turned_pictures_are_wrong_where_words_tell_places(pictures, monkeypatch
     assert mask["value"] < 0.6
 
 
-def test_a_model_with_a_control_is_shown_the_drawings(pictures, monkeypatch) -> None:
-    asked = drawing(monkeypatch, pictures, lambda x: x)
+def test_a_control_network_gets_the_control_images_of_real_pictures(pictures, monkeypatch) -> None:
+    calls = sampling(monkeypatch, pictures, lambda x: x)
     measured(model_of(pictures, controls=True), pictures, control_scale=(0.5,))
-    ((_, cond),) = asked
+    ((_, cond),) = calls
     rows = data.order(0, 0, len(pictures))[:COUNT].tolist()
     assert torch.equal(cond.control[0], pictures.batch(rows).control)
     assert cond.control_scale is not None
     assert cond.control_scale.tolist() == [[0.5]] * COUNT
 
 
-def test_a_guess_is_followed_more_strongly_the_deeper(pictures, monkeypatch) -> None:
-    """As where pictures are drawn: 0.825 from each of the net's five places to the next, the whole in the middle."""
-    asked = drawing(monkeypatch, pictures, lambda x: x)
+def test_guess_scales_control_by_depth(pictures, monkeypatch) -> None:
+    """As in sampling: a factor of 0.825 from each of the network's five places to the next, 1 in the middle."""
+    calls = sampling(monkeypatch, pictures, lambda x: x)
     measured(model_of(pictures, controls=True), pictures, control_scale=(0.5,), guess=True)
-    ((_, cond),) = asked
+    ((_, cond),) = calls
     assert cond.control_scale is not None
     wanted = 0.5 * 0.825 ** torch.arange(4, -1, -1)
     assert torch.allclose(cond.control_scale, wanted.expand(COUNT, 1, 5))
 
 
-def test_pictures_are_drawn_for_the_captions_of_real_ones_by_lot(pictures) -> None:
-    """Those of an order that is always the same, again from its beginning where it ends; or the one that is named."""
+def test_prompts_are_captions_of_a_random_subset(pictures) -> None:
+    """In a fixed random order, from its beginning again where it ends; or the one prompt of the request."""
     first = pictures.source.only(np.arange(len(pictures)) < 5)
     few, model = Dataset(first, replace(pictures.config, control="")), model_of(pictures)
     rows = data.order(0, 0, 5).tolist()
@@ -149,8 +149,8 @@ def test_pictures_are_drawn_for_the_captions_of_real_ones_by_lot(pictures) -> No
     assert prompts_for(model, 3, Request(prompts=("a",)), few) == ("a",) * 3
 
 
-def test_it_stands_in_the_report(pictures, monkeypatch) -> None:
-    drawing(monkeypatch, pictures, lambda x: x)
+def test_report_has_the_entries_and_their_details(pictures, monkeypatch) -> None:
+    sampling(monkeypatch, pictures, lambda x: x)
     ask = EvaluateConfig(metrics=("caption", "mask"), count=COUNT)
     *_, last = evaluate(model_of(pictures), ask, Request(guidance=2.0), pictures, cache=None)
     report = last.report
@@ -159,8 +159,8 @@ def test_it_stands_in_the_report(pictures, monkeypatch) -> None:
     assert report["n"] == COUNT
     assert report["drawn"]["guidance"] == 2.0
     text = markdown(report)
-    assert "of the real pictures 100.0% are read right" in text
-    assert "24 pictures drawn for the captions" in text
+    assert "100.0% of the real pictures are correct" in text
+    assert "24 pictures sampled for the captions" in text
 
 
 @pytest.mark.parametrize(
@@ -169,19 +169,19 @@ def test_it_stands_in_the_report(pictures, monkeypatch) -> None:
         (
             "caption",
             {"prompts": ("a red circle on white",)},
-            "for caption pictures are drawn from the .* leave --prompts",
+            "the metrics caption use the captions .* leave --prompts",
         ),
         (
             "mask",
-            {"controls": ("drawing.png",)},
-            "for mask pictures are drawn from the captions.* leave --controls out",
+            {"controls": ("edges.png",)},
+            "the metrics mask use the captions.* leave --controls out",
         ),
         ("caption", {"labels": ("a",), "controls": ("b.png",)}, "leave --label and --controls out"),
-        ("bits", {"controls": ("drawing.png",)}, "for bits no drawings are followed: leave --controls out"),
-        ("kernel", {"prompts": ("a red circle", "a blue circle")}, "2 prompts to evaluate; give one for all pictures"),
+        ("bits", {"controls": ("edges.png",)}, "the metrics bpd do not use control images: leave --controls out"),
+        ("kernel", {"prompts": ("a red circle", "a blue circle")}, "one prompt for all pictures.*2 were given"),
     ],
 )
-def test_what_nobody_would_be_told_is_refused(metric: str, how: dict, why: str, pictures) -> None:
+def test_conditions_without_effect_are_refused(metric: str, how: dict, why: str, pictures) -> None:
     model = model_of(pictures, controls=True)
     with pytest.raises(UserError, match=why):
         next(evaluate(model, EvaluateConfig(metrics=(metric,)), Request(**how), pictures, cache=None))
@@ -196,59 +196,59 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "random")
 
 
-def test_a_table_tells_captions_and_has_them_read(pictures, features, monkeypatch) -> None:
-    """At every scale, to the same seeds. Real pictures in place of drawn ones are all right; mirrored, as often as the
-    reader says."""
-    asked = []
+def test_guidance_table_uses_captions_of_real_pictures_and_reads_them(pictures, features, monkeypatch) -> None:
+    """The same seeds and captions at every scale. Real pictures in place of sampled ones are all correct; mirrored
+    ones as often as the reader finds."""
+    requests = []
 
     def frames(job: Job) -> Iterator[Frame]:
-        asked.append(job.request)
+        requests.append(job.request)
         x = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist()).x
         yield Frame(slice(0, COUNT), 1, 1, x if job.request.guidance == 1 else x.flip(-1))
 
     monkeypatch.setattr(sweep, "frames", frames)
     ask = EvaluateConfig(count=COUNT, real=40, features=features, seed=5)
-    names = sweep.guided_figures(model_of(pictures), ask, Request(), pictures)
+    names = tables.guidance_metrics(model_of(pictures), ask, Request(), pictures)
     assert names == ("frechet", "precision", "recall", "caption")
-    ways, ask = sweep.guidance_ways(Request(), scales=(1, 3)), replace(ask, metrics=names)
+    ways, ask = variants.guidance_variants(Request(), variants.Axes(guidance=(1, 3))), replace(ask, metrics=names)
     found = [at for at in sweep.compare(model_of(pictures), ask, ways, pictures, cache=None, show=2)
              if isinstance(at, sweep.Result)]  # fmt: skip
     batch = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist())
-    assert {request.prompts for request in asked} == {batch.caption}
-    assert {request.seeds for request in asked} == {tuple(range(5, 5 + COUNT))}
+    assert {request.prompts for request in requests} == {batch.caption}
+    assert {request.seeds for request in requests} == {tuple(range(5, 5 + COUNT))}
     mirrored = ((batch.x.flip(-1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     p = sum(caption_correct(text, image)["all"] for text, image in zip(batch.caption or (), mirrored)) / COUNT
-    assert [result.figure("caption") for result in found] == [1, pytest.approx(p)]
+    assert [result.metric("caption") for result in found] == [1, pytest.approx(p)]
     (entry,) = (e for e in found[1].report["metrics"] if e["id"] == "caption")
     assert (entry["real"], entry["n"]) == (1, COUNT)
     assert entry["error"] == pytest.approx((p * (1 - p) / (COUNT - 1)) ** 0.5)
-    assert found[0].captions == tuple((batch.caption or ())[i] for i in (COUNT // 4, 3 * COUNT // 4))
+    assert found[0].prompts == tuple((batch.caption or ())[i] for i in (COUNT // 4, 3 * COUNT // 4))
 
 
-def test_a_table_of_guidance_for_a_model_that_is_told_nothing_is_refused(pictures) -> None:
-    told, ask = model_of(pictures), EvaluateConfig()
+def test_guidance_table_refuses_an_unconditional_model(pictures) -> None:
+    model, config = model_of(pictures), EvaluateConfig()
     plain = data.open(DataConfig(path="toy", size=16, channels=1))
-    with pytest.raises(UserError, match="no classes, captions or numbers"):
-        sweep.guided_figures(replace(told, text=None), ask, Request(), pictures)
+    with pytest.raises(UserError, match="no classes, captions or values"):
+        tables.guidance_metrics(replace(model, text=None), config, Request(), pictures)
     with pytest.raises(UserError, match="toy has no captions, so there is nothing to guide to"):
-        sweep.guided_figures(told, ask, Request(), plain)
-    assert sweep.guided_figures(told, ask, Request(prompts=("a red circle",)), plain) == (
+        tables.guidance_metrics(model, config, Request(), plain)
+    assert tables.guidance_metrics(model, config, Request(prompts=("a red circle",)), plain) == (
         "frechet", "precision", "recall",
     )  # fmt: skip
-    classes = replace(told, text=None, card=replace(told.card, classes=("a", "b")))
-    assert sweep.guided_figures(classes, ask, Request(), plain)[-1] == "accuracy"
+    classes = replace(model, text=None, card=replace(model.card, classes=("a", "b")))
+    assert tables.guidance_metrics(classes, config, Request(), plain)[-1] == "accuracy"
 
 
-def test_what_cannot_be_judged_is_refused(pictures) -> None:
+def test_check_refuses_what_cannot_be_evaluated(pictures) -> None:
     model = model_of(pictures)
     emoji = data.open(DataConfig(path="emoji:test", size=24, channels=3))
     with pytest.raises(UserError, match="the exact reader reads the sets shapes"):
         alignment.check(("caption",), model, EvaluateConfig(), emoji)
-    with pytest.raises(UserError, match="hears no words"):
+    with pytest.raises(UserError, match="not conditioned on text"):
         alignment.check(("caption",), replace(model, text=None), EvaluateConfig(), pictures)
 
 
-def test_the_table_of_inversion_tells_each_picture_its_caption_and_drawing(
+def test_inversion_table_uses_the_caption_and_control_image_of_each_picture(
     pictures, tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = model_of(pictures, controls=True)
@@ -264,10 +264,10 @@ def test_the_table_of_inversion_tells_each_picture_its_caption_and_drawing(
     (cell,) = json.loads(capsys.readouterr().out)["cells"]
     batch = pictures.batch(data.order(0, 0, len(pictures))[:3].tolist())
     how = Request(steps=2, spacing="even", precision="float32")
-    told = all_told_of(model, pictures, batch, how)
-    assert len(told.control) == 1
+    cond = conditions_and_control(model, pictures, batch, how)
+    assert len(cond.control) == 1
     errors = [
-        reconstruct(model, batch.x, cond, how, convention="own").error for cond in (told, replace(told, control=()))
+        reconstruct(model, batch.x, each, how, convention="own").error for each in (cond, replace(cond, control=()))
     ]
     assert cell["error"] == pytest.approx(errors[0], rel=1e-4)
     assert errors[1] != pytest.approx(errors[0], rel=1e-3)

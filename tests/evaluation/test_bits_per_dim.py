@@ -1,4 +1,4 @@
-"""Bits in an evaluation: those of the bound, of the pictures that were named, said with all that they depend on."""
+"""Bits per dimension in an evaluation equal those of the bound, and the report has all that they depend on."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from tests.helpers.tiny_training import launch
 from unnoise import data
 from unnoise.acceleration.placement import best, place
 from unnoise.cli.console import UsageError, emit
-from unnoise.cli.evaluate import as_text, check_plot, curves, metric_names
+from unnoise.cli.evaluate import check_plot, metric_names
+from unnoise.cli.measuring import as_text
 from unnoise.cli.plot import plot
 from unnoise.conditions import Cond
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.errors import UserError
-from unnoise.evaluation.bits_per_dim import rows
+from unnoise.evaluation.curves import bound_panels
+from unnoise.evaluation.details import curve_rows
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.report import markdown
 from unnoise.likelihood.bound import VARIANCES, last, noise_of, table, whole_bound
@@ -34,7 +36,7 @@ from unnoise.model import Model
 from unnoise.training.distributed import ALONE, Processes
 
 HELD = replace(TOY, path="toy:test")
-ASK = EvaluateConfig(metrics=("bits",), bits_count=5)
+ASK = EvaluateConfig(metrics=("bpd",), bits_count=5)
 
 
 def short(model: Model, **process: Any) -> Model:
@@ -54,8 +56,8 @@ def report(ask: EvaluateConfig = ASK, model: Model | None = None, who: Processes
     return found
 
 
-def test_the_figure_is_that_of_the_bound() -> None:
-    """Held-out pictures in the order of an evaluation, each told its class, in the network's own placement."""
+def test_value_is_that_of_the_bound() -> None:
+    """Held-out pictures in the order of an evaluation, each with its class, in the network's own placement."""
     model = short(toy_model())
     found = report(model=model)
     (entry,) = found["metrics"]
@@ -84,7 +86,7 @@ def test_the_figure_is_that_of_the_bound() -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-def test_what_is_asked_changes_what_is_said() -> None:
+def test_settings_change_the_value() -> None:
     plain = report()["metrics"][0]
     sub = report(replace(ASK, bits_steps=4))["metrics"][0]
     assert (sub["steps"], sub["curve"]["t"]) == (4, [1.0, 0.75, 0.5, 0.25])
@@ -98,7 +100,7 @@ def test_what_is_asked_changes_what_is_said() -> None:
     assert report(batch=3)["metrics"][0]["value"] == pytest.approx(plain["value"], rel=1e-5)
 
 
-def test_an_estimate_says_that_it_is_one() -> None:
+def test_report_names_an_estimate_as_one() -> None:
     """Twenty steps at seven times: three near the picture, and every fifth; the mean over five seeds' offsets, with the
     same noise, would be the whole bound."""
     whole, part = (report(replace(ASK, bits_times=times))["metrics"][0] for times in (0, 7))
@@ -142,7 +144,7 @@ def test_a_learned_variance_is_used_where_there_is_one() -> None:
     assert len({entry["value"] for entry in values.values()}) == 3
 
 
-def test_what_cannot_be_counted_is_refused_at_once() -> None:
+def test_unknown_and_unlearned_variances_are_refused() -> None:
     with pytest.raises(UserError, match="did not learn"):
         report(replace(ASK, bits_variance="learned"))
     with pytest.raises(UserError, match=r"no variance 'smal'.*small"):
@@ -150,15 +152,15 @@ def test_what_cannot_be_counted_is_refused_at_once() -> None:
 
 
 def test_more_than_one_label_is_refused() -> None:
-    """Which picture would be told which, nobody says: they were told in turn."""
-    with pytest.raises(UserError, match="2 labels to evaluate"):
+    """Two labels do not say which picture has which class."""
+    with pytest.raises(UserError, match=r"one label for all pictures.*2 were given"):
         report(labels=("bag", "coat"))
 
 
-def test_no_pictures_are_refused_for_what_they_are() -> None:
+def test_a_count_below_one_is_refused() -> None:
     for wrong in (0, -3):
-        for name in ("bits", "ode-bits"):
-            with pytest.raises(UserError, match=f"--bits-count {wrong}: .*one picture or more"):
+        for name in ("bpd", "ode-bpd"):
+            with pytest.raises(UserError, match=f"--bits-count {wrong} is too small"):
                 report(replace(ASK, metrics=(name,), bits_count=wrong))
 
 
@@ -174,14 +176,14 @@ def test_one_picture_has_no_standard_error(capsys: pytest.CaptureFixture[str]) -
     def refuse(name: str) -> None:
         raise AssertionError(f"JSON has no {name}")
 
-    said = json.loads(capsys.readouterr().out, parse_constant=refuse)["metrics"][0]
-    assert (said["error"], said["parts"]["L_0"]["error"]) == (None, None)
-    assert said["value"] == found["metrics"][0]["value"]
+    entry = json.loads(capsys.readouterr().out, parse_constant=refuse)["metrics"][0]
+    assert (entry["error"], entry["parts"]["L_0"]["error"]) == (None, None)
+    assert entry["value"] == found["metrics"][0]["value"]
 
 
-def test_the_precision_is_the_one_that_was_used() -> None:
+def test_report_has_the_precision_that_was_used() -> None:
     used = best("auto", "auto").precision
-    found = report(replace(ASK, metrics=("bits", "ode-bits"), bits_count=2), precision="auto")
+    found = report(replace(ASK, metrics=("bpd", "ode-bpd"), bits_count=2), precision="auto")
     assert [entry["precision"] for entry in found["metrics"]] == [used, "float32"]  # the flow needs derivatives
     assert found["drawn"] == {"precision": used}
     half = report(replace(ASK, bits_count=2), precision="bfloat16")
@@ -189,7 +191,7 @@ def test_the_precision_is_the_one_that_was_used() -> None:
     assert "in bfloat16" in as_text(half)
 
 
-def test_bits_of_the_training_pictures_are_called_that() -> None:
+def test_bits_of_training_pictures_are_reported_with_a_warning() -> None:
     model = short(toy_model())
     known = Model(model.diffusion, replace(model.card, info={"data": "toy:test"}))
     assert "trained on" in report(model=known)["warnings"][0]
@@ -197,27 +199,27 @@ def test_bits_of_the_training_pictures_are_called_that() -> None:
     assert "without guidance" in report(guidance=2.0)["warnings"][0]
 
 
-def test_the_flow_says_bits_too() -> None:
+def test_flow_and_bound_are_measured_together() -> None:
     model = short(toy_model())
-    found = report(replace(ASK, metrics=("bits", "ode-bits"), bits_count=2), model)
+    found = report(replace(ASK, metrics=("bpd", "ode-bpd"), bits_count=2), model)
     real = data.open(HELD)
     batch = real.batch(data.order(0, 0, len(real))[:2].tolist())
     (alone,) = flow_bits(lambda rows: model.diffusion.given(Cond(batch.label[rows])), batch.x, begin=0.05)
     bound, flow = found["metrics"]
-    assert (flow["id"], flow["n"], flow["begin"]) == ("ode-bits", 2, 0.05)
+    assert (flow["id"], flow["n"], flow["begin"]) == ("ode-bpd", 2, 0.05)
     assert flow["evaluations"] >= 7
     assert flow["value"] == pytest.approx(alone.bits.mean().item(), rel=1e-4)
-    assert bound["id"] == "bits"
+    assert bound["id"] == "bpd"
     for text in (as_text(found), markdown(found)):
         assert "evaluations each" in text
-        assert "variance small, estimates clipped, 2 pictures, told their classes" in text
-        assert "nothing was drawn" in text
+        assert "variance small, estimates clipped, 2 pictures, conditioned on their classes" in text
+        assert "no pictures were sampled" in text
 
 
-def test_repeats_are_averaged_before_the_pictures_are_counted() -> None:
+def test_repeats_are_averaged_before_the_error_over_pictures() -> None:
     """Three dequantisations of two pictures are two figures: the error is that of two, and not of six."""
     model = short(toy_model())
-    asked = replace(ASK, metrics=("ode-bits",), bits_count=2, bits_repeats=3)
+    asked = replace(ASK, metrics=("ode-bpd",), bits_count=2, bits_repeats=3)
     found = report(asked, model)
     (entry,) = found["metrics"]
     real = data.open(HELD)
@@ -229,7 +231,7 @@ def test_repeats_are_averaged_before_the_pictures_are_counted() -> None:
     assert entry["error"] == pytest.approx(each.mean(0).std().item() / 2**0.5, rel=1e-3)
     assert (entry["n"], entry["repeats"], entry["trace"]) == (2, 3, "hutchinson")
     assert "2 pictures, the mean of 3 dequantisations" in as_text(found)
-    with pytest.raises(UserError, match="--bits-repeats 0"):
+    with pytest.raises(UserError, match="--bits-repeats 0 is too small"):
         report(replace(asked, bits_repeats=0), model)
 
 
@@ -239,8 +241,8 @@ def together(who: Processes, path: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
-    children = launch(tmp_path / "said", together, str(tmp_path), world=2)
+def test_two_processes_measure_the_same_as_one(tmp_path: Path) -> None:
+    children = launch(tmp_path / "launched", together, str(tmp_path), world=2)
     assert [child.end(120) for child in children] == [0, 0], [child.said() for child in children]
     each = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert each[0] == each[1]
@@ -249,24 +251,24 @@ def test_two_processes_count_what_one_counts(tmp_path: Path) -> None:
     assert each[0][0]["n"] == 5
 
 
-def test_the_curves_are_a_picture_of_their_points(tmp_path: Path) -> None:
+def test_curves_have_the_points_of_the_report(tmp_path: Path) -> None:
     found = report()["metrics"][0]["curve"]
-    terms, coding, arriving = curves(found)
+    terms, coding, reverse = bound_panels(found)
     assert [len(panel.lines[""]) for panel in (terms, coding)] == [20, 20]
-    error, sent = arriving.lines.values()
+    error, sent = reverse.lines.values()
     assert error == [(pytest.approx(k / 20), found["rmse"][k]) for k in range(20)]
     assert sent == [(pytest.approx(k / 20), found["rate"][k]) for k in range(20) if found["rate"][k] > 1e-3]
     assert all(math.isfinite(x) and math.isfinite(y) for panel in (terms, coding) for x, y in panel.lines[""])
-    plot(tmp_path / "bits.png", [terms, coding, arriving])
+    plot(tmp_path / "bits.png", [terms, coding, reverse])
     with Image.open(tmp_path / "bits.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 5
 
 
-def test_the_text_has_the_way_in_ten_rows() -> None:
-    """From what the receiver thinks of noise to the last estimate; errors in even ratios, on whatever schedule."""
+def test_text_has_the_curve_in_ten_rows() -> None:
+    """From the estimate of pure noise to the last estimate; errors in even ratios, on every schedule."""
     curve = {"t": [1 - k / 1000 for k in range(1000)], "rate": [k / 500 for k in range(1000)]}
     curve["rmse"] = [80 * 0.995**k for k in range(1000)]
-    shown = [tuple(map(float, row)) for row in rows(curve)]
+    shown = [tuple(map(float, row)) for row in curve_rows(curve)]
     assert len(shown) == 10
     assert (shown[0], shown[-1]) == (
         (1.0, 0.0, 80.0),
@@ -274,21 +276,22 @@ def test_the_text_has_the_way_in_ten_rows() -> None:
     )
     ratios = [after[2] / before[2] for before, after in pairwise(shown)]
     assert max(ratios) / min(ratios) < 1.02
-    assert rows({"t": [1.0], "rate": [0.0], "rmse": [0.0]}) == [("1", "0", "0")]
+    assert curve_rows({"t": [1.0], "rate": [0.0], "rmse": [0.0]}) == [("1", "0", "0")]
     found = report()
     (entry,) = found["metrics"]
     for text in (as_text(found), markdown(found)):
         assert "RMSE, grey levels" in text
-        for row in rows(entry["curve"]):
+        for row in curve_rows(entry["curve"]):
             assert all(number in text for number in row)
 
 
-def test_a_plot_that_cannot_be_is_refused_before_anything_is_counted(tmp_path: Path) -> None:
-    assert metric_names("bits,fid,ode-bits") == ("bits", "fid", "ode-bits")
+def test_impossible_plots_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    assert metric_names("bpd,fid,ode-bits") == ("bpd", "fid", "ode-bits")
+    check_plot(tmp_path / "a.svg", ("bpd",))
     check_plot(tmp_path / "a.svg", ("bits",))
     (tmp_path / "file").touch()
     for file, names, why in (
-        (tmp_path / "a.svg", ("frechet",), "--metrics bits"),
+        (tmp_path / "a.svg", ("frechet",), "--metrics bpd"),
         (tmp_path / "a.jpg", ("bits",), r"a\.jpg"),
         (tmp_path / "file" / "a.svg", ("bits",), "is a file, not a folder"),
     ):

@@ -1,5 +1,5 @@
-"""An evaluation says what was compared: figures are those of the metrics, shared work is the work of one, and what
-cannot be answered is refused before anything is drawn."""
+"""An evaluation reports the values of its metrics; several processes report the same as one; impossible evaluations are
+refused before anything is sampled."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import UserError
-from unnoise.evaluation.evaluate import Clock, Drawn, evaluate, measure, plain
+from unnoise.evaluation.evaluate import Clock, Sampled, evaluate, measure, unaugmented
 from unnoise.evaluation.evaluators import Evaluators, find_evaluators
-from unnoise.evaluation.report import how_drawn, markdown
+from unnoise.evaluation.report import markdown, sampling_settings
 from unnoise.evaluation.sample_metrics import metric_names
 from unnoise.generate.frames import sample
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
@@ -40,14 +40,14 @@ ASK = EvaluateConfig(count=120, subsets=5, subset_size=50)
 
 
 def pooled(x: Tensor) -> Tensor:
-    """Four numbers a picture: the mean of each quarter."""
+    """Four features of each picture: the mean of each quarter."""
     return torch.nn.functional.adaptive_avg_pool2d(x.mean(1, keepdim=True), 2).flatten(1)
 
 
 FEATURES = Features("quarters", 4, "0", False, pooled)
 
 
-def judge(classes: tuple[str, ...], size: int = 16) -> ClassifierEvaluator:
+def classifier(classes: tuple[str, ...], size: int = 16) -> ClassifierEvaluator:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = Classifier(Shape(size, 1, len(classes), 8, 16)).eval().requires_grad_(False)
@@ -56,13 +56,13 @@ def judge(classes: tuple[str, ...], size: int = 16) -> ClassifierEvaluator:
     return ClassifierEvaluator(net, classes, "toys", Accuracy(0.9, 200, "toy:test", dict.fromkeys(classes, 0.9)))
 
 
-def pictures(count: int = 120) -> Drawn:
+def pictures(count: int = 120) -> Sampled:
     batch = data.open(replace(TOY, path="toy:test")).batch(range(count))
-    return Drawn((batch.x + 0.1).clamp(-1, 1), batch.label)
+    return Sampled((batch.x + 0.1).clamp(-1, 1), batch.label)
 
 
 def report(
-    parts: list[Drawn], ask: EvaluateConfig = ASK, judges: Evaluators | None = None, **how: Any
+    parts: list[Sampled], ask: EvaluateConfig = ASK, evaluators: Evaluators | None = None, **how: Any
 ) -> dict[str, Any]:
     real = how.pop("real", None) or data.open(TOY)
     steps = list(
@@ -70,7 +70,7 @@ def report(
             parts,
             real.classes,
             ask,
-            judges or Evaluators(FEATURES, None),
+            evaluators or Evaluators(FEATURES, None),
             real,
             about={"steps": 3},
             **{"cache": None} | how,
@@ -87,13 +87,13 @@ def figures(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {entry["id"]: entry for entry in found["metrics"]}
 
 
-def test_figures_are_those_of_the_metrics_in_features_of_bytes() -> None:
+def test_values_are_those_of_the_metrics_in_features_of_bytes() -> None:
     real = data.open(TOY)
-    drawn = pictures()
-    found = report([Drawn(drawn.x[:50], None), Drawn(to_bytes(drawn.x[50:]), None)])
+    sampled = pictures()
+    found = report([Sampled(sampled.x[:50], None), Sampled(to_bytes(sampled.x[50:]), None)])
     every = torch.from_numpy(data.order(0, 0, len(real)).copy())
     a = pooled(real.batch(every.tolist()).x)
-    b = pooled(from_bytes(to_bytes(drawn.x)))
+    b = pooled(from_bytes(to_bytes(sampled.x)))
     half = a[:500], a[500:]
     f = figures(found)
     assert f["frechet"]["value"] == pytest.approx(frechet(moments(a), moments(b)), rel=1e-6)
@@ -119,28 +119,30 @@ def test_figures_are_those_of_the_metrics_in_features_of_bytes() -> None:
 
 
 def test_the_unbiased_value_and_the_warning_of_few_pictures() -> None:
-    few = report([Drawn(pictures(30).x, None)])
+    few = report([Sampled(pictures(30).x, None)])
     assert "30 pictures are few for 4 features" in few["warnings"][0]
     assert few["metrics"][0]["unbiased"] < few["metrics"][0]["value"]
-    assert not any("few" in w for w in report([Drawn(pictures(40).x, None)])["warnings"])
+    assert not any("few" in w for w in report([Sampled(pictures(40).x, None)])["warnings"])
 
 
-def test_it_is_called_fid_only_in_inceptions_features() -> None:
-    f = figures(report([pictures()], judges=Evaluators(replace(FEATURES, fid=True), None)))
+def test_fid_is_the_name_in_inception_features_only() -> None:
+    f = figures(report([pictures()], evaluators=Evaluators(replace(FEATURES, fid=True), None)))
     assert (f["frechet"]["name"], f["kernel"]["name"]) == ("FID", "KID")
 
 
-def test_accuracy_stands_beside_that_of_real_pictures() -> None:
-    """The judge's classes are in another order than the model's: they meet by name."""
+def test_accuracy_has_that_of_real_pictures_beside_it() -> None:
+    """The classifier's classes are in another order than the model's: they are matched by name."""
     classes = data.open(TOY).classes
-    j = judge(classes[::-1])
-    drawn = pictures()
+    j = classifier(classes[::-1])
+    sampled = pictures()
     ask = replace(ASK, metrics=("accuracy",))
     found = report(
-        [Drawn(drawn.x[:70], drawn.label[:70]), Drawn(drawn.x[70:], drawn.label[70:])], ask, Evaluators(FEATURES, j)
+        [Sampled(sampled.x[:70], sampled.label[:70]), Sampled(sampled.x[70:], sampled.label[70:])],
+        ask,
+        Evaluators(FEATURES, j),
     )  # type: ignore[index]
-    seen = j(from_bytes(to_bytes(drawn.x)))[0]
-    right = [j.classes[s] == classes[a] for s, a in zip(seen.tolist(), drawn.label.tolist())]
+    seen = j(from_bytes(to_bytes(sampled.x)))[0]
+    right = [j.classes[s] == classes[a] for s, a in zip(seen.tolist(), sampled.label.tolist())]
     assert 0 < sum(right) < 120
     assert found["class_accuracy"] == pytest.approx(sum(right) / 120)
     assert found["class_accuracy_real"] == 0.9
@@ -149,45 +151,45 @@ def test_accuracy_stands_beside_that_of_real_pictures() -> None:
         "id": "accuracy", "name": "class accuracy", "better": "up", "value": found["class_accuracy"], "real": 0.9,
         "n": 120, "n_floor": 200, "features": "classifier toys", "real_data": "toy:test",
     }  # fmt: skip
-    strangers = report([drawn], ask, Evaluators(FEATURES, judge(("a", "b", "c", "d"))))
+    strangers = report([sampled], ask, Evaluators(FEATURES, classifier(("a", "b", "c", "d"))))
     assert "other classes" in strangers["warnings"][0]
-    assert "no class was asked for" in report([Drawn(drawn.x, None)], ask, Evaluators(FEATURES, j))["warnings"][0]
+    assert "no class was requested" in report([Sampled(sampled.x, None)], ask, Evaluators(FEATURES, j))["warnings"][0]
 
 
-def test_real_features_are_made_once(tmp_path: Path) -> None:
+def test_real_features_are_computed_once(tmp_path: Path) -> None:
     calls: list[int] = []
 
     def counted(x: Tensor) -> Tensor:
         calls.append(len(x))
         return pooled(x)
 
-    judges = Evaluators(replace(FEATURES, extract=counted), None)
+    evaluators = Evaluators(replace(FEATURES, extract=counted), None)
 
-    def made(judges: Evaluators = judges, ask: EvaluateConfig = ASK, real: data.Dataset | None = None) -> int:
+    def made(evaluators: Evaluators = evaluators, ask: EvaluateConfig = ASK, real: data.Dataset | None = None) -> int:
         calls.clear()
-        values.append(report([pictures()], ask, judges, cache=tmp_path / "deep", real=real)["metrics"])
+        values.append(report([pictures()], ask, evaluators, cache=tmp_path / "deep", real=real)["metrics"])
         return sum(calls) - 120
 
     values: list[Any] = []
     assert made() == 1000
     assert made() == 0
     assert values[0] == values[1]
-    assert made(Evaluators(replace(judges.features, fingerprint="1"), None)) == 1000  # other weights
+    assert made(Evaluators(replace(evaluators.features, fingerprint="1"), None)) == 1000  # other weights
     assert made(ask=replace(ASK, real=300)) == 300  # fewer of them
     assert made(real=data.open(replace(TOY, path="toy:test"))) == 200  # other pictures
     for file in (tmp_path / "deep").iterdir():
         assert file.suffix == ".safetensors"
         file.write_bytes(file.read_bytes()[:-1])
-    assert made() == 1000  # a file that is not whole is made again
+    assert made() == 1000  # a truncated file is computed again
     assert values[-1] == values[0]
     (tmp_path / "file").write_text("")
-    report([pictures()], cache=tmp_path / "file" / "below")  # where nothing can be kept, nothing is, and all goes on
+    report([pictures()], cache=tmp_path / "file" / "below")  # a cache that cannot be written is skipped
 
 
-def test_real_pictures_are_neither_mirrored_nor_cut_at_random() -> None:
+def test_real_pictures_are_not_augmented() -> None:
     real = data.open(replace(TOY, flip=True, crop="random"))
-    assert (plain(real).config.flip, plain(real).config.crop) == (False, "center")
-    assert plain(data.open(TOY)).config == TOY
+    assert (unaugmented(real).config.flip, unaugmented(real).config.crop) == (False, "center")
+    assert unaugmented(data.open(TOY)).config == TOY
     assert report([pictures()], real=real)["metrics"] == report([pictures()])["metrics"]
 
 
@@ -195,7 +197,7 @@ def test_real_pictures_are_neither_mirrored_nor_cut_at_random() -> None:
 
 
 def toy_model() -> Model:
-    """A model that draws 16x16 pictures of four classes, of random weights that are always the same."""
+    """A model of 16x16 pictures of four classes with fixed random weights."""
     made = small(replace(NET, size=16, classes=4), ("disc", "square", "cross", "ring"))
     return Model(made.diffusion, replace(made.card, size=(16, 16)))
 
@@ -203,9 +205,9 @@ def toy_model() -> Model:
 HOW = Request(steps=2, batch=16, precision="float32")
 
 
-def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path) -> None:
+def test_classes_are_sampled_with_their_frequency_in_the_data(tmp_path: Path) -> None:
     real = data.open(TOY)
-    save_classifier(tmp_path / "judge", judge(real.classes))
+    save_classifier(tmp_path / "judge", classifier(real.classes))
     ask = replace(ASK, count=30, seed=5, features=str(tmp_path / "judge"))
     steps = list(evaluate(toy_model(), ask, HOW, real, cache=tmp_path))
     found = steps[-1].report
@@ -219,11 +221,13 @@ def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path)
     assert set(found["class_accuracy_each"]) == set(real.classes)
     assert found["pictures_per_second"] > 0
     labels = tuple(name for name, n in zip(real.classes, (8, 7, 8, 7)) for _ in range(n))
-    judges = find_evaluators(ask, real.classes, real)
+    evaluators = find_evaluators(ask, real.classes, real)
 
     def direct(labels: tuple[str, ...]) -> float:
-        drawn = sample(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
-        return float(figures(report([Drawn(drawn.pixels, None)], ask, judges, cache=tmp_path))["frechet"]["value"])
+        sampled = sample(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
+        return float(
+            figures(report([Sampled(sampled.pixels, None)], ask, evaluators, cache=tmp_path))["frechet"]["value"]
+        )
 
     value = figures(found)["frechet"]["value"]
     assert direct(labels) == pytest.approx(value, rel=2e-3)  # another batch may round a byte otherwise
@@ -233,7 +237,7 @@ def test_a_model_is_asked_for_each_class_as_often_as_it_is_there(tmp_path: Path)
     assert list(one["class_accuracy_each"]) == ["ring"]
 
 
-def test_a_report_says_all_that_changes_its_pictures() -> None:
+def test_report_has_all_settings_that_change_its_pictures() -> None:
     """Every field of a request that is not of one picture or of one machine, where it is set."""
     changed = {
         "labels": ("a",), "prompts": ("words",), "negative_prompt": "others", "image": "a.png", "mask": "b.png",
@@ -244,14 +248,14 @@ def test_a_report_says_all_that_changes_its_pictures() -> None:
     }  # fmt: skip
     apart = {"seeds": (1,), "values": {"age": (3.0,)}, "batch": 3, "device": "cpu", "previews": 2}
     assert set(changed) | set(apart) == {field.name for field in fields(Request)}
-    assert how_drawn(toy_model(), Request(**changed, **apart)) == changed  # type: ignore[arg-type]
+    assert sampling_settings(toy_model(), Request(**changed, **apart)) == changed  # type: ignore[arg-type]
 
 
-def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(tmp_path: Path) -> None:
+def test_impossible_evaluations_are_refused_before_anything_is_sampled(tmp_path: Path) -> None:
     real = data.open(TOY)
-    save_classifier(tmp_path / "judge", judge(real.classes))
-    save_classifier(tmp_path / "small", judge(real.classes, size=8))
-    save_classifier(tmp_path / "other", judge(("a", "b")))
+    save_classifier(tmp_path / "judge", classifier(real.classes))
+    save_classifier(tmp_path / "small", classifier(real.classes, size=8))
+    save_classifier(tmp_path / "other", classifier(("a", "b")))
     good = replace(ASK, features=str(tmp_path / "judge"))
 
     def refused(match: str, ask: EvaluateConfig = good, how: Request = HOW, model: Model | None = None) -> None:
@@ -259,34 +263,38 @@ def test_what_cannot_be_answered_is_refused_before_anything_is_drawn(tmp_path: P
             next(evaluate(model or toy_model(), ask, how, real, cache=None))
 
     refused("did you mean 'frechet'", replace(good, metrics=("frechat",)))
-    refused("at least 10", replace(good, count=9))
-    refused("at least 20", replace(good, real=19))
+    refused("use --count 10 or more", replace(good, count=9))
+    refused("use 20 or more", replace(good, real=19))
     refused("needs pictures of 8x8 pixels", replace(good, features=str(tmp_path / "small")))
-    refused("8x8 pixels with 1 channel, those of toy are 16x16", model=small())
-    refused("knows no cross, disc, ring, square", replace(good, evaluator=str(tmp_path / "other")))
+    refused("8x8 pixels with 1 channel, those of toy 16x16", model=small())
+    refused("does not have the classes cross, disc, ring, square", replace(good, evaluator=str(tmp_path / "other")))
     refused("no features to compare toy in", ASK)
     refused("no class 'dics'", how=replace(HOW, labels=("dics",)))
-    refused("2 labels", how=replace(HOW, labels=("disc", "ring")))
-    refused(r"takes no prompt: leave --prompts out; it supports --label \(4 classes", how=replace(HOW, prompts=("a",)))
-    with pytest.raises(UserError, match="0 pictures"):
+    refused("one label for all pictures", how=replace(HOW, labels=("disc", "ring")))
+    refused(
+        r"leave --prompts out; it supports --label \(4 classes",
+        how=replace(HOW, prompts=("a",)),
+    )
+    with pytest.raises(UserError, match="0 sampled pictures"):
         report([])
 
 
 def test_metrics_by_their_other_names() -> None:
     assert metric_names(("fid", "kid", "frechet", "recall")) == ("frechet", "kernel", "recall")
+    assert metric_names(("bits", "ode-bits", "bpd")) == ("bpd", "ode-bpd")
 
 
-def test_the_table_shows_figures_with_their_numbers() -> None:
+def test_markdown_has_each_value_and_its_number_of_pictures() -> None:
     text = markdown(report([pictures()]))
     row = next(line for line in text.splitlines() if line.startswith("| Frechet"))
     assert "(n = 500)" in row
     assert "| 120 | quarters |" in row
     assert "unbiased" in row
-    assert "120 drawn pictures against 1,000 real ones (toy)" in text
+    assert "120 sampled pictures against 1,000 real ones (toy)" in text
     assert "Warning: no class accuracy" in text
 
 
-def test_the_clock_gives_every_second_to_one_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_counts_every_second_once(monkeypatch: pytest.MonkeyPatch) -> None:
     times: Iterator[float] = iter((10.0, 11.0, 15.0, 16.5))
     monkeypatch.setattr("time.monotonic", lambda: next(times))
     clock = Clock()
@@ -295,16 +303,16 @@ def test_the_clock_gives_every_second_to_one_thing(monkeypatch: pytest.MonkeyPat
     assert clock.seconds == {"a": 2.5, "b": 4.0}
 
 
-# --- shared by processes ---
+# --- several processes ---
 
 
-def test_processes_share_the_work_and_all_get_the_report_of_one(tmp_path: Path) -> None:
+def test_all_processes_get_the_report_of_one(tmp_path: Path) -> None:
     whole = shared(ALONE, str(tmp_path / "cache-1"))
     children = launch(tmp_path, share, str(tmp_path / "cache-3"), world=3)
     assert [child.end(120) for child in children] == [0, 0, 0], [child.said() for child in children]
-    said = [json.loads(child.said().splitlines()[-1]) for child in children]
-    assert said[0] == said[1] == said[2]
-    for ours, theirs in zip(whole["metrics"], said[0]["metrics"], strict=True):
+    reports = [json.loads(child.said().splitlines()[-1]) for child in children]
+    assert reports[0] == reports[1] == reports[2]
+    for ours, theirs in zip(whole["metrics"], reports[0]["metrics"], strict=True):
         assert theirs["value"] == pytest.approx(ours["value"], rel=1e-4, abs=1e-6), ours["id"]
         assert theirs["n"] == ours["n"] == 41
     assert len(list((tmp_path / "cache-3").glob("*.safetensors"))) == 1
@@ -318,7 +326,7 @@ def shared(who: Processes, cache: str) -> dict[str, Any]:
     model = toy_model()
     real = data.open(TOY)
     folder = Path(cache).parent / f"judge-{who.rank}"
-    save_classifier(folder, judge(real.classes))
+    save_classifier(folder, classifier(real.classes))
     ask = replace(ASK, count=41, features=str(folder))
     found = list(evaluate(model, ask, HOW, real, cache=Path(cache), processes=who))[-1].report
     assert found is not None

@@ -1,4 +1,4 @@
-"""The report: a page that stands alone, says its numbers and cannot be broken by a name."""
+"""The HTML report: one file that needs no other, with all numbers, and with every text escaped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from unnoise.evaluation.page import Gallery, curve, log_ticks, page, smooth, ticks
+from unnoise.evaluation.loss_curve import log_ticks, loss_curve, smooth, ticks
+from unnoise.evaluation.page import Gallery, page
 
 REPORT = {
     "title": "Fashion & <noise>",
@@ -52,7 +53,7 @@ class Tags(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_needs_nothing_from_outside() -> None:
+def test_page_is_valid_and_has_no_external_resources() -> None:
     tags = Tags()
     tags.feed(page(REPORT, gallery()))
     assert tags.open == []
@@ -61,9 +62,9 @@ def test_the_page_is_whole_and_needs_nothing_from_outside() -> None:
     assert tags.seen.count("img") == 4
 
 
-def test_the_page_says_its_numbers() -> None:
+def test_page_shows_its_numbers() -> None:
     text = re.sub("<[^>]*>", " ", page(REPORT, gallery()))
-    for said in (
+    for text_shown in (
         "87.1 %",
         "89.3 %",
         "5 min 52 s",
@@ -74,10 +75,10 @@ def test_the_page_says_its_numbers() -> None:
         "few pictures",
         "Fashion &amp; &lt;noise&gt;",
     ):
-        assert said in text
+        assert text_shown in text
 
 
-def test_a_report_without_extras_is_still_a_page() -> None:
+def test_report_without_optional_parts_is_a_valid_page() -> None:
     bare = {key: REPORT[key] for key in ("title", "summary", "seconds", "images", "steps", "pictures_per_second")}
     assert "<figcaption>" not in page(bare | {"curve": [(8, 1.0)]}, Gallery({"Bag": gallery().drawn["Bag"]}))
     tags = Tags()
@@ -85,19 +86,19 @@ def test_a_report_without_extras_is_still_a_page() -> None:
     assert tags.open == []
 
 
-def test_the_curve_falls_where_the_loss_falls() -> None:
-    path = re.search(r'class="thick" d="M([^"]*)"', curve([(k, 2.0**-k) for k in range(20)]))
-    assert path is not None
-    points = [tuple(map(float, point.split(","))) for point in path[1].split("L")]
+def test_curve_falls_where_the_loss_falls() -> None:
+    curve = loss_curve([(k, 2.0**-k) for k in range(20)])
+    assert curve is not None
+    points = [tuple(map(float, point.split(","))) for point in curve.mean.removeprefix("M").split("L")]
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(points))  # right and down
 
 
-def test_smoothing_keeps_a_constant_and_begins_at_the_beginning() -> None:
+def test_smoothing_keeps_a_constant_and_starts_at_the_first_value() -> None:
     assert smooth([3.0] * 50) == pytest.approx([3.0] * 50)
     assert smooth([5.0, 1.0])[0] == pytest.approx(5.0)
 
 
-def test_ticks_are_round_and_inside() -> None:
+def test_ticks_are_round_and_in_range() -> None:
     assert ticks(0, 154_000) == [0, 50_000, 100_000, 150_000]
     assert log_ticks(0.03, 1.2) == pytest.approx([0.03, 0.1, 0.3, 1.0])
     for low, high in ((0.05, 0.06), (1e-6, 1e3), (0.9, 1.1)):

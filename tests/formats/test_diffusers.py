@@ -300,7 +300,7 @@ def test_a_shard_from_elsewhere(folder: Path) -> None:
     index = json.loads(file.read_text())
     index["weight_map"]["conv_in.weight"] = "../secrets.safetensors"
     file.write_text(json.dumps(index))
-    with pytest.raises(UserError, match="no name of a safetensors file"):
+    with pytest.raises(UserError, match="is not the name of a safetensors file"):
         ours.read(folder)
     index["weight_map"]["conv_in.weight"] = index["weight_map"]["conv_out.weight"]
     file.write_text(json.dumps(index))
@@ -363,21 +363,21 @@ def test_a_pickle_is_refused_and_opened_when_asked_for(folder: Path) -> None:
         ({"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups is null"),
         ({"attn_norm_num_groups": 2}, "attn_norm_num_groups is 2"),
         ({"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}, "down_block_types is 'SkipDownBlock2D'"),
-        ({"down_block_types": ["DownBlock2D"]}, "a kind of block for each of the 2"),
-        ({"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "attend at the same levels"),
-        ({"down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D"]}, "one kind of step"),
-        ({"upsample_type": "resnet"}, "one kind of step"),
+        ({"down_block_types": ["DownBlock2D"]}, "a block type for each of the 2"),
+        ({"down_block_types": ["DownBlock2D", "DownBlock2D"]}, "attention at the same levels"),
+        ({"down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D"]}, "one kind of resampling"),
+        ({"upsample_type": "resnet"}, "one kind of resampling"),
         ({"attention_head_dim": 3}, "head_width 3 does not divide the 16 channels"),
         ({"norm_num_groups": None}, "norm_num_groups is None"),
         ({"norm_num_groups": 16}, "channels 8 are not divisible by groups 16"),
         ({"norm_eps": "small"}, "norm_eps is 'small'"),
-        ({"sample_size": ...}, "sample_size is not there"),
+        ({"sample_size": ...}, "sample_size is missing"),
         ({"sample_size": [28, 32]}, "sample_size is [28, 32]"),
         ({"sample_size": 27}, "size 27 cannot be halved 1 times"),
         ({"layers_per_block": 10**9}, "layers_per_block is 1000000000: only a whole number from 1 to 64"),
         ({"block_out_channels": [8, 10**9]}, "block_out_channels is 1000000000"),
         ({"block_out_channels": "8,16"}, "block_out_channels is '8,16'"),
-        ({"block_out_channels": [8, 100000]}, "config and weights are not of one network"),
+        ({"block_out_channels": [8, 100000]}, "the configuration and the weights belong to different networks"),
         ({"num_class_embeds": 10**9}, "class_embedding.weight is missing"),
         ({"_class_name": "UNet1DModel"}, "UNet1DModel"),
     ],
@@ -399,7 +399,7 @@ def test_tensors_that_do_not_fit_are_named_before_any_is_loaded(folder: Path, mo
     monkeypatch.setattr(Tensors, "load", lambda self: pytest.fail("weights were loaded"))
     with pytest.raises(UserError) as error:
         ours.read(folder)
-    for said in ("conv_in.weight is missing", "surprise is not known", "conv_out.bias is (7,) instead of (1,)"):
+    for said in ("conv_in.weight is missing", "surprise is unknown", "conv_out.bias is (7,) instead of (1,)"):
         assert said in str(error.value)
 
 
@@ -408,7 +408,7 @@ def test_weights_of_whole_numbers(folder: Path) -> None:
     state = load_file(file)
     state["conv_out.bias"] = torch.zeros(1, dtype=torch.int8)
     save_file(state, file)
-    with pytest.raises(UserError, match=r"conv_out\.bias holds I8"):
+    with pytest.raises(UserError, match=r"conv_out\.bias is I8"):
         ours.read(folder)
 
 
@@ -429,7 +429,7 @@ def test_a_file_that_is_something_else(folder: Path, content: bytes, said: str) 
     file.write_bytes(content)
     with pytest.raises(UserError) as error:
         ours.read(folder)
-    assert f"{file} is no whole safetensors file: " in str(error.value)
+    assert f"{file} is not a complete safetensors file: " in str(error.value)
     assert said in str(error.value)
 
 
@@ -440,7 +440,7 @@ def test_a_file_that_was_cut_short(folder: Path, kept: int) -> None:
     file.write_bytes(content[:kept])
     with pytest.raises(UserError) as error:
         ours.read(folder)
-    assert "is no whole safetensors file" in str(error.value)
+    assert "is not a complete safetensors file" in str(error.value)
     if kept == -1:
         assert f"it ends after {len(content) - 1:,} of {len(content):,} bytes" in str(error.value)
 
@@ -451,7 +451,7 @@ def test_folders_that_are_not_whole(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no diffusion_pytorch_model\.safetensors"):
         ours.read(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(UserError, match="is no JSON"):
+    with pytest.raises(UserError, match="is not JSON"):
         ours.read(folder)
     (folder / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json is missing"):
@@ -519,16 +519,16 @@ def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("process", "sampler", "said"),
     [
-        (DiffusionConfig(schedule="flow", predicts="v"), "ddim", "'flow' does not"),
+        (DiffusionConfig(schedule="flow", predicts="v"), "ddim", "unlike the schedule 'flow'"),
         (
             DiffusionConfig(schedule_options={"shift": 2.0}, zero_snr=True, predicts="v"),
             "ddim",
             "both shifted and of zero",
         ),
         (DiffusionConfig(predicts="edm"), "ddim", "not 'edm'"),
-        (DiffusionConfig(), "heun", "'heun' is none of them"),
+        (DiffusionConfig(), "heun", "cannot have the sampler 'heun'"),
         (DiffusionConfig(), "ddpm-learned", "did not learn a variance"),
-        (DiffusionConfig(learned_variance=True), "ddim", "take ddpm-learned"),
+        (DiffusionConfig(learned_variance=True), "ddim", "use ddpm-learned"),
     ],
 )
 def test_a_process_that_diffusers_cannot_say(process: DiffusionConfig, sampler: str, said: str, tmp_path: Path) -> None:
@@ -551,7 +551,7 @@ def test_a_process_that_diffusers_cannot_say(process: DiffusionConfig, sampler: 
         ({"timestep_spacing": "karras"}, "timestep_spacing is 'karras'"),
         ({"num_train_timesteps": 0}, "num_train_timesteps is 0"),
         ({"trained_betas": [0.1, 0.2]}, "2 trained_betas for num_train_timesteps 1000"),
-        ({"trained_betas": [0.1, 1.2]}, "between 0 and 1"),
+        ({"trained_betas": [0.1, 1.2]}, "above 0 and below 1"),
     ],
     ids=str,
 )
@@ -575,7 +575,7 @@ def test_a_curve_is_written_as_its_table(tmp_path: Path) -> None:
     scheduler = theirs.DDIMScheduler.from_pretrained(tmp_path / "ours" / "scheduler")
     alpha = torch.cos(torch.arange(1, 101, dtype=torch.float64) / 100 * torch.pi / 2)
     torch.testing.assert_close(scheduler.alphas_cumprod.double(), alpha.square(), atol=1e-6, rtol=1e-3)
-    with pytest.raises(UserError, match="the ends left out"):  # its last beta is one
+    with pytest.raises(UserError, match="above 0 and below 1"):  # its last beta is one
         ours.read(tmp_path / "ours")
 
 
@@ -607,7 +607,7 @@ def test_names_and_the_null_row_are_kept_beside_diffusers_files(tmp_path: Path) 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     config = unet2d.from_config(GREY, "test")
-    with pytest.raises(UserError, match="is not empty"):
+    with pytest.raises(UserError, match="is not an empty folder"):
         ours.write(tmp_path, config, UNet(config).state_dict(), DiffusionConfig())
     with pytest.raises(UserError, match="is missing"):
         ours.write(tmp_path / "new", config, {}, DiffusionConfig())

@@ -146,7 +146,7 @@ def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.Capt
         assert main([*ask, *words]) == 2
         assert "what reads them for it is not beside it" in capsys.readouterr().err
     small_tower(tmp_path / "sd" / "text_encoder", hidden_size=16)
-    with pytest.raises(UserError, match="has 16 numbers, and its unet reads 12: the folder was put together"):
+    with pytest.raises(UserError, match="has embeddings of width 16, and the unet needs 12: its parts belong"):
         load(tmp_path / "sd")
     (tmp_path / "sd" / "scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(UserError, match=r"scheduler_config.json is missing: copy the whole folder"):
@@ -287,7 +287,7 @@ def test_a_controls_folder_steers_from_the_command_line(tmp_path: Path, capsys: 
     assert (model.sample(**settings).array()[0] != np.asarray(Image.open(file))).any()
     assert main([*ask, *with_it, str(tmp_path / "foreign")]) != 0
     assert "a control of another network: context is 16 here, 12 in the network" in capsys.readouterr().err
-    with pytest.raises(UserError, match="ControlNetModel, which steers another network"):
+    with pytest.raises(UserError, match="ControlNetModel, which needs another network"):
         load(tmp_path / "edges")
 
 
@@ -381,9 +381,9 @@ def test_what_cannot_be_written_of_xl_is_refused_before_anything_is(tmp_path: Pa
     assert isinstance(model.text, DualClipEncoder)
     model.text.parts[0].skip = 1
     state = model.diffusion.net.state_dict()
-    with pytest.raises(UserError, match="last blocks are left out cannot be written for XL"):
-        write(tmp_path / "out", model.card.net, state, model.card.process, words=model.text)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="last blocks are left out cannot be written for XL"):
+    with pytest.raises(UserError, match="skipped blocks cannot be written for XL"):
+        write(tmp_path / "out", model.card.net, state, model.card.process, text=model.text)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="skipped blocks cannot be written for XL"):
         model.save(tmp_path / "saved")
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "saved").exists()

@@ -21,7 +21,7 @@ from unnoise.conditions import Cond
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
-from unnoise.formats import controlnet, unet2d_condition
+from unnoise.formats import condition_settings, controlnet, unet2d_condition
 from unnoise.formats import diffusers as ours
 from unnoise.nn import UNet
 from unnoise.nn.controlnet import ControlNet, guess_scales
@@ -173,11 +173,11 @@ def test_missing_settings_that_tensors_hold_are_the_classs_defaults() -> None:
 def test_settings_that_no_tensor_holds_have_to_be_said() -> None:
     base = unet2d_condition.from_config(SD1, "test")
     for key in SAID:
-        with pytest.raises(UserError, match=f"there: {key} is not there, and no tensor's shape says it"):
+        with pytest.raises(UserError, match=f"there: {key} is missing, and no tensor's shape determines it"):
             unet2d_condition.from_config({name: value for name, value in SD1.items() if name != key}, "there")
-    for key in control_config("sd1").keys() & unet2d_condition.UNSEEN:
+    for key in control_config("sd1").keys() & condition_settings.REQUIRED:
         left = {name: value for name, value in control_config("sd1").items() if name != key}
-        with pytest.raises(UserError, match=f"there: {key} is not there"):
+        with pytest.raises(UserError, match=f"there: {key} is missing"):
             unet2d_condition.control_from_config(left, base, "there")
 
 
@@ -185,8 +185,8 @@ def test_defaults_are_diffusers() -> None:
     import inspect
 
     for kind, mine in (
-        (theirs.UNet2DConditionModel, unet2d_condition.DEFAULTS),
-        (theirs.ControlNetModel, unet2d_condition.CONTROL_DEFAULTS),
+        (theirs.UNet2DConditionModel, condition_settings.DEFAULTS),
+        (theirs.ControlNetModel, condition_settings.CONTROL_DEFAULTS),
     ):
         parameters = dict(inspect.signature(kind.__init__).parameters)
         parameters.pop("self")
@@ -210,10 +210,10 @@ def test_defaults_are_diffusers() -> None:
         ({"attention_head_dim": [1, 2]}, "attention_head_dim is .* one for each of the 3"),
         ({"attention_head_dim": 3}, "heads 3 does not divide the 8 channels"),
         ({"cross_attention_dims": 3}, "no setting of UNet2DConditionModel 'cross_attention_dims'; did you mean"),
-        ({"num_class_embeds": 3, "class_embed_type": "timestep"}, "only one of them is understood"),
-        ({"up_block_types": ["UpBlock2D"] * 3}, "attends at levels"),
+        ({"num_class_embeds": 3, "class_embed_type": "timestep"}, "only one of them is supported"),
+        ({"up_block_types": ["UpBlock2D"] * 3}, "has attention at levels"),
         ({"down_block_types": ["AttnDownBlock2D"] * 3}, "down_block_types is 'AttnDownBlock2D'"),
-        ({"sample_size": None}, "sample_size is not there"),
+        ({"sample_size": None}, "sample_size is missing"),
     ],
     ids=str,
 )
@@ -233,7 +233,7 @@ def test_tensors_that_are_missing_or_surplus_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{key} is missing"):
         ours.read(folder)
     save_file(state | {"mid_block.extra": torch.zeros(1)}, file)
-    with pytest.raises(UserError, match=r"mid_block\.extra is not known"):
+    with pytest.raises(UserError, match=r"mid_block\.extra is unknown"):
         ours.read(folder)
     save_file(state | {key: torch.zeros(8, 11)}, file)
     with pytest.raises(UserError, match=r"to_k\.weight is \(8, 11\) instead of \(8, 12\)"):
@@ -268,7 +268,7 @@ CONTROLS = {
 
 
 def control_config(name: str) -> dict[str, Any]:
-    alike = {key: value for key, value in CONFIGS[name].items() if key in unet2d_condition.CONTROL_DEFAULTS}
+    alike = {key: value for key, value in CONFIGS[name].items() if key in condition_settings.CONTROL_DEFAULTS}
     return alike | CONTROLS[name]
 
 
@@ -358,10 +358,10 @@ def test_a_control_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"middle_attention": False}, "no attention in the middle"),
-        ({"residual_resampling": True}, "steps by residual blocks"),
-        ({"values": 2}, "more than one number"),
-        ({"classes": 2, "vector": 3}, "more than one of classes, values and a vector"),
+        ({"middle_attention": False}, "middle block without attention"),
+        ({"residual_resampling": True}, "resampling by residual blocks"),
+        ({"values": 2}, "second value, and no null embedding"),
+        ({"classes": 2, "vector": 3}, "combination of classes, values and a vector"),
     ],
 )
 def test_what_diffusers_cannot_say_is_refused(fields: dict[str, Any], message: str) -> None:

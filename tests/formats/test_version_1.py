@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from unnoise.cli.main import main
 from unnoise.config.cards import PixelsConfig, ValueRange
 from unnoise.config.request import Request
-from unnoise.generate.frames import draw, generate
+from unnoise.generate.frames import generate, sample
 from unnoise.guidance import noisy_classifier
 from unnoise.io import checkpoint
 from unnoise.model import load
@@ -66,12 +66,12 @@ def test_a_model_is_loaded_under_todays_names() -> None:
 def test_a_model_samples_the_same_pictures() -> None:
     """Guided by class, values and text. On the machine that wrote them bit for bit; elsewhere sums are rounded."""
     model = load(VERSION_1 / "model")
-    pictures = draw(model, REQUEST).pixels
+    pictures = sample(model, REQUEST).pixels
     assert (pictures.int() - EXPECTED["pictures"].int()).abs().max() <= 1
     floats = torch.cat([frame.pictures for frame in generate(model, REQUEST) if frame.done])  # type: ignore[misc]
     assert torch.allclose(floats, EXPECTED["floats"], atol=1e-4)
     for other in ({"labels": ("cat", "none")}, {"prompts": ("a cat", "")}, {"values": {"age": (9.0, 7.0)}}):
-        assert (draw(model, replace(REQUEST, **other)).pixels[0].int() - pictures[0].int()).abs().max() > 1, other
+        assert (sample(model, replace(REQUEST, **other)).pixels[0].int() - pictures[0].int()).abs().max() > 1, other
 
 
 def test_a_loaded_model_is_saved_in_todays_format(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_loaded_model_is_saved_in_todays_format(tmp_path: Path) -> None:
     assert new["version"] == 2
     assert "latents" not in new["card"]
     assert not any("tell." in name for name in load_file(tmp_path / "new" / "model.safetensors"))
-    assert torch.equal(draw(load(tmp_path / "new"), REQUEST).pixels, draw(model, REQUEST).pixels)
+    assert torch.equal(sample(load(tmp_path / "new"), REQUEST).pixels, sample(model, REQUEST).pixels)
 
 
 def test_a_noisy_classifier_computes_the_same_logits() -> None:
@@ -91,7 +91,7 @@ def test_a_noisy_classifier_computes_the_same_logits() -> None:
     assert classifier.card.process.cond_dropout == 0.2
     request = replace(REQUEST, labels=("dog",), classifier=str(VERSION_1 / "classifier"), classifier_scale=5.0)
     model = load(VERSION_1 / "model")
-    assert not torch.equal(draw(model, request).pixels, draw(model, replace(request, classifier="")).pixels)
+    assert not torch.equal(sample(model, request).pixels, sample(model, replace(request, classifier="")).pixels)
 
 
 def test_a_run_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -102,11 +102,11 @@ def test_on_a_curve_the_figures_are_those_of_the_world(process: DiffusionConfig,
     With EDM's last step at 1/T, narrow worlds seemed as wide as its noise; the straight line's bound paid 3 bits more.
     """
     model, (x, true) = asked(process, Gaussian(0.0, std)), greys(std)
-    bound, flow = figure("bits", model, x), figure("ode-bits", model, x)
+    bound, flow = figure("bpd", model, x), figure("ode-bpd", model, x)
     assert true < bound["value"] < true + 0.12
     assert flow["value"] == pytest.approx(true, abs=0.03)
     assert bound["steps"] == 1000
-    assert figure("bits", model, x, bits_steps=300)["steps"] == 300
+    assert figure("bpd", model, x, bits_steps=300)["steps"] == 300
     assert bound["curve"]["t"][-1] == pytest.approx(flow["begin"], rel=1e-4)
 
 
@@ -135,11 +135,11 @@ def test_the_exact_trace_has_each_pictures_density_where_numbers_depend_on_each_
     density = (weights * torch.exp(-distance / 0.08)).sum(1) / (2 * math.pi * 0.04)
     for row in range(4):
         true = -math.log2(density[row].item() / 127.5**2) / 2
-        found = figure("ode-bits", model, x[row : row + 1], bits_trace="exact", bits_repeats=4)
+        found = figure("ode-bpd", model, x[row : row + 1], bits_trace="exact", bits_repeats=4)
         assert found["value"] == pytest.approx(true, abs=0.03)
         assert (found["trace"], found["repeats"]) == ("exact", 4)
-    probed = figure("ode-bits", model, x, bits_repeats=4)["value"]
-    assert probed != pytest.approx(figure("ode-bits", model, x, bits_trace="exact", bits_repeats=4)["value"], abs=1e-3)
+    probed = figure("ode-bpd", model, x, bits_repeats=4)["value"]
+    assert probed != pytest.approx(figure("ode-bpd", model, x, bits_trace="exact", bits_repeats=4)["value"], abs=1e-3)
 
 
 def test_a_table_ends_at_its_first_entry_and_a_curve_where_noise_is_no_longer_seen() -> None:

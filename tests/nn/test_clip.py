@@ -115,7 +115,7 @@ def test_invalid_configurations_and_inputs_are_errors(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             clip.from_config(SMALL | settings, "there")
     for key in ("num_attention_heads", "eos_token_id", "hidden_act", "layer_norm_eps"):
-        with pytest.raises(UserError, match=f"there: {key} is not there, and no tensor's shape says it"):
+        with pytest.raises(UserError, match=f"there: {key} is missing, and no tensor's shape determines it"):
             clip.from_config({name: value for name, value in SMALL.items() if name != key}, "there")
     net = ClipText(clip.from_config(SMALL, "there"))
     with pytest.raises(UserError, match="has 10 tokens and this encoder reads at most 9"):
@@ -184,5 +184,5 @@ def test_a_tokenizer_of_another_kind_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"neither tokenizer.json nor vocab.json"):
         ClipTokenizer.load(tmp_path, 77)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match="holds no tokenizer that can be used"):
+    with pytest.raises(UserError, match="has no usable tokenizer"):
         ClipTokenizer.load(tmp_path, 77)

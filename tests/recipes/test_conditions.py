@@ -24,8 +24,8 @@ from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.config.validate import check
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
+from unnoise.evaluation.details import details
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.evaluation.report import said
 from unnoise.generate.conditions import null_condition, text_and_labels
 from unnoise.generate.frames import generate
 from unnoise.model import Model
@@ -115,7 +115,7 @@ def test_a_training_says_how_many_of_its_captions_are_cut(worded, tmp_path):
 
 def test_an_evaluation_says_how_many_captions_are_cut(worded):
     pictures = data.open(WORDED.data)
-    short, ask = cut_short(worded, 6), EvaluateConfig(metrics=("bits",), bits_count=10, bits_steps=2)
+    short, ask = cut_short(worded, 6), EvaluateConfig(metrics=("bpd",), bits_count=10, bits_steps=2)
 
     def said(loaded, how):
         warnings = list(evaluate(loaded, ask, how, pictures, cache=None))[-1].report["warnings"]
@@ -131,18 +131,18 @@ def test_an_evaluation_says_how_many_captions_are_cut(worded):
 
 
 def test_bits_say_whether_captions_were_told(worded):
-    loaded, ask = model.load(worded), EvaluateConfig(metrics=("bits",), bits_count=4, bits_steps=2)
+    loaded, ask = model.load(worded), EvaluateConfig(metrics=("bpd",), bits_count=4, bits_steps=2)
 
     def told(how, pictures):
         (entry,) = list(evaluate(loaded, ask, how, pictures, cache=None))[-1].report["metrics"]
-        return said(entry)
+        return details(entry)
 
     pictures = data.open(WORDED.data)
     plain = data.Dataset(replace(pictures.source, captions=None), pictures.config)
-    assert "told their captions" in told(Request(), pictures)
-    assert "told their captions" in told(Request(prompts=("a red circle",)), plain)
-    assert "told nothing" in told(Request(), plain)
-    assert "told nothing" in told(Request(labels=("none",)), pictures)
+    assert "conditioned on their captions" in told(Request(), pictures)
+    assert "conditioned on their captions" in told(Request(prompts=("a red circle",)), plain)
+    assert "unconditional" in told(Request(), plain)
+    assert "unconditional" in told(Request(labels=("none",)), pictures)
 
 
 def test_a_prompt_that_is_cut_is_warned_of(worded):
@@ -368,7 +368,7 @@ def test_a_base_that_is_the_inner_part_is_grown_around(tmp_path):
 
 
 def test_what_does_not_fit_is_named(worded, tmp_path):
-    with pytest.raises(UserError, match="name it, --set base="):
+    with pytest.raises(UserError, match="name it with --set base="):
         next(train(CONTROLLED, tmp_path / "run"))
     other = replace(CONTROLLED, base=str(worded), process=replace(CONTROLLED.process, predicts="eps"))
     with pytest.raises(UserError, match=r"process.predicts eps should be v, that of the base"):
@@ -378,7 +378,7 @@ def test_what_does_not_fit_is_named(worded, tmp_path):
         load_base(wider, tmp_path / "run")
     with pytest.raises(UserError, match="does not exist"):
         load_base(replace(CONTROLLED, base="nowhere"), tmp_path / "run")
-    with pytest.raises(UserError, match="belong together"):
+    with pytest.raises(UserError, match="need each other"):
         check(replace(CONTROLLED, data=WORDED.data))
     with pytest.raises(UserError, match=r"net.dropout should be 0"):
         check(replace(CONTROLLED, net=replace(CONTROLLED.net, dropout=0.1)))

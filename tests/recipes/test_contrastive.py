@@ -347,8 +347,8 @@ def test_damage_is_refused_and_named(run: Path, tmp_path: Path) -> None:
     (folder / contrastive.CARD).write_text("{")
     refused("cannot be read")
     (folder / contrastive.CARD).unlink()
-    refused("holds no contrastive model")
-    with pytest.raises(UserError, match="there is no directory"):
+    refused("contains no contrastive model")
+    with pytest.raises(UserError, match="does not exist"):
         contrastive.load(tmp_path / "nowhere")
 
 
@@ -404,9 +404,9 @@ def test_evaluate_judges_drawn_pictures_beside_real_ones(
     said = capsys.readouterr().out
     assert "caption retrieval, 4" in said
     assert "of the real ones 100.0% ± 0.0% first of 4" in said
-    assert "The judge tiny learned these real pictures" in said
+    assert "tiny was trained on these real pictures" in said
     assert main(ask[:-2]) != 0
-    assert "needs a judge" in capsys.readouterr().err
+    assert "needs a contrastive model" in capsys.readouterr().err
 
 
 def test_the_table_of_guidance_tells_captions_and_judges_them(
@@ -427,7 +427,7 @@ def test_the_table_of_guidance_tells_captions_and_judges_them(
     assert len({cell["frechet"]["value"] for cell in cells}) == 3
     text = (tmp_path / "out" / "table.md").read_text()
     assert text.startswith("| guidance | scale | Frechet | precision | recall | caption retrieval | calls |")
-    assert "Of real pictures 100.0% find their own caption first" in text
+    assert "100.0% of real pictures are nearest to their own caption" in text
     assert main([*table[:-7], "--shown", "4", "--out", str(tmp_path / "none")]) != 0
     assert "emoji-contrastive" in capsys.readouterr().err  # no features without the judge, and no classes to train one
 
@@ -475,7 +475,7 @@ def test_nearest_lays_real_pictures_beside_generated_ones(
 
 @pytest.mark.parametrize(
     ("words", "message"),
-    [(["--features", "model"], "holds no contrastive model"), (["--count", "99"], "fewer than")],
+    [(["--features", "model"], "contains no contrastive model"), (["--count", "99"], "fewer than")],
 )
 def test_nearest_refuses_what_it_cannot_compare(
     words: list[str], message: str, model: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

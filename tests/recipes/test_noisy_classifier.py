@@ -127,15 +127,15 @@ def test_saved_and_loaded_it_is_the_same_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no directory"):
+    with pytest.raises(UserError, match="does not exist"):
         noisy_classifier.load(tmp_path / "gone")
-    with pytest.raises(UserError, match="holds no classifier"):
+    with pytest.raises(UserError, match="contains no noisy classifier"):
         noisy_classifier.load(tmp_path)
     (tmp_path / "classifier.json").write_text('{"format": "unnoise-classifier-1"}')
     with pytest.raises(UserError, match="clean pictures"):
         noisy_classifier.load(tmp_path)
     noisy_classifier.write(tmp_path, net_of(NET).state_dict(), card(net=replace(NET, channels=(8, 24))))
-    with pytest.raises(UserError, match="not the weights that"):
+    with pytest.raises(UserError, match="does not have the weights that"):
         noisy_classifier.load(tmp_path)
     (tmp_path / "classifier.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
@@ -191,11 +191,11 @@ def test_trainings_that_cannot_be_are_refused(tmp_path: Path) -> None:
 def test_the_presets_come_back_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets", "fashion-noisy-classifier"]) == 0
     (tmp_path / "my.yaml").write_text(capsys.readouterr().out)
-    from unnoise.cli.train import begin
+    from unnoise.recipes.settings import load
 
-    asked = begin(str(tmp_path / "my.yaml"))
-    assert asked.config == presets.fashion_noisy_classifier()
-    assert asked.config.process == presets.fashion().process  # the noise of the model that it guides
+    settings = load(str(tmp_path / "my.yaml"))
+    assert settings.config == presets.fashion_noisy_classifier()
+    assert settings.config.process == presets.fashion().process  # the noise of the model that it guides
 
 
 # --- guiding ---
@@ -285,13 +285,13 @@ def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
     model: Model, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     wrong = {
-        "knows the noise of linear in 1000 steps, the model that of cosine in 1000": card(
+        "was trained with the schedule linear in 1000 steps, the model with cosine in 1000": card(
             process=replace(COSINE, schedule="linear")
         ),
-        "knows the noise of cosine in 500 steps": card(process=replace(COSINE, steps=500)),
-        "knows the noise of cosine, zero terminal SNR": card(process=replace(COSINE, zero_snr=True)),
-        "takes pictures of 32x32 with 1 channels, the model draws 16x16 with 1": card(net=replace(NET, size=32)),
-        "knows the classes a, b": card(classes=("a", "b")),
+        "was trained with the schedule cosine in 500 steps": card(process=replace(COSINE, steps=500)),
+        "was trained with the schedule cosine, zero terminal SNR": card(process=replace(COSINE, zero_snr=True)),
+        "reads pictures of 32x32 with 1 channels, the model has 16x16 with 1": card(net=replace(NET, size=32)),
+        "has the classes a, b": card(classes=("a", "b")),
     }
     for why, other in wrong.items():
         folder = tmp_path_factory.mktemp("wrong")

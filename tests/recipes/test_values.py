@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 
 from unnoise import data, model
-from unnoise.cli.evaluate import data_for
 from unnoise.cli.main import main
-from unnoise.cli.train import ask
+from unnoise.cli.measuring import data_for
+from unnoise.cli.train_settings import settings_from_options
 from unnoise.conditions import Cond
 from unnoise.config.cards import ValueRange
 from unnoise.config.data import DataConfig
@@ -33,10 +33,10 @@ from unnoise.data.registry import find
 from unnoise.data.source import numbers
 from unnoise.data.summary import describe as describe_data
 from unnoise.errors import UserError
-from unnoise.evaluation import sweep
-from unnoise.evaluation.conditions import by_lot
+from unnoise.evaluation import sweep, tables, variants
+from unnoise.evaluation.conditions import random_subset
+from unnoise.evaluation.details import details
 from unnoise.evaluation.evaluate import evaluate
-from unnoise.evaluation.report import said
 from unnoise.generate.conditions import null_condition, text_and_labels
 from unnoise.generate.job import Job
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
@@ -346,15 +346,15 @@ def test_a_network_has_as_many_columns_as_numbers_are_named(lights: Path, tmp_pa
     (tmp_path / "my.yaml").write_text(
         dumps(replace(here, net=replace(TINY.net, values=0))).replace("  values: 0\n", "")
     )
-    asked = ask(str(tmp_path / "my.yaml"))
-    assert asked.config.net.values == 1
-    assert asked.origins["net.values"] == "as many as data.values"
-    assert cost(asked.config, timed=1).parameters > 0
+    settings = settings_from_options(str(tmp_path / "my.yaml"))
+    assert settings.config.net.values == 1
+    assert settings.origins["net.values"] == "as many as data.values"
+    assert cost(settings.config, timed=1).parameters > 0
 
 
 def test_numbers_of_which_nothing_can_be_learned(lights: Path) -> None:
     here = replace(TINY, data=replace(TINY.data, path=str(lights), values=("same",)))
-    with pytest.raises(UserError, match="same is 1 in every picture of which it is told"):
+    with pytest.raises(UserError, match="same is 1 in every picture that has it"):
         describe(here, data.open(here.data))
     strict = replace(TINY, data=replace(TINY.data, path=str(lights)), net=replace(TINY.net, null_value=False))
     with pytest.raises(UserError, match="light is given for 28 of 32 pictures"):
@@ -403,11 +403,11 @@ def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: s
     loaded = model.load(trained)
     real = data.open(data_for(loaded, str(lights)))
     ask = EvaluateConfig(count=40, features=judge, real=40)
-    ask = replace(ask, metrics=sweep.guided_figures(loaded, ask, Request(), real))
+    ask = replace(ask, metrics=tables.guidance_metrics(loaded, ask, Request(), real))
     assert ask.metrics == ("frechet", "precision", "recall")
-    ways = sweep.guidance_ways(Request(steps=4, precision="float32"), scales=(0.0, 1.0, 1.5))
+    ways = variants.guidance_variants(Request(precision="float32"), variants.Axes(steps=(4,), guidance=(0.0, 1.0, 1.5)))
     results = [at for at in sweep.compare(loaded, ask, ways, real, cache=None, show=40) if isinstance(at, sweep.Result)]
-    said = torch.from_numpy(real.values()[by_lot(40, real)])[:, 0]
+    said = torch.from_numpy(real.values()[random_subset(40, real)])[:, 0]
     told = ~said.isnan()
     follow = [
         torch.corrcoef(torch.stack([said[told], each.pictures.double().mean((1, 2, 3))[told]]))[0, 1]
@@ -416,7 +416,7 @@ def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: s
     assert follow[0] < 0.6
     assert min(follow[1:]) > 0.9
     with pytest.raises(UserError, match="toy has no light, so there is nothing to guide to"):
-        sweep.guided_figures(loaded, ask, Request(), data.open(DataConfig(path="toy", size=4, channels=1)))
+        tables.guidance_metrics(loaded, ask, Request(), data.open(DataConfig(path="toy", size=4, channels=1)))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
@@ -461,15 +461,15 @@ def test_bits_are_those_of_pictures_whose_numbers_are_told(lights: Path, trained
     """Told the brightness, a picture of one brightness costs less; who names a label too, still tells it."""
     loaded = model.load(trained)
     real = data.open(data_for(loaded, str(lights)))
-    bits = {"metrics": ("bits",), "bits_count": 32, "bits_steps": 10}
+    bits = {"metrics": ("bpd",), "bits_count": 32, "bits_steps": 10}
     told = report(loaded, real, Request(), **bits)
     untold = report(loaded, data.open(replace(real.config, values=())), Request(), **bits)
     (one,), (other,) = told["metrics"], untold["metrics"]
     assert one["value"] < other["value"] - 0.1
     assert one["numbers"]
     assert not other["numbers"]
-    assert "told their numbers" in said(one)
-    assert f"the model was not told light: {lights} does not say it" in untold["warnings"]
+    assert "conditioned on their values" in details(one)
+    assert f"the model was not conditioned on light: {lights} does not have it" in untold["warnings"]
     (named,) = report(loaded, real, Request(labels=("none",)), **bits)["metrics"]
     assert named["value"] == one["value"]
 
@@ -502,11 +502,11 @@ def test_a_model_never_left_without_a_number_is_told_it_or_refused(lights: Path,
     loaded = model.load(trained)
     strict = replace(loaded, card=replace(loaded.card, net=replace(loaded.card.net, null_value=False)))
     plain = data.open(replace(TINY.data, path=str(lights), values=()))
-    with pytest.raises(UserError, match=r"this model has to be told light, and .* does not say it: give --data"):
-        next(evaluate(strict, EvaluateConfig(metrics=("bits",)), Request(), plain, cache=None))
+    with pytest.raises(UserError, match=r"requires light for every picture, and .* does not have it: give --data"):
+        next(evaluate(strict, EvaluateConfig(metrics=("bpd",)), Request(), plain, cache=None))
     real = data.open(replace(TINY.data, path=str(lights)))
-    with pytest.raises(UserError, match=r"this model has to be told light, and .* says it of 28 of 32 pictures"):
-        next(evaluate(strict, EvaluateConfig(metrics=("bits",)), Request(), real, cache=None))
+    with pytest.raises(UserError, match=r"requires light for every picture, and .* has it for 28 of 32 pictures"):
+        next(evaluate(strict, EvaluateConfig(metrics=("bpd",)), Request(), real, cache=None))
     with pytest.raises(
         UserError, match="not trained without light, so it has no null condition for guidance: use --gui"
     ):

@@ -409,9 +409,12 @@ def test_a_thousand_steps(name: str) -> None:
 @pytest.mark.parametrize("schedule", [ZeroTerminalSNR(LinearBeta()), Flow(), EDM(), Cosine()], ids=str)
 @every_in_time
 def test_a_thousand_steps_to_a_point(name: str, schedule: Schedule) -> None:
-    """Where all pictures are one, the walk ends in it, to the bit, in bfloat16 too; no state on the way is infinite."""
+    """Where all pictures are one, the walk ends in it, to the bit, in bfloat16 too; no state on the way is infinite.
+
+    In bfloat16 on the schedule that has the longest first step, and on the one that has the largest numbers.
+    """
     times, noise = SPACINGS[METHODS[name].spacing](1000)(schedule, 1000), torch.tensor([[1.0, -1.0]])
-    for dtype in (torch.float32, torch.bfloat16):
+    for dtype in (torch.float32, torch.bfloat16)[: 2 if isinstance(schedule, ZeroTerminalSNR | EDM) else 1]:
         point, half = torch.full((1, 2), 0.25, dtype=dtype), torch.full((1, 2), 0.5, dtype=dtype)
         x = (torch.tensor([[1.0, -2.0]]) * schedule(times[0]).sigma).to(dtype)
         denoiser = Denoiser(schedule, lambda x, t: Estimate(point, half))  # noqa: B023

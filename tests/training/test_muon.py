@@ -10,7 +10,7 @@ from unnoise.config.presets import PRESETS
 from unnoise.config.training import Fit
 from unnoise.errors import UserError
 from unnoise.nn import build
-from unnoise.training.muon import MOMENTUM, QUINTIC, TIMES, Muon, deal, matrices, orthogonal
+from unnoise.training.muon import MOMENTUM, QUINTIC, TIMES, Muon, assign, matrices, orthogonal
 from unnoise.training.train_state import TrainState, optimizers
 
 
@@ -128,9 +128,9 @@ def test_parts_of_matrices_are_refused():
 
 def test_matrices_are_dealt_by_what_they_cost():
     shapes = ((64, 64),) * 5 + ((1408, 256),) + ((64, 576),) * 6
-    hands = deal(shapes, 2)
-    assert sorted(sum(hands, ())) == list(range(12))
-    costs = [sum(min(shapes[i]) ** 2 * max(shapes[i]) for i in hand) for hand in hands]
+    parts = assign(shapes, 2)
+    assert sorted(sum(parts, ())) == list(range(12))
+    costs = [sum(min(shapes[i]) ** 2 * max(shapes[i]) for i in hand) for hand in parts]
     assert max(costs) == 256**2 * 1408  # the dearest alone
-    assert deal(shapes, 1) == (tuple(sorted(range(12), key=lambda i: -(min(shapes[i]) ** 2) * max(shapes[i]))),)
-    assert deal(((4, 4),), 3) == ((0,), (), ())
+    assert assign(shapes, 1) == (tuple(sorted(range(12), key=lambda i: -(min(shapes[i]) ** 2) * max(shapes[i]))),)
+    assert assign(((4, 4),), 3) == ((0,), (), ())

@@ -17,7 +17,7 @@ COMMANDS = {  # name: (module:function in unnoise.cli, help)
     "decompress": ("decompress:decompress", "Decompress a picture from such a file or its first part."),
     "info": ("info:info", "Show how a picture was made, or describe a run, a model or a weights file."),
     "data": ("data:data", "Show statistics and a contact sheet of a data set."),
-    "presets": ("train:presets", "List the presets for training, or print one as YAML."),
+    "presets": ("presets:presets", "List the presets for training, or print one as YAML."),
     "export": ("export:export", "Export a model as a folder that diffusers loads."),
     "doctor": ("doctor:doctor", "Check the machine: hardware, speed of number formats, missing packages."),
     "completion": ("completion:completion", "Print the completion script of a shell."),

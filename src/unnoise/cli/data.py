@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
-from unnoise.cli.options import flag, keys_of, option, with_settings, within
+from unnoise.cli.console import asking, emit, say, show, table, writable
+from unnoise.cli.options import flag, option, with_settings, within
+from unnoise.cli.requests import present
 from unnoise.config.data import DataConfig
 from unnoise.io.printable import printable
 
@@ -54,18 +54,6 @@ def data(
         write_sheet(found, sheet)
         about["sheet"] = str(sheet)
     emit(about) if json else show(as_text(about))
-
-
-def present(path: str) -> None:
-    """Raises UsageError for a path that does not exist, before torch is imported."""
-    name, _, _ = path.partition(":")
-    sets = keys_of("data/registry.py", "SETS")
-    if name in sets or Path(path).exists() or Path(name).exists():
-        return
-    near = difflib.get_close_matches(name, sets, n=1)
-    if near:
-        raise UsageError(f"no pictures at {path}; did you mean {near[0]!r}, which comes with the package?")
-    existing(Path(path), "pictures")
 
 
 def stored(path: str) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def export(
     with asking():  # a model that diffusers cannot represent is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
-            clip=card.clip, latents=card.codec.kind == "latents", words=text,
+            clip=card.clip, latents=card.codec.kind == "latents", text=text,
         )  # fmt: skip
     if json:
         emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})

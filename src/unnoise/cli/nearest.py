@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, existing, say, show, writable
-from unnoise.cli.data import present
 from unnoise.cli.options import flag, option, within
+from unnoise.cli.requests import present
 
 if TYPE_CHECKING:
     from unnoise.config.data import DataConfig

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from unnoise.cli.console import UsageError, existing
-from unnoise.cli.options import parse_names
+from unnoise.cli.options import keys_of, parse_names
 from unnoise.config.cards import ModelCard
 from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import unknown
@@ -79,3 +80,15 @@ def prompted(seeds: list[Row], prompts: Sequence[str]) -> list[Row]:
             )
         rows.append((seed, prompts[int(number)]))
     return rows
+
+
+def present(path: str) -> None:
+    """Raises UsageError for a path that does not exist, before torch is imported."""
+    name, _, _ = path.partition(":")
+    sets = keys_of("data/registry.py", "SETS")
+    if name in sets or Path(path).exists() or Path(name).exists():
+        return
+    near = difflib.get_close_matches(name, sets, n=1)
+    if near:
+        raise UsageError(f"no pictures at {path}; did you mean {near[0]!r}, which comes with the package?")
+    existing(Path(path), "pictures")

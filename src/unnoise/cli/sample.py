@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,32 +31,13 @@ from unnoise.cli.sampling_options import (
     SEEDS,
     STRIP,
     VALUE,
+    Output,
 )
 from unnoise.config.request import Request
 from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
     from unnoise.generate.rows import Row
-
-
-@dataclass(frozen=True)
-class Output:
-    """Which files `sample` writes."""
-
-    out: Path | None  # a folder for one PNG per picture
-    grid: Path | None
-    strip: Path | None
-    animation: Path | None
-    latents: Path | None
-    columns: int | None
-    scale: int | None
-    metadata: bool
-    json: bool
-
-    @property
-    def walk(self) -> bool:
-        """Whether the estimates on the way are needed."""
-        return self.strip is not None or self.animation is not None
 
 
 @with_settings(Request, seeds=None, labels=None, prompts=None, controls=None, **ALL)

@@ -138,3 +138,6 @@ class ContrastiveConfig:
     shift: int = setting(1, SHIFT)
     fit: Fit = Fit(images=1_000_000, batch=256, optimizer="adamw", lr=1e-3, weight_decay=0.05, decay="cosine")
     log: LogConfig = LogConfig(grid_every=0)
+
+
+AnyConfig = TrainConfig | ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig

@@ -1,82 +1,100 @@
-"""Ranges: one error that lists every number of a configuration that is out of its range."""
+"""Checks of a training's settings: one error that lists every setting that is out of range or does not fit another.
+
+No check needs torch or the data.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.config.training import Fit, LogConfig, NoisyClassifierConfig, TrainConfig
 from unnoise.errors import UserError
 
-# -------------------------------------------------------------------------------------------------- ranges
-
 
 def check(config: TrainConfig | NoisyClassifierConfig) -> None:
-    """Raise one UserError that lists every number out of its range; nothing here needs torch or the data."""
-    wrong = [*_wrong_fit(config.fit), *_wrong_log(config.log), *_wrong_process(config.process)]
-    net, data = config.net, config.data
-    wrong += _at_least({"data.size": data.size, "net.size": net.size, "data.channels": data.channels}, 1)
-    wrong += _at_least({"net.classes": net.classes, "data.workers": data.workers}, 0)
-    if data.size != net.size:
-        wrong.append(f"net.size {net.size} should be data.size {data.size}: the network is for these pictures")
-    if net.in_channels != data.channels:
-        wrong.append(f"net.in_channels {net.in_channels} should be data.channels {data.channels}")
-    outputs = data.channels * (2 if config.process.learned_variance else 1)
-    if net.out_channels != outputs:
-        reason = "twice the picture's, for the variance is learned" if outputs != data.channels else "the picture's"
-        wrong.append(f"net.out_channels {net.out_channels} should be {outputs}, {reason}")
-    if net.classes and not net.null_class and (config.process.cond_dropout or config.process.cond_dropout_each):
-        wrong.append("process.cond_dropout needs net.null_class, the row that is told; or set it to 0")
+    """Raises one UserError that lists every setting that is wrong."""
+    wrong = [*_wrong_fit(config.fit), *_wrong_log(config.log), *_wrong_process(config.process), *_wrong_net(config)]
     if isinstance(config, TrainConfig):
-        if config.encoder is not None and net.text is not None:
-            wrong.append("net.text and encoder both read captions: set one of them to none")
-        if (net.text or config.encoder) and net.classes and not net.null_class:
-            wrong.append("net.null_class should be true: beside words, pictures are drawn without a class too")
-        if net.context and net.text is None and config.encoder is None:
-            wrong.append("net.context hears words that nobody reads: set net.text, or encoder.path")
-        wrong += _wrong_conditions(config)
-    controls = len(net.controls) if isinstance(net, UNetConfig) else 0
-    if bool(controls) != bool(data.control):
-        wrong.append("net.controls and data.control belong together: networks for drawings, and the drawings")
-    if controls > 1:
-        wrong.append(f"net.controls has {controls} networks; they are trained one at a time")
-    if controls and net.dropout:
-        wrong.append("net.dropout should be 0 beside controls: the base stays as it is")
+        wrong += [*_wrong_text(config), *_wrong_conditions(config)]
+    wrong += _wrong_controls(config)
     if wrong:
         raise UserError("this training cannot start:\n  " + "\n  ".join(wrong))
 
 
 def check_base(config: TrainConfig) -> None:
-    """Raises UserError for controls without a model to be beside."""
+    """Raises UserError for control networks without a base model."""
     if isinstance(config.net, UNetConfig) and config.net.controls and not config.base:
-        raise UserError("controls are trained beside a model that stays as it is: name it, --set base=runs/...")
+        raise UserError("control networks are trained beside a frozen base model: name it with --set base=runs/...")
 
 
 def concat_channels(process: DiffusionConfig, channels: int) -> int:
-    """How many channels are joined to x_t, beside pictures of `channels`: see data/degrade.py."""
+    """Returns how many channels are concatenated to x_t of `channels`: see data/degrade.py."""
     return {"": 0, "low_res": channels, "masked": channels + 1}[process.concat]
 
 
+def out_channels(process: DiffusionConfig, channels: int) -> int:
+    """Returns how many channels the network's output has: twice the picture's where the variance is learned."""
+    return channels * (2 if process.learned_variance else 1)
+
+
+def _wrong_net(config: TrainConfig | NoisyClassifierConfig) -> Iterator[str]:
+    net, data = config.net, config.data
+    yield from _at_least({"data.size": data.size, "net.size": net.size, "data.channels": data.channels}, 1)
+    yield from _at_least({"net.classes": net.classes, "data.workers": data.workers}, 0)
+    if data.size != net.size:
+        yield f"net.size {net.size} should be data.size {data.size}"
+    if net.in_channels != data.channels:
+        yield f"net.in_channels {net.in_channels} should be data.channels {data.channels}"
+    outputs = out_channels(config.process, data.channels)
+    if net.out_channels != outputs:
+        reason = "twice the picture's, because the variance is learned" if outputs != data.channels else "the picture's"
+        yield f"net.out_channels {net.out_channels} should be {outputs}, {reason}"
+    if net.classes and not net.null_class and (config.process.cond_dropout or config.process.cond_dropout_each):
+        yield "process.cond_dropout needs net.null_class, the embedding of a dropped class: set it, or set it to 0"
+
+
+def _wrong_text(config: TrainConfig) -> Iterator[str]:
+    net = config.net
+    if config.encoder is not None and net.text is not None:
+        yield "net.text and encoder both encode captions: set one of them to none"
+    if (net.text or config.encoder) and net.classes and not net.null_class:
+        yield "net.null_class should be true: with text, pictures are sampled without a class too"
+    if net.context and net.text is None and config.encoder is None:
+        yield "net.context needs an encoder of captions: set net.text, or encoder.path"
+
+
 def _wrong_conditions(config: TrainConfig) -> Iterator[str]:
-    """Numbers and joined pictures: the network has to be one that takes them."""
+    """Values and concatenated pictures: the network has to have inputs for them."""
     net, process, names = config.net, config.process, config.data.values
-    joined = concat_channels(process, config.data.channels)
+    channels = concat_channels(process, config.data.channels)
     if not isinstance(net, UNetConfig):
-        if names or joined:
-            yield f"data.values and process.concat are told to a U-Net, not to a {net.kind}: set net.kind=unet"
+        if names or channels:
+            yield f"data.values and process.concat need a U-Net, and this is a {net.kind}: set net.kind=unet"
         return
     if net.values != len(names):
-        listed = f" ({', '.join(names)})" if names else ", which names none"
+        listed = f" ({', '.join(names)})" if names else ", which is empty"
         yield f"net.values {net.values} should be {len(names)}, the number of data.values{listed}"
     if names and not net.null_value and (process.cond_dropout or process.cond_dropout_each):
-        yield "process.cond_dropout needs net.null_value, what is said where a number is not told; or set it to 0"
-    if net.concat_channels != joined:
-        why = f"the channels of process.concat {process.concat!r}" if joined else "process.concat says nothing"
-        yield f"net.concat_channels {net.concat_channels} should be {joined}: {why}"
+        yield "process.cond_dropout needs net.null_value, the embedding of a dropped value: set it, or set it to 0"
+    if net.concat_channels != channels:
+        why = f"the channels of process.concat {process.concat!r}" if channels else "process.concat is empty"
+        yield f"net.concat_channels {net.concat_channels} should be {channels}: {why}"
     if process.concat == "low_res" and (process.concat_factor < 2 or config.data.size % process.concat_factor):
         size = config.data.size
         yield f"process.concat_factor {process.concat_factor} should be 2 or more, and divide data.size {size}"
+
+
+def _wrong_controls(config: TrainConfig | NoisyClassifierConfig) -> Iterator[str]:
+    net = config.net
+    controls = len(net.controls) if isinstance(net, UNetConfig) else 0
+    if bool(controls) != bool(config.data.control):
+        yield "net.controls and data.control need each other: control networks, and control images for them"
+    if controls > 1:
+        yield f"net.controls has {controls} networks: train them one at a time"
+    if controls and net.dropout:
+        yield "net.dropout should be 0 with control networks, because the base is frozen"
 
 
 def _wrong_fit(fit: Fit) -> Iterator[str]:
@@ -84,7 +102,7 @@ def _wrong_fit(fit: Fit) -> Iterator[str]:
     yield from _at_least({"fit.warmup": fit.warmup, "fit.max_skips": fit.max_skips, "fit.seed": fit.seed}, 0)
     yield from _at_least({"fit.weight_decay": fit.weight_decay}, 0)
     if fit.fsdp and fit.optimizer == "muon":
-        yield "fit.fsdp holds matrices in parts, and fit.optimizer muon needs them whole: set it to adamw"
+        yield "fit.fsdp shards matrices, and fit.optimizer muon needs them unsharded: set it to adamw"
     if fit.batch % max(1, fit.accumulate):
         yield f"fit.batch {fit.batch} should be a multiple of fit.accumulate {fit.accumulate}"
     above = {"fit.lr": fit.lr, "fit.eps": fit.eps, "fit.clip": fit.clip, "fit.ema_rampup": fit.ema_rampup}
@@ -96,7 +114,7 @@ def _wrong_fit(fit: Fit) -> Iterator[str]:
     if any(h < 1 for h in fit.ema) or len(set(fit.ema)) != len(fit.ema):
         yield f"fit.ema {fit.ema} should be different half-lives, in pictures"
     if not fit.ema:
-        yield "fit.ema is empty: name at least one half-life, in pictures; a model is drawn from its average"
+        yield "fit.ema is empty: give at least one half-life, in pictures; a model is sampled with averaged weights"
 
 
 def _wrong_log(log: LogConfig) -> Iterator[str]:
@@ -113,8 +131,8 @@ def _wrong_log(log: LogConfig) -> Iterator[str]:
 def _wrong_process(process: DiffusionConfig) -> Iterator[str]:
     for name in ("cond_dropout", "cond_dropout_each"):
         if not 0 <= getattr(process, name) <= 1:
-            yield f"process.{name} {getattr(process, name)} should be a share, in [0, 1]"
+            yield f"process.{name} {getattr(process, name)} should be a probability, in [0, 1]"
 
 
-def _at_least(values: Mapping[str, float], least: int) -> list[str]:
+def _at_least(values: Mapping[str, float], least: int) -> Iterable[str]:
     return [f"{name} {value} should be {least} or more" for name, value in values.items() if value < least]

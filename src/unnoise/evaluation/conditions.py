@@ -1,11 +1,12 @@
-"""What a model is told of the pictures it is measured by: classes, captions and numbers of real ones.
+"""Conditions of an evaluation: the classes, captions and values of real pictures, for the model to be conditioned on.
 
-    asked_of        a label and a prompt for each picture that is to be drawn
-    with_numbers    the same with the real pictures' numbers, for a model that is told numbers
-    told_of         class, caption and numbers of some real pictures themselves; all_told_of: and their drawings
+    request_for_count           a seed, a label and a prompt for each picture to sample
+    conditions_with_values      the same as a Cond with the values of real pictures, for a model with known values
+    conditions_of_real          class, caption and values of given real pictures
+    conditions_and_control      the same with their control images
 
-Real pictures are taken by lot. A law: the class, the caption and the numbers that one drawn picture is told are those
-of one real picture, where none is named for all.
+The real pictures are a fixed random subset. A law: class, caption and values of one sampled picture are those of one
+real picture, unless the request names one for all.
 """
 
 from __future__ import annotations
@@ -25,97 +26,107 @@ from unnoise.model import Model
 from unnoise.nn.controlnet import guess_scales
 
 
-def asked_of(model: Model, ask: EvaluateConfig, how: Request, pictures: Dataset) -> Request:
-    """`how` for `ask.count` pictures: a seed, a label and a prompt each, as far as the model hears them."""
-    labels = labels_for(model.card.classes, ask.count, how, pictures)
-    prompts = prompts_for(model, ask.count, how, pictures)
-    captioned = pictures.captions and model.text is not None and not how.prompts
-    if labels and not how.labels and (captioned or numbered(model, pictures)):
-        labels = labels_beside(model.card.classes, ask.count, pictures)
-    return replace(how, seeds=tuple(range(ask.seed, ask.seed + ask.count)), labels=labels, prompts=prompts)
+def request_for_count(model: Model, config: EvaluateConfig, request: Request, pictures: Dataset) -> Request:
+    """`request` for `config.count` pictures: a seed for each, and a label and a prompt where the model uses them."""
+    labels = labels_for(model.card.classes, config.count, request, pictures)
+    prompts = prompts_for(model, config.count, request, pictures)
+    captioned = pictures.captions and model.text is not None and not request.prompts
+    if labels and not request.labels and (captioned or has_values(model, pictures)):
+        labels = labels_of_real(model.card.classes, config.count, pictures)
+    seeds = tuple(range(config.seed, config.seed + config.count))
+    return replace(request, seeds=seeds, labels=labels, prompts=prompts)
 
 
-def labels_for(classes: tuple[str, ...], count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
-    """A label for each picture: the one that was named, else each class as often as it is among the real pictures."""
-    if how.labels:
-        one_label(how)
-        return how.labels * count
+def labels_for(classes: tuple[str, ...], count: int, request: Request, pictures: Dataset) -> tuple[str, ...]:
+    """A label for each picture: the requested one, or each class with its frequency among the real pictures."""
+    if request.labels:
+        check_one_label(request)
+        return request.labels * count
     if not classes:
         return ()
-    share = torch.ones(len(classes), dtype=torch.float64)
+    frequency = torch.ones(len(classes), dtype=torch.float64)
     labels = pictures.labels()
     if labels is not None and pictures.classes == classes:
-        share = torch.bincount(torch.from_numpy(labels), minlength=len(classes)).double()
-    edges = share.cumsum(0) / share.sum()
+        frequency = torch.bincount(torch.from_numpy(labels), minlength=len(classes)).double()
+    edges = frequency.cumsum(0) / frequency.sum()
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     return tuple(classes[row] for row in torch.bucketize(places, edges, right=True).tolist())
 
 
-def one_label(how: Request) -> None:
-    """Raises UserError for labels of which nobody says which picture is told which."""
-    if len(how.labels) > 1:
-        raise UserError(f"{len(how.labels)} labels to evaluate; name one for all pictures, or none for all classes")
+def check_one_label(request: Request) -> None:
+    """Raises UserError for several labels, which do not say which picture has which."""
+    if len(request.labels) > 1:
+        raise UserError(
+            f"an evaluation needs one label for all pictures, or none for all classes; {len(request.labels)} were given"
+        )
 
 
-def prompts_for(model: Model, count: int, how: Request, pictures: Dataset) -> tuple[str, ...]:
-    """A prompt for each picture: the one that was given, else the captions of real pictures, drawn by lot."""
+def prompts_for(model: Model, count: int, request: Request, pictures: Dataset) -> tuple[str, ...]:
+    """A prompt for each picture: the requested one, or the caption of a random real picture."""
     if model.text is None:
         return ()
-    if how.prompts or not pictures.captions:
-        return (how.prompts[0] if how.prompts else "",) * count
-    return tuple(pictures.caption(row) for row in by_lot(count, pictures))
+    if request.prompts or not pictures.captions:
+        return (request.prompts[0] if request.prompts else "",) * count
+    return tuple(pictures.caption(row) for row in random_subset(count, pictures))
 
 
-def with_numbers(model: Model, request: Request, pictures: Dataset) -> Cond | None:
-    """What the model is told, with the numbers of real pictures drawn by lot; None where it, or they, have none."""
-    if not numbered(model, pictures):
+def conditions_with_values(model: Model, request: Request, pictures: Dataset) -> Cond | None:
+    """The conditions of `request` with the values of random real pictures; None where model or pictures have none."""
+    if not has_values(model, pictures):
         return None
     label = model.conditioner.label_rows(request.labels)
-    value = torch.from_numpy(pictures.values()[by_lot(len(request.seeds), pictures)])
+    value = torch.from_numpy(pictures.values()[random_subset(len(request.seeds), pictures)])
     return add_control_images(model, model.conditioner.from_labels(label, request.prompts or None, value), request)
 
 
-def labels_beside(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
-    """The classes of the real pictures whose captions and numbers are told. Raises UserError where they are others."""
+def labels_of_real(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
+    """The classes of the real pictures whose captions and values are used.
+
+    Raises UserError where these pictures have other classes than the model.
+    """
     labels = pictures.labels()
     if labels is None or pictures.classes != classes:
         raise UserError(
-            f"{pictures.config.path} has not the model's classes beside its captions or numbers: name one, --label"
+            f"{pictures.config.path} does not have the model's classes beside its captions or values: add --label with "
+            "one class for all pictures"
         )
-    return tuple(classes[labels[row]] for row in by_lot(count, pictures))
+    return tuple(classes[labels[row]] for row in random_subset(count, pictures))
 
 
-def by_lot(count: int, pictures: Dataset) -> list[int]:
-    """Rows of real pictures in a random order that is always the same, again from its beginning where they run out."""
+def random_subset(count: int, pictures: Dataset) -> list[int]:
+    """`count` rows in a fixed random order, from its beginning again where the set is smaller."""
     rows: list[int] = data.order(0, 0, len(pictures)).tolist()
     return [rows[i % len(rows)] for i in range(count)]
 
 
-def told_of(model: Model, pictures: Dataset, batch: Batch) -> Cond:
-    """What a model is told of real pictures: their captions; their classes and numbers, or none where those are not the
-    model's."""
+def conditions_of_real(model: Model, pictures: Dataset, batch: Batch) -> Cond:
+    """Captions, classes and values of the real pictures in `batch`, a row each.
+
+    A model with classes gets none where the classes of `pictures` are not the model's, and likewise for values.
+    """
     label = batch.label if pictures.classes == model.card.classes else None
     if label is None and model.card.classes:
         label = model.conditioner.label_rows(("none",) * len(batch.x))
     captions = batch.caption if pictures.captions else ("",) * len(batch.x)
-    return model.conditioner.from_labels(label, captions, batch.value if numbered(model, pictures) else None)
+    return model.conditioner.from_labels(label, captions, batch.value if has_values(model, pictures) else None)
 
 
-def all_told_of(model: Model, pictures: Dataset, batch: Batch, how: Request) -> Cond:
-    """`told_of`, and the pictures' own drawings where the model follows them."""
-    cond = told_of(model, pictures, batch)
+def conditions_and_control(model: Model, pictures: Dataset, batch: Batch, request: Request) -> Cond:
+    """`conditions_of_real`, and the control images of these pictures where the model has a control network."""
+    cond = conditions_of_real(model, pictures, batch)
     if not model.controls or batch.control is None:
         return cond
     if len(model.controls) > 1:
         raise UserError(
-            f"this model takes {len(model.controls)} drawings, and the pictures have one: measure each alone"
+            f"this model has {len(model.controls)} control networks and each picture one control image: evaluate each "
+            "network alone"
         )
-    strength = torch.tensor(how.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
-    if how.guess:
+    strength = torch.tensor(request.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
+    if request.guess:
         strength = guess_scales(strength, model.residuals)
     return replace(cond, control=(batch.control,), control_scale=strength)
 
 
-def numbered(model: Model, pictures: Dataset) -> bool:
-    """Whether a model is told numbers, and the pictures have them."""
-    return bool(model.card.values) and pictures.config.values == tuple(known.name for known in model.card.values)
+def has_values(model: Model, pictures: Dataset) -> bool:
+    """Whether the model has known values and the pictures have the same ones."""
+    return bool(model.card.values) and pictures.config.values == tuple(value.name for value in model.card.values)

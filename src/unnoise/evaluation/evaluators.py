@@ -1,7 +1,7 @@
-"""What looks at the pictures of an evaluation: features for the distances, and a classifier for the accuracy.
+"""Evaluators of sampled pictures: features for the distances, and a classifier for the accuracy.
 
-"auto" is the set's own shipped classifier, else Inception-v3 if its weights are here, else the contrastive judge that
-is named. All is checked against the pictures before anything is drawn.
+"auto" is the set's own shipped classifier, else Inception-v3 where its weights are installed, else the contrastive run
+that is given as the evaluator. All are checked against the pictures before anything is sampled.
 """
 
 from __future__ import annotations
@@ -23,55 +23,68 @@ from unnoise.metrics.inception import find_weights
 
 @dataclass(frozen=True)
 class Evaluators:
-    """What looks at the pictures: features for the distances; a classifier for the accuracy, where there is one."""
+    """Features for the distances, and a classifier for the accuracy, None where there is none."""
 
     features: Features
-    judge: ClassifierEvaluator | None
+    classifier: ClassifierEvaluator | None
 
 
-def find_evaluators(ask: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset) -> Evaluators:
-    """What `ask` names, loaded. Raises UserError where there is none, it takes other pictures, or there are too few."""
-    metric_names(ask.metrics)
-    if ask.count < LEAST:
-        raise UserError(f"{ask.count} pictures say nothing about a model; draw at least {LEAST}")
-    if ask.real < 2 * LEAST or len(pictures) < 2 * LEAST:
-        raise UserError(f"{min(ask.real, len(pictures))} real pictures are too few; give at least {2 * LEAST}")
-    hears = ask.evaluator != "auto" and contrastive.is_evaluator(
-        ask.evaluator
-    )  # then it judges captions, and no classes
-    name = ask.features if ask.features != "auto" else _own(pictures, ask.evaluator if hears else "")
-    judge = None
+def find_evaluators(config: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset) -> Evaluators:
+    """Loads what `config` names.
+
+    Raises UserError where it does not exist, where it needs pictures of another kind, and for too few pictures.
+    """
+    names = metric_names(config.metrics)
+    if config.count < LEAST:
+        raise UserError(f"{config.count} sampled pictures are too few to measure: use --count {LEAST} or more")
+    if config.real < 2 * LEAST or len(pictures) < 2 * LEAST:
+        few = min(config.real, len(pictures))
+        raise UserError(f"{few} real pictures are too few to compare with: use {2 * LEAST} or more")
+    # a contrastive run evaluates captions, not classes
+    reads_captions = config.evaluator != "auto" and contrastive.is_evaluator(config.evaluator)
+    name = (
+        config.features if config.features != "auto" else _default(pictures, config.evaluator if reads_captions else "")
+    )
+    classifier = None
     if name in shipped() or (Path(name).is_dir() and name != "inception" and not contrastive.is_evaluator(name)):
-        judge = load_classifier(name)
-        check_pictures(torch.empty(0, *pictures.shape), judge.net.shape, judge.name)
-    features = classifier_features(judge) if judge is not None else find_features(name)
-    features(torch.empty(0, *pictures.shape))  # refused here where it takes others
-    own = "auto" if hears else ask.evaluator
+        classifier = _load(name, pictures)
+    features = classifier_features(classifier) if classifier is not None else find_features(name)
+    features(torch.empty(0, *pictures.shape))  # raises UserError for pictures of another kind
+    own = "auto" if reads_captions else config.evaluator
     named = own if own != "auto" else pictures.config.path.partition(":")[0]
-    if own != "auto" or (judge is None and named in shipped()):
-        judge = load_classifier(named)
-        check_pictures(torch.empty(0, *pictures.shape), judge.net.shape, judge.name)
-        if "accuracy" in metric_names(ask.metrics) and not set(classes) <= set(judge.classes):
-            missing = ", ".join(sorted(set(classes) - set(judge.classes)))
-            raise UserError(f"the judge {judge.name!r} knows no {missing}; train one on these classes")
-    return Evaluators(features, judge)
+    if own != "auto" or (classifier is None and named in shipped()):
+        classifier = _load(named, pictures)
+        if "accuracy" in names and not set(classes) <= set(classifier.classes):
+            missing = ", ".join(sorted(set(classes) - set(classifier.classes)))
+            raise UserError(
+                f"the classifier {classifier.name!r} does not have the classes {missing}: train one on all classes of "
+                "the model"
+            )
+    return Evaluators(features, classifier)
 
 
-def _own(pictures: Dataset, hears: str) -> str:
-    """The features for these pictures, where nobody named any; `hears` is a contrastive judge, or nothing."""
+def _load(name: str, pictures: Dataset) -> ClassifierEvaluator:
+    """A classifier of pictures of this size. Raises UserError for one of another size."""
+    classifier = load_classifier(name)
+    check_pictures(torch.empty(0, *pictures.shape), classifier.net.shape, classifier.name)
+    return classifier
+
+
+def _default(pictures: Dataset, contrastive_run: str) -> str:
+    """The features for these pictures where none are named; `contrastive_run` may be empty."""
     name = pictures.config.path.partition(":")[0]
     if name in shipped():
         return name
     if find_weights() is not None:
         return "inception"
-    if hears:
-        return hears
+    if contrastive_run:
+        return contrastive_run
     path, size = pictures.config.path, pictures.shape[1]
     if pictures.captions and not pictures.classes:
         raise UserError(
-            f"no features to compare {path} in: train a judge of its pictures and captions (unnoise train "
-            f"emoji-contrastive --data {path} --set data.size={size}) and give its run as --features, or as --judge "
-            "where captions are judged too; or give Inception-v3's weight file as --features"
+            f"no features to compare {path} in: train a contrastive model of its pictures and captions (unnoise train "
+            f"emoji-contrastive --data {path} --set data.size={size}) and give its run as --features, or as "
+            "--evaluator to evaluate captions too; or give Inception-v3's weight file as --features"
         )
     raise UserError(
         f"no features to compare {path} in: train a classifier on it (unnoise train classifier --data {path}) and give "

@@ -1,35 +1,40 @@
-"""What an evaluation says at its end: plain data (JSON), and the same in words.
+"""Reports of an evaluation as plain data (JSON) and as text.
 
-    report_of        drawn pictures against real ones
-    report_apart     only what is measured by itself (figures.APART)
+    report_of            sampled pictures against real ones
+    report_of_separate   only metrics that are measured on their own (sample_metrics.SEPARATE)
 
-A report holds the figures, how many pictures they are of, how these were drawn, and warnings.
+A report holds the metrics, the number of pictures of each, the settings that they were sampled with, and warnings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from unnoise.acceleration.placement import best
 from unnoise.config.request import Request
 from unnoise.data import Dataset
-from unnoise.evaluation import alignment, bits_per_dim
 from unnoise.evaluation.alignment import ALIGNMENT
 from unnoise.evaluation.bits_per_dim import BITS
-from unnoise.evaluation.sample_metrics import APART
+from unnoise.evaluation.details import CURVE_HEAD, counted, curve_rows, details, with_error
+from unnoise.evaluation.sample_metrics import SEPARATE
 from unnoise.metrics.features import Features
 from unnoise.model import Model
 
 
 def report_of(
-    compared: list[dict[str, Any]], n_real: int, n: int, features: Features, pictures: Dataset, about: Mapping[str, Any]
+    entries: list[dict[str, Any]],
+    n_real: int,
+    n: int,
+    features: Features,
+    pictures: Dataset,
+    about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Of drawn pictures against real ones. `about`, how they were drawn, goes into it as it is."""
+    """The report of `n` sampled pictures against `n_real` real ones; `about` is how they were sampled."""
     note = (
-        f"{n:,} drawn pictures against {n_real:,} real ones ({pictures.config.path}), in {features.dim} features of "
-        f"{features.name}. 'Real' is one half of the real ones against the other."
+        f"{n:,} sampled pictures against {n_real:,} real ones ({pictures.config.path}), in {features.dim} features of "
+        f"{features.name}. 'Real' is one half of the real pictures against the other."
     )
     return {
         "kind": "evaluation",
@@ -39,27 +44,28 @@ def report_of(
         "features": {"name": features.name, "dim": features.dim, "fingerprint": features.fingerprint},
         "drawn": dict(about),
         "quality_note": note,
-        "metrics": compared,
-        "warnings": [entry["warning"] for entry in compared if "warning" in entry],
+        "metrics": entries,
+        "warnings": [entry["warning"] for entry in entries if "warning" in entry],
     }
 
 
-def report_apart(
-    found: list[dict[str, Any]], seconds: Mapping[str, float], model: Model, how: Request, pictures: Dataset
+def report_of_separate(
+    entries: list[dict[str, Any]], seconds: Mapping[str, float], model: Model, request: Request, pictures: Dataset
 ) -> dict[str, Any]:
-    """A report without its entries: `found` are added to it as to one that has others."""
-    n = max(entry["n"] for entry in found)
-    told = f"Bits a number of {bits_per_dim.pictures(n, 'real ')} ({pictures.config.path}); nothing was drawn."
-    drawn = [entry["n"] for entry in found if entry["id"] in ALIGNMENT]
-    if drawn:
-        told = f"{max(drawn):,} pictures drawn for the captions of as many real ones ({pictures.config.path})."
+    """A report for `entries`, which are added to it as to any other report: its own list of metrics is empty."""
+    n = max(entry["n"] for entry in entries)
+    path = pictures.config.path
+    note = f"Bits per dimension of {counted(n, 'real ')} ({path}); no pictures were sampled."
+    sampled = [entry["n"] for entry in entries if entry["id"] in ALIGNMENT]
+    if sampled:
+        note = f"{max(sampled):,} pictures sampled for the captions of as many real ones ({path})."
     return {
         "kind": "evaluation",
-        "n": max(drawn, default=0),
+        "n": max(sampled, default=0),
         "n_real": n,
-        "data": {"path": pictures.config.path, "fingerprint": pictures.fingerprint},
-        "drawn": how_drawn(model, how) if drawn else {"precision": found[0]["precision"]},
-        "quality_note": told,
+        "data": {"path": path, "fingerprint": pictures.fingerprint},
+        "drawn": sampling_settings(model, request) if sampled else {"precision": entries[0]["precision"]},
+        "quality_note": note,
         "metrics": [],
         "warnings": [],
         "seconds": {},
@@ -67,40 +73,56 @@ def report_apart(
     }
 
 
-ALWAYS = ("steps", "spacing", "eta", "guidance", "clip")  # said whatever they are
+ALWAYS = ("steps", "spacing", "eta", "guidance", "clip")  # in the report whatever their values
 NEVER = ("seeds", "values", "batch", "device", "previews")  # which pictures and where, not how
 
 
-def how_drawn(model: Model, how: Request) -> dict[str, Any]:
-    """All of a request that makes pictures others than they would be, and its sampler and precision by name."""
+def sampling_settings(model: Model, request: Request) -> dict[str, Any]:
+    """The settings of `request` that change the pictures, with the sampler and the precision by name."""
     used = {
-        field.name: getattr(how, field.name)
-        for field in fields(how)
-        if field.name in ALWAYS or (field.name not in NEVER and getattr(how, field.name) != field.default)
+        field.name: getattr(request, field.name)
+        for field in fields(request)
+        if field.name in ALWAYS or (field.name not in NEVER and getattr(request, field.name) != field.default)
     }
-    sampler = model.card.sampler if how.sampler == "auto" else how.sampler
-    return {**used, "sampler": sampler, "precision": best(how.device, how.precision).precision}
+    sampler = model.card.sampler if request.sampler == "auto" else request.sampler
+    return {**used, "sampler": sampler, "precision": best(request.device, request.precision).precision}
 
 
-def said(entry: dict[str, Any]) -> str:
-    """What must be said beside a figure that is measured by itself."""
-    return bits_per_dim.said(entry) if entry["id"] in BITS else alignment.said(entry)
+HEAD = ("measure", "sampled", "real", "n sampled", "n real", "better", "features")
+
+
+def metric_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row of HEAD for each metric of a report."""
+    rows: list[tuple[str, ...]] = []
+    for entry in report["metrics"]:
+        sampled, real, n_real = f"{entry['n']:,}", "", f"{entry['n']:,}"
+        if entry["id"] in BITS:
+            sampled = ""
+        elif "real" in entry:
+            real, n_real = f"{entry['real']:.4g}", f"{entry.get('n_floor', entry['n']):,}"
+        better = {"down": "lower", "up": "higher"}[entry["better"]]
+        value = f"{entry['value']:.4g}{with_error(entry)}"
+        rows.append((entry["name"], value, real, sampled, n_real, better, entry.get("features", "")))
+    return rows
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """A report as a table for a person, Markdown."""
-    lines = [report["quality_note"], "", "| measure | drawn | real | pictures | features |", "|---|---|---|---|---|"]
+    """A report as Markdown."""
+    lines = [report["quality_note"], "", "| measure | sampled | real | pictures | features |", "|---|---|---|---|---|"]
     for entry in report["metrics"]:
-        value = f"{entry['value']:.4g}" + bits_per_dim.give_or_take(entry)
+        value = f"{entry['value']:.4g}" + with_error(entry)
         if "unbiased" in entry:
             value += f" (unbiased {entry['unbiased']:.4g})"
         real = f"{entry['real']:.4g} (n = {entry.get('n_floor', entry['n']):,})" if "real" in entry else ""
         lines.append(f"| {entry['name']} | {value} | {real} | {entry['n']:,} | {entry.get('features', '')} |")
-    lines += [f"\n{said(entry)}" for entry in report["metrics"] if entry["id"] in APART]
+    lines += [f"\n{details(entry)}" for entry in report["metrics"] if entry["id"] in SEPARATE]
     for entry in (entry for entry in report["metrics"] if "curve" in entry):
-        lines += ["", f"| {' | '.join(bits_per_dim.ROWS)} |", "|---|---|---|"]
-        lines += [f"| {' | '.join(row)} |" for row in bits_per_dim.rows(entry["curve"])]
+        lines += ["", *_markdown_table(CURVE_HEAD, curve_rows(entry["curve"]))]
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in report["seconds"].items())
-    lines += ["", f"{report['pictures_per_second']:.3g} pictures a second; {spent}."]
+    lines += ["", f"{report['pictures_per_second']:.3g} pictures per second; {spent}."]
     lines += [f"\nWarning: {warning}." for warning in report["warnings"]]
     return "\n".join(lines) + "\n"
+
+
+def _markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]

@@ -1,11 +1,11 @@
-"""transformers' folders of CLIP's text tower and of its tokenizer, read and written without transformers.
+"""transformers folders of CLIP's text tower and its tokenizer, read and written without transformers.
 
     config.json, model.safetensors                 CLIPTextModel, or CLIPTextModelWithProjection
-    tokenizer.json, or vocab.json and merges.txt   byte-level byte pairs, a word's end marked by </w>
-    tokenizer_config.json                          what a text is padded with
+    tokenizer.json, or vocab.json and merges.txt   byte-level BPE; </w> marks the end of a word
+    tokenizer_config.json                          the padding token
 
-Laws (tests/nn/test_clip.py): what transformers computes with these weights, to 1e-5, with old and new names of tensors;
-what it makes of these texts.
+Laws (tests/nn/test_clip.py): embeddings are those of transformers, to 1e-5, with old and new names of tensors, and
+tokens are equal.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.errors import UserError, unknown
-from unnoise.formats.files import Shape, not_said, read_json, weights, what_is_wrong
+from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
+from unnoise.formats.settings import missing
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
 from unnoise.text.tokenizer import library, rows_of, truncated_part
 
 CONFIG, WEIGHTS = "config.json", "model"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
-VERSION = "5.23.0"  # of transformers, whose defaults these are
+VERSION = "5.23.0"  # of transformers; the defaults are those of this version
 
 DEFAULTS: dict[str, Any] = {  # of CLIPTextConfig
     "vocab_size": 49408,
@@ -40,7 +41,7 @@ DEFAULTS: dict[str, Any] = {  # of CLIPTextConfig
     "layer_norm_eps": 1e-5,
     "eos_token_id": 49407,
 }
-UNSEEN = ("eos_token_id", "hidden_act", "layer_norm_eps", "num_attention_heads")  # said by no tensor's shape
+REQUIRED = ("eos_token_id", "hidden_act", "layer_norm_eps", "num_attention_heads")  # no tensor's shape determines them
 WITHOUT_EFFECT = {
     *("architectures", "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "dropout", "dtype", "id2label"),
     *("gradient_checkpointing", "initializer_factor", "initializer_range", "is_encoder_decoder", "label2id"),
@@ -53,7 +54,7 @@ WITHOUT_EFFECT = {
 
 
 def read(folder: Path) -> ClipText:
-    """The tower of a folder, in float32. Raises UserError that names a setting or tensors that are not understood."""
+    """The tower in a folder, in float32. Raises UserError for a setting or tensors that are not supported."""
     given = read_json(folder / CONFIG)
     config = from_config(given, str(folder / CONFIG))
     found = weights(folder, WEIGHTS)
@@ -66,11 +67,11 @@ def read(folder: Path) -> ClipText:
         net = ClipText(config)
     table = pieces(net)
     wanted = {name: shape for parts in table.values() for name, shape in parts.items()}
-    heads = found.without(("position_ids",))  # numbers from 0 on, which old files hold
-    problem = what_is_wrong({_plain(name): shape for name, shape in heads.shapes().items()}, wanted)
+    tensors = found.without(("position_ids",))  # 0, 1, 2, ... in old files
+    problem = what_is_wrong({_plain(name): shape for name, shape in tensors.shapes().items()}, wanted)
     if problem:
-        raise UserError(f"{folder}: config and weights are not of one text tower: {problem}")
-    state = {_plain(name): tensor for name, tensor in heads.load().items()}
+        raise UserError(f"{folder}: the configuration and the weights belong to different text towers: {problem}")
+    state = {_plain(name): tensor for name, tensor in tensors.load().items()}
     net.load_state_dict(
         {name: torch.cat([state.pop(part) for part in parts]) for name, parts in table.items()}, assign=True
     )
@@ -78,22 +79,24 @@ def read(folder: Path) -> ClipText:
 
 
 def from_config(given: Mapping[str, Any], where: str) -> ClipConfig:
-    """Our settings of their config.json. Raises UserError for what we cannot say, and for what has to be said there:
-    of the sizes, which may be missing, the tensors tell when they are wrong."""
+    """The tower of a config.json. Sizes may be missing, since tensors reveal wrong ones.
+
+    Raises UserError for a setting without an equivalent, and for a required one that is missing.
+    """
     if given.get("model_type", "clip_text_model") != "clip_text_model":
-        raise UserError(f"{where} is the configuration of a {given['model_type']}; clip_text_model is understood")
+        raise UserError(f"{where} is the configuration of a {given['model_type']}: only clip_text_model is supported")
     for key in given:
         if key not in DEFAULTS and key not in WITHOUT_EFFECT and not key.startswith("_"):
             raise UserError(f"{where}: {unknown('setting of CLIPTextModel', key, DEFAULTS)}")
-    for key in UNSEEN:
+    for key in REQUIRED:
         if key not in given:
-            raise not_said(where, key)
+            raise missing(where, key)
     data = DEFAULTS | {key: value for key, value in given.items() if key in DEFAULTS}
     for key, value in data.items():
         if key in ("hidden_act", "layer_norm_eps"):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{where}: {key} is {value!r}: only a whole number from 1 is understood")
+            raise UserError(f"{where}: {key} is {value!r}: only a whole number from 1 is supported")
     if data["hidden_act"] not in ACTIVATIONS:
         raise UserError(f"{where}: {unknown('hidden_act', data['hidden_act'], ACTIVATIONS)}")
     kinds = given.get("architectures") or ["CLIPTextModel"]
@@ -113,9 +116,9 @@ def from_config(given: Mapping[str, Any], where: str) -> ClipConfig:
 
 
 def write(folder: Path, net: ClipText) -> None:
-    """A folder that CLIPTextModel, or CLIPTextModelWithProjection, loads; the names with the prefix of old and new."""
+    """Write a folder that CLIPTextModel, or CLIPTextModelWithProjection loads, in all its versions."""
     config = net.config
-    said = {"architectures": [kind(net)], "model_type": "clip_text_model", "transformers_version": VERSION} | {
+    settings = {"architectures": [kind(net)], "model_type": "clip_text_model", "transformers_version": VERSION} | {
         "vocab_size": config.vocabulary,
         "hidden_size": config.width,
         "intermediate_size": config.hidden,
@@ -130,7 +133,7 @@ def write(folder: Path, net: ClipText) -> None:
         "pad_token_id": 1,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     state: dict[str, Tensor] = {}
     ours = net.state_dict()
     for name, parts in pieces(net).items():
@@ -142,11 +145,11 @@ def write(folder: Path, net: ClipText) -> None:
 
 
 def kind(net: ClipText) -> str:
-    """The class of transformers that it is."""
+    """The transformers class of a tower."""
     return "CLIPTextModelWithProjection" if net.config.projection else "CLIPTextModel"
 
 
-RENAMED = (  # ours, theirs
+RENAMED = (  # unnoise, transformers
     ("table.", "embeddings.token_embedding."),
     ("positions.", "embeddings.position_embedding."),
     ("blocks.", "encoder.layers."),
@@ -160,7 +163,7 @@ RENAMED = (  # ours, theirs
 
 
 def pieces(net: ClipText) -> dict[str, dict[str, Shape]]:
-    """For each of our tensors theirs, without their prefix, one below the other, with their shapes."""
+    """For each tensor the transformers tensors that are concatenated in it, without prefix, with their shapes."""
     table: dict[str, dict[str, Shape]] = {}
     for name, tensor in net.state_dict().items():
         their, shape = name, tuple(tensor.shape)
@@ -186,9 +189,9 @@ def _plain(name: str) -> str:
 
 
 class ClipTokenizer:
-    """Texts to tokens (B, length) int64: begin, the text's, end, then padding; what is too long is cut before the end.
+    """Texts to tokens (B, length) int64: begin, those of a text, end, padding; long texts are truncated before end.
 
-    `library_tokenizer` is the `tokenizers` library's, without begin, end, padding and cutting, which are ours.
+    `library_tokenizer`, of the `tokenizers` library, adds no begin, end or padding and does not truncate.
     """
 
     def __init__(self, library_tokenizer: Any, *, length: int, pad: str) -> None:
@@ -198,7 +201,7 @@ class ClipTokenizer:
 
     @classmethod
     def load(cls, folder: Path, length: int) -> ClipTokenizer:
-        """The tokenizer of a folder, for texts of this length. Raises UserError that names what is wrong with it."""
+        """The tokenizer in a folder, for texts of this length. Raises UserError if it cannot be used."""
         whole, pad = folder / "tokenizer.json", _pad(folder)
         try:
             if whole.is_file():
@@ -210,24 +213,24 @@ class ClipTokenizer:
         except UserError:
             raise
         except Exception as problem:  # the library raises bare Exceptions
-            raise UserError(f"{folder} holds no tokenizer that can be used: {problem}") from None
+            raise UserError(f"{folder} has no usable tokenizer: {problem}") from None
         return cls(made, length=length, pad=pad)
 
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """A row a text."""
+        """A row for each text."""
         return rows_of(self._ids(texts), self.length, self.begin, self.end, self.pad)
 
     def truncated(self, text: str) -> str:
-        """What of a text is too long to be read: its end, or nothing."""
+        """The end of a text that exceeds the length; empty if nothing does."""
         return truncated_part(self._library, text, self.length - 2)
 
     def save(self, folder: Path) -> None:
-        """tokenizer.json and tokenizer_config.json."""
+        """Write tokenizer.json and tokenizer_config.json."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "tokenizer.json").write_text(self._library.to_str(), encoding="utf-8")
-        said = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length, "unk_token": END}
-        said |= {"bos_token": BEGIN, "eos_token": END, "pad_token": self._library.id_to_token(self.pad)}
-        (folder / "tokenizer_config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length, "unk_token": END}
+        settings |= {"bos_token": BEGIN, "eos_token": END, "pad_token": self._library.id_to_token(self.pad)}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [list(found.ids) for found in self._library.encode_batch(list(texts), add_special_tokens=False)]
@@ -235,12 +238,12 @@ class ClipTokenizer:
     def _id(self, token: str) -> int:
         found = self._library.token_to_id(token)
         if found is None:
-            raise UserError(f"the tokenizer has no {token}: it is not one of CLIP's")
+            raise UserError(f"the tokenizer has no {token}: give a tokenizer of CLIP")
         return int(found)
 
 
 def _of_merges(folder: Path, pad: str) -> Any:
-    """The tokenizer of vocab.json and merges.txt, as CLIP's own code reads texts; `pad` is a token of its own there."""
+    """The tokenizer of vocab.json and merges.txt, with CLIP's normalisation; `pad` is a special token."""
     lib = library()
     for name in ("vocab.json", "merges.txt"):
         if not (folder / name).is_file():
@@ -261,11 +264,11 @@ def _of_merges(folder: Path, pad: str) -> Any:
 
 
 def _pad(folder: Path) -> str:
-    """What texts are padded with: Stable Diffusion 1 says the end's token, 2 an exclamation mark."""
+    """The padding token: the end token in Stable Diffusion 1, an exclamation mark in 2."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        said = read_json(folder / name).get("pad_token") if (folder / name).is_file() else None
-        if isinstance(said, dict):  # with what may stand beside it
-            said = said.get("content")
-        if isinstance(said, str):
-            return said
+        token = read_json(folder / name).get("pad_token") if (folder / name).is_file() else None
+        if isinstance(token, dict):  # an AddedToken with its options
+            token = token.get("content")
+        if isinstance(token, str):
+            return token
     return END

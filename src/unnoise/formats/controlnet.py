@@ -1,10 +1,10 @@
-"""diffusers' folders of a ControlNetModel, and the controls that a pipeline's folder holds.
+"""diffusers folders of a ControlNetModel, and the controls in a pipeline folder.
 
-    controlnet/, controlnet_1/, ...      one a control, each as part.py has it
+    controlnet/, controlnet_1/, ...      one for each control (part.py)
 
-A control is read for the network that it steers, whose settings it shares. Laws
-(tests/formats/test_stable_diffusion.py, tests/formats/test_pipelines.py): it steers as diffusers computes it, to 1e-5,
-in both directions; one of another network is refused.
+A control is read for the network to which it belongs, whose settings it shares. Laws
+(tests/formats/test_stable_diffusion.py, tests/formats/test_pipelines.py): its residuals are those that diffusers
+computes, to 1e-5, in both directions; a control of another network is refused.
 """
 
 from __future__ import annotations
@@ -28,33 +28,33 @@ KIND, SEVERAL = "ControlNetModel", "MultiControlNetModel"
 
 
 def is_folder(folder: Path) -> bool:
-    """Whether this is one control, by itself."""
+    """Whether this is the folder of a single ControlNetModel."""
     file = folder / part.CONFIG
     return file.is_file() and read_json(file).get("_class_name") == KIND
 
 
 def read(folder: Path, config: UNetConfig, *, pickles: bool = False) -> tuple[ControlConfig, dict[str, Tensor]]:
-    """A ControlNetModel for a network of `config`: its settings, and the weights of our `Control`.
+    """The settings and the weights (of nn.controlnet.ControlNet) of a ControlNetModel, for the network `config`.
 
-    Raises UserError for a setting or tensor that is not understood, and for a control of another network.
+    Raises UserError for a setting or tensor that is not supported, and for a control of another network.
     """
     file = folder / part.CONFIG
     given = read_json(file)
     if given.get("_class_name", KIND) != KIND:
-        raise UserError(f"{file} is the configuration of a {given['_class_name']}; {KIND} is understood")
+        raise UserError(f"{file} is the configuration of a {given['_class_name']}: only {KIND} is supported")
     how = unet2d_condition.control_from_config(given, config, str(file))
     return how, part.read_weights(folder, _table(config, how), pickles=pickles)
 
 
 def write(folder: Path, config: UNetConfig, state: Mapping[str, Tensor], how: ControlConfig) -> None:
-    """A folder that `ControlNetModel.from_pretrained` loads, of the weights of a `Control` of a network of `config`.
+    """Write a folder that `ControlNetModel.from_pretrained` loads: a control of the network `config`, with weights.
 
-    Raises UserError for what diffusers cannot say and for a folder that is not empty.
+    Raises UserError for a control without an equivalent in diffusers, and for a folder that is not empty.
     """
     part.check_empty(folder)
-    said, table = unet2d_condition.control_to_config(config, how), _table(config, how)
+    settings, table = unet2d_condition.control_to_config(config, how), _table(config, how)
     part.check_ours(state, table)
-    part.write(folder, KIND, said, table, state)
+    part.write(folder, KIND, settings, table, state)
 
 
 def _table(config: UNetConfig, how: ControlConfig) -> names.Table:
@@ -62,24 +62,24 @@ def _table(config: UNetConfig, how: ControlConfig) -> names.Table:
         return names.pieces(ControlNet(config, how))
 
 
-# --- beside a network ---
+# --- the controls of a network ---
 
 
 def beside(
     config: UNetConfig, state: Mapping[str, Tensor], more: Sequence[tuple[ControlConfig, Mapping[str, Tensor]]]
 ) -> tuple[UNetConfig, dict[str, Tensor]]:
-    """A network and its weights, with more controls behind those it has."""
-    joined, controls = dict(state), list(config.controls)
+    """The settings and the weights of a network with more controls, after those that it has."""
+    merged, controls = dict(state), list(config.controls)
     for how, tensors in more:
-        joined |= {f"controls.{len(controls)}.{name}": tensor for name, tensor in tensors.items()}
+        merged |= {f"controls.{len(controls)}.{name}": tensor for name, tensor in tensors.items()}
         controls.append(how)
-    return replace(config, controls=tuple(controls)), joined
+    return replace(config, controls=tuple(controls)), merged
 
 
 def apart(
     config: UNetConfig, state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[tuple[ControlConfig, dict[str, Tensor]]]]:
-    """The weights of the network alone, and each of its controls with its weights: the inverse of `beside`."""
+    """The weights of the network alone, and the settings and weights of each control: the inverse of `beside`."""
     alone = {name: tensor for name, tensor in state.items() if not name.startswith("controls.")}
     found = []
     for place, how in enumerate(config.controls):
@@ -89,7 +89,7 @@ def apart(
 
 
 def folders(pipeline: Path, kind: str) -> list[Path]:
-    """Those of a pipeline whose index says that its controlnet is of this class."""
+    """The folders of the controls of a pipeline, whose index has a controlnet of the class `kind`."""
     first = pipeline / "controlnet"
     if kind != SEVERAL:
         return [first]
@@ -102,15 +102,18 @@ def folders(pipeline: Path, kind: str) -> list[Path]:
 def write_all(
     pipeline: Path, config: UNetConfig, controls: Sequence[tuple[ControlConfig, Mapping[str, Tensor]]]
 ) -> dict[str, Any]:
-    """The folders of a network's controls in a pipeline's, and what its index says of them."""
+    """Write the controls of a network into a pipeline folder; returns their entry of its index."""
     for place, (how, state) in enumerate(controls):
         write(pipeline / (f"controlnet_{place}" if place else "controlnet"), config, state, how)
     return {"controlnet": ["diffusers", KIND if len(controls) == 1 else SEVERAL]} if controls else {}
 
 
 def check(config: UNetConfig) -> None:
-    """Raises UserError for controls that diffusers cannot say."""
+    """Raises UserError for controls without an equivalent in diffusers."""
     if config.controls and not context_width(config):
-        raise UserError(f"diffusers' {KIND} stands beside a network that reads words, and this one reads none")
+        raise UserError(
+            f"diffusers' {KIND} needs a network that is conditioned on text, and this one is not: export it without "
+            "controls"
+        )
     for how in config.controls:
         unet2d_condition.control_to_config(config, how)

@@ -1,7 +1,7 @@
-"""Files that others wrote: JSON and safetensors, looked at before they are believed.
+"""Untrusted files: JSON and safetensors, checked before they are used.
 
-Sizes are read from a file's head and compared with what is wanted before memory is taken. When a file is not what its
-name says, the error says what it is.
+Shapes are read from the header of a file and compared with the expected ones before memory is allocated. If a file is
+of another kind than its name, the error names that kind.
 """
 
 from __future__ import annotations
@@ -20,70 +20,67 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 
-SHOWN = 4  # how many wrong tensors an error names
-MOST_JSON = 16 * 2**20  # bytes: a table of betas is long, an index of shards longer, a mistake longer still
+SHOWN = 4  # wrong tensors that an error names
+MOST_JSON = 16 * 2**20  # bytes: more than any table of betas or index of shards
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
 Shape = tuple[int, ...]
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object of a sane size. Raises UserError."""
+    """A JSON object. Raises UserError for a file that is missing, larger than MOST_JSON, or not a JSON object."""
     try:
         size = file.stat().st_size
         if size > MOST_JSON:
-            raise UserError(f"{file}: {size:,} bytes are too many for a file of settings: it is something else")
+            raise UserError(f"{file} has {size:,} bytes, too many for a file of settings: check that it is one")
         data = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{file} is missing: copy the whole folder") from None
     except (OSError, ValueError, RecursionError) as problem:
-        raise UserError(f"{file} is no JSON: {what_it_is(file) or problem}") from None
+        raise UserError(f"{file} is not JSON: {what_it_is(file) or problem}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{file} holds a {type(data).__name__}, not an object with settings")
+        raise UserError(f"{file} contains a {type(data).__name__}, not a JSON object of settings")
     return data
-
-
-def not_said(where: str, key: str) -> UserError:
-    """For a setting that is not there and that no tensor tells."""
-    return UserError(f"{where}: {key} is not there, and no tensor's shape says it: copy the file that the weights have")
 
 
 @dataclass(frozen=True)
 class Tensors:
-    """The tensors of one or more safetensors files, by name; nothing is loaded before `load`."""
+    """The tensors of one or more safetensors files, by name. Nothing is loaded before `load`."""
 
-    home: dict[str, Path]  # the file that each tensor is in
+    home: dict[str, Path]  # the file that contains each tensor
 
     @classmethod
     def of(cls, *files: Path) -> Tensors:
-        """All tensors of these files. Raises UserError for a file that is none, or a name that is there twice."""
+        """All tensors of these files. Raises UserError for a file that is not safetensors, or a name in two of them."""
         home: dict[str, Path] = {}
         for file in files:
             with _opened(file) as tensors:
-                for name in tensors.keys():  # noqa: SIM118  # no dictionary: it has keys and no iterator
+                for name in tensors.keys():  # noqa: SIM118  # not a dictionary: it has keys and no iterator
                     if name in home:
-                        raise UserError(f"{name} is in {home[name].name} and again in {file.name}: which is meant?")
+                        raise UserError(f"{name} is both in {home[name].name} and in {file.name}: remove one of them")
                     home[name] = file
         return cls(home)
 
     def shapes(self) -> dict[str, Shape]:
-        """From the files' heads. Raises UserError for tensors that are not floating-point numbers."""
+        """Shapes, from the headers of the files. Raises UserError for a tensor that is not floating-point."""
         shapes: dict[str, Shape] = {}
         for file in self._files():
             with _opened(file) as tensors:
                 for name in self._in(file):
                     head = tensors.get_slice(name)
                     if head.get_dtype() not in FLOATS:
-                        raise UserError(f"{file}: {name} holds {head.get_dtype()}; weights are {', '.join(FLOATS)}")
+                        raise UserError(
+                            f"{file}: {name} is {head.get_dtype()}: weights are {', '.join(sorted(FLOATS))}"
+                        )
                     shapes[name] = tuple(head.get_shape())
         return shapes
 
     def without(self, endings: tuple[str, ...]) -> Tensors:
-        """All of them but those whose names end so."""
+        """All tensors except those whose names end with one of `endings`."""
         return Tensors({name: file for name, file in self.home.items() if not name.endswith(endings)})
 
     def load(self) -> dict[str, Tensor]:
-        """All of them, in float32."""
+        """All tensors, in float32."""
         state: dict[str, Tensor] = {}
         for file in self._files():
             with _opened(file) as tensors:
@@ -98,7 +95,7 @@ class Tensors:
 
 
 def weights(folder: Path, name: str) -> Tensors | None:
-    """The safetensors of a folder that are called `name`: one file, its shards, or a variant; None where none are."""
+    """The tensors called `name` in a folder: one file, its shards, or a variant (fp16); None if there are none."""
     whole = folder / f"{name}.safetensors"
     index = folder / f"{name}.safetensors.index.json"
     if whole.is_file():
@@ -108,29 +105,29 @@ def weights(folder: Path, name: str) -> Tensors | None:
     variants = sorted(folder.glob(f"{name}.*.safetensors"))
     if len(variants) > 1:
         names = ", ".join(file.name for file in variants)
-        raise UserError(f"{folder} has the weights in {names}: rename the one that is meant to {whole.name}")
+        raise UserError(f"{folder} has several variants of the weights, {names}: rename the one to use to {whole.name}")
     return Tensors.of(*variants) if variants else None
 
 
 def _shards(index: Path) -> Tensors:
-    """The tensors of an index, each from the file that the index says."""
+    """The tensors of an index of shards. Raises UserError where the index and the shards disagree."""
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-        raise UserError(f"{index}: weight_map, which says the file of each tensor, is not there")
+        raise UserError(f"{index} has no weight_map from tensors to files: copy the whole folder")
     for file in set(places.values()):
         if Path(file).name != file or not file.endswith(".safetensors"):
-            raise UserError(f"{index}: {file!r} is no name of a safetensors file beside it")
+            raise UserError(f"{index}: {file!r} is not the name of a safetensors file in the same folder")
     tensors = Tensors.of(*(index.parent / file for file in sorted(set(places.values()))))
     for name, file in places.items():
         if tensors.home.get(name) != index.parent / file:
-            raise UserError(f"{index}: {name} is not in {file}: index and shards are not of one model")
+            raise UserError(f"{index}: {name} is not in {file}: the index and the shards belong to different models")
     return tensors
 
 
 def what_is_wrong(found: Mapping[str, Shape], wanted: Mapping[str, Shape]) -> str:
-    """The first few names and shapes that are not those wanted; empty where all are."""
+    """The first few tensors that are missing, unknown or of another shape, as text; empty if all match."""
     problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name} is not known" for name in found if name not in wanted]
+    problems += [f"{name} is unknown" for name in found if name not in wanted]
     problems += [
         f"{name} is {found[name]} instead of {shape}"
         for name, shape in wanted.items()
@@ -150,11 +147,11 @@ def _opened(file: Path) -> Iterator[Any]:
     except UserError:
         raise
     except Exception as problem:  # safetensors raises its own, and OSError, and ValueError
-        raise UserError(f"{file} is no whole safetensors file: {what_it_is(file) or problem}") from None
+        raise UserError(f"{file} is not a complete safetensors file: {what_it_is(file) or problem}") from None
 
 
 def what_it_is(file: Path) -> str:
-    """What a file that cannot be read is, as far as its first bytes tell; empty where they tell nothing."""
+    """The kind of an unreadable file, as text, from its first bytes; empty if they are inconclusive."""
     with file.open("rb") as bytes_:
         head = bytes_.read(64)
     size = file.stat().st_size
@@ -173,7 +170,7 @@ def what_it_is(file: Path) -> str:
 
 
 def _whole_size(file: Path) -> int | None:
-    """How long a safetensors file says that it is; None where it is none."""
+    """The size that the header of a safetensors file announces; None for another kind of file."""
     with file.open("rb") as bytes_:
         start = bytes_.read(8)
         if len(start) < 8:

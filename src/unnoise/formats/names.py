@@ -1,7 +1,8 @@
-"""diffusers' names of tensors, and ours: one table a network, both ways.
+"""Names of tensors in diffusers and in unnoise: one table for each network, used both ways.
 
-They keep queries, keys and values apart, and each block's map of the time; we have one matrix for those that read the
-same. They may hold a map of each pixel as a 1x1 convolution; we hold it as a linear map.
+diffusers has separate matrices for queries, keys and values, and for each block's projection of the time embedding;
+unnoise has one matrix for all that read the same input. A pixelwise map may be a 1x1 convolution in diffusers and is a
+linear map in unnoise.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from unnoise.nn.unet_encoder import UNetEncoder
 
 
 class Pieces(NamedTuple):
-    """A tensor of ours: its shape, and theirs that stand in it one below the other, with their shapes."""
+    """A tensor of unnoise: its shape, and the diffusers tensors that are concatenated in it, with their shapes."""
 
     shape: Shape
     parts: dict[str, Shape]
@@ -29,7 +30,7 @@ class Pieces(NamedTuple):
 
 Table = Mapping[str, Pieces]
 
-RENAMED = (  # ours, theirs
+RENAMED = (  # unnoise, diffusers
     (r"\.blocks\.(\d+)\.attention\.blocks\.(\d+)\.", r".attentions.\1.transformer_blocks.\2."),
     (r"\.self_attention\.out\.", ".attn1.to_out.0."),
     (r"\.self_attention\.", ".attn1."),
@@ -49,13 +50,13 @@ RENAMED = (  # ours, theirs
     (r"^zero_middle\.", "controlnet_mid_block."),
 )
 OLD = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # attention in diffusers before 0.15
-SHARED = {"qkv": ("to_q", "to_k", "to_v"), "kv": ("to_k", "to_v")}  # a matrix of ours: theirs
+SHARED = {"qkv": ("to_q", "to_k", "to_v"), "kv": ("to_k", "to_v")}  # a matrix of unnoise: those of diffusers
 
 
 def theirs(name: str, *, vector: str = "class_embedding") -> str:
-    """Their name of a tensor, or of a module's (with a dot behind it), that they have as we do.
+    """The diffusers name of a tensor or a module (with a trailing dot) that both have.
 
-    `vector` is what they call the network of a vector.
+    `vector` is the diffusers name of the network that embeds a vector.
     """
     for pattern, replacement in (*RENAMED, (r"^vector_embedding\.", f"{vector}.")):
         name = re.sub(pattern, replacement, name)
@@ -63,14 +64,14 @@ def theirs(name: str, *, vector: str = "class_embedding") -> str:
 
 
 def modern(name: str) -> str:
-    """The name that a tensor of an old file has today."""
+    """The present name of a tensor in a file of diffusers before 0.15."""
     module, _, leaf = name.rpartition(".")
     parent, _, layer = module.rpartition(".")
     return f"{parent}.{OLD[layer]}.{leaf}" if ".attentions." in f".{parent}" and layer in OLD else name
 
 
 def pieces(net: UNetEncoder) -> dict[str, Pieces]:
-    """What each of our tensors is made of."""
+    """The table of a network: for each tensor the diffusers tensors that it consists of."""
     config = net.config
     vector = "add_embedding" if config.value_width else "class_embedding"
     blocks = [theirs(f"{name}.") for name, module in net.named_modules() if isinstance(module, Residual)]
@@ -94,18 +95,18 @@ def pieces(net: UNetEncoder) -> dict[str, Pieces]:
 
 
 def pieces_of(config: UNetConfig) -> dict[str, Pieces]:
-    """The same, of a network that is not built: nothing is allocated."""
+    """The table of the U-Net of a configuration, without allocating memory."""
     with torch.device("meta"):
         return pieces(UNet(config))
 
 
 def wanted(table: Table) -> dict[str, Shape]:
-    """All of their tensors."""
+    """The shapes of all diffusers tensors, by name."""
     return {name: shape for each in table.values() for name, shape in each.parts.items()}
 
 
 def join(table: Table, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors of theirs, which are taken out of `state`: a large network is in memory once."""
+    """unnoise's tensors from those of diffusers, which are removed from `state` so that memory holds a network once."""
     joined = {}
     for name, (shape, parts) in table.items():
         found = [state.pop(part) for part in parts]
@@ -114,7 +115,7 @@ def join(table: Table, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def split(table: Table, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Their tensors of ours, in float32, none sharing memory with another."""
+    """diffusers' tensors from those of unnoise, in float32, none sharing memory with another."""
     apart: dict[str, Tensor] = {}
     for name, (_, parts) in table.items():
         whole = state[name].detach().to("cpu", torch.float32)

@@ -1,7 +1,8 @@
-"""diffusers' scheduler settings: the betas and the prediction are our process, the rest is how somebody drew.
+"""Conversion between diffusers' scheduler settings and a DiffusionConfig, both ways.
 
-What a setting means is the classes' own documentation and code (diffusers 0.42); one that is not in a file has the
-class's default. Their betas are as they stand for any number of steps, ours are for 1,000 and scaled by 1000 / T.
+The betas and the prediction define the process; the other settings describe sampling. Their meaning follows the
+documentation and code of the classes (diffusers 0.42), and a missing one has the class's default. diffusers' betas are
+used as they are for any number of steps; unnoise's are for 1,000 steps and scaled by 1000 / T.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
+from unnoise.formats.settings import unsupported
 from unnoise.schedules import (
     Cosine,
     LinearBeta,
@@ -57,43 +59,43 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "final_sigmas_type": "zero",
     },
 }
-CLIPPED = ("DDPMScheduler", "DDIMScheduler")  # the others leave estimates as they are, whatever a file says
-WITHOUT_EFFECT = {  # old, or another class's
+CLIPPED = ("DDPMScheduler", "DDIMScheduler")  # the others never clip estimates, whatever a file has
+WITHOUT_EFFECT = {  # settings of old versions, or of another class
     *("tensor_format", "timestep_values", "variance_type", "set_alpha_to_one", "skip_prk_steps"),
 }
 
-ENDS = {"begin": 1e-4, "end": 0.02}  # of our schedules of betas where nothing is said
+ENDS = {"begin": 1e-4, "end": 0.02}  # defaults of the schedules of betas
 PREDICTS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-SAMPLERS = {  # variance_type: our sampler
+SAMPLERS = {  # variance_type: sampler
     "fixed_small": "ddpm",
     "fixed_small_log": "ddpm",
     "fixed_large": "ddpm-large",
     "fixed_large_log": "ddpm-large",
     "learned_range": "ddpm-learned",
 }
-DRAWN = {"DDIMScheduler": "ddim", "PNDMScheduler": "plms", "EulerDiscreteScheduler": "euler"}
+SAMPLER_OF = {"DDIMScheduler": "ddim", "PNDMScheduler": "plms", "EulerDiscreteScheduler": "euler"}
 VARIANCES = {"ddpm": "fixed_small", "ddpm-large": "fixed_large", "ddpm-learned": "learned_range"}
 
 
-class Said(NamedTuple):
-    """What a scheduler_config.json says: the process, and how its model is drawn where nobody says otherwise."""
+class Scheduler(NamedTuple):
+    """The contents of a scheduler_config.json: the process, and the default sampler of its model."""
 
     process: DiffusionConfig
     sampler: str
     spacing: str
-    clip: bool  # estimates to [-1, 1]
+    clip: bool  # whether estimates are clipped to [-1, 1]
 
 
-def from_config(given: Mapping[str, Any], where: str) -> Said:
-    """Our words for their scheduler_config.json.
+def from_config(given: Mapping[str, Any], where: str) -> Scheduler:
+    """The process and the sampler of a scheduler_config.json; `where` begins every error message.
 
-    Raises UserError for a setting or a value that we cannot say; `where` begins it. Settings that only say how to draw
-    (timestep_spacing, steps_offset, thresholding, set_alpha_to_one) are checked and then up to each request; Euler's
-    spacing is kept, for our own Euler likes another.
+    Settings of sampling alone (timestep_spacing, steps_offset, thresholding, set_alpha_to_one) are checked and then
+    left to each request, except the spacing of Euler, whose default in unnoise is another. Raises UserError for a
+    setting or a value without an equivalent.
     """
     kind = given.get("_class_name", "DDPMScheduler")
     if kind not in DEFAULTS:
-        raise UserError(f"{where}: {unknown('scheduler', kind, DEFAULTS)}; save the pipeline with one of these")
+        raise UserError(f"{where}: {unknown('scheduler', kind, DEFAULTS)}; save the pipeline with one of them")
     data = dict(DEFAULTS[kind])
     for key, value in given.items():
         if key == "predict_epsilon":  # diffusers before 0.8
@@ -106,7 +108,7 @@ def from_config(given: Mapping[str, Any], where: str) -> Said:
     steps, schedule, options = _schedule(data, where)
     variance = data.get("variance_type", "fixed_small")
     if variance not in SAMPLERS:
-        raise _not_ours(where, "variance_type", variance, " or ".join(SAMPLERS))
+        raise unsupported(where, "variance_type", variance, " or ".join(SAMPLERS))
     process = DiffusionConfig(
         schedule=schedule,
         steps=steps,
@@ -115,13 +117,14 @@ def from_config(given: Mapping[str, Any], where: str) -> Said:
         predicts=PREDICTS[data["prediction_type"]],
         learned_variance=variance == "learned_range",
     )
-    sampler = DRAWN.get(kind, SAMPLERS[variance])
+    sampler = SAMPLER_OF.get(kind, SAMPLERS[variance])
     spacing = "auto" if sampler != "euler" else "karras" if data["use_karras_sigmas"] else data["timestep_spacing"]
-    return Said(process, sampler, spacing, data["clip_sample"] and kind in CLIPPED)
+    return Scheduler(process, sampler, spacing, data["clip_sample"] and kind in CLIPPED)
 
 
 def _check(data: Mapping[str, Any], where: str) -> None:
-    understood: dict[str, tuple[Any, ...]] = {
+    """Raises UserError for a value that is not supported."""
+    supported: dict[str, tuple[Any, ...]] = {
         "prediction_type": tuple(PREDICTS),
         "timestep_spacing": ("leading", "linspace", "trailing"),
         "clip_sample": (True, False),
@@ -135,85 +138,84 @@ def _check(data: Mapping[str, Any], where: str) -> None:
         "final_sigmas_type": ("zero",),
     }
     if data["clip_sample"] is True:
-        understood["clip_sample_range"] = (1.0,)
-    for key, values in understood.items():
+        supported["clip_sample_range"] = (1.0,)
+    for key, values in supported.items():
         if key in data and data[key] not in values:
-            raise _not_ours(where, key, data[key], " or ".join(map(repr, values)))
+            raise unsupported(where, key, data[key], " or ".join(map(repr, values)))
 
 
 def _schedule(data: Mapping[str, Any], where: str) -> tuple[int, str, dict[str, Any]]:
     """The number of steps, and the name and the options of the schedule."""
     steps = data["num_train_timesteps"]
     if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 10**6:
-        raise _not_ours(where, "num_train_timesteps", steps, "a whole number from 1 to 1,000,000")
+        raise unsupported(where, "num_train_timesteps", steps, "a whole number from 1 to 1,000,000")
     betas = data["trained_betas"]
     if betas is not None:
-        if not isinstance(betas, list) or not all(_is_share(beta) for beta in betas):
-            raise UserError(f"{where}: trained_betas is no list of numbers between 0 and 1, the ends left out")
+        if not isinstance(betas, list) or not all(_is_fraction(beta) for beta in betas):
+            raise UserError(f"{where}: trained_betas has to be a list of numbers above 0 and below 1")
         if len(betas) != steps:
-            raise UserError(f"{where}: {len(betas)} trained_betas for num_train_timesteps {steps}: they are one number")
+            raise UserError(
+                f"{where}: {len(betas)} trained_betas for num_train_timesteps {steps}: both have to be the same"
+            )
         return steps, "table", {"values": tuple(map(float, betas))}
     name = data["beta_schedule"]
     if name == "squaredcos_cap_v2":
         return steps, "cosine", {}
     if name not in ("linear", "scaled_linear", "sigmoid"):
         valid = "linear or scaled_linear or squaredcos_cap_v2 or sigmoid"
-        raise _not_ours(where, "beta_schedule", name, valid)
+        raise unsupported(where, "beta_schedule", name, valid)
     for key in ("beta_start", "beta_end"):
-        if not _is_share(data[key]):
-            raise _not_ours(where, key, data[key], "a number between 0 and 1")
+        if not _is_fraction(data[key]):
+            raise unsupported(where, key, data[key], "a number between 0 and 1")
     scale = 1.0 if name == "sigmoid" else steps / 1000
     ends = {"begin": data["beta_start"] * scale, "end": data["beta_end"] * scale}
     options = {key: value for key, value in ends.items() if value != ENDS[key]}
-    ours = {"linear": "linear", "scaled_linear": "scaled-linear", "sigmoid": "sigmoid-beta"}
-    return steps, ours[name], options
+    schedules = {"linear": "linear", "scaled_linear": "scaled-linear", "sigmoid": "sigmoid-beta"}
+    return steps, schedules[name], options
 
 
-def _is_share(value: object) -> bool:
+def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
 
 
-def _not_ours(where: str, key: str, value: object, understood: str) -> UserError:
-    return UserError(f"{where}: {key} is {repr(value)[:80]}: only {understood} is understood")
-
-
 def to_config(process: DiffusionConfig, sampler: str, *, clip: bool) -> dict[str, Any]:
-    """Their scheduler_config.json of our process, drawn by `sampler` (ddim, ddpm, ddpm-large, ddpm-learned).
+    """The scheduler_config.json of a process with `sampler` (ddim, ddpm, ddpm-large, ddpm-learned).
 
-    A schedule that they have no name for is written as its table of betas; one that leaves nothing of the picture has
-    a last beta of one, which diffusers draws from and `from_config` does not take back. Raises UserError for what they
-    cannot say.
+    A schedule without a name in diffusers is written as a table of betas. With zero terminal SNR the last beta is one,
+    which diffusers samples with and `from_config` refuses. Raises UserError for a process without an equivalent.
     """
     if sampler not in (*VARIANCES, "ddim"):
-        raise UserError(f"a diffusers folder is drawn by ddim, {', '.join(VARIANCES)}; {sampler!r} is none of them")
+        raise UserError(f"a diffusers folder cannot have the sampler {sampler!r}: use ddim, {' or '.join(VARIANCES)}")
     if process.learned_variance != (sampler == "ddpm-learned"):
         learned = "learned its variance" if process.learned_variance else "did not learn a variance"
         right = "ddpm-learned" if process.learned_variance else "ddim"
-        raise UserError(f"a network that {learned} cannot be drawn by {sampler!r} in diffusers: take {right}")
-    names = {ours: name for name, ours in PREDICTS.items()}
+        raise UserError(f"diffusers cannot use the sampler {sampler!r} with a network that {learned}: use {right}")
+    names = {prediction: name for name, prediction in PREDICTS.items()}
     if process.predicts not in names:
-        raise UserError(f"diffusers' DDPM and DDIM know predictions of {', '.join(names)}, not {process.predicts!r}")
+        raise UserError(
+            f"diffusers' DDPM and DDIM support the predictions {', '.join(names)}, not {process.predicts!r}"
+        )
     kind = "DDIMScheduler" if sampler == "ddim" else "DDPMScheduler"
-    drawn = {} if sampler == "ddim" else {"variance_type": VARIANCES[sampler]}
-    said = {
+    variance = {} if sampler == "ddim" else {"variance_type": VARIANCES[sampler]}
+    settings = {
         "num_train_timesteps": process.steps,
         "prediction_type": names[process.predicts],
         "clip_sample": clip,
         "rescale_betas_zero_snr": process.zero_snr,
     }
-    return {"_class_name": kind} | DEFAULTS[kind] | drawn | said | _betas(process, kind)
+    return {"_class_name": kind} | DEFAULTS[kind] | variance | settings | _betas(process, kind)
 
 
 def _betas(process: DiffusionConfig, kind: str) -> dict[str, Any]:
     schedule = make_schedule(process.schedule, process.schedule_options, steps=process.steps)
     if not isinstance(schedule, VariancePreserving):
         raise UserError(
-            f"diffusers' DDPM and DDIM keep alpha^2 + sigma^2 = 1; the schedule {process.schedule!r} does not: "
-            "a model trained on it cannot be written as a diffusers folder"
+            f"diffusers' DDPM and DDIM need alpha^2 + sigma^2 = 1, unlike the schedule {process.schedule!r}: a model "
+            "trained with it cannot be exported"
         )
     if process.zero_snr and isinstance(schedule, Shifted):
         raise UserError(
-            "diffusers has no schedule that is both shifted and of zero terminal SNR: export it as unnoise's"
+            "diffusers has no schedule that is both shifted and of zero terminal SNR: this model cannot be exported"
         )
     scale = 1000 / process.steps
     match schedule:
@@ -222,7 +224,7 @@ def _betas(process: DiffusionConfig, kind: str) -> dict[str, Any]:
         case ScaledLinear(steps=process.steps):
             ends = {"beta_start": scale * schedule.begin, "beta_end": scale * schedule.end}
             return ends | {"beta_schedule": "scaled_linear"}
-        case SigmoidBeta(steps=process.steps) if kind == "DDPMScheduler":  # DDIM's does not know it
+        case SigmoidBeta(steps=process.steps) if kind == "DDPMScheduler":  # DDIMScheduler does not have it
             ends = {"beta_start": schedule.begin, "beta_end": schedule.end}
             return ends | {"beta_schedule": "sigmoid"}
         case Cosine(steps=process.steps, offset=0.008, max_beta=0.999):

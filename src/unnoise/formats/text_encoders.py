@@ -1,11 +1,11 @@
-"""What reads captions in folders of Stable Diffusion's kind: CLIP's text towers with their tokenizers.
+"""The text encoders of Stable Diffusion folders: CLIP's text towers with their tokenizers.
 
-    model_index.json                 which of these parts there are
-    text_encoder/, tokenizer/        a tower and what cuts texts for it (clip.py)
-    text_encoder_2/, tokenizer_2/    another: XL has both, its refiner this one alone
+    model_index.json                 the parts of the folder
+    text_encoder/, tokenizer/        a tower and its tokenizer (clip.py)
+    text_encoder_2/, tokenizer_2/    a second one: XL has both, its refiner only this one
 
-Laws (tests/formats/test_pipelines.py): what is written reads captions as before, bit for bit, here, and to 1e-5 in
-transformers.
+Laws (tests/formats/test_pipelines.py): an encoder that is written and read again encodes captions as before, bit for
+bit, and transformers computes the same to 1e-5.
 """
 
 from __future__ import annotations
@@ -31,28 +31,31 @@ ZEROS = "force_zeros_for_empty_prompt"
 
 
 class ClipEncoder:
-    """What reads captions beside a network: a tokenizer and a tower, whose last `skip` blocks are left out."""
+    """The text encoder of Stable Diffusion 1 and 2: a tokenizer and a tower without its last `skip` blocks."""
 
     def __init__(self, tokenizer: ClipTokenizer, tower: ClipText, *, skip: int = 0) -> None:
         self.tokenizer, self.tower, self.skip = tokenizer, tower, skip
 
     @property
     def width(self) -> int:
-        """Of its words."""
+        """The width of the embeddings."""
         return self.tower.config.width
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Cond:
-        """Words, a row a caption; all of them count, the padding too, as the networks were trained."""
+        """Embeddings (B, L, width), a row for each caption, without a mask: the networks were trained with padding."""
         return Cond(text=self.tower(self.tokenizer.encode(captions), skip=self.skip).text)
 
     def truncated(self, caption: str) -> str:
+        """The end of a caption that exceeds the length; empty if nothing does."""
         return self.tokenizer.truncated(caption)
 
 
 class DualClipEncoder:
-    """Stable Diffusion XL's: what one or two towers make of a caption before their last block, side by side, and the
-    last tower's vector. With `zeros` the empty caption, which is what a network hears that is told nothing, is zeros.
+    """The text encoder of Stable Diffusion XL: one or two towers.
+
+    The embeddings of all towers before their last block are concatenated; the pooled embedding is the last tower's.
+    With `zeros` the empty caption, which is the null condition, is encoded as zeros.
     """
 
     def __init__(self, parts: Sequence[ClipEncoder], *, zeros: bool) -> None:
@@ -60,20 +63,21 @@ class DualClipEncoder:
 
     @property
     def width(self) -> int:
-        """Of its words."""
+        """The width of the embeddings."""
         return sum(each.width for each in self.parts)
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Cond:
-        """Words (B, L, the towers' widths together) and a vector (B, projection), a row a caption."""
-        heard = [each.tower(each.tokenizer.encode(captions), skip=1 + each.skip, normed=False) for each in self.parts]
-        words, vector = torch.cat([one.text for one in heard], dim=2), heard[-1].pooled
+        """Embeddings (B, L, sum of the widths) and a pooled embedding (B, projection), a row for each caption."""
+        found = [each.tower(each.tokenizer.encode(captions), skip=1 + each.skip, normed=False) for each in self.parts]
+        text, pooled = torch.cat([each.text for each in found], dim=2), found[-1].pooled
         if self.zeros:
-            said = torch.tensor([bool(caption) for caption in captions])
-            words, vector = words * said[:, None, None], vector * said[:, None]
-        return Cond(text=words, pooled=vector)
+            given = torch.tensor([bool(caption) for caption in captions])
+            text, pooled = text * given[:, None, None], pooled * given[:, None]
+        return Cond(text=text, pooled=pooled)
 
     def truncated(self, caption: str) -> str:
+        """The end of a caption that exceeds the length; empty if nothing does."""
         return max((each.truncated(caption) for each in self.parts), key=len)
 
 
@@ -85,51 +89,58 @@ def read(folder: Path) -> ClipEncoder | DualClipEncoder | None:
     index = read_json(folder / INDEX)
     for tower, cuts in zip(PARTS[::2], PARTS[1::2]):
         if is_part(index.get(tower)) and not is_part(index.get(cuts)):
-            raise UserError(f"{folder / INDEX} names a {tower} and no {cuts}: copy the whole folder")
+            raise UserError(f"{folder / INDEX} lists a {tower} and no {cuts}: copy the whole folder")
     ends = [end for end in ("", "_2") if is_part(index.get(f"text_encoder{end}"))]
     parts = [_tower(folder / f"text_encoder{end}", folder / f"tokenizer{end}") for end in ends]
     if "_2" not in ends:
         return parts[0] if parts else None
     if not parts[-1].tower.config.projection:
-        raise UserError(f"{folder / 'text_encoder_2'} has no projection: XL's is a CLIPTextModelWithProjection")
+        raise UserError(
+            f"{folder / 'text_encoder_2'} has no projection: Stable Diffusion XL needs a CLIPTextModelWithProjection"
+        )
     if len({part.tower.config.length for part in parts}) > 1:
-        raise UserError(f"{folder}: text_encoder and text_encoder_2 read texts of different lengths")
+        raise UserError(f"{folder}: text_encoder and text_encoder_2 have different max_position_embeddings")
     return DualClipEncoder(parts, zeros=index.get(ZEROS, True) is True)
 
 
 def is_part(value: object) -> bool:
-    """Whether this is what an index says of a part that is there."""
+    """Whether this is the entry in model_index.json of a part that the folder contains."""
     return isinstance(value, list) and len(value) == 2 and value[1] is not None
 
 
 def _tower(text_encoder: Path, tokenizer: Path) -> ClipEncoder:
     tower = clip.read(text_encoder)
-    read_by = ClipTokenizer.load(tokenizer, tower.config.length)
-    if not tower.config.largest_ends and read_by.end != tower.config.end:
+    tokens = ClipTokenizer.load(tokenizer, tower.config.length)
+    if not tower.config.largest_ends and tokens.end != tower.config.end:
         raise UserError(
-            f"{tokenizer} ends texts with token {read_by.end}, {text_encoder} reads their vector at "
-            f"{tower.config.end}: they are not of one model"
+            f"{tokenizer} ends texts with token {tokens.end}, and {text_encoder} expects token {tower.config.end}: "
+            "they belong to different models"
         )
-    return ClipEncoder(read_by, tower)
+    return ClipEncoder(tokens, tower)
 
 
 def write(folder: Path, words: ClipEncoder | DualClipEncoder) -> dict[str, Any]:
-    """The parts of a folder, and what its index says of them. Blocks that are left out of a tower's words are not
-    written; raises UserError where XL's leave some out, whose vector is of all of them.
+    """Write the text encoder's parts into a pipeline folder; returns their entries of its index.
+
+    The last `skip` blocks of a tower are not written. Raises UserError if a tower of XL has some, since its pooled
+    embedding depends on all blocks.
     """
     if isinstance(words, ClipEncoder):
         return _write_tower(folder, "", words)
     check(words)
-    said: dict[str, Any] = {ZEROS: words.zeros}
+    index: dict[str, Any] = {ZEROS: words.zeros}
     for end, each in zip(("", "_2")[-len(words.parts) :], words.parts):
-        said |= _write_tower(folder, end, each)
-    return said
+        index |= _write_tower(folder, end, each)
+    return index
 
 
 def check(words: ClipEncoder | DualClipEncoder) -> None:
-    """Raises UserError for what `write` cannot say."""
+    """Raises UserError for a text encoder that `write` cannot write."""
     if isinstance(words, DualClipEncoder) and any(each.skip for each in words.parts):
-        raise UserError("towers whose last blocks are left out cannot be written for XL, whose vector is of all blocks")
+        raise UserError(
+            "towers with skipped blocks cannot be written for XL, whose pooled embedding needs all blocks: save the "
+            "model in unnoise's format"
+        )
 
 
 def _write_tower(folder: Path, end: str, words: ClipEncoder) -> dict[str, Any]:
@@ -150,10 +161,11 @@ def _without_last(tower: ClipText, skip: int) -> ClipText:
 
 
 def save(folder: Path, words: ClipEncoder | DualClipEncoder) -> None:
-    """A folder that `read` reads, of these parts alone."""
+    """Write a folder that `read` reads, with the text encoder alone."""
     folder.mkdir(parents=True, exist_ok=True)
     write_index(folder, write(folder, words))
 
 
-def write_index(folder: Path, said: Mapping[str, Any]) -> None:
-    (folder / INDEX).write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+def write_index(folder: Path, index: Mapping[str, Any]) -> None:
+    """Write model_index.json."""
+    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

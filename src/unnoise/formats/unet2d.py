@@ -1,7 +1,7 @@
-"""diffusers' UNet2DModel: its settings in ours, both ways.
+"""Conversion between the settings of diffusers' UNet2DModel and a UNetConfig, both ways.
 
-What a setting means is the class's own documentation and the network it builds (diffusers 0.42); a setting that is not
-in a file has the class's default. One that we cannot say is an error that names it, never left out.
+The meaning of a setting follows the class's documentation and the network it builds (diffusers 0.42). A setting that is
+missing from a file has the class's default. One without an equivalent is an error that names it, never ignored.
 """
 
 from __future__ import annotations
@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from unnoise.config.networks import UNetConfig
-from unnoise.errors import UserError, unknown
+from unnoise.errors import UserError
+from unnoise.formats.settings import (
+    LAYERS,
+    LEVELS,
+    WIDTH,
+    check_names,
+    check_values,
+    list_of_whole,
+    real,
+    size,
+    unsupported,
+    whole,
+)
 from unnoise.nn.blocks import heads
 from unnoise.nn.unet import check
 
@@ -42,10 +54,10 @@ DEFAULTS: dict[str, Any] = {  # of the class
     "add_attention": True,
     "class_embed_type": None,
     "num_class_embeds": None,
-    "num_train_timesteps": None,  # read by the learned time embedding alone, which we do not have
+    "num_train_timesteps": None,  # of the learned time embedding alone, which is not supported
 }
 
-UNDERSTOOD: dict[str, tuple[Any, ...]] = {
+SUPPORTED: dict[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
     "time_embedding_type": ("positional",),
     "flip_sin_to_cos": (True, False),
@@ -60,29 +72,22 @@ UNDERSTOOD: dict[str, tuple[Any, ...]] = {
     "class_embed_type": (None,),
 }
 
-# a kind of block: does it attend, and is its step up or down a residual block (None: as downsample_type says)
+# block type: whether it has attention, and whether it resamples with a residual block (None: see downsample_type)
 DOWN = {"DownBlock2D": (False, False), "AttnDownBlock2D": (True, None), "ResnetDownsampleBlock2D": (False, True)}
 UP = {"UpBlock2D": (False, False), "AttnUpBlock2D": (True, None), "ResnetUpsampleBlock2D": (False, True)}
 
-LEVELS, LAYERS, WIDTH = 16, 64, 2**17  # more than that is a mistake, found before anything is built
-
-
-# --- settings: theirs to ours ---
+# --- diffusers to unnoise ---
 
 
 def from_config(given: Mapping[str, Any], where: str) -> UNetConfig:
-    """Our settings of their config.json; `where` begins every error. The null row is not in it: see diffusers.py.
+    """The network of a config.json; `where` begins every error message. For the null class see diffusers.py.
 
-    Raises UserError for a setting or a value that we cannot say.
+    Raises UserError for a setting or a value without an equivalent.
     """
-    said = {key: value for key, value in given.items() if not key.startswith("_")}
-    for key in said:
-        if key not in DEFAULTS:
-            raise UserError(f"{where}: {unknown('setting of UNet2DModel', key, DEFAULTS)}")
-    data = DEFAULTS | said
-    for key, values in UNDERSTOOD.items():
-        if not any(data[key] == value and isinstance(data[key], bool) == isinstance(value, bool) for value in values):
-            raise not_ours(where, key, data[key], " or ".join(map(repr, values)))
+    settings = {key: value for key, value in given.items() if not key.startswith("_")}
+    check_names(settings, DEFAULTS, "UNet2DModel", where)
+    data = DEFAULTS | settings
+    check_values(data, SUPPORTED, where)
     channels = tuple(list_of_whole(data, "block_out_channels", where, most=WIDTH, length=LEVELS))
     attention, residual = _levels(data, len(channels), where)
     groups = whole(data, "norm_num_groups", where, most=WIDTH)
@@ -117,90 +122,55 @@ def from_config(given: Mapping[str, Any], where: str) -> UNetConfig:
 
 
 def _levels(data: Mapping[str, Any], levels: int, where: str) -> tuple[tuple[bool, ...], bool]:
-    """Which levels attend, and whether steps between levels are residual blocks. Both ways must say the same."""
+    """Which levels have attention, and whether resampling is by residual blocks: both have to agree in up and down."""
     attends: dict[str, list[bool]] = {}
-    steps: dict[bool, str] = {}  # the kinds of steps that there are, and the setting that asks for each
+    steps: dict[bool, str] = {}  # the kinds of resampling, and the setting that selects each
     for key, kinds, step in (("down_block_types", DOWN, "downsample_type"), ("up_block_types", UP, "upsample_type")):
         names = data[key]
         if not isinstance(names, list | tuple) or len(names) != levels:
-            raise not_ours(where, key, names, f"a kind of block for each of the {levels} block_out_channels")
+            raise unsupported(where, key, names, f"a block type for each of the {levels} block_out_channels")
         attends[key] = []
         for place, name in enumerate(names):
             kind = kinds.get(str(name).removeprefix("UNetRes"))  # the prefix of diffusers before 0.3
             if kind is None:
-                raise not_ours(where, key, name, " or ".join(kinds))
+                raise unsupported(where, key, name, " or ".join(kinds))
             attends[key].append(kind[0])
-            if place < levels - 1:  # the last on either way has no step
+            if place < levels - 1:  # the last block does not resample
                 residual = data[step] == "resnet" if kind[1] is None else kind[1]
                 steps[residual] = f"{key} has {name}" + (f" with {step} {data[step]}" if kind[1] is None else "")
     down, up = attends["down_block_types"], attends["up_block_types"][::-1]
     if down != up:
         raise UserError(
-            f"{where}: down_block_types attends at levels {down}, up_block_types at {up} (the finest first): "
-            "only networks that attend at the same levels on both ways are understood"
+            f"{where}: down_block_types has attention at levels {down}, up_block_types at {up} (the finest first): "
+            "only attention at the same levels in both is supported"
         )
     if len(steps) > 1:
         raise UserError(
-            f"{where}: {steps[True]}, which steps by a residual block, and {steps[False]}, which steps by a "
-            "convolution: only networks with one kind of step are understood"
+            f"{where}: {steps[True]}, which resamples with a residual block, and {steps[False]}, which resamples with "
+            "a convolution: only one kind of resampling in a network is supported"
         )
     return tuple(down), bool(steps) and next(iter(steps))
 
 
 def _check_rest(data: Mapping[str, Any], channels: tuple[int, ...], groups: int, where: str) -> None:
-    """Settings that must follow from others."""
+    """Raises UserError for settings that do not agree with others."""
     if data["time_embedding_dim"] not in (None, 4 * channels[0]):
-        raise not_ours(where, "time_embedding_dim", data["time_embedding_dim"], f"null or {4 * channels[0]}")
+        raise unsupported(where, "time_embedding_dim", data["time_embedding_dim"], f"null or {4 * channels[0]}")
     middle = data["attn_norm_num_groups"]
     if data["add_attention"] and middle is None and data["resnet_time_scale_shift"] == "scale_shift":
         raise UserError(
             f"{where}: attn_norm_num_groups is null beside resnet_time_scale_shift 'scale_shift', which leaves the "
-            f"middle attention without a norm: only {groups}, the norm_num_groups, is understood"
+            f"middle attention without a norm: only {groups}, the norm_num_groups, is supported"
         )
     if data["add_attention"] and middle not in (None, groups):
-        raise not_ours(where, "attn_norm_num_groups", middle, f"{groups}, the norm_num_groups,")
+        raise unsupported(where, "attn_norm_num_groups", middle, f"{groups}, the norm_num_groups,")
 
 
-def size(data: Mapping[str, Any], where: str) -> int:
-    size = data["sample_size"]
-    if size is None:
-        raise UserError(f"{where}: sample_size is not there, so nobody knows what size to draw: add it, in pixels")
-    if isinstance(size, list | tuple) and len(set(map(str, size))) == 1:
-        return whole({"sample_size": size[0]}, "sample_size", where, most=WIDTH)
-    return whole(data, "sample_size", where, most=WIDTH)
-
-
-def whole(data: Mapping[str, Any], key: str, where: str, most: int) -> int:
-    value = data[key]
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise not_ours(where, key, value, f"a whole number from 1 to {most:,}")
-    return value
-
-
-def list_of_whole(data: Mapping[str, Any], key: str, where: str, *, most: int, length: int) -> list[int]:
-    values = data[key]
-    if not isinstance(values, list | tuple) or not 1 <= len(values) <= length:
-        raise not_ours(where, key, values, f"a list of 1 to {length} whole numbers")
-    return [whole({key: value}, key, where, most) for value in values]
-
-
-def real(data: Mapping[str, Any], key: str, where: str) -> float:
-    value = data[key]
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise not_ours(where, key, value, "a number")
-    return float(value)
-
-
-def not_ours(where: str, key: str, value: object, understood: str) -> UserError:
-    shown = repr(value)
-    return UserError(f"{where}: {key} is {shown[:80]}: only {understood} is understood")
-
-
-# --- settings: ours to theirs ---
+# --- unnoise to diffusers ---
 
 
 def to_config(config: UNetConfig) -> dict[str, Any]:
-    """Their config.json of our settings, with every setting said. Raises UserError for what they cannot say."""
+    """The config.json of a network, with every setting. Raises UserError for a network without an equivalent."""
     levels = list(zip(config.channels, config.attention, strict=True))
     plain = "Resnet{}sampleBlock2D" if config.residual_resampling else "{}Block2D"
     down = ["AttnDownBlock2D" if attends else plain.format("Down") for _, attends in levels]
@@ -232,7 +202,7 @@ def to_config(config: UNetConfig) -> dict[str, Any]:
 
 
 def _head_width(config: UNetConfig) -> int | None:
-    """One width of a head for all levels, or None for one head: that is all that UNet2DModel can say."""
+    """The width of a head at all levels, or None for one head: UNet2DModel has no other setting."""
     if config.head_width is not None:
         return config.head_width
     attending = {level for level, attends in enumerate(config.attention) if attends}
@@ -242,7 +212,7 @@ def _head_width(config: UNetConfig) -> int | None:
     widths = {config.channels[level] // heads(config, level) for level in attending}
     if len(widths) > 1:
         raise UserError(
-            f"diffusers' UNet2DModel says the width of a head, one for all levels; {config.heads} heads are "
-            f"{', '.join(map(str, sorted(widths)))} wide here: this network cannot be said in its settings"
+            f"diffusers' UNet2DModel has one width of a head for all levels, and {config.heads} heads are "
+            f"{', '.join(map(str, sorted(widths)))} wide here: this network cannot be written as one"
         )
     return widths.pop()

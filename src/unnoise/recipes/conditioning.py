@@ -99,8 +99,7 @@ def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | No
 
 
 def pretrained_encoder(config: TrainConfig, captions: Iterable[str]) -> Encoder:
-    """Returns the pretrained encoder, with all captions encoded. Raises UserError where its width is not
-    net.context's."""
+    """Returns the pretrained encoder after it has encoded all captions. Raises UserError for another width."""
     assert config.encoder is not None
     encoder = Encoder(config.encoder)
     if config.net.context != encoder.width:

@@ -129,8 +129,7 @@ def describe(config: ContrastiveConfig, pictures: Dataset) -> ContrastiveCard:
 def retrievals(
     evaluator: ContrastiveEvaluator, config: ContrastiveConfig, pictures: Dataset
 ) -> list[tuple[str, Retrieval]]:
-    """Returns the retrieval on the training pictures and, where the set has a test part, on that; each with its
-    name."""
+    """Returns the retrieval on the training pictures and on the test part of the set, if it has one, by name."""
     plain = without_augmentation(config.data)
     test = held_out_part(plain)
     sets = [(config.data.path, Dataset(pictures.source, plain))]

@@ -78,8 +78,7 @@ def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
 
 
 def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
-    """(operations of a forward pass of one picture, bytes saved for its backward pass in float32), on the meta
-    device."""
+    """Counts operations of a forward pass of a picture, and float32 bytes saved for its backward pass (meta device)."""
     size, channels = config.data.size, config.data.channels
     x = torch.empty(1, channels, size, size, device="meta")
     batch = _batch(config, 1)

@@ -77,8 +77,8 @@ def objective(classifier: NoisyClassifier, config: NoisyClassifierConfig) -> Cal
     times = losses.make_time_sampler(process)
     if isinstance(times, losses.LossAwareSampler):
         raise UserError(
-            f"process.time_sampler {process.time_sampler} needs the losses of a diffusion model, which a classifier "
-            "does not have: set it to uniform"
+            f"process.time_sampler {process.time_sampler} needs the losses of a diffusion model, and a classifier "
+            "has none: set it to uniform"
         )
 
     def loss(batch: Batch, rows: SampleRNG) -> Tensor:

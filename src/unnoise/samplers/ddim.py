@@ -15,7 +15,7 @@ from unnoise.noise import Noise
 from unnoise.samplers.state import Evaluation, State
 from unnoise.samplers.walk import Step
 from unnoise.schedules import Level, over, posterior
-from unnoise.schedules.level import Number, combine, some, sqrt, where
+from unnoise.schedules.level import Number, combine, nonzero, some, sqrt, where
 
 
 def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
@@ -45,5 +45,5 @@ def ddim(eta: float = 0.0, *, sigma_hat: bool = False) -> Step:
 
 def deterministic(at: Level[Number], to: Level[Number]) -> tuple[Number, Number]:
     """Returns what multiplies x_t and the mean in alpha_s mean + sigma_s eps. A row at t = 0, without noise, stays."""
-    keep = where(at.sigma > 0, to.sigma / where(at.sigma > 0, at.sigma, 1.0), 1.0)
+    keep = where(at.sigma > 0, to.sigma / nonzero(at.sigma), 1.0)
     return keep, to.alpha - keep * at.alpha

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unnoise.schedules import Level
-from unnoise.schedules.level import Number, expm1, where
+from unnoise.schedules.level import Number, expm1, nonzero
 
 FAR = 30.0  # log(alpha / sigma) beyond which nothing changes any more, to 13 digits: also where it is infinite
 
@@ -21,8 +21,7 @@ FAR = 30.0  # log(alpha / sigma) beyond which nothing changes any more, to 13 di
 def places(at: Level[Number], to: Level[Number], others: Sequence[Level[Number]]) -> tuple[Number, list[Number]]:
     """Returns h, and the places r_j of the others: 0 is t, 1 is s."""
     start = log_ratio(at)
-    h = log_ratio(to) - start
-    h = where(h == 0, 1.0, h)
+    h = nonzero(log_ratio(to) - start)
     return h, [(log_ratio(other) - start) / h for other in others]
 
 

@@ -18,7 +18,7 @@ from unnoise.samplers.multistep import NO_PICTURE, can_be_higher
 from unnoise.samplers.state import Evaluation, State
 from unnoise.samplers.walk import Step
 from unnoise.schedules import Level, over
-from unnoise.schedules.level import Number, some, sqrt, where, where_rows
+from unnoise.schedules.level import Number, nonzero, some, sqrt, where, where_rows
 
 MAX_GAMMA = 2**0.5 - 1
 
@@ -66,7 +66,7 @@ def heun(
 
 def _ratio(level: Level[Number]) -> Number:
     """sigma / alpha; where nothing is left of the picture, sigma."""
-    ratio: Number = level.sigma / where(level.alpha > 0, level.alpha, 1.0)
+    ratio: Number = level.sigma / nonzero(level.alpha)
     return ratio
 
 
@@ -83,6 +83,6 @@ def _churned(
     t = where(inside, denoiser.schedule.time(-raised.log()), state.t)
     (to,) = denoiser.schedule.levels(t)
     added = sqrt(_ratio(to) ** 2 - ratio**2) * to.alpha
-    grown = over(to.alpha / where(at.alpha > 0, at.alpha, 1.0), state.x) * state.x
+    grown = over(to.alpha / nonzero(at.alpha), state.x) * state.x
     x = grown + over(s_noise * added, state.x) * noise(state.t, 1).to(state.x)
     return State(where_rows(inside, x, state.x), t, state.history)

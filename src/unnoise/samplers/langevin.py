@@ -24,7 +24,7 @@ from unnoise.samplers.multistep import can_be_higher
 from unnoise.samplers.state import Evaluation, State, merge
 from unnoise.samplers.walk import Step
 from unnoise.schedules import over
-from unnoise.schedules.level import Number, combine, some, where
+from unnoise.schedules.level import Number, combine, nonzero, some, where
 
 StepSize = Callable[[Tensor, Tensor, Number], Number]
 """(alpha mean - x, z, sigma) -> the step size as a fraction of sigma^2: a float, or broadcast with x."""
@@ -77,7 +77,7 @@ def langevin(step_size: StepSize, inner: int, *, denoise: bool = True) -> Step:
         clean = to.sigma == 0
         if denoise and some(clean):
             seen = merge(clean, Evaluation(x, state.t, denoiser(x, state.t)), seen)
-        grow = to.alpha / where(at.alpha > 0, at.alpha, 1.0)
+        grow = to.alpha / nonzero(at.alpha)
         on_x = where(can_be_higher(at, to) | clean, grow, to.sigma / at.sigma)  # without a picture, noise of that level
         ends = clean & denoise
         return State(combine((where(ends, 0.0, on_x), where(ends, 1.0, 0.0)), (x, seen.mean)), s, (seen,))

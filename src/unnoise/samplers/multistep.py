@@ -19,7 +19,7 @@ from unnoise.samplers.ddim import deterministic
 from unnoise.samplers.state import Evaluation, State
 from unnoise.samplers.walk import Step
 from unnoise.schedules import Level, Schedule
-from unnoise.schedules.level import Number, combine, some, where
+from unnoise.schedules.level import Number, combine, nonzero, some, where
 
 NO_PICTURE = 1e-6  # alpha / sigma below which nothing is left of the picture
 
@@ -54,17 +54,14 @@ def corrected(
     higher = can_be_higher(at, to)
     if not others or not some(higher):
         return combine((on_x, on_mean), (here.x, here.mean))
-    if isinstance(at.alpha, float):
-        found = weights(at, to, levels)
-    else:
-        found = by_length(lambda n: weights(at, to, levels[: n - 1]), evaluations)
-    each = [where(higher, weight, 0.0) for weight in found]
+    each = by_length(lambda n: weights(at, to, levels[: n - 1]), evaluations)
+    if isinstance(higher, Tensor):
+        each = [torch.where(higher, weight, 0.0) for weight in each]
     means = [other.mean for other in others]
     if not predict_noise:
         return combine((on_x, on_mean - sum(each, 0.0), *each), (here.x, here.mean, *means))
     own, *rest = [  # f = (x - alpha mean) / sigma
-        weight / where(level.sigma > 0, level.sigma, 1.0)
-        for weight, level in zip((sum(each, 0.0), *each), (at, *levels))
+        weight / nonzero(level.sigma) for weight, level in zip((sum(each, 0.0), *each), (at, *levels))
     ]
     on_means = [-weight * level.alpha for weight, level in zip(rest, levels)]
     return combine(
@@ -84,6 +81,8 @@ def by_length(weights: Callable[[int], Sequence[Number]], evaluations: Sequence[
     Rows of a joined state may have histories of different lengths; a weight of an evaluation that a row lacks is 0.
     """
     count = len(evaluations)
+    if not any(each.t.ndim for each in evaluations):
+        return [*weights(count)]
     lengths = sum((~each.t.isnan()).long() for each in evaluations)  # () or (B,)
     if not some(lengths < count):
         return [*weights(count)]

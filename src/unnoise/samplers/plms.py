@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from unnoise.samplers.multistep import multistep
 from unnoise.samplers.walk import Step
 from unnoise.schedules import Level
-from unnoise.schedules.level import Number, where
+from unnoise.schedules.level import Number, nonzero
 
 ADAMS_BASHFORTH = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 
@@ -29,5 +29,5 @@ def plms(order: int = 4) -> Step:
 
 def weights(at: Level[Number], to: Level[Number], others: Sequence[Level[Number]]) -> list[Number]:
     """The weights of eps_j - eps_0; the step is (alpha_s / alpha_t) x + (sigma_s - sigma_t alpha_s / alpha_t) eps'."""
-    on_eps = to.sigma - to.alpha / where(at.alpha > 0, at.alpha, 1.0) * at.sigma
+    on_eps = to.sigma - to.alpha / nonzero(at.alpha) * at.sigma
     return [on_eps * weight for weight in ADAMS_BASHFORTH[len(others)][1:]]

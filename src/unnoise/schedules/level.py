@@ -103,8 +103,9 @@ def combine(weights: Iterable[Number], tensors: Iterable[Tensor]) -> Tensor:
     """The sum of the tensors (B, ...), each multiplied by its weight: a float, or a number for each row (B,)."""
     (weight, x), *rest = zip(weights, tensors, strict=True)
     total = over(weight, x) * x
+    add = Tensor.add if torch._C._are_functorch_transforms_active() else Tensor.add_  # vmap: not into a smaller tensor
     for weight, x in rest:
-        total = total.add(x, alpha=weight) if isinstance(weight, float) else total + over(weight, x) * x
+        total = add(total, x, alpha=weight) if isinstance(weight, float) else total + over(weight, x) * x
     return total
 
 
@@ -128,6 +129,13 @@ def sqrt(x: Any) -> Any:
     if isinstance(x, float):
         return math.sqrt(x) if x > 0 else 0.0
     return x.clamp(min=0).sqrt()
+
+
+def nonzero(x: Any) -> Any:
+    """x, and 1 where it is 0: a denominator for quotients that are not used there."""
+    if isinstance(x, float):
+        return x or 1.0
+    return torch.where(x != 0, x, 1.0)
 
 
 def where(condition: bool | Tensor, then: Number, otherwise: Number) -> Any:

@@ -1,12 +1,12 @@
-"""Muon: a step for weight matrices in which every direction counts the same.
+"""Muon: an optimizer for weight matrices whose updates have equal singular values.
 
     m <- b m + (1 - b) g,    u = (1 - b) g + b m,    w <- w - lr 0.2 sqrt(max(rows, columns)) orthogonal(u)
 
-orthogonal(U S V^T) is U f(f(... S)) V^T, with f(s) = 3.4445 s - 4.7750 s^3 + 2.0315 s^5 five times over: all singular
-values come out near one, without a decomposition (Jordan et al. 2024). The factor gives an entry the size that Adam
-gives it, so that one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). A convolution's matrix is
-(out, in x height x width). torch.optim.Muon takes no convolutions and computes in bfloat16, which is slow where the
-machine has none; this one computes in float32, on all matrices of a shape at once, each by one of the processes.
+orthogonal(U S V^T) is U f(f(... S)) V^T, with f(s) = 3.4445 s - 4.7750 s^3 + 2.0315 s^5 applied five times: all
+singular values become nearly one, without a decomposition (Jordan et al. 2024). The factor gives an entry the size that
+it has in Adam, so that one learning rate fits both (Liu et al. 2025, arXiv 2502.16982). A convolution's matrix is
+(out, in x height x width). torch.optim.Muon does not support convolutions and computes in bfloat16, which is slow
+without hardware support; this one computes in float32, on all matrices of a shape at once, split over the processes.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from unnoise.training.distributed import ALONE, Processes
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
 TIMES = 5
-NARROWEST = 32  # a side below this is the pixels' or a gate's, no matrix of the inside
-TINY = 1e-7  # keeps a gradient of zero at zero
+NARROWEST = 32  # a narrower matrix is of the pixels or of a gate
+TINY = 1e-7  # so that a gradient of zero stays zero
 
 
 def matrices(net: nn.Module) -> set[str]:
-    """Names of the weights that Muon is for: linear maps and convolutions with NARROWEST rows and columns or more.
+    """Returns names of the weights for Muon: linear maps and convolutions with NARROWEST rows and columns or more.
 
-    Tables, norms, biases, and the layers that read and write pixels, are Adam's.
+    Tables, norms, biases, and the first and last layers are left to Adam.
     """
     found = set()
     for name, module in net.named_modules():
@@ -39,7 +39,7 @@ def matrices(net: nn.Module) -> set[str]:
 
 
 def orthogonal(updates: Tensor) -> Tensor:
-    """(N, rows, columns), each with its singular values brought near one: between 0.7 and 1.2, but for the tiniest."""
+    """Returns matrices (N, rows, columns) with singular values between 0.7 and 1.2, except for the smallest."""
     tall = updates.shape[1] > updates.shape[2]
     u = updates.mT if tall else updates
     u = u / (u.norm(dim=(1, 2), keepdim=True) + TINY)
@@ -51,21 +51,21 @@ def orthogonal(updates: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def deal(shapes: tuple[tuple[int, int], ...], world: int) -> tuple[tuple[int, ...], ...]:
-    """Which matrices each process makes orthogonal: the dearest first, each to the one with the least to do."""
+def assign(shapes: tuple[tuple[int, int], ...], world: int) -> tuple[tuple[int, ...], ...]:
+    """Assigns matrices to processes: the most expensive first, each to the process with the least work."""
     cost = [min(shape) ** 2 * max(shape) for shape in shapes]
-    work, hands = [0] * world, [list[int]() for _ in range(world)]
+    work, parts = [0] * world, [list[int]() for _ in range(world)]
     for i in sorted(range(len(shapes)), key=lambda i: -cost[i]):
         least = work.index(min(work))
         work[least] += cost[i]
-        hands[least].append(i)
-    return tuple(map(tuple, hands))
+        parts[least].append(i)
+    return tuple(map(tuple, parts))
 
 
 class Muon(torch.optim.Optimizer):
-    """Over parameters of two axes or more. The state of each is its `momentum`; `weight_decay` is decoupled.
+    """Muon for parameters of two axes or more. Their state is `momentum`; `weight_decay` is decoupled.
 
-    Processes that hold the same gradients share out the matrices, and take the same step.
+    Processes with the same gradients split the matrices between them, and make the same update.
     """
 
     def __init__(
@@ -93,19 +93,19 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(params, [u.mul_(s).view_as(p) for u, s, p in zip(updates, scales, params)])
 
     def _orthogonal(self, updates: list[Tensor]) -> list[Tensor]:
-        """Each of the matrices; what other processes did is gathered from them."""
+        """Returns each matrix made orthogonal, some of them gathered from other processes."""
         shapes = tuple((len(u), u.shape[1]) for u in updates)
-        hands = deal(shapes, self.processes.world)
+        parts = assign(shapes, self.processes.world)
         alike: dict[tuple[int, int], list[int]] = {}
-        for i in hands[self.processes.rank]:
+        for i in parts[self.processes.rank]:
             alike.setdefault(shapes[i], []).append(i)
         for same in alike.values():
             for i, u in zip(same, orthogonal(torch.stack([updates[i] for i in same]))):
                 updates[i] = u
         if self.processes.world == 1:
             return updates
-        mine = [updates[i].flatten() for i in hands[self.processes.rank]]
-        order = [i for hand in hands for i in hand]
+        mine = [updates[i].flatten() for i in parts[self.processes.rank]]
+        order = [i for part in parts for i in part]
         whole = self.processes.gather(torch.cat([*mine, updates[0].new_zeros(0)]))
         for i, u in zip(order, torch.split(whole, [updates[i].numel() for i in order])):
             updates[i] = u.view(shapes[i])

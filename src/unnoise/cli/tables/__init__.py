@@ -1,7 +1,7 @@
-"""`unnoise compare` and `unnoise table`: many ways to draw from one model, the same noise, one measure.
+"""`unnoise compare` and `unnoise table`: variants of a request from the same noise, measured in the same way.
 
-compare.py  ddim.py  guidance.py  inversion.py  ddpm.py     the commands
-asked.py    the options that they share, and how they are read
-ways.py     each way drawn and measured, with a bar over all
-kept.py     what is left in the folder and said at the end
+compare.py  ddim.py  guidance.py  inversion.py  ddpm.py     the commands: which variants, and which table of them
+options.py     the options that they have in common, and how lists are parsed
+comparison.py  loads the model and runs the variants with a progress bar
+output.py      writes the folder of a table and prints it
 """

@@ -2,112 +2,137 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.console import UsageError, asking, say, writable
-from unnoise.cli.evaluate import home
-from unnoise.cli.options import option, within
-from unnoise.cli.tables.options import AS_JSON, AS_MARKDOWN, EACH, FIGURES, OUT, SHOW
-from unnoise.cli.tables.output import answer, write_tables
-from unnoise.cli.train import preset_help
+from unnoise.cli.measuring import home
+from unnoise.cli.measuring import run as evaluate
+from unnoise.cli.options import option, with_settings, within
+from unnoise.cli.tables.comparison import METRICS
+from unnoise.cli.tables.options import COMMON, OUT, TableOptions
+from unnoise.cli.tables.output import finish
+from unnoise.cli.train_settings import preset_help
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
+    from unnoise.data import Dataset
+    from unnoise.recipes.ablation import Cell
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How each training is measured: distances to `real`, bits of `held_out`."""
+
+    config: EvaluateConfig
+    request: Request
+    real: Dataset
+    held_out: Dataset
+    shown: int
+
+
+@with_settings(TableOptions, **COMMON)
 def ddpm(
-    what: Annotated[str, option(preset_help())],
+    preset: Annotated[str, option(preset_help())],
     /,
     *,
-    data: Annotated[str | None, option("the pictures: a folder, a file, or a set that comes with the package")] = None,
     set: Annotated[
         tuple[str, ...], option("key=value: replaces a setting; the end of its name is enough where that is unique")
     ] = (),
-    runs: Annotated[Path, option("the folder of the six trainings; the same command goes on where it stopped")] = Path(
-        "runs"
-    ),
-    steps: Annotated[int, option("steps drawn with", validator=within(1, 100_000, "steps"))] = 100,
-    count: EACH = 1000,
-    bits: Annotated[int, option("pictures whose bits are counted", validator=within(1, 1_000_000, "pictures"))] = 32,
+    runs: Annotated[Path, option("the folder of the six trainings; the same command resumes them")] = Path("runs"),
+    steps: Annotated[int, option("sampling steps", validator=within(1, 100_000, "steps"))] = 100,
+    bits: Annotated[int, option("pictures whose bits are computed", validator=within(1, 1_000_000, "pictures"))] = 32,
     bits_steps: Annotated[int, option("steps of the bound; 0: all", validator=within(0, 100_000, "steps"))] = 0,
-    held: Annotated[str | None, option("the pictures whose bits are counted; otherwise those trained on")] = None,
+    held: Annotated[
+        str | None, option("the pictures whose bits are computed; by default the training pictures")
+    ] = None,
     features: Annotated[str, option("inception, a weight file of it, a shipped classifier, or a directory")] = "auto",
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps")] = None,
     out: OUT = Path("table-ddpm"),
-    shown: SHOW = 4,
-    markdown: AS_MARKDOWN = False,
-    json: AS_JSON = False,
+    **values: Any,
 ) -> int:
-    """What to ask the network for, and what to minimise: the six trainings of table 2 of Ho et al. 2020, on your data.
+    """Train the six combinations of prediction and loss of table 2 of Ho et al. 2020, on your data, and measure them.
 
-    Trains one after the other, each with the same network, pictures and length, and measures them: the Frechet
-    distance of drawn pictures, and the bits a number of real ones.
+    All six have the same network, pictures and length. Measured are the Frechet and kernel distances of sampled
+    pictures, and the bits per dimension of real ones. --data is the training set.
     """
-    from unnoise.cli.data import present
-    from unnoise.cli.train import ask as read
-    from unnoise.cli.train import fitting, follow
+    from unnoise.cli.requests import present
+    from unnoise.cli.train_settings import settings_from_options
+    from unnoise.recipes.settings import with_classes
 
-    asked = read(what, data=data, sets=set, device=device, name=None)
+    options = TableOptions(**values)
+    parsed = settings_from_options(preset, data=options.data, sets=set, device=device, name=None)
     with asking():
-        if not isinstance(asked.config, TrainConfig):
-            raise UsageError(f"{what} is no diffusion model: the table is of six ways to train one")
-        present(asked.config.data.path)
+        if not isinstance(parsed.config, TrainConfig):
+            raise UsageError(f"the preset {preset} trains no diffusion model: use one that does, for example fashion")
+        present(parsed.config.data.path)
         if held is not None:
             present(held)
     for path, kind in ((runs, "runs"), (out, "the table")):
         writable(path, kind, folder=True)
     from unnoise import data as pictures
-    from unnoise import model as models
-    from unnoise.cli.evaluate import run as measured
     from unnoise.data.registry import find
-    from unnoise.generate.frames import sample
-    from unnoise.recipes.ablation import cells
-    from unnoise.training import run as trainings
-    from unnoise.training.distributed import ALONE
 
-    asked = fitting(asked, len(find(asked.config.data.path).classes))
-    assert isinstance(asked.config, TrainConfig)
-    real = pictures.open(asked.config.data)
-    kept = real if held is None else pictures.open(dataclasses.replace(asked.config.data, path=held))
-    blocks, found = {}, {}
-    table_cells = cells(asked.config)
-    for at, cell in enumerate(table_cells, start=1):
-        say(f"{at} of {len(table_cells)}: {cell.column}, {cell.row}")
-        path = trainings.choose(runs, cell.config, resume=True)
-        code = follow(cell.config, path, ALONE)
+    training = with_classes(parsed, len(find(parsed.config.data.path).classes)).config
+    assert isinstance(training, TrainConfig)
+    real = pictures.open(training.data)
+    measurement = Measurement(
+        EvaluateConfig(count=options.count, features=features, bits_count=bits, bits_steps=bits_steps),
+        Request(steps=steps, device=device or "auto"),
+        real,
+        real if held is None else pictures.open(replace(training.data, path=held)),
+        options.shown,
+    )
+    return train_and_measure(training, runs, measurement, out, options)
+
+
+def train_and_measure(
+    training: TrainConfig, runs: Path, measurement: Measurement, out: Path, options: TableOptions
+) -> int:
+    """Trains and measures each cell and writes the table; the exit code of the first training that does not end."""
+    from unnoise.cli.train_progress import train_with_progress
+    from unnoise.evaluation.tables import ablation_table
+    from unnoise.recipes.ablation import cells
+    from unnoise.training.distributed import ALONE
+    from unnoise.training.run import choose
+
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    sheet: dict[tuple[str, str], Tensor] = {}
+    made = cells(training)
+    for at, cell in enumerate(made, start=1):
+        say(f"{at} of {len(made)}: {cell.column}, {cell.row}")
+        path = choose(runs, cell.config, resume=True)
+        code = train_with_progress(cell.config, path, ALONE)
         if code:
             return code
-        loaded = models.load(path).require_pictures()
-        how = Request(sampler=cell.sampler, steps=steps, device=device or "auto")
-        ask = EvaluateConfig(count=count, features=features, bits_count=bits, bits_steps=bits_steps)
-        entries = [
-            entry
-            for names, pictures_of in ((FIGURES, real), (("bits",), kept))
-            for entry in measured(
-                loaded, dataclasses.replace(ask, metrics=names), how, pictures_of, home() / "features"
-            )["metrics"]
-        ]
-        found[cell.row, cell.column] = {entry["id"]: entry["value"] for entry in entries} | {"run": str(path)}
-        seeds = tuple(range(shown))
-        blocks[cell.row, cell.column] = sample(loaded, dataclasses.replace(how, seeds=seeds)).pixels
-    names = list(dict.fromkeys(cell.column for cell in table_cells))
-    head = ("objective", *(f"{name}: {figure}" for name in names for figure in ("Frechet", "kernel", "bits")))
-    rows = [
-        (row, *(f"{found[row, name][key]:.3g}" for name in names for key in ("frechet", "kernel", "bits")))
-        for row in dict.fromkeys(cell.row for cell in table_cells)
-    ]
-    from unnoise.io.images import sheet
-    from unnoise.io.png import write_png
-
-    out.mkdir(parents=True, exist_ok=True)
-    write_png(out / "pictures.png", sheet(blocks), None)
-    document = {"cells": [{"row": row, "column": column, **cell} for (row, column), cell in found.items()]}
+        found[cell.row, cell.column], sheet[cell.row, cell.column] = measure(path, cell, measurement)
+    how = measurement.config
     note = (
-        f"{asked.config.fit.images:,} pictures of training each; {count:,} drawn in {steps} steps of ancestral "
-        f"sampling; bits a number of {bits} pictures."
+        f"{training.fit.images:,} training pictures each; {how.count:,} sampled in {measurement.request.steps} steps "
+        f"of ancestral sampling; bits per dimension of {how.bits_count} pictures."
     )
-    write_tables(out, document, head, rows, [note])
-    answer(document, out, head, rows, [note], markdown=markdown, json=json)
+    finish(ablation_table(found, sheet, note), out, options)
     return 0
+
+
+def measure(path: Path, cell: Cell, measurement: Measurement) -> tuple[dict[str, Any], Tensor]:
+    """The metrics of the run at `path`, and some pictures."""
+    from unnoise import model as models
+    from unnoise.generate.frames import sample
+
+    loaded = models.load(path).require_pictures()
+    request = replace(measurement.request, sampler=cell.sampler)
+    entries = [
+        entry
+        for names, real in ((METRICS, measurement.real), (("bpd",), measurement.held_out))
+        for entry in evaluate(loaded, replace(measurement.config, metrics=names), request, real, home() / "features")[
+            "metrics"
+        ]
+    ]
+    pixels = sample(loaded, replace(request, seeds=tuple(range(measurement.shown)))).pixels
+    return {entry["id"]: entry["value"] for entry in entries} | {"run": str(path)}, pixels

@@ -2,110 +2,81 @@
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import asking, existing, writable
-from unnoise.cli.options import keys_of, option, within
+from unnoise.cli.console import asking, existing, started, writable
+from unnoise.cli.options import keys_of, option, with_settings, within
 from unnoise.cli.progress import Progress
-from unnoise.cli.tables.options import AS_JSON, AS_MARKDOWN, DATA, MODEL, OUT, chosen_from, numbers, opened, scales_of
-from unnoise.cli.tables.output import answer, write_tables
+from unnoise.cli.sampling_options import SAMPLING
+from unnoise.cli.tables.comparison import load
+from unnoise.cli.tables.options import (
+    COMMON,
+    GUIDANCE,
+    MODEL,
+    OUT,
+    STEPS,
+    TableOptions,
+    chosen_from,
+    numbers,
+    scales_of,
+)
+from unnoise.cli.tables.output import finish
 from unnoise.config import renamed
-from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.errors import unknown
 
-if TYPE_CHECKING:
-    from unnoise.generate.inversion import Reconstruction
+PLACEMENT = {field.name: None for field in fields(Request)} | {name: SAMPLING[name] for name in ("device", "batch")}
 
 
+@with_settings(Request, **PLACEMENT)
+@with_settings(TableOptions, **COMMON | {"count": None, "shown": None})
 def inversion(
     model: MODEL,
     /,
     *,
-    steps: Annotated[str, option("numbers of steps, with commas between")] = "10,20,50,100",
-    conventions: Annotated[str, option("own, target, exact, with commas between")] = "own,target,exact",
-    guidance: Annotated[str, option("scales, with commas between; 1 is no guidance")] = "1",
-    count: Annotated[
-        int, option("real pictures taken", "--num", "-n", validator=within(1, 1_000_000, "pictures"))
-    ] = 32,
+    steps: STEPS = "10,20,50,100",
+    conventions: Annotated[str, option("own, target, exact, separated by commas")] = "own,target,exact",
+    guidance: GUIDANCE = "1",
+    count: Annotated[int, option("real pictures", "--num", "-n", validator=within(1, 1_000_000, "pictures"))] = 32,
     spacing: Annotated[
-        str, Parameter(name="--timestep-spacing", alias="--grid-spacing", help="how the steps lie in time")
+        str, Parameter(name="--timestep-spacing", alias="--grid-spacing", help="spacing of the times")
     ] = "even",
-    data: DATA = None,
+    precision: Annotated[str, option("of the network: float32, bfloat16, or auto")] = "float32",
     out: OUT = Path("table-inversion"),
-    precision: Annotated[str, option("of the network")] = "float32",
-    device: Annotated[str, option("auto, cpu, cuda, cuda:1, mps")] = "auto",
-    batch: Annotated[int, option("pictures at once", validator=within(1, 1_000_000, "pictures"))] = 64,
-    markdown: AS_MARKDOWN = False,
-    json: AS_JSON = False,
+    **values: Any,
 ) -> None:
-    """Real pictures to noise and back, as in table 2 of Song et al. 2020: the squared error that is left.
+    """Invert real pictures and sample them again, as in table 2 of Song et al. 2020: the squared error that remains.
 
-    Both ways each picture is told its own class, caption and numbers, as far as the model hears them. With guidance the
-    error grows, for the way to noise no longer undoes the way back: ask for --guidance 1,2,3.
+    Each picture is inverted and sampled with its own class, caption and values, where the model uses them. Guidance
+    makes the error larger, since inversion does not undo a guided step: compare with --guidance 1,2,3.
     """
     existing(model, "model")
+    from unnoise.evaluation.variants import CONVENTIONS, InversionAxes
+
     with asking():
-        counts = numbers(steps, "--steps")
-        scales = scales_of(guidance, "--guidance")
-        ways = chosen_from(conventions, ("own", "target", "exact"), "convention of inversion")
+        axes = InversionAxes(
+            chosen_from(conventions, CONVENTIONS, "convention of inversion"),
+            tuple(numbers(steps, "--steps")),
+            scales_of(guidance, "--guidance"),
+        )
         spacing = renamed.SPACINGS.get(spacing, spacing)
-        if spacing not in (spacings := keys_of("samplers/timesteps.py", "SPACINGS")):
-            raise unknown("timestep spacing", spacing, spacings)
+        if spacing not in (valid := keys_of("samplers/timesteps.py", "SPACINGS")):
+            raise unknown("timestep spacing", spacing, valid)
         writable(out, "the table", folder=True)
-    loaded, real = opened(model, data)
-    from unnoise import data as pictures
-    from unnoise.evaluation import validate
-    from unnoise.evaluation.conditions import all_told_of
-    from unnoise.generate.inversion import prepare_inversion, reconstruct
-    from unnoise.generate.job import place
+    own = {field.name for field in fields(TableOptions)}
+    options = TableOptions(**{key: value for key, value in values.items() if key in own})
+    placement = {key: value for key, value in values.items() if key not in own}
+    loaded, pictures = load(model, options.data)
+    from unnoise.evaluation.reconstruction import real_pictures, reconstruction_table, reconstructions
 
-    some = real.batch([int(row) for row in pictures.order(0, 0, len(real))[:count]])
-    found: list[Reconstruction] = []
-    base = Request(sampler="ddim", spacing=spacing, precision=precision, device=device, batch=batch)  # type: ignore[arg-type]
-    cells = [(way, count, scale) for scale in scales for way in ways for count in counts]
-    requests = [dataclasses.replace(base, steps=number, guidance=scale) for _, number, scale in cells]
-    with asking():
-        validate.check(loaded, EvaluateConfig(metrics=()), base, real)
-        cond = all_told_of(loaded, real, some, base)
-        placed = place(loaded, device, precision)
-        for how in requests:
-            prepare_inversion(placed, dataclasses.replace(how, seeds=tuple(range(len(some.x)))), cond)
-    with Progress(len(cells), "there and back", unit="way") as bar:
-        for at, ((way, number, _), how) in enumerate(zip(cells, requests, strict=True), start=1):
-            found.append(reconstruct(placed, some.x, cond, how, convention=way))
-            bar.step(at, f"{way}, {number} steps: {found[-1].error:.2g}")
-    head = ("convention", "guidance", *(f"S = {number}" for number in counts))
-    rows = [
-        (way, f"{scale:g}", *(f"{s.error:.2g}" for s in found if (s.convention, s.guidance) == (way, scale)))
-        for scale in scales
-        for way in ways
-    ]
-    worst = max((s.residual for s in found if s.convention == "exact"), default=0.0)
-    note = (
-        f"Squared error a number, pictures in [0, 1]; {len(some.x)} pictures, S steps there and S back"
-        + (f"; the exact convention missed a step by {worst:.1g} at most" if "exact" in ways else "")
-        + "."
-    )
-    words = [note]
-    out.mkdir(parents=True, exist_ok=True)
-    from unnoise.codec import to_bytes
-
-    shown = min(8, len(some.x))
-    blocks = {("the picture", ""): to_bytes(some.x[:shown])}
-    most = max(counts)
-    blocks |= {(f"{s.convention}, guidance {s.guidance:g}", ""): s.pictures[:shown] for s in found if s.steps == most}
-    from unnoise.io.images import sheet
-    from unnoise.io.png import write_png
-
-    write_png(out / "pictures.png", sheet(blocks, across=shown), None)
-    document = {
-        "model": str(model),
-        "cells": [{k: v for k, v in s._asdict().items() if k != "pictures"} for s in found],
-    }
-    write_tables(out, document, head, rows, words)
-    answer(document, out, head, rows, words, markdown=markdown, json=json)
+    base = Request(sampler="ddim", spacing=spacing, precision=precision, **placement)  # type: ignore[arg-type]
+    batch, found = real_pictures(pictures, count), []
+    with Progress(len(axes.settings()), "inversion", unit="setting") as bar:
+        for at, result in enumerate(started(reconstructions(loaded, pictures, batch, base, axes)), start=1):
+            found.append(result)
+            bar.step(at, f"{result.convention}, {result.steps} steps: {result.error:.2g}")
+    finish(reconstruction_table(batch.x, found, axes), out, options, model=str(model))

@@ -1,38 +1,95 @@
-"""What tables are asked: the options that they share, how lists are read, and the model and pictures that are named."""
+"""The options that tables have in common, and how their lists are parsed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, say
-from unnoise.cli.evaluate import data_for
-from unnoise.cli.options import flag, option, parse_names, parse_numbers, within
+from unnoise.cli.console import UsageError
+from unnoise.cli.options import keys_of, option, parse_names, parse_numbers, within
 from unnoise.cli.sampling_options import ALL, FOR_ALL
 from unnoise.config import renamed
 from unnoise.config.evaluation import EvaluateConfig
-from unnoise.config.request import Request
+from unnoise.config.field import setting
 from unnoise.errors import unknown
+from unnoise.evaluation.variants import ETA, Axes
 
-if TYPE_CHECKING:
-    from unnoise.data import Dataset
-    from unnoise.model import Model
+AXES = ("sampler", "steps", "eta", "guidance", "spacing")  # fields of a Request that a comparison varies
+BITS = [name for name in EvaluateConfig.__dataclass_fields__ if name.startswith("bits_")]
+MEASURED = {
+    "metrics": None,
+    "count": None,
+    "evaluator": None,
+    "seed": Parameter(help="the first seed"),
+    **dict.fromkeys(BITS, Parameter(show=False)),  # accepted as by `evaluate`; tables have no bits
+}
+SAMPLED = {**ALL, **FOR_ALL, **dict.fromkeys(("seeds", "labels", "previews", *AXES))}
+COUNT = option(
+    "pictures sampled for each variant",
+    "--num",
+    "-n",
+    validator=within(10, 10_000_000, "fewer pictures are too few to measure"),
+)
+SHOWN_HELP = option("pictures of each variant on the sheet", validator=within(1, 64, "pictures in a cell"))
+FLAG = Parameter(negative="", show_default=False)
+COMMON: dict[str, Parameter | None] = {
+    "count": COUNT,
+    "shown": SHOWN_HELP,
+    "markdown": FLAG,
+    "json": FLAG,
+}
 
-MEASURED = {"metrics": None, "count": None, "seed": Parameter(help="the first seed"), "evaluator": None}
-DRAWN = {**ALL, **FOR_ALL, **dict.fromkeys(("seeds", "labels", "previews", "steps", "sampler", "eta", "spacing"))}
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What a table is compared with, and how it is printed."""
+
+    data: str | None = setting(None, "the real pictures; by default those that the model was trained on")
+    count: int = 1000
+    shown: int = 4
+    markdown: bool = setting(False, "print a Markdown table")
+    json: bool = setting(False, "print one JSON document")
+
+
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
-DATA = Annotated[str | None, option("the real pictures; otherwise those that the model was trained on")]
+SHOWN = Annotated[int, SHOWN_HELP]
 OUT = Annotated[Path, option("a folder for the table, the pictures and the plot")]
-EACH = Annotated[
-    int, option("pictures drawn in each way", "--num", "-n", validator=within(10, 10_000_000, "fewer say nothing"))
+SAMPLERS = Annotated[
+    str, option("samplers, separated by commas; 'all': all that the model supports; 'auto': its own", "--sampler")
 ]
-SHOW = Annotated[int, option("pictures shown of each way", validator=within(1, 64, "pictures in a cell"))]
-AS_JSON = Annotated[bool, flag("one JSON document on stdout")]
-AS_MARKDOWN = Annotated[bool, flag("a Markdown table on stdout")]
-FIGURES = ("frechet", "kernel")
+STEPS = Annotated[str, option("numbers of steps, separated by commas")]
+ETAS = Annotated[str, option("values of eta in [0, 1] for the sampler ddim, separated by commas", "--etas")]
+GUIDANCE = Annotated[
+    str,
+    option("guidance scales, separated by commas; 1 is no guidance", "--scales", "--guidance-scale", "--cfg-scale"),
+]
+SPACINGS = Annotated[
+    str,
+    Parameter(
+        name="--timestep-spacing",
+        alias=("--grid-spacing", "--grids"),
+        help="spacings of the times, separated by commas; auto: the default of each sampler",
+    ),
+]
+
+
+def axes_of(samplers: str, steps: str, eta: str, guidance: str, spacing: str) -> Axes:
+    """The axes of a comparison from comma-separated lists. Raises UsageError for a value that is unknown or unused."""
+    valid = keys_of("samplers/__init__.py", "SAMPLERS")
+    axes = Axes(
+        valid if samplers == "all" else chosen_from(samplers, ("auto", *valid), "sampler"),
+        tuple(numbers(steps, "--steps")),
+        tuple(parse_numbers(eta, "--eta", 0, 1, "0,0.5,1")),
+        tuple(parse_numbers(guidance, "--guidance", -100, 1000, "1,1.5,2,3,5")),
+        chosen_from(spacing, ("auto", *keys_of("samplers/timesteps.py", "SPACINGS")), "timestep spacing"),
+    )
+    if axes.eta != (0,) and not set(axes.samplers) & set(ETA):
+        raise UsageError(f"--eta applies to the sampler ddim alone, and --samplers is {samplers}: add ddim to it")
+    return axes
 
 
 def numbers(text: str, what: str) -> list[int]:
@@ -40,40 +97,22 @@ def numbers(text: str, what: str) -> list[int]:
     found = parse_numbers(text, what, 1, 100_000, "5,10,20,50")
     for number in found:
         if number != int(number):
-            raise UsageError(f"{what}: {number:g} is no number of steps. Write for example {what} 5,10,20,50")
+            raise UsageError(f"{what}: {number:g} is not a whole number of steps. Write for example {what} 5,10,20,50")
     return [int(number) for number in found]
 
 
-def scales_of(text: str, what: str = "--scales") -> list[float]:
-    """`1,1.5,2` as strengths of guidance, rising."""
-    return sorted(parse_numbers(text, what, 0, 1000, "1,1.5,2,3,5"))
+def scales_of(text: str, what: str) -> tuple[float, ...]:
+    """`1,1.5,2` as guidance scales in rising order."""
+    return tuple(sorted(parse_numbers(text, what, 0, 1000, "1,1.5,2,3,5")))
 
 
 def chosen_from(text: str, valid: Sequence[str], what: str) -> tuple[str, ...]:
+    """The names in a list, each once. Raises UsageError for one that is not in `valid`."""
     earlier = renamed.SAMPLERS | renamed.SPACINGS
     names = tuple(dict.fromkeys(earlier.get(name, name) for name in parse_names(text)))
     for name in names:
         if name not in valid:
             raise unknown(what, name, valid)
     if not names:
-        raise UsageError(f"no {what} was named; valid: {', '.join(valid)}")
+        raise UsageError(f"no {what} was given; valid: {', '.join(valid)}")
     return names
-
-
-def settings(asked: Mapping[str, Any], figures: tuple[str, ...] = FIGURES) -> tuple[EvaluateConfig, Request]:
-    """What is measured and how pictures are drawn, out of one set of options."""
-    own = {key: value for key, value in asked.items() if key in EvaluateConfig.__dataclass_fields__}
-    return EvaluateConfig(metrics=figures, **own), Request(**{k: v for k, v in asked.items() if k not in own})
-
-
-def opened(path: Path, data: str | None) -> tuple[Model, Dataset]:
-    """The model, and the real pictures that it is compared with."""
-    say(f"loading {path} ...")
-    from unnoise import data as pictures
-    from unnoise import model as models
-
-    loaded = models.load(path)
-    with asking():
-        loaded.require_pictures()
-        config = data_for(loaded, data)
-    return loaded, pictures.open(config)

@@ -1,101 +1,54 @@
-"""What a table leaves in its folder, and what is said at the end.
-
-pictures.png, plot.png (with matplotlib), table.md and table.json; on stdout the table, as text, Markdown or JSON.
-"""
+"""The output of a table: stdout, and a folder with pictures.png, plot.png (with matplotlib), table.md, table.json."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.cli.console import UsageError, as_json, emit, say, show, table
-from unnoise.cli.tables.run import as_document, value
+from unnoise.cli.tables.options import TableOptions
 
 if TYPE_CHECKING:
-    from unnoise.evaluation.sweep import Result
+    from unnoise.evaluation.tables import Table
 
 
-def keep(
-    out: Path,
-    results: Sequence[Result],
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    words: Sequence[str],
-    also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
-    blocks: Mapping[tuple[str, str], Any] | None = None,
-    below: Sequence[str] = (),
-) -> None:
-    """pictures.png, table.md and table.json. `blocks` are the cells of the sheet, each in one line, where it is not to
-    have the table's rows and columns; `below` what each picture of such a line was told."""
+def finish(result: Table, out: Path, options: TableOptions, **about: Any) -> None:
+    """Writes the folder `out` and prints the table; `about` are further keys of the JSON document."""
+    from unnoise.io.atomic import publish
     from unnoise.io.images import sheet
     from unnoise.io.png import write_png
 
     out.mkdir(parents=True, exist_ok=True)
-    cells = {(r.way.row, r.way.column): r.pictures for r in results}
-    page = sheet(cells) if blocks is None else sheet(blocks, across=max(map(len, blocks.values())), below=below)
-    write_png(out / "pictures.png", page, None)
-    write_tables(out, as_document(results), head, rows, words, also)
-
-
-def write_tables(
-    out: Path,
-    document: Mapping[str, Any],
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    words: Sequence[str],
-    also: tuple[Sequence[str], Sequence[Sequence[str]]] | None = None,
-) -> None:
-    from unnoise.io.atomic import publish
-
-    parts = [as_markdown(head, rows), *([as_markdown(*also)] if also else []), *words]
-    publish(out / "table.md", lambda file: file.write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8"))
+    document = {**about, **result.document}
+    write_png(out / "pictures.png", sheet(result.pictures, across=result.across, below=result.below), None)
+    publish(out / "table.md", lambda file: file.write_text(result.markdown(), "utf-8"))
     publish(out / "table.json", lambda file: file.write_text(as_json(document) + "\n", "utf-8"))
+    write_plot(result, out / "plot.png")
+    if options.json:
+        emit({**document, "out": str(out)})
+    elif options.markdown:
+        show(result.main.markdown())
+    else:
+        show(as_text(result))
+    say(f"wrote pictures and tables to {out}")
 
 
-def as_markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def as_text(result: Table) -> str:
+    """The tables and notes for a terminal."""
+    grids = [result.main, *([result.second] if result.second else [])]
+    tables = [table(grid.rows, head=grid.head, ragged=True) for grid in grids]
+    return "\n\n".join([*tables, *(note for note in result.notes if note)])
 
 
-def curves(out: Path, results: Sequence[Result], up: str) -> None:
-    """plot.png, a curve a row, where matplotlib is there; otherwise the word that it is not."""
-    from unnoise.cli.plot import Curves, plot
+def write_plot(result: Table, file: Path) -> None:
+    """Plots the table's panels, or reports why it cannot."""
+    from unnoise.cli.plot import plot, plottable
 
-    if not drawable(out / "plot.png"):
+    if not result.panels:
         return
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for r in results:
-        lines.setdefault(r.way.row, []).append((float(r.calls), value(r)))
-    plot(out / "plot.png", [Curves(lines, "network calls a picture", up, log_x=True, log_y=True)])
-
-
-def drawable(file: Path) -> bool:
-    """Whether a plot can be written there; otherwise why not is said."""
-    from unnoise.cli.plot import plottable
-
     try:
         plottable(file)
     except UsageError as error:
         say(f"no plot: {error}")
-        return False
-    return True
-
-
-def answer(
-    document: Mapping[str, Any],
-    out: Path,
-    head: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    words: Sequence[str],
-    *,
-    markdown: bool,
-    json: bool,
-) -> None:
-    if json:
-        emit({**document, "out": str(out)})
-    elif markdown:
-        show(as_markdown(head, rows))
-    else:
-        show("\n\n".join([table(rows, head=head, ragged=True), *(word for word in words if word)]))
-    say(f"pictures and tables are in {out}")
+        return
+    plot(file, result.panels)

@@ -1,0 +1,79 @@
+"""What `unnoise train` prints while it trains: what it will cost, and a progress bar."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unnoise.cli.console import DONE, UsageError, say, started
+from unnoise.cli.progress import Progress
+from unnoise.config.training import AnyConfig
+from unnoise.io.units import duration, human
+from unnoise.recipes.registry import recipe_of
+
+if TYPE_CHECKING:
+    from unnoise.training.distributed import Processes
+
+
+def train_with_progress(config: AnyConfig, path: Path, processes: Processes, *, silent: bool = False) -> int:
+    """Trains in `path` to the end, or to a signal, with a progress bar; returns the exit code.
+
+    Raises UsageError where the training cannot start, and then leaves no empty directory.
+    """
+    from unnoise.training import run as runs
+    from unnoise.training.loop import steps
+    from unnoise.training.signals import Stopped
+
+    total, start = steps(config.fit), runs.status(path)["step"] if (path / "config.yaml").is_file() else 0
+    bar = Progress(total, "training", start=start, every=config.log.log_every, silent=silent or not processes.first)
+    loss = rate = 0.0
+    ticks = recipe_of(config).train(config, path, processes, sys.argv)
+    with bar:
+        try:
+            for tick in started(ticks):
+                keep = min(0.98, 1 - 1 / (tick.step - start + 1))
+                loss, rate = keep * loss + (1 - keep) * tick.loss, keep * rate + (1 - keep) * tick.rate
+                bar.step(tick.step, f"{human(tick.images)} pictures, loss {loss:.4f}, {rate:.0f} pictures/s")
+                if "not saved" in tick.event or "skipped" in tick.event:
+                    bar.say(f"step {tick.step}: {tick.event}")
+        except UsageError:
+            with suppress(OSError):  # the directory is not empty
+                path.rmdir()
+            raise
+        except Stopped as stopped:
+            bar.say(f"{signal.Signals(stopped.number).name}: stopped after a checkpoint")
+            return 128 + stopped.number
+    return DONE
+
+
+def announce(config: AnyConfig, path: Path, world: int) -> None:
+    """Prints where the training writes, how far it is and, before its first step, what it will cost."""
+    from unnoise.training import run as runs
+    from unnoise.training.loop import steps
+
+    at = runs.status(path) if (path / "config.yaml").is_file() else {"step": 0, "images": 0}
+    total = steps(config.fit)
+    if at["step"] >= total:
+        say(f"{path} is finished already: {at['images']:,} pictures. Train longer with --set fit.images=...")
+    elif at["step"]:
+        say(f"{path} resumes at step {at['step']:,} of {total:,}")
+    else:
+        expected = recipe_of(config).expected(config, None)
+        base = expected.get("base")
+        say(f"{path} begins with {base}" if base else f"{path} begins")
+        if "cost" in expected:
+            say(cost_text(expected["cost"], world))
+
+
+def cost_text(cost: Mapping[str, Any], processes: int = 1) -> str:
+    """Returns the cost of a training in a sentence."""
+    rate, seconds = processes * cost["images_per_second"], cost["seconds"] / processes
+    return (
+        f"{human(cost['parameters'])} parameters, {human(cost['flops'])}FLOP a picture (three times that to train), "
+        f"{human(cost['memory'])}B of memory, {human(cost['images'])} pictures in {cost['steps']:,} steps; "
+        f"about {rate:.3g} pictures a second on {cost['device']} in {cost['precision']}: {duration(seconds)}"
+    )

@@ -1,0 +1,75 @@
+"""What `unnoise train` prints before a dry run ends, and after a training: settings, results, and the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unnoise.cli.console import table
+from unnoise.cli.train_progress import cost_text
+from unnoise.config.training import AnyConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.recipes.registry import recipe_of
+
+
+def dry_run_text(document: Mapping[str, Any]) -> str:
+    """Returns the settings with their origins, the data and the cost, as text."""
+    rows = []
+    for name, origin in document["origins"].items():
+        value: Any = document["settings"]
+        for part in name.split("."):
+            value = value[part]
+        shown = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        rows.append((name, shown, "" if origin == "default" else origin))
+    data = document["data"]
+    broken = f", {data['broken']['count']} broken" if data["broken"]["count"] else ""
+    parts = [
+        table(rows, head=("setting", "value", "origin (otherwise the default)"), ragged=True),
+        f"data: {data['count']:,} pictures of {data['where']}, {len(data['classes'])} classes, "
+        f"{data['captions']['count']:,} captions{broken}",
+    ]
+    if "cost" in document:
+        parts.append(f"cost: {cost_text(document['cost'])}")
+    return "\n\n".join(parts)
+
+
+def outcome(path: Path, config: AnyConfig) -> dict[str, Any]:
+    """Returns how far the run is, its last logged numbers, and its results."""
+    from unnoise.training import run as runs
+
+    lines = runs.metrics(path)
+    return {"run": str(path), "last": lines[-1] if lines else {}, **recipe_of(config).result(path)}
+
+
+def next_steps(path: Path, config: AnyConfig) -> str:
+    """Returns the results in a sentence, and a command that uses the trained model."""
+    text = {
+        TrainConfig: _sample_text,
+        NoisyClassifierConfig: _guide_text,
+        ContrastiveConfig: _retrieval_text,
+    }.get(type(config), _accuracy_text)
+    return text(path, recipe_of(config).result(path))
+
+
+def _sample_text(path: Path, result: Mapping[str, Any]) -> str:
+    return f"sample from it: unnoise sample {path} --seeds 0-63 --grid grid.png"
+
+
+def _accuracy_text(path: Path, result: Mapping[str, Any]) -> str:
+    found = result.get("accuracy")
+    accuracy = f"accuracy {100 * found['value']:.1f} % on {found['n']:,} held-out pictures. " if found else ""
+    return f"{accuracy}evaluate with it: unnoise evaluate MODEL --features {path / 'classifier'}"
+
+
+def _guide_text(path: Path, result: Mapping[str, Any]) -> str:
+    found = ", ".join(f"{value:.0%} at t = {t}" for t, value in (result.get("accuracy") or {}).items())
+    return f"accuracy {found}. Guide with it: unnoise sample MODEL --guidance 0 --classifier {path}"
+
+
+def _retrieval_text(path: Path, result: Mapping[str, Any]) -> str:
+    found = [
+        f"{each['first']['value']:.1%} of {each['n']:,} pictures of {each['data']} retrieve their caption among "
+        f"{each['among']:,}."
+        for each in result.get("retrieval", ())
+    ]
+    return " ".join([*found, f"Evaluate with it: unnoise evaluate MODEL --metrics retrieval --evaluator {path}"])

@@ -1,0 +1,68 @@
+"""Presets: named trainings, with every setting and its source.
+
+A preset is a function that returns a training's settings; files and flags override its fields. A data set that does not
+come with the package is a path of your own: `--data PATH`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from unnoise.config.presets.captions import emoji, my_captions, shapes_control, shapes_text, shapes_text_core
+from unnoise.config.presets.classifiers import classifier, emoji_contrastive, fashion_noisy_classifier
+from unnoise.config.presets.published import celeba64, cifar10_ddpm, cifar10_improved, folder64, half_life, lsun256
+from unnoise.config.presets.small import fashion, fashion_ddpm, fashion_edm, fashion_flow, fashion_ve, toy
+from unnoise.config.training import AnyConfig, ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+
+PRESETS: dict[str, Callable[[], TrainConfig]] = {
+    "fashion": fashion,
+    "fashion-ddpm": fashion_ddpm,
+    "fashion-edm": fashion_edm,
+    "fashion-flow": fashion_flow,
+    "fashion-ve": fashion_ve,
+    "toy": toy,
+    "shapes-text": shapes_text,
+    "shapes-text-core": shapes_text_core,
+    "shapes-control": shapes_control,
+    "emoji": emoji,
+    "my-captions": my_captions,
+    "cifar10-ddpm": cifar10_ddpm,
+    "cifar10-improved": cifar10_improved,
+    "celeba64": celeba64,
+    "lsun256": lsun256,
+    "folder64": folder64,
+}
+
+CLASSIFIERS: dict[str, Callable[[], ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig]] = {
+    "classifier": classifier,
+    "fashion-noisy-classifier": fashion_noisy_classifier,
+    "emoji-contrastive": emoji_contrastive,
+}
+
+ALL: dict[str, Callable[[], AnyConfig]] = {**PRESETS, **CLASSIFIERS}
+
+__all__ = [
+    "ALL",
+    "CLASSIFIERS",
+    "PRESETS",
+    "celeba64",
+    "cifar10_ddpm",
+    "cifar10_improved",
+    "classifier",
+    "emoji",
+    "emoji_contrastive",
+    "fashion",
+    "fashion_ddpm",
+    "fashion_edm",
+    "fashion_flow",
+    "fashion_noisy_classifier",
+    "fashion_ve",
+    "folder64",
+    "half_life",
+    "lsun256",
+    "my_captions",
+    "shapes_control",
+    "shapes_text",
+    "shapes_text_core",
+    "toy",
+]

@@ -1,0 +1,97 @@
+"""Settings in the config.json of another library: names and values are checked before a network is built from them.
+
+Every error begins with `where`, the file, and names the setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from unnoise.errors import UserError, unknown
+
+LEVELS, LAYERS, WIDTH = 16, 64, 2**17  # larger numbers are mistakes, which are found before memory is allocated
+
+
+def check_names(settings: Mapping[str, Any], known: Collection[str], kind: str, where: str) -> None:
+    """Raises UserError for the first setting that the class `kind` does not have."""
+    for key in settings:
+        if key not in known:
+            raise UserError(f"{where}: {unknown(f'setting of {kind}', key, known)}")
+
+
+def check_values(data: Mapping[str, Any], supported: Mapping[str, tuple[Any, ...]], where: str) -> None:
+    """Raises UserError for the first setting whose value is not among those supported. True is not 1."""
+    for key, values in supported.items():
+        if key in data and not any(
+            data[key] == v and isinstance(data[key], bool) == isinstance(v, bool) for v in values
+        ):
+            raise unsupported(where, key, data[key], " or ".join(map(repr, values)))
+
+
+def size(data: Mapping[str, Any], where: str) -> int:
+    """The sample_size: a whole number, or a list of two equal ones."""
+    size = data["sample_size"]
+    if size is None:
+        raise UserError(f"{where}: sample_size is missing, so the size of a sample is unknown: add it, in pixels")
+    if isinstance(size, list | tuple) and len(set(map(str, size))) == 1:
+        return whole({"sample_size": size[0]}, "sample_size", where, most=WIDTH)
+    return whole(data, "sample_size", where, most=WIDTH)
+
+
+def whole(data: Mapping[str, Any], key: str, where: str, most: int) -> int:
+    """A whole number from 1 to `most`."""
+    value = data[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise unsupported(where, key, value, f"a whole number from 1 to {most:,}")
+    return value
+
+
+def list_of_whole(data: Mapping[str, Any], key: str, where: str, *, most: int, length: int) -> list[int]:
+    """A list of at most `length` whole numbers from 1 to `most`."""
+    values = data[key]
+    if not isinstance(values, list | tuple) or not 1 <= len(values) <= length:
+        raise unsupported(where, key, values, f"a list of 1 to {length} whole numbers")
+    return [whole({key: value}, key, where, most) for value in values]
+
+
+def one_or_each(data: Mapping[str, Any], key: str, levels: int, where: str) -> int | tuple[int, ...]:
+    """A whole number, or one for each level."""
+    if not isinstance(data[key], list | tuple):
+        return whole(data, key, where, most=WIDTH)
+    numbers = list_of_whole(data, key, where, most=WIDTH, length=LEVELS)
+    if len(numbers) != levels:
+        raise unsupported(where, key, data[key], f"a number, or one for each of the {levels} block_out_channels,")
+    return tuple(numbers)
+
+
+def one_for_all(data: Mapping[str, Any], key: str, levels: int, where: str, *, most: int) -> int:
+    """A whole number from 1 to `most` that is the same for all levels."""
+    number = one_or_each(data, key, levels, where)
+    if isinstance(number, tuple):
+        if len(set(number)) > 1:
+            raise unsupported(where, key, data[key], "one number for all levels")
+        number = number[0]
+    if number > most:
+        raise unsupported(where, key, number, f"a whole number from 1 to {most:,}")
+    return number
+
+
+def real(data: Mapping[str, Any], key: str, where: str) -> float:
+    """A number."""
+    value = data[key]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise unsupported(where, key, value, "a number")
+    return float(value)
+
+
+def unsupported(where: str, key: str, value: object, supported: str) -> UserError:
+    """The error for a value that is not among those supported."""
+    return UserError(f"{where}: {key} is {repr(value)[:80]}: only {supported} is supported")
+
+
+def missing(where: str, key: str) -> UserError:
+    """The error for a setting that is missing and that no shape of a tensor determines."""
+    return UserError(
+        f"{where}: {key} is missing, and no tensor's shape determines it: copy the file that belongs to the weights"
+    )

@@ -1,0 +1,202 @@
+"""The kinds of training by name: what the command line, Python and a server need to know of each.
+
+No torch is imported before a function that trains or measures is called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unnoise.config import validate
+from unnoise.config.networks import UNetConfig
+from unnoise.config.training import (
+    AnyConfig,
+    ClassifierConfig,
+    ContrastiveConfig,
+    NoisyClassifierConfig,
+    TrainConfig,
+)
+
+if TYPE_CHECKING:
+    from unnoise.data import Dataset
+    from unnoise.training.distributed import Processes
+    from unnoise.training.loop import Tick
+
+Implied = dict[str, tuple[str, Any]]
+"""{setting: (the setting that it follows from, value)}"""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A kind of training. All functions are given a configuration of the type `config`."""
+
+    config: type[AnyConfig]
+    train: Callable[[Any, Path, Processes, list[str]], Iterator[Tick]]  # (config, run, processes, command)
+    result: Callable[[Path], dict[str, Any]]  # the results that a finished run contains
+    implied: Callable[[Any], Implied]  # settings of the network that follow from those of the data
+    check: Callable[[Any], None]  # raises UserError for settings that are wrong
+    check_names: Callable[[Any], None]  # raises UserError for names of losses and schedules that do not exist
+    check_start: Callable[[Any], None]  # raises UserError where the training needs more settings to start
+    has_classes: Callable[[Any], bool]  # whether net.classes follows from the data
+    has_captions: Callable[[Any], bool]  # whether a caption is needed for each picture
+    expected: Callable[[Any, Dataset | None], dict[str, Any]]  # base and cost; checks them against a data set
+
+
+def recipe_of(config: AnyConfig) -> Recipe:
+    """Returns the recipe of a training with this configuration."""
+    return next(recipe for recipe in RECIPES.values() if recipe.config is type(config))
+
+
+# --- diffusion models ---
+
+
+def _train_diffusion(config: TrainConfig, run: Path, processes: Processes, command: list[str]) -> Iterator[Tick]:
+    from unnoise.recipes import diffusion
+
+    return diffusion.train(config, run, processes=processes, command=command)
+
+
+def _diffusion_result(run: Path) -> dict[str, Any]:
+    from unnoise.training import run as runs
+
+    return runs.status(run)
+
+
+def _diffusion_implied(config: TrainConfig) -> Implied:
+    implied = _network_implied(config)
+    if isinstance(config.net, UNetConfig):
+        channels = validate.concat_channels(config.process, config.data.channels)
+        implied["net.values"] = ("many as data.values", len(config.data.values))
+        implied["net.concat_channels"] = ("process.concat", channels)
+    outputs = validate.out_channels(config.process, config.data.channels)
+    return implied | {"net.out_channels": ("data.channels", outputs)}
+
+
+def _check_losses(config: TrainConfig) -> None:
+    from unnoise import losses
+
+    losses.check(config.process)
+
+
+def _diffusion_expected(config: TrainConfig, pictures: Dataset | None) -> dict[str, Any]:
+    from unnoise.recipes.cost import cost
+    from unnoise.recipes.model_card import describe
+
+    if pictures is not None:
+        describe(config, pictures)
+    return {"base": config.base, "cost": cost(config).as_dict()}
+
+
+# --- classifiers and contrastive models ---
+
+
+def _noisy_implied(config: NoisyClassifierConfig) -> Implied:
+    outputs = validate.out_channels(config.process, config.data.channels)
+    return _network_implied(config) | {"net.out_channels": ("data.channels", outputs)}
+
+
+def _network_implied(config: TrainConfig | NoisyClassifierConfig | ContrastiveConfig) -> Implied:
+    return {
+        "net.size": ("data.size", config.data.size),
+        "net.in_channels": ("data.channels", config.data.channels),
+    }
+
+
+def _in_run(name: str) -> Callable[[AnyConfig, Path, Processes, list[str]], Iterator[Tick]]:
+    """The `train` of the recipe module of this name, which is given an open run."""
+
+    def train(config: AnyConfig, path: Path, processes: Processes, command: list[str]) -> Iterator[Tick]:
+        import importlib
+
+        from unnoise.training.run import open_run
+
+        recipe = importlib.import_module(f"unnoise.recipes.{name}")
+        with ExitStack() as stack:
+            with processes.together():
+                run = stack.enter_context(open_run(path, config, command=command)) if processes.first else None
+            yield from recipe.train(config, run, processes=processes)
+
+    return train
+
+
+def _card_of(kind: str, find: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
+    """What `find` reads from the card of a finished run, RUN/KIND/KIND.json."""
+
+    def result(run: Path) -> dict[str, Any]:
+        card = run / kind / f"{kind}.json"
+        return find(json.loads(card.read_text(encoding="utf-8"))) if card.is_file() else {}
+
+    return result
+
+
+def _nothing(config: AnyConfig) -> None:
+    """There is nothing to check before the data is read."""
+
+
+def _no_settings(config: AnyConfig) -> Implied:
+    return {}
+
+
+def _never(config: AnyConfig) -> bool:
+    return False
+
+
+def _no_facts(config: AnyConfig, pictures: Dataset | None) -> dict[str, Any]:
+    return {}
+
+
+RECIPES: dict[str, Recipe] = {
+    "diffusion": Recipe(
+        config=TrainConfig,
+        train=_train_diffusion,
+        result=_diffusion_result,
+        implied=_diffusion_implied,
+        check=validate.check,
+        check_names=_check_losses,
+        check_start=validate.check_base,
+        has_classes=lambda config: config.net.text is None and config.encoder is None,
+        has_captions=lambda config: config.net.text is not None or config.encoder is not None,
+        expected=_diffusion_expected,
+    ),
+    "classifier": Recipe(
+        config=ClassifierConfig,
+        train=_in_run("classifier"),
+        result=_card_of("classifier", lambda card: {"accuracy": card.get("accuracy")}),
+        implied=_no_settings,
+        check=_nothing,
+        check_names=_nothing,
+        check_start=_nothing,
+        has_classes=_never,
+        has_captions=_never,
+        expected=_no_facts,
+    ),
+    "noisy-classifier": Recipe(
+        config=NoisyClassifierConfig,
+        train=_in_run("noisy_classifier"),
+        result=_card_of("classifier", lambda card: {"accuracy": card["card"]["info"]["accuracy"]}),
+        implied=_noisy_implied,
+        check=validate.check,
+        check_names=_nothing,
+        check_start=_nothing,
+        has_classes=lambda config: config.net.text is None,
+        has_captions=_never,
+        expected=_no_facts,
+    ),
+    "contrastive": Recipe(
+        config=ContrastiveConfig,
+        train=_in_run("contrastive"),
+        result=_card_of("contrastive", lambda card: {"retrieval": card["card"]["info"]["retrieval"]}),
+        implied=_network_implied,
+        check=_nothing,
+        check_names=_nothing,
+        check_start=_nothing,
+        has_classes=_never,
+        has_captions=_never,
+        expected=_no_facts,
+    ),
+}
