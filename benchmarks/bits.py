@@ -35,9 +35,9 @@ from unnoise.likelihood.bound import (
     prior_term,
     rotating,
     table,
-    tanh_log_likelihood,
     whole_bound,
 )
+from unnoise.likelihood.decoder import tanh_log_likelihood
 from unnoise.noise import Seeds
 
 BATCH = 64

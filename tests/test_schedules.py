@@ -176,13 +176,13 @@ def test_a_shift_multiplies_the_noise() -> None:
     assert make_schedule("cosine", {"shift": 1.0}) == Cosine()
 
 
-@pytest.mark.parametrize(("name", "shift", "said"), [("flow", 2.0, "shift is for"), ("cosine", -1.0, "above 0")])
-def test_a_shift_that_means_nothing_is_refused(name: str, shift: float, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize(("name", "shift", "message"), [("flow", 2.0, "shift needs"), ("cosine", -1.0, "above 0")])
+def test_an_undefined_shift_is_an_error(name: str, shift: float, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         make_schedule(name, {"shift": shift})
 
 
-def test_a_shifted_schedule_sees_what_the_mean_of_pixels_leaves_of_noise() -> None:
+def test_a_shift_is_the_noise_that_a_mean_of_pixels_leaves() -> None:
     generator, t = torch.Generator().manual_seed(0), torch.tensor(0.6, dtype=torch.float64)
     eps = torch.randn((4000, 1, 8, 8), dtype=torch.float64, generator=generator)
     large, small = make_schedule("cosine", {})(t), make_schedule("cosine", {"shift": 0.25})(t)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from unnoise.cli.compress import error_table
-from unnoise.cli.console import UsageError, new_file
+from unnoise.cli.console import UsageError
 from unnoise.cli.main import main
+from unnoise.cli.paths import new_file
 
 
 def test_the_table_has_at_most_eight_steps_from_the_first_to_the_last() -> None:

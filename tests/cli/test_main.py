@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 from cyclopts import Parameter
 
-from unnoise.cli import console, options
+from unnoise.cli import console, options, paths
 from unnoise.cli.console import UsageError, table
 from unnoise.cli.main import COMMANDS, main
-from unnoise.cli.options import comments, keys_of, parse_names, parse_seeds
+from unnoise.cli.options import comments, keys_of
+from unnoise.cli.parse import parse_names, parse_seeds
 from unnoise.cli.progress import Progress
 from unnoise.config.request import Request
 from unnoise.errors import UserError
@@ -331,5 +332,5 @@ def test_columns_of_a_table_are_aligned() -> None:
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="is a file, not a folder"):
-        console.writable(tmp_path / "file" / "inside.png", "the grid")
-    assert console.writable(tmp_path / "new" / "grid.png", "the grid")
+        paths.writable(tmp_path / "file" / "inside.png", "the grid")
+    assert paths.writable(tmp_path / "new" / "grid.png", "the grid")

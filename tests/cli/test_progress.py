@@ -10,7 +10,7 @@ from typing import TextIO
 import pytest
 from rich.cells import cell_len
 
-from unnoise.cli import progress
+from unnoise.cli import console, progress
 from unnoise.cli.console import table
 from unnoise.cli.progress import Progress
 
@@ -146,7 +146,7 @@ def test_a_closed_stream_is_no_terminal() -> None:
     out = Terminal()
     out.close()
     out.isatty = lambda: bool(out.getvalue())  # type: ignore[method-assign]  # a real stream raises ValueError
-    assert not progress.animated(out)
+    assert not console.animated(out)
 
 
 def test_speeds_below_one_step_a_second_are_seconds_a_step() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from unnoise import nn
 from unnoise.cli.main import main
-from unnoise.cli.options import parse_seeds
+from unnoise.cli.parse import parse_seeds
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 from unnoise.config.request import Request

@@ -30,8 +30,8 @@ from unnoise.likelihood.bound import (
     mean_and_error,
     noise_of,
     small,
-    tanh_log_likelihood,
 )
+from unnoise.likelihood.decoder import tanh_log_likelihood
 from unnoise.samplers.timesteps import trailing
 from unnoise.schedules import Cosine, CosineContinuous, Flow, LinearBeta, Schedule, VarianceExploding, over
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from tests.helpers.unets import CONFIGS, IMPROVED, LABELS, SMALL, TIMES, conditions, count, pictures, random_network
 from unnoise.conditions import NOTHING, Cond
@@ -173,6 +173,23 @@ def test_a_sample_does_not_depend_on_its_batch(config: UNetConfig) -> None:
     for i in range(len(x)):
         one = slice(i, i + 1)
         torch.testing.assert_close(net(x[one], TIMES[one], cond[one]), together[one], atol=1e-5, rtol=0)
+
+
+def test_a_residual_block_gets_the_feature_map_and_the_skip_apart() -> None:
+    """Its input is the two side by side, the feature map first; a block on the way up always gets a skip."""
+    net = random_network(IMPROVED)
+    given: dict[str, tuple[Tensor, Tensor, Tensor | None]] = {}
+    for name, module in net.named_modules():
+        if isinstance(module, Residual):
+            module.register_forward_hook(lambda _, inputs, out, name=name: given.update({name: inputs}))
+    net(pictures(IMPROVED), TIMES, conditions(IMPROVED))
+    with_skip = {name for name, inputs in given.items() if len(inputs) > 2 and inputs[2] is not None}
+    assert with_skip == {name for name in given if name.startswith("up_blocks.") and ".blocks." in name}
+    for name in with_skip:
+        block, (h, emb, skip) = net.get_submodule(name), given[name]
+        assert skip is not None
+        assert h.shape[1] + skip.shape[1] == block.conv1.in_channels
+        assert torch.equal(block(h, emb, skip), block(torch.cat([h, skip], dim=1), emb))
 
 
 def test_strided_convolutions_read_the_right_pixels() -> None:

@@ -236,7 +236,7 @@ def test_impossible_grids_are_refused() -> None:
     for make in (leading(), trailing(), linspace(), ddim_uniform(), ddim_quadratic(), even, karras(), even_log_snr()):
         with pytest.raises(UserError, match="step"):
             make(LinearBeta(), 0)
-    with pytest.raises(UserError, match="take 1 to 1000"):
+    with pytest.raises(UserError, match="use 1 to 1000"):
         leading()(LinearBeta(), 1001)
 
 

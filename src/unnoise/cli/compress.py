@@ -7,24 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unnoise.cli.console import UsageError, asking, emit, existing, new_file, say, show, table
+from unnoise.cli.console import UsageError, asking, emit, say, show, table
 from unnoise.cli.options import flag, option, within
+from unnoise.cli.paths import existing, new_file
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
     from unnoise.compression.compress import Sent
+from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
 
-ModelOption = Annotated[
-    Path,
-    option(
-        "A run, a model directory, a checkpoint or a diffusers folder: the same one for compress and decompress.",
-        "-m",
-    ),
-]
-DeviceOption = Annotated[
-    str,
-    option("auto, cpu, cuda, cuda:1 or mps: the same one for compress and decompress, which need the same arithmetic."),
-]
 ROWS = 8  # of the table of errors, at most
 
 
@@ -113,16 +104,6 @@ def error_table(steps: Sequence[tuple[float, float]]) -> str:
     chosen = [steps[round(i * (len(steps) - 1) / max(count - 1, 1))] for i in range(count)]
     rows = [(f"{rate:.3f}", f"{error:.1f}") for rate, error in chosen]
     return table(rows, head=("bits per dimension", "RMSE (0 to 255)"))
-
-
-def require_coder() -> None:
-    """Raises UsageError where the package that codes bits is not installed."""
-    import importlib.util
-
-    if importlib.util.find_spec("constriction") is None:
-        raise UsageError(
-            "compression needs the package constriction, which is not installed. Run: pip install 'unnoise[coder]'"
-        )
 
 
 def _picture_bytes(path: Path) -> bytes:

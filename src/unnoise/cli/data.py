@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from unnoise.cli.console import asking, emit, say, show, table, writable
+from unnoise.cli.console import asking, emit, say, show, table
 from unnoise.cli.options import flag, option, with_settings, within
+from unnoise.cli.paths import writable
 from unnoise.cli.requests import present
 from unnoise.config.data import DataConfig
 from unnoise.io.printable import printable

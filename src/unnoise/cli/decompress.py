@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from unnoise.cli.compress import DeviceOption, ModelOption, require_coder
-from unnoise.cli.console import UsageError, asking, emit, existing, new_file, say, show
+from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
+from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.options import flag, option, within
+from unnoise.cli.paths import existing, new_file
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from unnoise.cli.console import DONE, emit, say, show, writable
+from unnoise.cli.console import DONE, emit, say, show
 from unnoise.cli.demo_pictures import gallery, sample_classes, save_grid
 from unnoise.cli.demo_report import evaluation, numbers
 from unnoise.cli.options import flag, option, within
+from unnoise.cli.paths import writable
 from unnoise.config import files
 from unnoise.config.presets import PRESETS
 from unnoise.config.training import TrainConfig

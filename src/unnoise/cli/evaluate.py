@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, emit, existing, say, show
+from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes, home
-from unnoise.cli.options import flag, keys_of, option, parse_names, with_settings, within
+from unnoise.cli.options import flag, keys_of, option, with_settings, within
+from unnoise.cli.parse import parse_names
+from unnoise.cli.paths import existing
 from unnoise.cli.plot import plot as write_plot
 from unnoise.cli.plot import plottable
 from unnoise.cli.requests import present, rows_for

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from unnoise.cli.console import UsageError, asking, emit, existing, say, show, writable
+from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.options import flag, option
+from unnoise.cli.paths import existing, writable
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 

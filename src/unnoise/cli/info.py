@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from unnoise.cli.console import emit, existing, say, show, table
+from unnoise.cli.console import emit, say, show, table
 from unnoise.cli.options import flag, option
+from unnoise.cli.paths import existing
 from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import UserError
 from unnoise.generate.describe import describe, known_card

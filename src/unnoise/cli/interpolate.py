@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, existing, say, writable
-from unnoise.cli.options import flag, option, parse_names, parse_seeds, with_settings, within
+from unnoise.cli.console import UsageError, asking, say
+from unnoise.cli.options import flag, option, with_settings, within
+from unnoise.cli.parse import parse_names, parse_seeds
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, VALUE
 from unnoise.config.request import Request

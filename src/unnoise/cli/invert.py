@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, emit, existing, say, show, table, writable
+from unnoise.cli.console import UsageError, asking, emit, say, show, table
 from unnoise.cli.options import flag, option, with_settings
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import FROM_ONE, LABEL, MODEL, VALUE
 from unnoise.config.request import Request

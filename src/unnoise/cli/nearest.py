@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import UsageError, asking, emit, existing, say, show, writable
+from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.options import flag, option, within
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import present
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unnoise.cli.console import UsageError, writable
+from unnoise.cli.console import UsageError
+from unnoise.cli.paths import writable
 from unnoise.evaluation.curves import Panel
 from unnoise.io.atomic import publish
 

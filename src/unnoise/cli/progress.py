@@ -8,12 +8,12 @@ The library draws no bar: it yields, and commands report what it yields.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
+from unnoise.cli.console import animated
 from unnoise.io.units import duration, human
 
 if TYPE_CHECKING:
@@ -146,11 +146,3 @@ def speed(steps: float | None, unit: str) -> str:
     if not steps:
         return ""
     return f"{human(steps)} {unit}/s" if steps >= 1 else f"{human(1 / steps)} s/{unit}"
-
-
-def animated(out: TextIO) -> bool:
-    """Whether `out` is a terminal on which a bar can be redrawn."""
-    try:
-        return out.isatty() and os.environ.get("TERM") != "dumb"
-    except ValueError:  # closed
-        return False

@@ -7,8 +7,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from unnoise.cli.console import UsageError, existing
-from unnoise.cli.options import keys_of, parse_names
+from unnoise.cli.console import UsageError
+from unnoise.cli.options import keys_of
+from unnoise.cli.parse import parse_names
+from unnoise.cli.paths import existing
 from unnoise.config.cards import ModelCard
 from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import unknown

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unnoise.cli.console import UsageError, asking, existing, say, writable
-from unnoise.cli.options import MOST_PICTURES, parse_names, parse_seeds, with_settings
+from unnoise.cli.console import UsageError, asking, say
+from unnoise.cli.options import with_settings
+from unnoise.cli.parse import MOST_PICTURES, parse_names, parse_seeds
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import one_label, prompted, prompts_of, rows_for, values_of
 from unnoise.cli.sampling_options import (
     ALL,
@@ -98,8 +100,8 @@ def check_files(output: Output, inputs: dict[str, Any]) -> None:
     """Raises UsageError for an input file that is missing, and for an output that cannot be written."""
     if output.latents is not None and output.latents.suffix != ".safetensors":
         raise UsageError(f"--latents {output.latents}: latents are tensors: name a .safetensors file")
-    names = {"pictures": output.out, "the grid": output.grid, "the animation": output.animation}
-    for what, path in (names | {"the strip": output.strip, "the latents": output.latents}).items():
+    outputs = {"pictures": output.out, "the grid": output.grid, "the animation": output.animation}
+    for what, path in (outputs | {"the strip": output.strip, "the latents": output.latents}).items():
         if path is not None:
             writable(path, what, folder=path is output.out)
     for what, paths in inputs.items():
@@ -143,8 +145,6 @@ def run(
     for note in notes(job, texts):
         say(f"note: {note}")
     recipe = build_recipe(folder, loaded, job.request)
-    if added:
-        recipe |= {"control_models": list(map(str, added))}
+    recipe |= {"control_models": list(map(str, added))} if added else {}
     began = time.perf_counter()
-    write = write_latents if output.latents is not None else write_pictures
-    write(job, rows, texts, recipe, output, began)
+    (write_pictures if output.latents is None else write_latents)(job, rows, texts, recipe, output, began)

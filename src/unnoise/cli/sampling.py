@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 def with_bar(job: Job, what: str = "sampling", *, silent: bool = False) -> Iterator[Frame]:
     """The frames of a job, with a progress bar."""
-    count, steps = len(job.request.seeds), len(job.times) - 1
+    count, steps, finished = len(job.request.seeds), len(job.times) - 1, 0
     batches = -(-count // job.request.batch)
-    finished = 0
     with Progress(steps * batches, what, silent=silent) as bar:
         for frame in frames(job):
             number = frame.rows.start // job.request.batch
@@ -79,17 +78,17 @@ def write_pictures(
     names, about = file_names(texts), recipe if output.metadata else None
     written: list[dict[str, Any]] = []
     done: list[sheets.Sample] = []
-    together_files = {"grid": output.grid, "animation": output.animation, "strip": output.strip}
+    sheets_of_all = {"grid": output.grid, "animation": output.animation, "strip": output.strip}
     for sample in sampled(job, rows, walk=output.walk):
         if output.out is not None:
             written.append(write_sample(output.out, sample, about, names, previews=job.request.previews))
-        if any(together_files.values()):
+        if any(sheets_of_all.values()):
             done.append(sample)
     seconds = time.perf_counter() - began
     if done and (note := fonts.boxes(label for _, label in rows if label)):
         say(f"note: {note}")
     write_sheets(done, rows, texts, job, recipe, output)
-    report(written, together_files, seconds, len(rows), recipe, as_json=output.json)
+    report(written, sheets_of_all, seconds, len(rows), recipe, as_json=output.json)
 
 
 def write_sheets(

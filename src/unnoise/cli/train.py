@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from unnoise.cli.console import DONE, asking, emit, existing, say, show, writable
+from unnoise.cli.console import DONE, asking, emit, say, show
 from unnoise.cli.options import flag, option
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.train_progress import announce, train_with_progress
 from unnoise.cli.train_report import dry_run_text, next_steps, outcome
 from unnoise.cli.train_settings import check_pictures, preset_help, settings_from_options

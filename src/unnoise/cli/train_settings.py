@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unnoise.cli.console import UsageError, asking, existing
+from unnoise.cli.console import UsageError, asking
 from unnoise.cli.options import keys_of
+from unnoise.cli.paths import existing
 from unnoise.cli.requests import present
 from unnoise.config.presets import ALL
 from unnoise.recipes.registry import recipe_of

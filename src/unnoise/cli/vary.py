@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import asking, existing, say, writable
-from unnoise.cli.options import option, parse_numbers, with_settings, within
+from unnoise.cli.console import asking, say
+from unnoise.cli.options import option, with_settings, within
+from unnoise.cli.parse import parse_numbers
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import JSON, LABEL, MODEL, SEVERAL, VALUE
 from unnoise.config.request import Request

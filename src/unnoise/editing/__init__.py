@@ -1,4 +1,4 @@
-"""Edits: from a picture to noise and back, between two pictures, many from one."""
+"""Edits: inversion of a picture to noise, and interpolation between pictures."""
 
 from unnoise.editing.interpolation import linear, plane, preserving, slerp, strip
 from unnoise.editing.inversion import exact, own_level, residual, target_level

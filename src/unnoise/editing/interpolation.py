@@ -1,10 +1,10 @@
-"""Between two pictures: a way from one noise to another that stays among noises, and DDIM draws what lies on it.
+"""Interpolation between two noises, along a curve of noises: DDIM samples the pictures between.
 
     slerp(a, b, k) = (sin((1 - k) theta) a + sin(k theta) b) / sin(theta),    cos(theta) = <a, b> / (|a| |b|)
 
-Over whole samples: theta is one number a row. Song et al. 2020, App. D.5. Where the ends are pictures with noise of
-their own, x_t mixed linearly (Ho et al. 2020, sec. 4.4) has too little noise in the middle; `preserving` has as much as
-the ends.
+Theta is one number for each row. Song et al. 2020, App. D.5. Where the ends are pictures with noise of
+their own, x_t interpolated linearly (Ho et al. 2020, sec. 4.4) has too little noise in the middle; `preserving` has as
+much as the ends.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from unnoise.schedules import Level
 
-Way = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(a, b (B, ...), shares k (B,)) -> what lies between: a at k = 0, b at k = 1."""
+Interpolation = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(a, b (B, ...), k (B,) in [0, 1]) -> the states between: a at k = 0, b at k = 1."""
 
 
 def slerp(a: Tensor, b: Tensor, k: Tensor) -> Tensor:
-    """Along the great circle. Where the two point the same way, or exactly opposite ways, along the straight line."""
+    """Interpolates along the great circle; along the straight line where the two are parallel or exactly opposite."""
     x, y = a.flatten(1).double(), b.flatten(1).double()
     cosine = (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
     theta = cosine.clamp(-1, 1).acos()
@@ -34,37 +34,39 @@ def slerp(a: Tensor, b: Tensor, k: Tensor) -> Tensor:
 
 
 def linear(a: Tensor, b: Tensor, k: Tensor) -> Tensor:
-    """(1 - k) a + k b."""
+    """Returns (1 - k) a + k b."""
     k = k.to(a).reshape(-1, *[1] * (a.ndim - 1))
     return (1 - k) * a + k * b
 
 
-def preserving(level: Level, x: Tensor, y: Tensor) -> Way:
-    """For x_t made from the pictures x, y: the pictures are mixed linearly and the noises along the circle of their
-    variances, (1 - k) and k over the root of the sum of their squares. `level` is that of t.
+def preserving(level: Level, x: Tensor, y: Tensor) -> Interpolation:
+    """Returns the interpolation of x_t made from the pictures x and y that preserves the variance of the noise.
+
+    The pictures are interpolated linearly, the noises with (1 - k) and k over the root of the sum of their squares.
+    `level` is that of t.
     """
     at = level.over(x)
 
-    def way(a: Tensor, b: Tensor, k: Tensor) -> Tensor:
+    def interpolate(a: Tensor, b: Tensor, k: Tensor) -> Tensor:
         picture = at.alpha * linear(x, y, k)
-        share = k.to(a).reshape(-1, *[1] * (a.ndim - 1))
-        norm = ((1 - share).square() + share.square()).sqrt()
+        fraction = k.to(a).reshape(-1, *[1] * (a.ndim - 1))
+        norm = ((1 - fraction).square() + fraction.square()).sqrt()
         return picture + linear(a - at.alpha * x, b - at.alpha * y, k) / norm
 
-    return way
+    return interpolate
 
 
-def strip(a: Tensor, b: Tensor, count: int, way: Way = slerp) -> Tensor:
-    """`count` states from a to b (C, H, W), both ends included: (count, C, H, W)."""
+def strip(a: Tensor, b: Tensor, count: int, interpolate: Interpolation = slerp) -> Tensor:
+    """Returns `count` states from a to b (C, H, W), both ends included: (count, C, H, W)."""
     k = torch.linspace(0, 1, count, dtype=torch.float64)
-    return way(a.expand(count, *a.shape), b.expand(count, *b.shape), k)
+    return interpolate(a.expand(count, *a.shape), b.expand(count, *b.shape), k)
 
 
-def plane(corners: Sequence[Tensor], rows: int, columns: int, way: Way = slerp) -> Tensor:
-    """Between four: strips between strips. `corners` are the upper left and right, the lower left and right.
+def plane(corners: Sequence[Tensor], rows: int, columns: int, interpolate: Interpolation = slerp) -> Tensor:
+    """Returns a grid of states between four corners: the upper left and right, the lower left and right.
 
-    (rows * columns, C, H, W), line by line.
+    The shape is (rows * columns, C, H, W), line by line.
     """
     upper_left, upper_right, lower_left, lower_right = corners
-    left, right = strip(upper_left, lower_left, rows, way), strip(upper_right, lower_right, rows, way)
-    return torch.cat([strip(a, b, columns, way) for a, b in zip(left, right, strict=True)])
+    left, right = strip(upper_left, lower_left, rows, interpolate), strip(upper_right, lower_right, rows, interpolate)
+    return torch.cat([strip(a, b, columns, interpolate) for a, b in zip(left, right, strict=True)])

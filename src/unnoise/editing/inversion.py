@@ -1,10 +1,10 @@
-"""Inversion: the noise from which DDIM draws this picture. A walk upwards, with steps that undo DDIM's.
+"""DDIM inversion: the noise from which DDIM samples a given picture. A walk upwards, with steps that undo DDIM's.
 
     x_t = (alpha_t / alpha_s) x_s + (sigma_t - (alpha_t / alpha_s) sigma_s) eps,    s < t
 
-DDIM's step from t to s takes the eps that is found at (x_t, t), which is not known yet on the way up. There are three
-conventions: eps at (x_s, s), the own level; eps at (x_s, t), the target's; or x_t is solved for, so that DDIM's step
-leads back exactly. The first two miss by an error of first order in the length of the step. Song et al. 2020, sec. 5.4.
+DDIM's step from t to s uses the eps at (x_t, t), which is not known yet on the way up. There are three conventions: eps
+at (x_s, s), the state's own level; eps at (x_s, t), the target's level; or x_t is solved for, so that DDIM's step leads
+back exactly. The first two have an error of first order in the length of the step. Song et al. 2020, sec. 5.4.
 
     noise = last(walk(denoiser, x, times.flip(0), exact(), silence))
 """
@@ -20,16 +20,16 @@ from unnoise.samplers import Evaluation, State, Step, ddim
 from unnoise.samplers.ddim import deterministic
 from unnoise.schedules import over
 
-FIRST = 1e-3  # where a clean picture is taken to stand, for a network that knows no time before: entry 0 of 1,000
+FIRST = 1e-3  # the time that is used for a clean picture, the first that networks are trained on: entry 0 of 1,000
 
 
 def silence(t: Tensor, draw: int = 0) -> Tensor:
-    """The noise of a walk that has none."""
+    """The noise of a walk that adds none."""
     raise AssertionError("an inversion adds no noise")
 
 
 def own_level(first: float = FIRST) -> Step:
-    """eps where the state is. A picture at time 0 is taken as it is for a state at time `first`.
+    """Builds the step with eps at the state's own level. A picture at time 0 is used as the state at time `first`.
 
     `ddim_reverse_sample` of improved-diffusion.
     """
@@ -44,7 +44,7 @@ def own_level(first: float = FIRST) -> Step:
 
 
 def target_level() -> Step:
-    """eps as a network sees it that takes x_s for x_t: about half the error. `DDIMInverseScheduler` of diffusers."""
+    """Builds the step with eps at (x_s, t): about half the error. `DDIMInverseScheduler` of diffusers."""
 
     def step(denoiser: Denoiser, state: State, t: Tensor, noise: Noise) -> State:
         estimate = denoiser(state.x, t)
@@ -54,12 +54,13 @@ def target_level() -> Step:
     return step
 
 
-def exact(tolerance: float = 1e-5, most: int = 40, memory: int = 5) -> Step:
-    """x_t such that DDIM's step leads back to x_s, to `tolerance` (root mean square a row), in `most` calls or fewer.
+def exact(tolerance: float = 1e-5, max_calls: int = 40, memory: int = 5) -> Step:
+    """Builds the step to the x_t from which DDIM's step leads back to x_s, by a fixed-point iteration.
 
-    A fixed point of x_t + stretch (x_s - down(x_t)), found by Anderson's acceleration with the last `memory` tries. The
-    stretch is that of the flow where pictures have deviation 1: it divides by nothing that a schedule may end with.
-    Where none is found the best try is taken: ask `residual`.
+    It ends when each row is within `tolerance` (root mean square) of x_s, or after `max_calls` network calls: then with
+    the best iterate (`residual` measures it). The map is x_t + stretch (x_s - down(x_t)), with Anderson's acceleration
+    over the last `memory` iterates. The stretch is that of the flow where pictures have standard deviation 1: it
+    divides by nothing that is 0 at the end of a schedule.
     """
 
     def step(denoiser: Denoiser, state: State, t: Tensor, noise: Noise) -> State:
@@ -69,8 +70,8 @@ def exact(tolerance: float = 1e-5, most: int = 40, memory: int = 5) -> Step:
         tries: list[Tensor] = []
         images: list[Tensor] = []
         x = stretch * state.x
-        best: tuple[Tensor, Tensor, Estimate] | None = None  # x_t, how far it leads from x_s, what was said there
-        for _ in range(most):
+        best: tuple[Tensor, Tensor, Estimate] | None = None  # x_t, its distance from x_s, its estimate
+        for _ in range(max_calls):
             estimate = denoiser(x, t)
             off = state.x - (keep * x + on_mean * estimate.mean)
             found = x, _rms(off), estimate
@@ -79,20 +80,20 @@ def exact(tolerance: float = 1e-5, most: int = 40, memory: int = 5) -> Step:
                 break
             tries, images = [*tries[1 - memory :], x], [*images[1 - memory :], x + stretch * off]
             x = _anderson(tries, images)
-        assert best is not None, "at least one try"
+        assert best is not None, "at least one iterate"
         return State(best[0], t, (Evaluation(best[0], t, best[2]),))
 
     return step
 
 
 def residual(denoiser: Denoiser, before: State, after: State) -> Tensor:
-    """How far DDIM's step from `after` misses `before`: the root mean square a row, (B,).
+    """Returns the root mean square, (B,), of the difference between `before` and DDIM's step from `after`.
 
-    What was said there is not asked for again, where the step up ended with that look.
+    The network is not called where the history of `after` ends with the evaluation at its x and t.
     """
-    seen = after.history[-1] if after.history else None
-    if seen is not None and seen.x is after.x and seen.t is after.t:
-        denoiser = Denoiser(denoiser.schedule, lambda x, t: seen.estimate)
+    newest = after.history[-1] if after.history else None
+    if newest is not None and newest.x is after.x and newest.t is after.t:
+        denoiser = Denoiser(denoiser.schedule, lambda x, t: newest.estimate)
     back = ddim()(denoiser, State(after.x, after.t), before.t, silence)
     return _rms(back.x - before.x)
 
@@ -111,7 +112,7 @@ def _rms(x: Tensor) -> Tensor:
 def _better(
     best: tuple[Tensor, Tensor, Estimate], new: tuple[Tensor, Tensor, Estimate]
 ) -> tuple[Tensor, Tensor, Estimate]:
-    """Row by row, the one that misses by less."""
+    """Row by row, the one with the smaller distance."""
     take = new[1] < best[1]
     rows = over(take.double(), best[0]).bool()
     spread = best[2].variance_fraction
@@ -122,7 +123,7 @@ def _better(
 
 
 def _anderson(tries: list[Tensor], images: list[Tensor]) -> Tensor:
-    """The next try: the images, in the mixture whose misses cancel best. Row by row, in double."""
+    """The next iterate: the mixture of images with the least residual. Row by row, in double."""
     if len(tries) == 1:
         return images[-1]
     g = torch.stack([image.flatten(1) for image in images], dim=2).double()  # (B, D, k)

@@ -1,16 +1,16 @@
-"""How many bits a model needs for a picture."""
+"""Likelihoods: the variational bound, the probability flow, and the rate-distortion curve."""
 
 from unnoise.likelihood.bound import (
     Bound,
     bound_term,
     chain,
-    discretized_log_likelihood,
     last,
     noise_of,
     rotating,
     table,
     whole_bound,
 )
+from unnoise.likelihood.decoder import discretized_log_likelihood
 from unnoise.likelihood.endpoints import even_chain, last_time
 from unnoise.likelihood.ode import Bits, Density, bits, dequantized, exact, hutchinson, log_density
 from unnoise.likelihood.rate_distortion import curve

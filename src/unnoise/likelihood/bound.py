@@ -8,9 +8,9 @@ and p has the estimate in the picture's place and a variance of its own, so that
 
     (log(variance / small) + small / variance - 1) / 2 + x_coef^2 (x - mean)^2 / (2 variance)
 
-nats a number. The last step ends in grey levels: its cost is that of the decoder, a discretised Gaussian. All of it is
-a code length: a picture of 256 grey levels can be sent in so many bits. The squared error of each estimate comes along,
-for the rate-distortion curve.
+nats for each number. The last step ends in grey levels: its cost is that of the decoder, a discretised Gaussian
+(decoder.py). The bound is a code length: a picture of 256 grey levels can be sent in so many bits. The squared error of
+each estimate is returned too, for the rate-distortion curve.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from unnoise.denoiser import Denoiser, Estimate
+from unnoise.likelihood.decoder import Decoder, discretized_log_likelihood
 from unnoise.noise import Seeds
 from unnoise.schedules import Level, Schedule, over, posterior
 
@@ -32,7 +33,7 @@ from unnoise.schedules import Level, Schedule, over, posterior
 
 @dataclass(frozen=True)
 class Steps:
-    """Steps of a reverse chain from `t` down to `s`, a row each; all fields (B,), float64.
+    """Steps of a reverse chain from `t` down to `s`, one for each row; all fields (B,), float64.
 
     `small` and `large` are the variances between which the reverse one lies: the posterior's and the forward step's. At
     the step to the picture (`ends`) the posterior has none: there `small` is that of the step before it, as in the
@@ -57,7 +58,7 @@ class Steps:
 
 
 def chain(schedule: Schedule, times: Tensor) -> Steps:
-    """The steps along falling times (K + 1,) that end at 0. A chain of one step has its forward variance as `small`."""
+    """Returns the steps along falling times (K + 1,) that end at 0. Of one step `small` is the forward variance."""
     assert bool((times.diff() < 0).all()), "times fall"
     assert times[-1] == 0, "and end at the picture"
     t, s = times[:-1].double(), times[1:].double()
@@ -68,12 +69,12 @@ def chain(schedule: Schedule, times: Tensor) -> Steps:
 
 
 def table(schedule: Schedule, steps: int) -> Steps:
-    """All the steps of a chain of T: k/T down to (k - 1)/T, k = T..1."""
+    """Returns all steps of a chain of T: k/T down to (k - 1)/T, k = T..1."""
     return chain(schedule, torch.arange(steps, -1, -1, dtype=torch.float64) / steps)
 
 
 def steps_from(schedule: Schedule, t: Tensor, steps: int) -> Steps:
-    """The steps of length 1/T from any times `t` (B,): what training asks for."""
+    """Returns the steps of length 1/T from any times `t` (B,), as training samples them."""
     t = t.double()
     s = (t - 1 / steps).clamp(min=0)
     s = torch.where(s < 0.5 / steps, 0.0, s)
@@ -86,71 +87,37 @@ def steps_from(schedule: Schedule, t: Tensor, steps: int) -> Steps:
 # --- the variance of a reverse step ---
 
 Variance = Callable[[Steps, Estimate], Tensor]
-"""(steps, estimate) -> the logarithm of the reverse variance: (B,), or a number each like the estimate's mean."""
+"""(steps, estimate) -> the logarithm of the reverse variance: (B,), or like the estimate's mean."""
 
 
 def small(steps: Steps, estimate: Estimate) -> Tensor:
-    """The posterior's own, DDPM's beta tilde: `fixedsmall`."""
+    """The posterior's variance, DDPM's beta tilde: `fixedsmall`."""
     return steps.small.log()
 
 
 def large(steps: Steps, estimate: Estimate) -> Tensor:
-    """The forward step's, DDPM's beta, but at the step to the picture the smaller bound: `fixedlarge`."""
+    """The forward step's variance, DDPM's beta; at the step to the picture `small`: `fixedlarge`."""
     return torch.where(steps.ends, steps.small, steps.large).log()
 
 
 def learned(steps: Steps, estimate: Estimate) -> Tensor:
-    """Between the two in the logarithm, where the network says. Eq. 15 of Nichol & Dhariwal 2021."""
+    """The variance that the network predicts, between the two in the logarithm. Eq. 15 of Nichol & Dhariwal 2021.
+
+    Raises ValueError if the network predicts none.
+    """
     if estimate.variance_fraction is None:
-        raise ValueError("this model did not learn a variance: take the variance small or large")
+        raise ValueError("this model did not learn a variance: use the variance small or large")
     low = over(steps.small.log(), estimate.variance_fraction)
     return low + estimate.variance_fraction * over(steps.large.log() - steps.small.log(), estimate.variance_fraction)
 
 
 VARIANCES: dict[str, Variance] = {"small": small, "large": large, "learned": learned}
 
-# --- the decoder ---
-
-Decoder = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x, mean, log variance) -> log p(x | x_1), nats, a number each."""
-
-
-def discretized_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """log of the mass that N(mean, variance) puts on the grey level x, in nats, a number each; sums to 1 over levels.
-
-    `x` is in [-1, 1] at k / 127.5 - 1; the levels 0 and 255 take the tails.
-    """
-    scale = torch.exp(-log_variance / 2)
-    upper, lower = (x + 1 / 255 - mean) * scale, (x - 1 / 255 - mean) * scale
-    log_upper, log_lower = torch.special.log_ndtr(upper), torch.special.log_ndtr(lower)
-    # log(cdf(upper) - cdf(lower)); on the right of the mean through the mirrored tails, where cdfs are near 1
-    mirrored = lower > 0
-    high = torch.where(mirrored, torch.special.log_ndtr(-lower), log_upper)
-    low = torch.where(mirrored, torch.special.log_ndtr(-upper), log_lower)
-    inner = high + torch.log(-torch.expm1((low - high).clamp(max=-1e-12)))
-    return torch.where(x < -0.999, log_upper, torch.where(x > 0.999, torch.special.log_ndtr(-lower), inner))
-
-
-def tanh_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> Tensor:
-    """The same as DDPM's code has it: the error function by a tanh, off by at most 2e-4, no mass below 1e-12.
-
-    For parity with published figures; `discretized_log_likelihood` is exact.
-    """
-    scale = torch.exp(-log_variance / 2)
-
-    def cdf(at: Tensor) -> Tensor:
-        return (1 + torch.tanh(math.sqrt(2 / math.pi) * (at + 0.044715 * at**3))) / 2
-
-    upper, lower = cdf((x + 1 / 255 - mean) * scale), cdf((x - 1 / 255 - mean) * scale)
-    mass = torch.where(x < -0.999, upper, torch.where(x > 0.999, 1 - lower, upper - lower))
-    return mass.clamp(min=1e-12).log()
-
-
 # --- what a step costs ---
 
 
 class Cost(NamedTuple):
-    """Of a step, a row each (B,), both the mean over a picture's numbers."""
+    """The cost of a step for each row (B,), both the mean over a picture's numbers."""
 
     nats: Tensor
     error: Tensor  # squared, of the estimate of the picture
@@ -164,11 +131,11 @@ def cost(
     variance: Variance = small,
     decoder: Decoder = discretized_log_likelihood,
 ) -> Cost:
-    """What these steps (B rows) cost for pictures `x` (B, ...) with these estimates; x_t itself drops out."""
+    """Computes the cost of these steps (B rows) for pictures `x` (B, ...) and estimates; it does not depend on x_t."""
     log_variance = variance(steps, estimate)
     squared = (x - estimate.mean).square()
     error = squared.flatten(1).mean(1)
-    if log_variance.ndim == 1:  # one for all numbers of a picture: the rest is a number a row, and exact
+    if log_variance.ndim == 1:  # one for all numbers of a picture: then the mean is exact in float64
         gap = log_variance - steps.small.log()
         per_error = steps.x_coef.square() * torch.exp(-log_variance) / 2
         nats = over((gap + torch.expm1(-gap)) / 2, error) + over(per_error, error) * error
@@ -185,45 +152,45 @@ def cost(
 
 
 def bound_term(x: Tensor, estimate: Estimate, t: Tensor, schedule: Schedule, steps: int) -> Tensor:
-    """The cost of the step from `t` (B,) to t - 1/T, in bits a number, (B,): for a loss.
+    """Computes the cost of the step from `t` (B,) to t - 1/T, in bits per number, (B,): for a loss.
 
-    The variance is the learned one where the estimate has a spread, else the posterior's.
+    The variance is the learned one where the estimate has a variance fraction, else the posterior's.
     """
     variance = small if estimate.variance_fraction is None else learned
     return cost(x, estimate, steps_from(schedule, t, steps), variance=variance).nats / math.log(2)
 
 
 def prior_term(x: Tensor, level: Level) -> Tensor:
-    """L_T, bits a number, (B,): what of the picture is left at `level`, the noisiest. No parameter can lower it.
+    """Computes L_T, bits per number, (B,), at `level`, the noisiest. It does not depend on the network.
 
     The prior is N(0, alpha^2 + sigma^2): what walks start from, and N(0, 1) where the schedule preserves variance.
     """
     prior = level.alpha.square() + level.sigma.square()
-    share = level.sigma.square() / prior
+    ratio = level.sigma.square() / prior
     signal = over(level.alpha.square() / prior, x) * x.square()
-    nats = (signal + over(share - 1 - share.log(), x)) / 2
+    nats = (signal + over(ratio - 1 - ratio.log(), x)) / 2
     return nats.flatten(1).mean(1).double() / math.log(2)
 
 
 # --- the whole bound ---
 
 Given = Callable[[Tensor], Denoiser]
-"""Rows (B,) of the pictures -> the denoiser that is told what these are of."""
+"""Rows (B,) of the pictures -> the denoiser that is conditioned on their classes, captions and values."""
 PairNoise = Callable[[Tensor, Tensor], Tensor]
 """(rows of the pictures (B,), times (B,)) -> standard normals (B, ...)."""
 
 
 def noise_of(seed: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> PairNoise:
-    """Noise that belongs to a picture and a time, not to the batch: picture i has the seed `seed` + i."""
+    """Returns noise that depends on the picture and the time, not on the batch: picture i has the seed `seed` + i."""
     return lambda rows, t: Seeds(tuple((rows + seed).tolist()), shape, device)(t)
 
 
 def rotating(count: int, length: int, times: int, seed: int) -> Tensor:
-    """Which of `length` steps `count` pictures are asked at, at most `times` each: (count, length), their weights.
+    """Chooses at most `times` of `length` steps for each of `count` pictures; returns their weights, (count, length).
 
     Half of the times are the steps nearest the picture, the steep ones, with weight 1; the others are every k-th step,
     with weight k. Picture i has the offset g (`seed` + i), modulo k, g a golden section of k and prime to it: few
-    pictures in a row lie far apart, and k of them are asked at every step. Over k seeds the mean of the weights is 1
+    pictures in a row lie far apart, and k of them cover every step. Over k seeds the mean of the weights is 1
     everywhere, and the mean of the bounds is that of the whole ones.
     """
     assert 2 <= times <= length
@@ -237,7 +204,7 @@ def rotating(count: int, length: int, times: int, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Bound:
-    """The bound of N pictures over K steps, bits a number of the picture. `total` and its parts are (N,)."""
+    """The bound of N pictures over K steps, in bits per number. `total` and its parts are (N,)."""
 
     t: Tensor  # (K,), falling
     prior: Tensor  # (N,): L_T
@@ -245,7 +212,7 @@ class Bound:
     errors: Tensor  # (N, K): squared errors of the estimates
     clipped: bool  # the estimates, to [-1, 1]
     variance: str
-    asked: Tensor | None = None  # (N, K): weights, by which `terms` are multiplied, of the steps asked at; None: all
+    asked: Tensor | None = None  # (N, K): the weights of the evaluated steps, a factor of `terms`; None: all steps
 
     @property
     def total(self) -> Tensor:
@@ -263,12 +230,12 @@ class Bound:
 
 
 def mean_and_error(each: Tensor) -> tuple[float, float]:
-    """The mean over pictures, and its standard error; of one picture that is not known: nan."""
+    """Returns the mean over pictures, and its standard error; nan for one picture."""
     return each.mean().item(), (each.std() / math.sqrt(len(each))).item() if len(each) > 1 else math.nan
 
 
 class Progress(NamedTuple):
-    """How many pairs are done; the bound at the very end."""
+    """The number of pairs that are done, and at the end the bound."""
 
     done: int
     total: int
@@ -287,11 +254,11 @@ def whole_bound(
     batch: int = 128,
     asked: Tensor | None = None,
 ) -> Iterator[Progress]:
-    """The bound of pictures `x` (N, ...), `batch` pairs of a picture and a step at once; the last one holds it.
+    """Computes the bound of pictures `x` (N, ...), `batch` pairs of a picture and a step at once; yields it at the end.
 
-    The network is asked for pairs of different times in one batch, one picture's steps together, so that a few pictures
+    The network is evaluated at pairs of different times in one batch, one picture's steps together: a few pictures
     fill it, and its memory does not grow with the number of steps. `clip` clips estimates to [-1, 1] as sampling does:
-    it is part of what p is. `asked` (N, K) leaves out the steps where it is 0 (`rotating`): then only the mean over
+    it is part of p. `asked` (N, K) leaves out the steps where it is 0 (`rotating`): then only the mean over
     pictures is a bound.
     """
     bits, errors = torch.zeros(2, len(x), len(steps), dtype=torch.float64)
@@ -314,7 +281,7 @@ def whole_bound(
 
 
 def last(found: Iterator[Progress]) -> Bound:
-    """The bound, when all is done."""
+    """Returns the bound at the end."""
     for at in found:
         answer = at.found
     assert answer is not None

@@ -1,9 +1,9 @@
-"""Where the way to the picture ends, and by which steps: at the least noise that a network knows, or that can be seen.
+"""The last time of a reverse chain before the picture: the least noise that the network learned, or that is visible.
 
     on a table of betas     t = 1/T, and steps of 1/T down to it: the table's own (bound.table)
-    on a curve              sigma / alpha = LEAST, and steps even in log-SNR; t = 1/T where nothing below was learned
+    on a curve              sigma / alpha = LEAST, and steps even in log-SNR; t = 1/T where no smaller time was learned
 
-On a curve, T counts the network's clock and says nothing about levels: at EDM's 1/T there is a noise of ten grey
+On a curve, T scales the network's time input and determines no level: at EDM's 1/T there is a noise of ten grey
 levels, at the straight line's an eighth of one. The last step, to the picture, has the variance (sigma / alpha)^2, what
 x_1 leaves open where any picture is as likely; that of the step before, as on a table, would be far less than the
 error, for steps even in log-SNR are short.
@@ -22,21 +22,21 @@ from unnoise.likelihood.bound import Steps, chain
 from unnoise.losses import ON_STEPS
 from unnoise.schedules import Schedule, is_table
 
-LEAST = 0.004  # half a grey level. Below, a code pays for digits that no grey level has: 0.03 bits here, 0.2 at 0.002
+LEAST = 0.004  # half a grey level. Below, a code has digits that no grey level needs: 0.03 bits here, 0.2 at 0.002
 MOST = 5.1  # of log(sigma / alpha), where a chain begins if its schedule goes so far: beyond lie 1e-5 bits
 
 
 def last_time(schedule: Schedule, steps: int, process: DiffusionConfig) -> float:
-    """The last time before the picture, for a network of T `steps` that was taught by this `process`."""
+    """Returns the last time before the picture, for a network of T `steps` that was trained with this `process`."""
     if is_table(schedule):
         return 1 / steps
-    seen = schedule.time(torch.tensor(-math.log(LEAST), dtype=torch.float64)).item()
+    visible = schedule.time(torch.tensor(-math.log(LEAST), dtype=torch.float64)).item()
     clock = make_prediction(process, schedule).c_noise  # None: it counts steps
-    return max(seen, 1 / steps) if clock is None and process.time_sampler in ON_STEPS else seen
+    return max(visible, 1 / steps) if clock is None and process.time_sampler in ON_STEPS else visible
 
 
 def even_chain(schedule: Schedule, last: float, steps: int) -> Steps:
-    """So many steps, even in log-SNR down to the time `last`, and from there to the picture."""
+    """Returns `steps` steps, even in log-SNR down to the time `last`, and from there to the picture."""
     begin = max(schedule.at(1.0).log_ratio.item(), -MOST)
     ratios = torch.linspace(begin, schedule.at(last).log_ratio.item(), steps, dtype=torch.float64)
     found = chain(schedule, torch.cat([schedule.time(ratios), torch.zeros(1, dtype=torch.float64)]))

@@ -30,11 +30,11 @@ from unnoise.schedules import Level, over
 
 Field = Callable[[Tensor], Tensor]
 Divergence = Callable[[Field, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(field, y (B, ...), which rows these are (B,)) -> the field there, and its divergence (B,)."""
+"""(field, y (B, ...), the rows (B,) of the pictures that these are) -> the field there, and its divergence (B,)."""
 
 
 def exact(field: Field, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The trace of the Jacobian, one number of the picture at a time: for small pictures."""
+    """Computes the trace of the Jacobian, one number of the picture at a time: for small pictures."""
     with torch.enable_grad():
         y = y.detach().requires_grad_()
         v = field(y)
@@ -47,7 +47,7 @@ def exact(field: Field, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hutchinson(probes: Tensor) -> Divergence:
-    """probe . J probe, right on average where the `probes` (N, ...) are random signs. Fixed over a whole solution."""
+    """Hutchinson's estimator, probe . J probe, unbiased for random signs `probes` (N, ...), fixed over a solution."""
 
     def divergence(field: Field, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         probe = probes[rows.to(probes.device)].to(y)
@@ -93,7 +93,7 @@ ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 
 
 
 class Density(NamedTuple):
-    """A row each: the log density, nats, float64; where the flow ended, near N(0, I); evaluations of the field."""
+    """For each row: the log density, nats, float64; the end of the flow, near N(0, I); evaluations of the field."""
 
     log_prob: Tensor
     end: Tensor
@@ -110,7 +110,7 @@ def log_density(
     atol: float = 1e-5,
     most: int = 20_000,
 ) -> Density:
-    """log p of `x` (B, ...), taken for x_t at the time `begin`, a little above 0 where the field is not defined.
+    """Computes log p of `x` (B, ...), as x_t at the time `begin`, a little above 0 where the field is not defined.
 
     Errors of a step are held below atol + rtol |y|, in the mean over a row's numbers; the log density's likewise.
     Raises UserError after `most` evaluations.
@@ -159,7 +159,7 @@ def log_density(
         slope, live = (slope[0][going.to(y.device)], slope[1][going]), live[going]
         if len(live) and int(used.max()) > most:
             raise UserError(
-                f"the flow was not solved in {most} evaluations of the network; allow larger errors (rtol and atol), "
+                f"the flow was not solved in {most} evaluations of the network: allow larger errors (rtol and atol), "
                 "or compute in float32 or double"
             )
     normal = -(y.double().square() + math.log(2 * math.pi)).flatten(1).sum(1).cpu() / 2
@@ -175,12 +175,12 @@ def dequantized(x: Tensor, u: Tensor) -> Tensor:
 
 
 def bits_of(log_prob: Tensor, numbers: int) -> Tensor:
-    """Bits a number: a grey level is 1/128 of [-1, 1] wide, which is the 7."""
+    """Returns bits per number: a grey level is 1/128 of [-1, 1] wide, which is the 7."""
     return -log_prob / (numbers * math.log(2)) + 7
 
 
 class Bits(NamedTuple):
-    """Bits a number of some pictures (B,) with one dequantisation each, and how often the network was asked."""
+    """Bits per number of some pictures (B,) with one dequantisation each, and the evaluations of the network."""
 
     row: Tensor
     repeat: int
@@ -201,11 +201,11 @@ def bits(
     atol: float = 1e-5,
     batch: int = 64,
 ) -> Iterator[Bits]:
-    """Bits of pictures `x` (N, ...) of 256 grey levels, batch after batch, `repeats` times over.
+    """Yields the bits of pictures `x` (N, ...) of 256 grey levels, batch after batch, `repeats` times over.
 
-    The dequantisation and the probe (signs) of a picture belong to its place, the repeat and `seed`; `first` is the
-    place of x[0]. `trace` takes the exact divergence. What is bounded in the mean over dequantisations is -log2 of the
-    mass of the grey level.
+    The dequantisation and the probe (signs) of a picture depend on its row, the repeat and `seed`; `first` is the
+    row of x[0] in the data set. `trace` computes the exact divergence. The mean over
+    dequantisations is an upper bound of -log2 of the mass of the grey level.
     """
     shape = x.shape[1:]
     for repeat in range(repeats):
@@ -216,8 +216,8 @@ def bits(
             sign = torch.stack([noise.uniform(shape, *key, "probe") for key in keys]) < 0.5
             divergence = exact if trace else hutchinson(1 - 2 * sign.to(x))
 
-            def told(some: Tensor, rows: Tensor = rows) -> Denoiser:
+            def conditioned(some: Tensor, rows: Tensor = rows) -> Denoiser:
                 return given(rows[some])
 
-            found = log_density(told, dequantized(x[rows], u), divergence, begin=begin, rtol=rtol, atol=atol)
+            found = log_density(conditioned, dequantized(x[rows], u), divergence, begin=begin, rtol=rtol, atol=atol)
             yield Bits(rows, repeat, bits_of(found.log_prob, shape.numel()), found.evaluations)

@@ -1,9 +1,9 @@
-"""Rate and distortion of progressive coding: how good the picture is, for the bits that came so far.
+"""Rate and distortion of progressive coding: the error of the picture, for the bits received so far.
 
     rate(t) = L_T + sum of L_{k-1} over steps above t,    rmse(t) = 127.5 sqrt(mean (x - mean_t)^2)
 
-As the authors of DDPM account it (sec. 4.3 and table 4 of Ho et al. 2020): who has received x_t and nothing below it is
-shown the estimate at t. L_0 belongs to no t: it is what the exact picture still costs.
+As in sec. 4.3 and table 4 of Ho et al. 2020, a receiver of x_t, and of nothing below it, shows the estimate at t. L_0
+belongs to no t: it is the remaining cost of the exact picture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unnoise.likelihood.bound import Bound
 
 
 class Curve(NamedTuple):
-    """At each time, (K,), falling: bits a number received so far, and the error of the estimate, in grey levels."""
+    """At each time, (K,), falling: bits per number received so far, and the error of the estimate, in grey levels."""
 
     t: Tensor
     rate: Tensor
@@ -24,7 +24,7 @@ class Curve(NamedTuple):
 
 
 def curve(found: Bound) -> Curve:
-    """The curve of a bound, the mean over its pictures; the error at t over those that were asked there, else nan."""
+    """Computes the curve of a bound: means over its pictures; the error at t over those evaluated there, else nan."""
     each = found.terms.mean(0)
     there = len(found.terms) if found.asked is None else (found.asked > 0).sum(0)
     received = found.prior.mean() + each.cumsum(0) - each  # the step from t itself is not there yet

@@ -7,7 +7,7 @@ Song & Ermon 2019 and 2020; algorithms 4 and 5 of Song et al. 2021. With a step 
     x <- x + c (alpha mean - x) + sqrt(2 c) sigma z
 
 is the same in x as in x / alpha, and divides by nothing. NCSN's paper writes step / 2 and sqrt(step) where its code
-writes step and sqrt(2 step), with the same numbers: the code, which made the results, takes twice the paper's step.
+writes step and sqrt(2 step), with the same numbers: the code, which made the results, has twice the paper's step.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def absolute(step: float, smallest: float, *, half: bool = False) -> StepSize:
 def snr(ratio: float, *, batch: bool = False) -> StepSize:
     """The step size at which the score's part is `ratio` times the noise: step = 2 (ratio ||z|| / ||score||)^2.
 
-    ||z|| is sqrt(d), ||score|| that of the row. `batch` takes the means of both over the batch, as the authors' code
+    ||z|| is sqrt(d), ||score|| that of the row. `batch` uses the means of both over the batch, as the authors' code
     does; then a picture depends on the rest of its batch.
     """
 
@@ -72,15 +72,15 @@ def langevin(step_size: StepSize, inner: int, *, denoise: bool = True) -> Step:
     """
 
     def step(denoiser: Denoiser, state: State, s: Tensor, noise: Noise) -> State:
-        x, seen = _dynamics(denoiser, state.x, state.t, state.t, step_size, inner, noise)
+        x, evaluated = _dynamics(denoiser, state.x, state.t, state.t, step_size, inner, noise)
         to, at = denoiser.schedule.levels(s, state.t)
         clean = to.sigma == 0
         if denoise and some(clean):
-            seen = merge(clean, Evaluation(x, state.t, denoiser(x, state.t)), seen)
+            evaluated = merge(clean, Evaluation(x, state.t, denoiser(x, state.t)), evaluated)
         grow = to.alpha / nonzero(at.alpha)
         on_x = where(can_be_higher(at, to) | clean, grow, to.sigma / at.sigma)  # without a picture, noise of that level
         ends = clean & denoise
-        return State(combine((where(ends, 0.0, on_x), where(ends, 1.0, 0.0)), (x, seen.mean)), s, (seen,))
+        return State(combine((where(ends, 0.0, on_x), where(ends, 1.0, 0.0)), (x, evaluated.mean)), s, (evaluated,))
 
     return step
 
@@ -127,8 +127,8 @@ def predictor_corrector(
         if not some(to.sigma > 0):
             return ahead
         evaluated_at = torch.where(s > 0, s, state.t)  # a row that has arrived does not move: there it has no weight
-        x, seen = _dynamics(denoiser, ahead.x, s, evaluated_at, damped, corrections, noise)
-        return State(x, s, (*ahead.history, seen)[-len(ahead.history) :])
+        x, evaluated = _dynamics(denoiser, ahead.x, s, evaluated_at, damped, corrections, noise)
+        return State(x, s, (*ahead.history, evaluated)[-len(ahead.history) :])
 
     return step
 
@@ -148,8 +148,8 @@ def _dynamics(
     (level,) = denoiser.schedule.levels(t)
     alpha, sigma = level.over(x)
     for j in range(inner):
-        seen = Evaluation(x, t, denoiser(x, evaluated_at))
-        pull, z = alpha * seen.mean - x, noise(t, FIRST_DRAW + j).to(x)
+        evaluated = Evaluation(x, t, denoiser(x, evaluated_at))
+        pull, z = alpha * evaluated.mean - x, noise(t, FIRST_DRAW + j).to(x)
         c = step_size(pull, z, sigma)
         x = x + c * pull + (2 * c) ** 0.5 * sigma * z
-    return x, seen
+    return x, evaluated

@@ -3,8 +3,8 @@
     dx = (f x - g^2 score) dt + g dw,    backwards in time
 
 Song et al. 2021 (arXiv 2011.13456), sec. 3.3 and App. E, for any pair of levels on any schedule. Reverse diffusion
-takes f and g^2 from the forward kernel from s to t, x_t = a x_s + g z with a = alpha_t / alpha_s: f = a - 1.
-Euler-Maruyama takes the integrals of the continuous ones over the step, by finite differences: f = log a, and
+has the f and g^2 of the forward kernel from s to t, x_t = a x_s + g z with a = alpha_t / alpha_s: f = a - 1.
+Euler-Maruyama has the integrals of the continuous ones over the step, by finite differences: f = log a, and
 g^2 = d sigma^2 - 2 f sigma^2 with the mean of the two sigma^2. The step to t = 0 returns the estimate, without noise
 (their "denoise").
 """

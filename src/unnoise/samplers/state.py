@@ -46,8 +46,8 @@ class State:
         history = [
             Evaluation(each.x[rows], _cut_times(each.t, rows), _cut(each.estimate, rows)) for each in self.history
         ]
-        kept = tuple(each for each in history if not bool(each.t.isnan().all()))
-        return State(self.x[rows], _cut_times(self.t, rows), kept)
+        left = tuple(each for each in history if not bool(each.t.isnan().all()))
+        return State(self.x[rows], _cut_times(self.t, rows), left)
 
     @staticmethod
     def cat(states: Sequence[State]) -> State:

@@ -1,7 +1,7 @@
-"""Grids of times: where a walk stops on its way. Every grid is (N + 1,) float64, falls strictly, and ends at 0.
+"""Timestep spacings: the times of a walk. Every grid is (N + 1,) float64, falls strictly, and ends at 0.
 
-The same word means different grids in different programs; here each name says one thing. Table entry i (0-based, what
-a discretely trained network is told) sits at t = (i + 1) / T, and after the entry 0 comes t = 0, the picture.
+The same word means different grids in different programs; here each name has one meaning. Table entry i (0-based, the
+time input of a discretely trained network) sits at t = (i + 1) / T, and after the entry 0 comes t = 0, the picture.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def even(schedule: Schedule, steps: int) -> Tensor:
 
 
 def from_entries(entries: Tensor, table: int) -> Tensor:
-    """Times that visit these table entries, falling, and then the picture."""
+    """Returns the times of these falling table entries, and then 0, the picture."""
     return torch.cat([(entries.double() + 1) / table, torch.zeros(1, dtype=torch.float64)])
 
 
@@ -34,7 +34,7 @@ def leading(table: int = 1000) -> Spacing:
 
 
 def ddim_uniform(table: int = 1000) -> Spacing:
-    """What the DDIM authors run: every (T // N)-th entry from 0. More than N steps where N does not divide T."""
+    """The DDIM authors' uniform entries: every (T // N)-th from 0. More than N steps where N does not divide T."""
     return lambda schedule, steps: from_entries(torch.arange(0, table, table // _within(steps, table)).flip(0), table)
 
 
@@ -71,7 +71,7 @@ def linspace(table: int = 1000) -> Spacing:
 
 
 def even_log_snr(low: float = -5.1, high: float = 5.1) -> Spacing:
-    """Even in log(alpha / sigma) between the two ends, kept within the schedule's, and then the picture."""
+    """Even in log(alpha / sigma) between the two ends, or the schedule's own where it is less, then the picture."""
 
     def grid(schedule: Schedule, steps: int) -> Tensor:
         start = max(low, schedule.at(1.0).log_ratio.item())
@@ -101,15 +101,13 @@ def _to_picture(times: Tensor) -> Tensor:
 
 def _positive(steps: int) -> int:
     if steps < 1:
-        raise UserError(f"a walk needs at least one step, not {steps}")
+        raise UserError(f"at least one step is needed, not {steps}")
     return steps
 
 
 def _within(steps: int, table: int) -> int:
     if not 1 <= steps <= table:
-        raise UserError(
-            f"{steps} steps on a table of {table}: take 1 to {table}, or the grid 'even', which has no table"
-        )
+        raise UserError(f"{steps} steps do not fit a table of {table}: use 1 to {table} steps, or the spacing 'even'")
     return steps
 
 

@@ -69,10 +69,10 @@ SCHEDULES: dict[str, type[Schedule]] = {
 
 
 def make_schedule(name: str, options: Mapping[str, Any], *, steps: int = 1000, zero_snr: bool = False) -> Schedule:
-    """The schedule of this name; `options` are its fields, and `shift` of Shifted. A table has `steps` entries.
+    """Makes the schedule of this name; `options` are its fields, and `shift` of Shifted. A table has `steps` entries.
 
-    Raises UserError for an unknown name or option, and for a shift, or zero terminal SNR, where alpha and sigma are not
-    on a circle.
+    Raises UserError for an unknown name or option, and for a shift, or zero terminal SNR, of a schedule that does not
+    preserve the variance.
     """
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
@@ -90,6 +90,6 @@ def make_schedule(name: str, options: Mapping[str, Any], *, steps: int = 1000, z
         return schedule
     if not isinstance(schedule, VariancePreserving):
         what = "zero terminal SNR" if zero_snr else "shift"
-        raise UserError(f"{what} is for variance-preserving schedules; {name!r} is not one: leave it off")
+        raise UserError(f"{what} needs a variance-preserving schedule, which {name!r} is not: remove it")
     schedule = ZeroTerminalSNR(schedule) if zero_snr else schedule
     return schedule if shift == 1 else Shifted(schedule, shift)

@@ -40,7 +40,7 @@ class Schedule(ABC):
 
 
 class VariancePreserving(Schedule):
-    """Schedules with alpha^2 + sigma^2 = 1. They say log(alpha^2), which keeps sigma exact where it is tiny."""
+    """Schedules with alpha^2 + sigma^2 = 1. They define log(alpha^2), from which sigma is exact where it is tiny."""
 
     @abstractmethod
     def log_alpha2(self, t: Tensor) -> Tensor:

@@ -95,8 +95,8 @@ class Cosine(Tabled):
 
     def betas(self) -> Tensor:
         t = _linspace(0, 1, self.steps + 1)
-        kept = torch.cos((t + self.offset) / (1 + self.offset) * math.pi / 2).square()
-        return (1 - kept[1:] / kept[:-1]).clamp(max=self.max_beta)
+        squared = torch.cos((t + self.offset) / (1 + self.offset) * math.pi / 2).square()
+        return (1 - squared[1:] / squared[:-1]).clamp(max=self.max_beta)
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ class SigmoidBeta(Tabled):
 
 @dataclass(frozen=True)
 class Table(Tabled):
-    """Any betas."""
+    """A schedule of these betas."""
 
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if not self.values or not all(0 < beta < 1 for beta in self.values):
-            raise UserError("a table of betas holds numbers between 0 and 1, at least one of them")
+            raise UserError("a table of betas needs at least one number, each between 0 and 1")
 
     def betas(self) -> Tensor:
         return torch.tensor(self.values, dtype=torch.float64)

@@ -46,8 +46,8 @@ class Shifted(VariancePreserving):
     """A schedule whose sigma / alpha is everywhere `shift` times the base's: more noise for larger pictures.
 
     A picture made k times smaller by means of k x k pixels keeps its colours and loses k of its noise: with shift 1 / k
-    a network sees at each time what the larger picture's network sees of it. Hoogeboom et al. 2023, eq. 4, has
-    shift = side / 64 (arXiv 2301.11093).
+    a network has at each time the input that the larger picture's network has, made smaller. Hoogeboom et al. 2023,
+    eq. 4, has shift = side / 64 (arXiv 2301.11093).
     """
 
     base: VariancePreserving
@@ -55,7 +55,7 @@ class Shifted(VariancePreserving):
 
     def __post_init__(self) -> None:
         if not isinstance(self.shift, int | float) or not 0 < self.shift < math.inf:
-            raise UserError(f"a schedule's shift multiplies sigma / alpha: a number above 0, not {self.shift}")
+            raise UserError(f"shift multiplies sigma / alpha, so it must be a number above 0, not {self.shift}")
 
     def log_alpha2(self, t: Tensor) -> Tensor:
         return self._log_alpha2(self.base.log_alpha2(t), self.shift)
@@ -69,7 +69,7 @@ class Shifted(VariancePreserving):
 
 
 def is_table(schedule: Schedule) -> bool:
-    """Whether its levels are given by betas, one a step, or made of such: any other is a curve, which has no steps."""
+    """Whether the schedule is a table of betas, or made from one; any other is a curve, which has no steps."""
     if isinstance(schedule, ZeroTerminalSNR | Shifted):
         return is_table(schedule.base)
     return isinstance(schedule, Tabled)

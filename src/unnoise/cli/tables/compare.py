@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unnoise.cli.console import asking, existing, writable
+from unnoise.cli.console import asking
 from unnoise.cli.options import with_settings
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,

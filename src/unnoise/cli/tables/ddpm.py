@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from unnoise.cli.console import UsageError, asking, say, writable
+from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.measuring import home
 from unnoise.cli.measuring import run as evaluate
 from unnoise.cli.options import option, with_settings, within
+from unnoise.cli.paths import writable
 from unnoise.cli.tables.comparison import METRICS
 from unnoise.cli.tables.options import COMMON, OUT, TableOptions
 from unnoise.cli.tables.output import finish

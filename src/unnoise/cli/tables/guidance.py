@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import asking, existing, writable
+from unnoise.cli.console import asking
 from unnoise.cli.options import option, with_settings
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,

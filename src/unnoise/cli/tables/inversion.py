@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from unnoise.cli.console import asking, existing, started, writable
+from unnoise.cli.console import asking, started
 from unnoise.cli.options import keys_of, option, with_settings, within
+from unnoise.cli.paths import existing, writable
 from unnoise.cli.progress import Progress
 from unnoise.cli.sampling_options import SAMPLING
 from unnoise.cli.tables.comparison import load

@@ -10,7 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError
-from unnoise.cli.options import keys_of, option, parse_names, parse_numbers, within
+from unnoise.cli.options import keys_of, option, within
+from unnoise.cli.parse import parse_names, parse_numbers
 from unnoise.cli.sampling_options import ALL, FOR_ALL
 from unnoise.config import renamed
 from unnoise.config.evaluation import EvaluateConfig

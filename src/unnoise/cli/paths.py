@@ -1,0 +1,49 @@
+"""Paths of options, checked before the work: what must exist, and what must be writable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unnoise.cli.console import UsageError
+
+
+def existing(path: Path, what: str) -> Path:
+    """`path`, if it exists. Raises UsageError, which names the closest match in its folder, if it does not."""
+    if path.exists():
+        return path
+    import difflib
+
+    folder = path.parent
+    if not folder.is_dir():
+        raise UsageError(f"no {what} at {path}: there is no folder {folder}. Check the path and the current folder")
+    names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    if near:
+        raise UsageError(f"no {what} at {path}; did you mean {folder / near[0]}?")
+    entries = ", ".join(sorted(names)[:8]) or "nothing"
+    raise UsageError(f"no {what} at {path}; the folder {folder} has: {entries}{' ...' if len(names) > 8 else ''}")
+
+
+def writable(path: Path, what: str, *, folder: bool = False) -> Path:
+    """`path`, if a file, or a `folder` of files, can be written there. Raises UsageError before any work is done."""
+    import os
+
+    if path.exists() and path.is_dir() != folder:
+        kind, fix = ("a file", "a folder") if folder else ("a folder", "a file in it, or another file")
+        raise UsageError(f"cannot write {what} to {path}: it is {kind}. Give {fix}")
+
+    ancestor = path
+    while not ancestor.exists() and ancestor != ancestor.parent:
+        ancestor = ancestor.parent
+    if ancestor is not path and not ancestor.is_dir():
+        raise UsageError(f"cannot write {what} to {path}: {ancestor} is a file, not a folder")
+    if not os.access(ancestor, os.W_OK):
+        raise UsageError(f"cannot write {what} to {path}: no permission to write in {ancestor}. Give another path")
+    return path
+
+
+def new_file(path: Path, what: str, overwrite: bool) -> Path:
+    """`path`, if a file can be written there. Raises UsageError where one exists, unless `overwrite`."""
+    if path.exists() and not path.is_dir() and not overwrite:
+        raise UsageError(f"{path} exists already: give another name, or add --overwrite")
+    return writable(path, what)
