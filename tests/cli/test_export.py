@@ -55,7 +55,7 @@ def test_export_never_overwrites_and_names_unknown_schedulers(
     assert main(["export", str(clothes), str(full)]) == 2
     assert "name a new folder" in capsys.readouterr().err
     assert main(["export", str(clothes), str(tmp_path / "new"), "--sampler", "heun"]) == 2
-    assert "'heun' is none of them" in capsys.readouterr().err
+    assert "the sampler 'heun': use ddim, ddpm" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
