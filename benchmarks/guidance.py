@@ -1,7 +1,7 @@
-"""What guidance costs: a DDIM step of the small fashion network, told a class, guided and not.
+"""The cost of guidance: a DDIM step of the small class-conditional fashion network, with and without guidance.
 
-Both estimates are one batch of twice the rows, so guidance can cost at most what twice the pictures cost; a limited
-interval costs in proportion to the steps inside it. A classifier adds its own way there and back.
+Both estimates are one batch of twice the rows, so guidance costs at most as much as twice the pictures; a limited
+interval costs in proportion to the steps inside it. A classifier adds its own forward and backward pass.
 """
 
 from __future__ import annotations

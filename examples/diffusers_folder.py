@@ -11,12 +11,12 @@ from unnoise.formats import diffusers
 
 model, folder = unnoise.load(sys.argv[1]), Path(sys.argv[2])
 card = model.card
-assert isinstance(card.net, UNetConfig)  # what these folders can hold
+assert isinstance(card.net, UNetConfig)  # the only kind of network in these folders
 diffusers.write(folder, card.net, model.diffusion.net.state_dict(), card.process, card.classes)
 print(*sorted(str(file.relative_to(folder)) for file in folder.rglob("*.*")), sep="\n")
-# there: diffusers.DiffusionPipeline.from_pretrained("exported"); no diffusers is needed for this program
+# in diffusers: DiffusionPipeline.from_pretrained("exported"); this program does not need diffusers
 
-again = unnoise.load(folder)  # here it is a model like any other
+again = unnoise.load(folder)
 a, b = (m.sample(seeds=[1, 2], steps=10, precision="float32") for m in (model, again))
 assert torch.equal(a.pixels, b.pixels)
 print("the same pictures, bit for bit")

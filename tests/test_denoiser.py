@@ -68,7 +68,7 @@ def row(name: str, schedule: Schedule) -> Prediction:
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 @pytest.mark.parametrize("name", ROWS)
-def test_the_truth_in_any_row_is_the_picture(name: str, schedule: Schedule) -> None:
+def test_exact_outputs_give_the_picture_for_every_prediction(name: str, schedule: Schedule) -> None:
     generator = torch.Generator().manual_seed(1)
     x, eps = torch.randn(2, 5, 3, 4, 4, generator=generator, dtype=torch.float64)
     t = torch.tensor([0.001, 0.05, 0.3, 0.7, 0.98], dtype=torch.float64)
@@ -96,7 +96,7 @@ def test_the_output_weight_is_the_plain_error_of_the_output(name: str, schedule:
 
 
 @pytest.mark.parametrize("schedule", [EDM(), VarianceExploding(), LinearBeta()], ids=str)
-def test_a_score_network_sees_an_input_of_the_size_of_noise(schedule: Schedule) -> None:
+def test_the_input_of_a_score_network_has_unit_noise(schedule: Schedule) -> None:
     level = schedule(torch.tensor([0.01, 0.3, 1.0], dtype=torch.float64))
     shown = SCORE.c_in(level) * (level.alpha.square() + level.sigma.square()).sqrt()
     assert torch.allclose(shown, torch.ones(3, dtype=torch.float64))
@@ -132,38 +132,38 @@ def test_rows_are_the_papers() -> None:
 
 @pytest.mark.parametrize("schedule", [LinearBeta(), Cosine(), Flow(), EDM()], ids=str)
 @pytest.mark.parametrize("name", ["eps", "x0", "v", "flow", "edm"])
-def test_a_network_that_knows_the_world_denoises_it(name: str, schedule: Schedule) -> None:
+def test_a_network_with_exact_outputs_denoises_exactly(name: str, schedule: Schedule) -> None:
     """Input scale, clock, output row: all of them stand between this oracle and its truth."""
     world, predicts = Gaussian(), row(name, schedule)
     if name in ("eps", "score", "edm") and schedule == Flow():
-        pytest.skip("refused: these cannot speak where the straight schedule ends")
+        pytest.skip("refused: these do not determine the picture at the end of the straight schedule")
 
-    def time(told: Tensor) -> Tensor:
-        return schedule.time(-4 * told.double()) if name == "edm" else (told.double() + 1) / 1000
+    def time(clock: Tensor) -> Tensor:
+        return schedule.time(-4 * clock.double()) if name == "edm" else (clock.double() + 1) / 1000
 
     net = Oracle(world, schedule, predicts, time)
     diffusion = Diffusion(net, schedule, predicts)
     x_t = torch.randn(4, 3, dtype=torch.float64)
     t = torch.tensor([0.01, 0.2, 0.5, 0.9], dtype=torch.float64)
     expected = world.denoise(x_t, schedule(t))
-    assert torch.allclose(diffusion(x_t, t).mean, expected, atol=1e-4)  # the clock is told in float32
+    assert torch.allclose(diffusion(x_t, t).mean, expected, atol=1e-4)  # the time is passed in float32
     assert torch.equal(diffusion.given(Cond())(x_t, t).mean, diffusion(x_t, t).mean)
 
 
-def test_a_discrete_network_is_told_its_entry() -> None:
-    told: list[Tensor] = []
+def test_the_clock_of_a_discrete_network_counts_its_steps() -> None:
+    times: list[Tensor] = []
 
-    class Listens(nn.Module):
+    class Records(nn.Module):
         def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
-            told.append(time)
+            times.append(time)
             return x
 
-    diffusion = Diffusion(Listens(), LinearBeta())
+    diffusion = Diffusion(Records(), LinearBeta())
     diffusion(torch.zeros(3, 1), torch.tensor([0.001, 0.5, 1.0], dtype=torch.float64))
     diffusion(torch.zeros(2, 1), torch.tensor(0.25, dtype=torch.float64))
-    assert told[0].tolist() == [0, 499, 999]
-    assert told[1].tolist() == [249, 249]
-    assert told[0].dtype == torch.float32
+    assert times[0].tolist() == [0, 499, 999]
+    assert times[1].tolist() == [249, 249]
+    assert times[0].dtype == torch.float32
 
 
 class Wrong(nn.Module):
@@ -182,7 +182,7 @@ class Wrong(nn.Module):
 def test_loss_is_the_weighted_error_of_the_picture(name: str, schedule: Schedule) -> None:
     generator = torch.Generator().manual_seed(3)
     if name in ("eps", "score", "edm") and schedule == Flow():
-        pytest.skip("refused: these cannot speak where the straight schedule ends")
+        pytest.skip("refused: these do not determine the picture at the end of the straight schedule")
     x, eps = torch.randn(2, 3, 2, 4, 4, generator=generator, dtype=torch.float64)
     t = torch.tensor([0.02, 0.4, 0.9], dtype=torch.float64)
     level = schedule(t)
@@ -237,7 +237,7 @@ def test_the_bounds_weights_are_the_posteriors() -> None:
 
 
 def test_edm_begins_with_a_loss_of_one() -> None:
-    """Data of the spread that the preconditioning is made for, a network that says 0: the expected loss is 1."""
+    """Data of the standard deviation of the preconditioning, a network with output 0: the expected loss is 1."""
     generator = torch.Generator().manual_seed(0)
     x = 0.5 * torch.randn(6, 200_000, generator=generator, dtype=torch.float64)
     eps = torch.randn(6, 200_000, generator=generator, dtype=torch.float64)
@@ -259,7 +259,7 @@ def test_learned_variance_takes_the_second_half_of_the_channels() -> None:
     assert torch.equal(estimate.variance_fraction, torch.full((2, 3, 4, 4), 0.75))
 
 
-def test_eps_where_nothing_is_left_of_the_picture_is_refused() -> None:
+def test_eps_at_zero_terminal_snr_is_refused() -> None:
     with pytest.raises(UserError, match="predict v, flow or x0"):
         Diffusion(nn.Identity(), ZeroTerminalSNR(LinearBeta()), EPSILON)
     Diffusion(nn.Identity(), ZeroTerminalSNR(LinearBeta()), VELOCITY)
@@ -268,7 +268,7 @@ def test_eps_where_nothing_is_left_of_the_picture_is_refused() -> None:
 # --- draws of t ---
 
 
-def test_uniform_draws_every_entry_alike() -> None:
+def test_uniform_times_are_all_equally_likely() -> None:
     u = (torch.arange(5000, dtype=torch.float64) + 0.5) / 5000
     t = table_steps(10)(u, LinearBeta())
     values, counts = torch.unique(t, return_counts=True)
@@ -298,7 +298,7 @@ def test_stratified_draws_fall_one_in_each_part() -> None:
     assert spread.max() < 1
 
 
-def test_every_draw_stays_inside() -> None:
+def test_all_times_lie_between_0_and_1() -> None:
     u = torch.tensor([0.0, 1e-12, 0.5, 1 - 1e-12], dtype=torch.float64)
     for name, make in TIME_SAMPLERS.items():
         for schedule in SCHEDULES:
@@ -327,7 +327,7 @@ def test_processes_are_made_by_name() -> None:
         assert (make_weight(DiffusionConfig(weight=name), LinearBeta())(LinearBeta().at(0.5)) > 0).all()
 
 
-def test_bad_names_say_what_is_valid() -> None:
+def test_unknown_names_list_the_valid_ones() -> None:
     with pytest.raises(UserError, match="did you mean 'eps'"):
         make_diffusion(nn.Identity(), DiffusionConfig(predicts="epss"))
     with pytest.raises(UserError, match="did you mean 'min-snr'"):

@@ -1,4 +1,4 @@
-"""A model says everything that is needed to draw; a picture belongs to its seed; wrong files are named."""
+"""A model has everything that sampling needs; a picture belongs to its seed; errors name wrong files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NAMES = ("cat", "dog", "bird")
 
 
 def small(net: NetConfig = NET, classes: tuple[str, ...] = NAMES, **process: object) -> Model:
-    """A model with random weights everywhere, also where a new-born network has zeros."""
+    """A model with random weights everywhere, also where a network is initialised to zeros."""
     generator = torch.Generator().manual_seed(0)
     built = networks.build(net).eval()
     for parameter in built.parameters():
@@ -43,7 +43,7 @@ def small(net: NetConfig = NET, classes: tuple[str, ...] = NAMES, **process: obj
 FLOAT = {"precision": "float32", "steps": 4}
 
 
-def test_a_saved_model_draws_the_same_pictures(tmp_path: Path) -> None:
+def test_a_saved_model_generates_the_same_pictures(tmp_path: Path) -> None:
     for net in (NET, DiTConfig(size=8, in_channels=1, out_channels=1, patch=2, width=24, depth=2, heads=2, classes=3)):
         model = small(net)
         folder = tmp_path / net.kind
@@ -93,7 +93,7 @@ def test_two_threads_get_what_each_gets_alone() -> None:
     assert all(torch.equal(found[i], alone[i]) for i in range(4))
 
 
-def test_reading_may_stop_at_any_step() -> None:
+def test_iteration_may_stop_at_any_step() -> None:
     frames = generate(small(), Request(seeds=(1,), steps=50, precision="float32"))
     assert next(frames).step == 1
     frames.close()
@@ -114,7 +114,7 @@ def test_labels_are_read() -> None:
     assert [reader.name(i) for i in (0, 3)] == ["cat", "none"]
     by_seed = reader.random_class(range(300)).label
     assert by_seed is not None
-    assert by_seed[5] == reader.random_class([5]).label  # a seed's own
+    assert by_seed[5] == reader.random_class([5]).label  # it depends on the seed alone
     assert (torch.bincount(by_seed, minlength=3) > 70).all()
     with pytest.raises(UserError, match="did you mean 'dog'"):
         reader.encode(["dgo"])
@@ -125,7 +125,7 @@ def test_labels_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
         ({"sampler": "dimm"}, "did you mean 'ddim'"),
         ({"spacing": "evn"}, "did you mean 'even'"),
@@ -146,8 +146,8 @@ def test_labels_are_read() -> None:
         ({"spacing": "leading", "steps": 101}, "table of 100"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_before_the_first_step(settings: dict[str, object], says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_impossible_requests_are_refused_before_the_first_step(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         next(generate(small(), Request(**{"seeds": (1, 2), **settings})))  # type: ignore[arg-type]
 
 
@@ -160,7 +160,7 @@ def test_models_without_classes() -> None:
         model.sample(seeds=[1], guidance=2.0, **FLOAT)
 
 
-def test_what_is_clipped_is_what_both_the_request_and_the_card_allow() -> None:
+def test_estimates_are_clipped_if_the_request_and_the_card_allow_it() -> None:
     from dataclasses import replace
 
     allowed = small()
@@ -179,7 +179,7 @@ def saved(folder: Path) -> Path:
     return folder
 
 
-def test_a_flipped_bit_is_found_by_name(tmp_path: Path) -> None:
+def test_the_error_for_a_flipped_bit_names_the_file(tmp_path: Path) -> None:
     small().save(tmp_path / "model")
     file = tmp_path / "model" / WEIGHTS
     content = bytearray(file.read_bytes())
@@ -196,10 +196,10 @@ def test_saving_overwrites_nothing(tmp_path: Path) -> None:
     assert (tmp_path / "mine.txt").read_text() == "keep"
 
 
-def test_wrong_files_say_what_they_are(tmp_path: Path) -> None:
+def test_the_error_for_a_wrong_file_names_its_kind(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     good = (folder / WEIGHTS).read_bytes()
-    for content, says in (
+    for content, message in (
         (b"", "empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs"),
         (b"<!DOCTYPE html><html>", "web page"),
@@ -207,7 +207,7 @@ def test_wrong_files_say_what_they_are(tmp_path: Path) -> None:
         (good[: len(good) // 2], "it ends after"),
     ):
         (folder / WEIGHTS).write_bytes(content)
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             load(folder)
     (folder / WEIGHTS).unlink()
     with pytest.raises(UserError, match="missing"):
@@ -220,34 +220,34 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     state = load_file(folder / WEIGHTS)
     name = "conv_in.weight"
-    for changed, says in (
+    for changed, message in (
         ({k: v for k, v in state.items() if k != name}, f"{name} is missing"),
         ({**state, "extra": torch.zeros(1)}, "extra is unknown"),
         ({**state, name: torch.zeros(2, 2)}, "instead of"),
     ):
         save_file(changed, folder / WEIGHTS)
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             load(folder)
 
 
 def test_cards_are_strict(tmp_path: Path) -> None:
     folder = saved(tmp_path)
     good = json.loads((folder / CARD).read_text())
-    for change, says in (
+    for change, message in (
         ({"format": "other"}, "is not the card of an unnoise model"),
         ({"version": 3}, "update unnoise"),
         ({"card": {**good["card"], "clases": []}}, "clases"),
         ({"card": {**good["card"], "net": {**good["card"]["net"], "channels": [8, 10**6]}}}, "parameters"),
     ):
         (folder / CARD).write_text(json.dumps(good | change))
-        with pytest.raises(UserError, match=says):
+        with pytest.raises(UserError, match=message):
             load(folder)
     (folder / CARD).write_text("{")
     with pytest.raises(UserError, match="JSON"):
         load(folder)
 
 
-def test_paths_that_are_no_models(tmp_path: Path) -> None:
+def test_paths_without_a_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is not a run, a model directory"):
@@ -260,7 +260,7 @@ def test_paths_that_are_no_models(tmp_path: Path) -> None:
         load(tmp_path / "run")
 
 
-def test_sheets_hold_every_picture(tmp_path: Path) -> None:
+def test_grids_contain_every_picture(tmp_path: Path) -> None:
     pictures = small().sample(seeds=range(5), labels=["cat"], **FLOAT)
     pictures.save(tmp_path / "grid.png", columns=3)
     sheet = pictures.grid(3)

@@ -247,7 +247,7 @@ def test_names_make_schedules() -> None:
     assert make_schedule("linear", {}, zero_snr=True).at(1.0).alpha == 0
 
 
-def test_bad_names_say_what_is_valid() -> None:
+def test_unknown_names_list_the_valid_ones() -> None:
     with pytest.raises(UserError, match="did you mean 'linear'"):
         make_schedule("liner", {})
     with pytest.raises(UserError, match="did you mean 'begin'"):

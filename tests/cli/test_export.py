@@ -10,7 +10,7 @@ import torch
 from unnoise import nn
 from unnoise.cli.export import hints
 from unnoise.cli.main import main
-from unnoise.config.cards import ModelCard
+from unnoise.config.cards import LatentsConfig, ModelCard, PixelsConfig
 from unnoise.config.networks import EncoderConfig, UNetConfig
 from unnoise.model import load, write_model
 
@@ -55,7 +55,7 @@ def test_export_never_overwrites_and_names_unknown_schedulers(
     assert main(["export", str(clothes), str(full)]) == 2
     assert "name a new folder" in capsys.readouterr().err
     assert main(["export", str(clothes), str(tmp_path / "new"), "--sampler", "heun"]) == 2
-    assert "'heun' is none of them" in capsys.readouterr().err
+    assert "the sampler 'heun': use ddim, ddpm" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -70,7 +70,9 @@ def test_export_never_overwrites_and_names_unknown_schedulers(
 )
 def test_the_printed_lines_name_what_has_to_be_passed(context: int, text: bool, latents: bool, contains: str) -> None:
     encoder = EncoderConfig(path="some/encoder") if context and not text else None
-    card = ModelCard(net=UNetConfig(context=context), latents=latents, encoder=encoder)
+    card = ModelCard(
+        net=UNetConfig(context=context), codec=LatentsConfig() if latents else PixelsConfig(), encoder=encoder
+    )
     lines = hints(Path("f"), card, text)
     compile(lines[-1], "hint", "exec")
     assert contains in "\n".join(lines)

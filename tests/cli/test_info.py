@@ -21,7 +21,14 @@ RECIPE = {
     "seed": 5,
     "label": "Ankle boot",
     "size": [28, 28],
-    "request": {"sampler": "ddim", "steps": 20, "spacing": "trailing", "guidance": 2.0, "values": {"age": [30.0]}},
+    "request": {
+        "sampler": "ddim",
+        "mask": "",
+        "steps": 20,
+        "spacing": "trailing",
+        "guidance": 2.0,
+        "values": {"age": [30.0]},
+    },
     "together": "0-7:Ankle boot",
     "versions": {"unnoise": "0.1.0", "torch": "2.13.0"},
 }
@@ -45,6 +52,7 @@ def test_info_prints_the_command_of_a_picture(tmp_path: Path, capsys: pytest.Cap
     assert "the model runs/00001-fashion does not exist here" in err
     assert main(["info", path]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert not any(line.startswith("mask") for line in lines)  # a setting that is not set
     assert lines[-2:] == ["Make it again:", f"  {command}"]
     assert [line.split() for line in lines if line.startswith(("seed", "age"))] == [["seed", "5"], ["age", "30"]]
 

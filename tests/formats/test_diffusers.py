@@ -31,7 +31,7 @@ from unnoise.schedules import make_schedule
 
 theirs = pytest.importorskip("diffusers")
 
-GOOGLE = {  # what google/ddpm-cifar10-32, ddpm-celebahq-256 and ddpm-ema-church-256 say, and what they leave out
+GOOGLE = {  # the settings of google/ddpm-cifar10-32, ddpm-celebahq-256 and ddpm-ema-church-256, and those missing there
     "act_fn": "silu",
     "attention_head_dim": None,
     "center_input_sample": False,
@@ -59,7 +59,7 @@ CELEBA_CHURCH = GOOGLE | {
     "norm_num_groups": 4,
     "sample_size": 64,
 }
-GREY = {  # diffusers' own defaults where nothing is said: cosine first, no shift, padding 1, heads of 8, eps 1e-5
+GREY = {  # diffusers' own defaults: cosine first, no shift, padding 1, heads of 8, eps 1e-5
     "sample_size": 28,
     "in_channels": 1,
     "out_channels": 1,
@@ -134,7 +134,7 @@ def verdict(net: Any, config: UNetConfig) -> Tensor:
 
 
 def saved(net: Any, folder: Path, config: dict[str, Any]) -> Path:
-    """As diffusers saves it, with the settings as given: what is not said is not in the file."""
+    """As diffusers saves it, with the settings as given: missing settings are not in the file."""
     net.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"} | config))
     return folder
@@ -147,7 +147,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def complain(folder: Path, **settings: Any) -> str:
-    """The error for these settings, or these removed where None is said as `...`."""
+    """The error for these settings, or without those that are `...`."""
     file = folder / "config.json"
     data = json.loads(file.read_text()) | settings
     file.write_text(json.dumps({key: value for key, value in data.items() if value is not ...}))
@@ -160,16 +160,16 @@ def complain(folder: Path, **settings: Any) -> str:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_diffusers_saves_answers_the_same_here(name: str, tmp_path: Path) -> None:
+def test_networks_saved_by_diffusers_compute_the_same_here(name: str, tmp_path: Path) -> None:
     net = judge(CONFIGS[name])
     config, state, _, _ = ours.read(saved(net, tmp_path / "theirs", CONFIGS[name]))
     expected = verdict(net, config)
-    assert expected.std() > 0.1  # the network says something
+    assert expected.std() > 0.1  # the output is not zero
     torch.testing.assert_close(answer(config, state), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
+def test_networks_written_here_compute_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
     config = unet2d.from_config(CONFIGS[name], "test")
     net = randomised(UNet(config))
     names = tuple(f"class {i}" for i in range(config.classes))
@@ -191,7 +191,7 @@ def test_the_cifar10_network_in_full(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_settings_and_weights_survive_the_way_there_and_back(name: str, tmp_path: Path) -> None:
+def test_settings_and_weights_survive_a_round_trip(name: str, tmp_path: Path) -> None:
     config = unet2d.from_config(CONFIGS[name], "test")
     if config.classes:
         config = replace(config, classes=config.classes - 1, null_class=True)
@@ -239,8 +239,8 @@ def test_a_scheduler_without_clipping_is_eulers_own() -> None:
         "prediction_type": "epsilon", "sample_max_value": 1.0, "set_alpha_to_one": False, "skip_prk_steps": True,
         "steps_offset": 1, "timestep_spacing": "leading", "trained_betas": None, "use_karras_sigmas": False,
     }  # fmt: skip
-    said = schedulers.from_config(published, "there")
-    assert (said.sampler, said.spacing, said.clip, said.process.schedule) == (
+    found = schedulers.from_config(published, "there")
+    assert (found.sampler, found.spacing, found.clip, found.process.schedule) == (
         "euler",
         "leading",
         False,
@@ -261,7 +261,7 @@ def test_a_scheduler_without_clipping_is_eulers_own() -> None:
         (theirs.DDIMScheduler, schedulers.DEFAULTS["DDIMScheduler"]),
     ],
 )
-def test_what_is_not_said_is_the_classes_own_default(kind: Any, defaults: dict[str, Any]) -> None:
+def test_missing_settings_have_the_defaults_of_the_class(kind: Any, defaults: dict[str, Any]) -> None:
     own = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
     assert {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} == defaults
 
@@ -275,9 +275,14 @@ def test_a_pipeline_with_everything_at_the_top(tmp_path: Path) -> None:
     index = {"_class_name": "DDPMPipeline", "_diffusers_version": "0.1.1"}
     index |= {"scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}
     (folder / "model_index.json").write_text(json.dumps(index))
-    said = {"_class_name": "DDPMScheduler", "_diffusers_version": "0.1.1", "beta_end": 0.02, "beta_schedule": "linear"}
-    said |= {"beta_start": 0.0001, "clip_sample": True, "num_train_timesteps": 1000, "trained_betas": None}
-    (folder / "scheduler_config.json").write_text(json.dumps(said | {"variance_type": "fixed_large"}))
+    settings = {
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": "0.1.1",
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+    }
+    settings |= {"beta_start": 0.0001, "clip_sample": True, "num_train_timesteps": 1000, "trained_betas": None}
+    (folder / "scheduler_config.json").write_text(json.dumps(settings | {"variance_type": "fixed_large"}))
     config, _, process, hints = ours.read(folder)
     assert config.channels == (8, 16, 16, 16)
     assert process == DiffusionConfig()
@@ -332,7 +337,7 @@ def test_old_names_of_attention(folder: Path) -> None:
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
-def test_a_pickle_is_refused_and_opened_when_asked_for(folder: Path) -> None:
+def test_a_pickle_is_refused_unless_it_is_allowed(folder: Path) -> None:
     whole = ours.read(folder)[1]
     file = folder / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(file), file.with_suffix(".bin"))
@@ -343,11 +348,11 @@ def test_a_pickle_is_refused_and_opened_when_asked_for(folder: Path) -> None:
     assert all(torch.equal(again[name], whole[name]) for name in whole)
 
 
-# --- what is not understood is said ---
+# --- unsupported settings ---
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"dual_cross_attention": True}, "'dual_cross_attention'"),
         ({"act_fn": "mish"}, "act_fn is 'mish': only 'silu' or 'swish'"),
@@ -383,10 +388,10 @@ def test_a_pickle_is_refused_and_opened_when_asked_for(folder: Path) -> None:
     ],
     ids=str,
 )
-def test_a_setting_that_is_not_understood(folder: Path, settings: dict[str, Any], said: str) -> None:
-    message = complain(folder, **settings)
-    assert said in message
-    assert str(folder) in message
+def test_unsupported_settings_are_named(folder: Path, settings: dict[str, Any], message: str) -> None:
+    found = complain(folder, **settings)
+    assert message in found
+    assert str(folder) in found
 
 
 def test_tensors_that_do_not_fit_are_named_before_any_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,8 +404,8 @@ def test_tensors_that_do_not_fit_are_named_before_any_is_loaded(folder: Path, mo
     monkeypatch.setattr(Tensors, "load", lambda self: pytest.fail("weights were loaded"))
     with pytest.raises(UserError) as error:
         ours.read(folder)
-    for said in ("conv_in.weight is missing", "surprise is unknown", "conv_out.bias is (7,) instead of (1,)"):
-        assert said in str(error.value)
+    for message in ("conv_in.weight is missing", "surprise is unknown", "conv_out.bias is (7,) instead of (1,)"):
+        assert message in str(error.value)
 
 
 def test_weights_of_whole_numbers(folder: Path) -> None:
@@ -413,7 +418,7 @@ def test_weights_of_whole_numbers(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "it is empty"),
         (b"\0" * 5000, "it is empty"),
@@ -424,13 +429,13 @@ def test_weights_of_whole_numbers(folder: Path) -> None:
     ],
     ids=["empty", "zeros", "lfs", "html", "pickle", "nonsense"],
 )
-def test_a_file_that_is_something_else(folder: Path, content: bytes, said: str) -> None:
+def test_a_file_that_is_something_else(folder: Path, content: bytes, message: str) -> None:
     file = folder / "diffusion_pytorch_model.safetensors"
     file.write_bytes(content)
     with pytest.raises(UserError) as error:
         ours.read(folder)
     assert f"{file} is not a complete safetensors file: " in str(error.value)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("kept", [4, 200, -1])
@@ -506,7 +511,7 @@ def test_the_noise_in_diffusers_is_the_noise_here(name: str, sampler: str, tmp_p
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddpm-large", "ddpm-learned", "ddim"])
-def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
+def test_the_variance_is_written(sampler: str, tmp_path: Path) -> None:
     learned = sampler == "ddpm-learned"
     config = replace(unet2d.from_config(GREY, "test"), out_channels=2 if learned else 1)
     process = DiffusionConfig(learned_variance=learned)
@@ -517,7 +522,7 @@ def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("process", "sampler", "said"),
+    ("process", "sampler", "message"),
     [
         (DiffusionConfig(schedule="flow", predicts="v"), "ddim", "unlike the schedule 'flow'"),
         (
@@ -531,15 +536,17 @@ def test_the_variance_is_said(sampler: str, tmp_path: Path) -> None:
         (DiffusionConfig(learned_variance=True), "ddim", "use ddpm-learned"),
     ],
 )
-def test_a_process_that_diffusers_cannot_say(process: DiffusionConfig, sampler: str, said: str, tmp_path: Path) -> None:
+def test_processes_without_an_equivalent_in_diffusers_are_refused(
+    process: DiffusionConfig, sampler: str, message: str, tmp_path: Path
+) -> None:
     config = unet2d.from_config(GREY, "test")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         ours.write(tmp_path / "ours", config, UNet(config).state_dict(), process, sampler=sampler)
     assert not (tmp_path / "ours").exists()
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"_class_name": "HeunDiscreteScheduler"}, "'HeunDiscreteScheduler'"),
         ({"beta_schedule": "laplace"}, "beta_schedule is 'laplace'"),
@@ -555,11 +562,11 @@ def test_a_process_that_diffusers_cannot_say(process: DiffusionConfig, sampler: 
     ],
     ids=str,
 )
-def test_a_scheduler_that_is_not_understood(folder: Path, settings: dict[str, Any], said: str) -> None:
+def test_unsupported_schedulers_are_named(folder: Path, settings: dict[str, Any], message: str) -> None:
     (folder / "scheduler_config.json").write_text(json.dumps(settings))
     with pytest.raises(UserError, match=r"scheduler_config\.json") as error:
         ours.read(folder)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_learned_variance_needs_its_channels(folder: Path) -> None:
@@ -580,8 +587,8 @@ def test_a_curve_is_written_as_its_table(tmp_path: Path) -> None:
 
 
 def test_a_scheduler_of_old(folder: Path) -> None:
-    said = {"predict_epsilon": False, "tensor_format": "pt", "timestep_values": None, "steps_offset": 1}
-    (folder / "scheduler_config.json").write_text(json.dumps(said))
+    settings = {"predict_epsilon": False, "tensor_format": "pt", "timestep_values": None, "steps_offset": 1}
+    (folder / "scheduler_config.json").write_text(json.dumps(settings))
     _, _, process, hints = ours.read(folder)
     assert process.predicts == "x0"
     assert hints["info"]["scheduler"]["steps_offset"] == 1
@@ -640,7 +647,7 @@ def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
 
 
 @pytest.mark.parametrize("clip", [True, False])
-def test_the_pipeline_draws_the_same_pictures(clip: bool, tmp_path: Path) -> None:
+def test_the_pipeline_generates_the_same_pictures(clip: bool, tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), size=16)
     state = randomised(UNet(config)).state_dict()
     ours.write(tmp_path / "ours", config, state, DiffusionConfig(), clip=clip)
@@ -658,7 +665,7 @@ def test_the_pipeline_draws_the_same_pictures(clip: bool, tmp_path: Path) -> Non
     assert 0.05 < out.std() < 0.6  # a picture, not a colour
 
 
-def test_diffusers_ancestral_pipeline_draws_from_ours(tmp_path: Path) -> None:
+def test_the_ancestral_pipeline_of_diffusers_loads_exported_models(tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), size=8)
     ours.write(tmp_path / "ours", config, UNet(config).state_dict(), DiffusionConfig(), sampler="ddpm-large")
     pipeline = theirs.DDPMPipeline.from_pretrained(tmp_path / "ours")

@@ -1,7 +1,6 @@
 """Whole folders of Stable Diffusion's kind, small and of random weights: diffusers and transformers are the judges.
 
-What such a folder says of words, latents and how to draw is what it means here; what we save and export of it says the
-same.
+Its text encoders, latents and sampler settings have the same meaning here, and saved and exported models keep them.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def pipeline(folder: Path, **settings: Any) -> tuple[Any, Any]:
     return net, tower
 
 
-def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> None:
+def test_a_pipeline_is_loaded_with_its_text_encoder(tmp_path: Path) -> None:
     net, tower = pipeline(tmp_path)
     model = load(tmp_path)
     assert isinstance(model, Model)
@@ -79,7 +78,7 @@ def test_a_pipeline_is_loaded_with_what_reads_its_captions(tmp_path: Path) -> No
 # --- latents ---
 
 
-def test_latents_are_drawn_as_diffusers_draws_them(tmp_path: Path) -> None:
+def test_latents_are_those_of_diffusers(tmp_path: Path) -> None:
     """Neither estimates nor results are clipped: one step to t = 0 is the estimate itself, far beyond [-1, 1]."""
     net, tower = pipeline(tmp_path)
     model = load(tmp_path)
@@ -138,8 +137,8 @@ def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.Capt
             show()
 
 
-def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A network alone hears nothing, and a schedule that nobody said is not taken for another."""
+def test_missing_parts_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network alone has no text encoder, and a missing schedule is not replaced by another."""
     pipeline(tmp_path / "sd")
     ask = ["sample", str(tmp_path / "sd" / "unet"), "--steps", "1", "--latents", str(tmp_path / "x.safetensors")]
     for words in ([], ["--prompt", "a red cat"]):
@@ -157,7 +156,7 @@ def test_parts_that_are_not_there_are_missed(tmp_path: Path, capsys: pytest.Capt
 
 
 def same_estimate(a: Model, b: Model) -> bool:
-    """Whether both hear these captions and estimate alike, bit for bit."""
+    """Whether both encode these captions and estimate alike, bit for bit."""
     x, t = normal((2, *a.x_shape), "x"), torch.tensor(0.5, dtype=torch.float64)
     conds = [model.conditioner.encode((), ["a red cat", ""]) for model in (a, b)]
     with torch.no_grad():
@@ -167,7 +166,7 @@ def same_estimate(a: Model, b: Model) -> bool:
 
 
 @pytest.mark.parametrize("skip", [0, 2])
-def test_a_saved_pipeline_hears_and_estimates_the_same(skip: int, tmp_path: Path) -> None:
+def test_a_saved_pipeline_encodes_and_estimates_the_same(skip: int, tmp_path: Path) -> None:
     pipeline(tmp_path / "sd")
     model = load(tmp_path / "sd")
     assert isinstance(model.text, ClipEncoder)
@@ -180,7 +179,7 @@ def test_a_saved_pipeline_hears_and_estimates_the_same(skip: int, tmp_path: Path
     assert same_estimate(model, load(tmp_path / "twice"))
 
 
-def test_words_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
+def test_text_encoders_that_cannot_be_saved_are_refused(tmp_path: Path) -> None:
     class Deaf:
         def read(self, captions: Any) -> Cond:
             return Cond(text=torch.zeros(len(captions), 5, 12))
@@ -203,7 +202,7 @@ def judged(folder: Path) -> Any:
     return pipeline
 
 
-def test_diffusers_draws_from_an_exported_pipeline_what_is_drawn_here(
+def test_diffusers_generates_the_same_from_an_exported_pipeline(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its own StableDiffusionPipeline: words, guidance and walk; the autoencoder is handed to it, or is none."""
@@ -230,7 +229,7 @@ SHARED = {key: SD1[key] for key in SD1.keys() - {"sample_size", "up_block_types"
 
 
 def control(folder: Path, **settings: Any) -> Path:
-    """A ControlNetModel's folder, for drawings of three channels, eight times as large as the network's pictures."""
+    """A ControlNetModel's folder, for control images of three channels, eight times as large as x."""
     widths = {"conditioning_embedding_out_channels": [4, 4, 6, 6]}
     net = theirs.ControlNetModel(**SHARED | widths | settings)
     torch.manual_seed(len(folder.name))
@@ -241,7 +240,7 @@ def control(folder: Path, **settings: Any) -> Path:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path) -> None:
+def test_controls_of_a_folder_are_used_and_exported(count: int, tmp_path: Path) -> None:
     """diffusers draws from what we export of a network and its controls what is drawn here."""
     pipeline(tmp_path / "sd")
     folders = [control(tmp_path / name) for name in ("edge", "depth")[:count]]
@@ -254,36 +253,36 @@ def test_controls_of_a_folder_steer_and_are_exported(count: int, tmp_path: Path)
     judge = judged(tmp_path / "out")
     assert type(judge).__name__ == "StableDiffusionControlNetPipeline"
     scales = (0.7, 0.4)[:count]
-    drawings = [Image.open(file) for file in files]
+    images = [Image.open(file) for file in files]
     right = judge(
-        "a red cat", drawings if count > 1 else drawings[0], num_inference_steps=5, guidance_scale=3.0,
+        "a red cat", images if count > 1 else images[0], num_inference_steps=5, guidance_scale=3.0,
         output_type="latent", height=64, width=64, latents=Seeds((3,), base.x_shape).start(),
         controlnet_conditioning_scale=list(scales) if count > 1 else scales[0],
     ).images  # fmt: skip
     request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
     plain = sample(base, replace(request, sampler="ddim")).pixels
-    asked = replace(request, controls=tuple(files), control_scale=scales, sampler="ddim")
+    controlled = replace(request, controls=tuple(files), control_scale=scales, sampler="ddim")
     for model in (base.with_controlnets(*map(str, folders)), load(tmp_path / "steered"), load(tmp_path / "out")):
-        drawn = sample(model, asked).pixels
+        drawn = sample(model, controlled).pixels
         assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
     assert (plain - right).abs().max() > 0.1 * right.abs().max()
 
 
-def test_a_controls_folder_steers_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_controlnet_folder_is_used_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pipeline(tmp_path / "base", in_channels=3, out_channels=3)
     index = json.loads((tmp_path / "base" / "model_index.json").read_text())
     (tmp_path / "base" / "model_index.json").write_text(json.dumps({k: v for k, v in index.items() if k != "vae"}))
     control(tmp_path / "edges", in_channels=3)
     control(tmp_path / "foreign", in_channels=3, cross_attention_dim=16)
-    drawing = tmp_path / "drawing.png"
-    Image.effect_noise((64, 64), 90).convert("RGB").save(drawing)
+    image = tmp_path / "image.png"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(image)
     ask = ["sample", str(tmp_path / "base"), "--prompt", "a red cat", "--steps", "2", "--precision", "float32"]
-    with_it = ["--control", str(drawing), "--control-model"]
+    with_it = ["--control", str(image), "--control-model"]
     assert main([*ask, *with_it, str(tmp_path / "edges"), "--out", str(tmp_path / "out")]) == 0
     (file,) = (tmp_path / "out").iterdir()
     model = load(tmp_path / "base").with_controlnets(tmp_path / "edges")
     settings = {"prompts": "a red cat", "steps": 2, "precision": "float32"}
-    assert (model.sample(**settings, controls=(str(drawing),)).array()[0] == np.asarray(Image.open(file))).all()
+    assert (model.sample(**settings, controls=(str(image),)).array()[0] == np.asarray(Image.open(file))).all()
     assert (model.sample(**settings).array()[0] != np.asarray(Image.open(file))).any()
     assert main([*ask, *with_it, str(tmp_path / "foreign")]) != 0
     assert "a control of another network: context is 16 here, 12 in the network" in capsys.readouterr().err
@@ -332,7 +331,7 @@ def xl_pipeline(folder: Path, *, refiner: bool = False, zeros: bool = True) -> A
 
 @pytest.mark.parametrize("zeros", [True, False])
 @torch.no_grad()
-def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
+def test_xl_encodes_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Path) -> None:
     judge = xl_pipeline(tmp_path, zeros=zeros)
     model = load(tmp_path)
     cond, null = model.conditioner.encode((), ["a red cat 12"]), model.conditioner.null(1)
@@ -348,7 +347,7 @@ def test_xl_hears_captions_and_sizes_as_diffusers_does(zeros: bool, tmp_path: Pa
     torch.testing.assert_close(model.conditioner.null(1, "the cat").pooled, away, atol=1e-5, rtol=0)
 
 
-def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) -> None:
+def test_xl_generates_the_same_as_diffusers_after_saving_and_exporting(tmp_path: Path) -> None:
     """By its own Euler and spacing, guided, of another original size: here, after saving, and by diffusers of ours."""
     judge = xl_pipeline(tmp_path / "xl")
     model = load(tmp_path / "xl")
@@ -356,11 +355,11 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
         "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
         latents=Seeds((3,), model.x_shape).start(), original_size=(50, 64), crops_coords_top_left=(0, 9),
     ).images  # fmt: skip
-    told = {"original_height": (50.0,), "crop_left": (9.0,)}
-    request = Request(seeds=(3,), prompts=("a red cat",), values=told, steps=5, guidance=3.0, precision="float32")
+    values = {"original_height": (50.0,), "crop_left": (9.0,)}
+    request = Request(seeds=(3,), prompts=("a red cat",), values=values, steps=5, guidance=3.0, precision="float32")
     drawn = sample(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
-    assert torch.equal(sample(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe says it
+    assert torch.equal(sample(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe has it
     assert not torch.equal(sample(model, replace(request, spacing="karras")).pixels, drawn)
     assert (sample(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
     model.save(tmp_path / "saved")
@@ -375,7 +374,7 @@ def test_xl_is_drawn_saved_and_exported_as_diffusers_draws_it(tmp_path: Path) ->
             torch.testing.assert_close(mine, theirs_, atol=1e-5, rtol=0)
 
 
-def test_what_cannot_be_written_of_xl_is_refused_before_anything_is(tmp_path: Path) -> None:
+def test_parts_of_xl_that_cannot_be_written_are_refused_first(tmp_path: Path) -> None:
     xl_pipeline(tmp_path / "xl")
     model = load(tmp_path / "xl")
     assert isinstance(model.text, DualClipEncoder)
@@ -390,7 +389,7 @@ def test_what_cannot_be_written_of_xl_is_refused_before_anything_is(tmp_path: Pa
 
 
 @torch.no_grad()
-def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: Path) -> None:
+def test_the_refiner_of_xl_has_five_values_and_a_null_aesthetic_score(tmp_path: Path) -> None:
     judge = xl_pipeline(tmp_path / "refiner", refiner=True, zeros=False)
     model = load(tmp_path / "refiner")
     assert (model.card.net.values, model.card.net.vector) == (5, 10)  # type: ignore[union-attr]
@@ -399,12 +398,12 @@ def test_xls_refiner_is_told_five_numbers_and_led_away_from_ugliness(tmp_path: P
     null = null_condition(model.conditioner, request, cond)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat", do_classifier_free_guidance=True)
     x, t = normal((1, *model.x_shape), "x"), torch.tensor(0.5, dtype=torch.float64)
-    for told, right, score in ((cond, (words, vector), 6.0), (null, (empty, no_vector), 2.5)):
+    for each, right, score in ((cond, (words, vector), 6.0), (null, (empty, no_vector), 2.5)):
         ids = torch.tensor([[64.0, 64, 0, 0, score]])
         added = {"text_embeds": right[1], "time_ids": ids}
         wanted = judge.unet(x, torch.tensor(499.0), right[0], added_cond_kwargs=added).sample
         level = model.diffusion.schedule(t)
-        got = level.eps(x.double(), model.diffusion.given(told)(x, t).mean.double())
+        got = level.eps(x.double(), model.diffusion.given(each)(x, t).mean.double())
         assert (got - wanted).abs().max() < 1e-4 * wanted.abs().max()
     assert main(["export", str(tmp_path / "refiner"), str(tmp_path / "out")]) == 0
     index = json.loads((tmp_path / "out" / "model_index.json").read_text())

@@ -29,11 +29,11 @@ from unnoise.noise import normal
 
 theirs = pytest.importorskip("diffusers")
 
-SAID = {  # as every published file has it
+PUBLISHED = {  # settings of every published file
     "act_fn": "silu", "attention_head_dim": 8, "center_input_sample": False, "downsample_padding": 1,
     "flip_sin_to_cos": True, "freq_shift": 0, "mid_block_scale_factor": 1, "norm_eps": 1e-5, "norm_num_groups": 32,
 }  # fmt: skip
-SD1 = SAID | {
+SD1 = PUBLISHED | {
     "sample_size": 8,
     "block_out_channels": [8, 16, 16],
     "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
@@ -70,7 +70,7 @@ TIMES = torch.tensor([0.0, 999.0, 137.0])
 each_config = pytest.mark.parametrize("name", CONFIGS)
 
 
-def told(config: UNetConfig) -> Cond:
+def condition(config: UNetConfig) -> Cond:
     return Cond(
         label=torch.tensor([4, 0, 1]) if config.classes else None,
         value=torch.tensor([[512.0, 64, 3, 0, 8, 1000]] * 3)[:, : config.values] if config.values else None,
@@ -88,18 +88,18 @@ def pictures(config: UNetConfig) -> Tensor:
 
 def said_to_theirs(config: UNetConfig, cond: Cond) -> dict[str, Any]:
     """The same condition in diffusers' arguments."""
-    said: dict[str, Any] = {"encoder_hidden_states": cond.text}
+    arguments: dict[str, Any] = {"encoder_hidden_states": cond.text}
     if config.value_width:
-        return said | {"added_cond_kwargs": {"text_embeds": cond.pooled, "time_ids": cond.value}}
+        return arguments | {"added_cond_kwargs": {"text_embeds": cond.pooled, "time_ids": cond.value}}
     for value in (cond.label, cond.pooled, None if cond.value is None else cond.value[:, 0]):
         if value is not None:
-            said["class_labels"] = value
-    return said
+            arguments["class_labels"] = value
+    return arguments
 
 
 @torch.no_grad()
 def verdict(net: Any, config: UNetConfig, **more: Any) -> Tensor:
-    cond = told(config)
+    cond = condition(config)
     x = pictures(config) if cond.concat is None else torch.cat([pictures(config), cond.concat], dim=1)
     out: Tensor = net(x, TIMES, **said_to_theirs(config, cond), **more).sample
     return out
@@ -107,12 +107,12 @@ def verdict(net: Any, config: UNetConfig, **more: Any) -> Tensor:
 
 @torch.no_grad()
 def answer(net: UNet, config: UNetConfig, **more: Any) -> Tensor:
-    out: Tensor = net(pictures(config), TIMES, replace(told(config), **more))
+    out: Tensor = net(pictures(config), TIMES, replace(condition(config), **more))
     return out
 
 
 def close(got: Tensor, right: Tensor) -> None:
-    assert right.std() > 0.1  # the network says something
+    assert right.std() > 0.1  # the output is not zero
     assert (got - right).abs().max() < 1e-5 * right.abs().max() + 1e-5
 
 
@@ -123,7 +123,7 @@ def loaded(config: UNetConfig, state: dict[str, Tensor]) -> UNet:
 
 
 def saved(net: Any, folder: Path, config: dict[str, Any]) -> Path:
-    """As diffusers saves it, with the settings as given: what is not said is not in the file."""
+    """As diffusers saves it, with the settings as given: missing settings are not in the file."""
     net.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps({"_class_name": type(net).__name__} | config))
     return folder
@@ -133,7 +133,7 @@ def saved(net: Any, folder: Path, config: dict[str, Any]) -> Path:
 
 
 @each_config
-def test_what_diffusers_saves_answers_the_same_here(name: str, tmp_path: Path) -> None:
+def test_networks_saved_by_diffusers_compute_the_same_here(name: str, tmp_path: Path) -> None:
     net = randomised(theirs.UNet2DConditionModel(**CONFIGS[name]))
     config, state, _, hints = ours.read(saved(net, tmp_path, CONFIGS[name]))
     close(answer(loaded(config, state), config), verdict(net, config))
@@ -141,7 +141,7 @@ def test_what_diffusers_saves_answers_the_same_here(name: str, tmp_path: Path) -
 
 
 @each_config
-def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
+def test_networks_written_here_compute_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
     config = unet2d_condition.from_config(CONFIGS[name], "test")
     net = randomised(UNet(config))
     classes = tuple(map(str, range(config.classes)))
@@ -154,10 +154,10 @@ def test_what_we_write_answers_the_same_in_diffusers(name: str, tmp_path: Path) 
     assert all(torch.equal(tensor, again[1][key]) for key, tensor in net.state_dict().items())
 
 
-FULL = SAID | {"sample_size": 64, "cross_attention_dim": 768}
+FULL = PUBLISHED | {"sample_size": 64, "cross_attention_dim": 768}
 
 
-def test_missing_settings_that_tensors_hold_are_the_classs_defaults() -> None:
+def test_missing_settings_that_tensors_determine_have_the_defaults_of_the_class() -> None:
     """Those of Stable Diffusion 1, but for the width of its words: 859,520,964 parameters with 768."""
     config = unet2d_condition.from_config(FULL, "test")
     assert config == UNetConfig(
@@ -167,12 +167,12 @@ def test_missing_settings_that_tensors_hold_are_the_classs_defaults() -> None:
     )  # fmt: skip
     with torch.device("meta"):
         assert sum(parameter.numel() for parameter in UNet(config).parameters()) == 859_520_964
-    assert unet2d_condition.from_config(SAID | {"sample_size": 64}, "test").context == 1280
+    assert unet2d_condition.from_config(PUBLISHED | {"sample_size": 64}, "test").context == 1280
 
 
-def test_settings_that_no_tensor_holds_have_to_be_said() -> None:
+def test_settings_that_no_tensor_determines_are_required() -> None:
     base = unet2d_condition.from_config(SD1, "test")
-    for key in SAID:
+    for key in PUBLISHED:
         with pytest.raises(UserError, match=f"there: {key} is missing, and no tensor's shape determines it"):
             unet2d_condition.from_config({name: value for name, value in SD1.items() if name != key}, "there")
     for key in control_config("sd1").keys() & condition_settings.REQUIRED:
@@ -190,8 +190,8 @@ def test_defaults_are_diffusers() -> None:
     ):
         parameters = dict(inspect.signature(kind.__init__).parameters)
         parameters.pop("self")
-        said = {k: list(p.default) if isinstance(p.default, tuple) else p.default for k, p in parameters.items()}
-        assert mine == said
+        arguments = {k: list(p.default) if isinstance(p.default, tuple) else p.default for k, p in parameters.items()}
+        assert mine == arguments
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_defaults_are_diffusers() -> None:
     ],
     ids=str,
 )
-def test_settings_that_we_cannot_say_are_named(settings: dict[str, Any], message: str) -> None:
+def test_settings_without_an_equivalent_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         unet2d_condition.from_config(SD1 | settings, "there")
 
@@ -280,14 +280,14 @@ def with_control(config: UNetConfig, state: dict[str, Tensor], folder: Path) -> 
 
 @pytest.mark.parametrize("guess", [False, True], ids=["plain", "a strength a depth"])
 @pytest.mark.parametrize("name", CONTROLS)
-def test_diffusers_controls_steer_the_same_here(name: str, guess: bool, tmp_path: Path) -> None:
+def test_controls_saved_by_diffusers_compute_the_same_here(name: str, guess: bool, tmp_path: Path) -> None:
     base = randomised(theirs.UNet2DConditionModel(**CONFIGS[name]))
     control = randomised(theirs.ControlNetModel(**control_config(name)))
     config, state, _, _ = ours.read(saved(base, tmp_path / "unet", CONFIGS[name]))
     net = with_control(config, state, saved(control, tmp_path / "control", control_config(name)))
     hint = normal((3, 2, 16, 16), "hint").sigmoid()
     shown = hint.flip(1) if CONTROLS[name].get("controlnet_conditioning_channel_order") == "bgr" else hint
-    cond = told(config)
+    cond = condition(config)
     with torch.no_grad():
         down, middle = control(
             pictures(config), TIMES, controlnet_cond=shown if shown is hint else hint, conditioning_scale=0.7,
@@ -303,7 +303,7 @@ def test_diffusers_controls_steer_the_same_here(name: str, guess: bool, tmp_path
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_what_we_write_of_a_control_steers_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
+def test_controls_written_here_compute_the_same_in_diffusers(name: str, tmp_path: Path) -> None:
     config = unet2d_condition.from_config(CONFIGS[name], "test")
     how = unet2d_condition.control_from_config(control_config(name), config, "test")
     control = randomised(ControlNet(config, how))
@@ -313,7 +313,7 @@ def test_what_we_write_of_a_control_steers_the_same_in_diffusers(name: str, tmp_
     again, state = controlnet.read(tmp_path / "control", config)
     assert again == how
     assert all(torch.equal(tensor, state[key]) for key, tensor in control.state_dict().items())
-    cond, hint = told(config), normal((3, 2, 16, 16), "hint")
+    cond, hint = condition(config), normal((3, 2, 16, 16), "hint")
     with torch.no_grad():
         down, middle = judge.eval()(
             pictures(config), TIMES, controlnet_cond=hint, return_dict=False, **said_to_theirs(config, cond)
@@ -352,7 +352,7 @@ def test_a_control_of_another_network_is_refused(tmp_path: Path) -> None:
             unet2d_condition.control_from_config(control_config("sd1") | settings, config, "there")
 
 
-# --- what diffusers cannot say ---
+# --- networks without an equivalent in diffusers ---
 
 
 @pytest.mark.parametrize(
@@ -364,7 +364,7 @@ def test_a_control_of_another_network_is_refused(tmp_path: Path) -> None:
         ({"classes": 2, "vector": 3}, "combination of classes, values and a vector"),
     ],
 )
-def test_what_diffusers_cannot_say_is_refused(fields: dict[str, Any], message: str) -> None:
+def test_networks_without_an_equivalent_in_diffusers_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         unet2d_condition.to_config(replace(unet2d_condition.from_config(SD1, "test"), **fields))
 

@@ -140,10 +140,10 @@ def test_the_papers_w_is_one_less() -> None:
 
 def test_null_rows_come_first() -> None:
     diffusion, cond, null = labelled()
-    seen: list[Tensor] = []
-    diffusion.net.register_forward_pre_hook(lambda net, inputs: seen.append(inputs[2].label))
+    labels: list[Tensor] = []
+    diffusion.net.register_forward_pre_hook(lambda net, inputs: labels.append(inputs[2].label))
     classifier_free(diffusion, cond, null, 2.0)(torch.randn(3, 5), T)
-    assert seen[0].tolist() == [3, 3, 3, 0, 1, 2]
+    assert labels[0].tolist() == [3, 3, 3, 0, 1, 2]
 
 
 def test_a_negative_prompt_replaces_the_null_condition() -> None:
@@ -515,12 +515,12 @@ def test_each_sample_has_its_own_threshold() -> None:
 
 def training_labels(dropout: float, batches: int = 10, count: int = 1000) -> Tensor:
     """The labels of each batch as the network receives them; all pictures are of class 2 of 5."""
-    seen: list[Tensor] = []
+    labels: list[Tensor] = []
 
     class Spy(nn.Module):
         def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
             assert cond.label is not None
-            seen.append(cond.label)
+            labels.append(cond.label)
             return x
 
     config = TrainConfig(net=UNetConfig(classes=5), process=DiffusionConfig(cond_dropout=dropout))
@@ -528,7 +528,7 @@ def training_labels(dropout: float, batches: int = 10, count: int = 1000) -> Ten
     for first in range(0, batches * count, count):
         rows = SampleRNG(0, tuple(range(first, first + count)), count)
         goal(Batch(torch.zeros(count, 1, 2, 2), torch.full((count,), 2), None, rows.places), rows)
-    return torch.stack(seen)
+    return torch.stack(labels)
 
 
 def test_labels_are_dropped_independently_in_each_row() -> None:

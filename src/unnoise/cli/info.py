@@ -67,7 +67,8 @@ def picture_text(found: Mapping[str, Any]) -> str:
         if recipe.get(key) is not None:
             rows.append((key, str(recipe[key])))
     rows += [(name, f"{number[0]:g}") for name, number in request.get("values", {}).items()]
-    rows += [(key, str(value)) for key, value in request.items() if key not in NOT_SETTINGS]
+    shown = {key: value for key, value in request.items() if key not in NOT_SETTINGS and value not in (None, "", [])}
+    rows += [(key, str(value)) for key, value in shown.items()]
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in recipe.get("versions", {}).items())))
     return f"{_lines(rows)}\n\nMake it again:\n  {found['command']}"
 

@@ -138,8 +138,8 @@ def check(words: ClipEncoder | DualClipEncoder) -> None:
     """Raises UserError for a text encoder that `write` cannot write."""
     if isinstance(words, DualClipEncoder) and any(each.skip for each in words.parts):
         raise UserError(
-            "towers with skipped blocks cannot be written for XL, whose pooled embedding needs all blocks: save the "
-            "model in unnoise's format"
+            "towers with skipped blocks cannot be written for XL, whose pooled embedding needs all blocks: use "
+            "Model.save, which keeps them"
         )
 
 
