@@ -300,7 +300,7 @@ ASKS = [
     ["vary", "plain", "-n", "2", "--grid", "new"],
 ]
 WRONG = [  # what only the model, or the machine, can refuse
-    (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps on a table of 1000"),
+    (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps do not fit a table of 1000"),
     (["--guidance", "2"], "nothing to guide to"),
     (["--device", "gpu"], "no device 'gpu'"),
     (["--device", "cuda:99"], "use cpu or auto"),
@@ -333,7 +333,7 @@ def test_what_is_refused_before_the_first_step_was_asked_wrongly(
         (["compare", "model", "--steps", "5,x"], "'x'"),
         (["table", "ddim", "model", "--etas", "2"], "'2'"),
         (["table", "ddim", "model", "--grids", "evn"], "even"),
-        (["table", "ddim", "model", "--steps", "2000", "--features", "judge"], "2000 steps on a table of 1000"),
+        (["table", "ddim", "model", "--steps", "2000", "--features", "judge"], "2000 steps do not fit a table of 1000"),
         (["table", "inversion", "model", "--conventions", "exakt"], "exact"),
         (["table", "ddim", "model", "--etas", ","], "','"),
         (["table", "ddim", "model", "--steps", "2.5"], "2.5"),
