@@ -131,7 +131,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("likelihood/ode.py", '*key, "probe")', '*key, "dequantise")'),
     ("likelihood/ode.py", "(seed, row, repeat)", "(0, row, repeat)"),
     ("likelihood/ode.py", ".cpu(), off_volume.abs())", ".cpu(), 0 * off_volume)"),
-    ("compression/coder.py", "(1, 1, 2, 6, 24, 4, 1, 1, 1)", "(1, 1, 2, 6, 20, 4, 1, 1, 1)"),
+    ("compression/symbols.py", "(1, 1, 2, 6, 24, 4, 1, 1, 1)", "(1, 1, 2, 6, 20, 4, 1, 1, 1)"),
     ("likelihood/bound.py", "mean.clamp(-1, 1)", "mean.clamp(-2, 1)"),
     ("likelihood/ode.py", "(first + rows).tolist()", "rows.tolist()"),
     ("likelihood/endpoints.py", "LEAST = 0.004", "LEAST = 0.04"),

@@ -16,7 +16,8 @@ import unnoise
 from tests.helpers.worlds import Gaussian, Mixture
 from unnoise.cli import main as cli
 from unnoise.compression import coder, compress, format
-from unnoise.compression.coder import Message, Plan, Received
+from unnoise.compression.coder import Message, Received
+from unnoise.compression.symbols import Plan, SymbolReader, SymbolWriter
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import TextConfig, UNetConfig
@@ -118,7 +119,7 @@ def test_files_of_version_1_are_read_and_written_as_ever() -> None:
     header = format.Header(bytes.fromhex("01234567"), 7, 12, False, 2, (1, 4, 4), len(SYMBOLS))
     assert file.header == header
     plan = Plan(seed=header.seed, bits=header.bits, last=0.004)
-    reader, writer = coder._Reader(plan, file.payload, whole=True), coder._Writer(plan)
+    reader, writer = SymbolReader(plan, file.payload, whole=True), SymbolWriter(plan)
     assert [(reader.level(), reader.index()) for _ in SYMBOLS] == SYMBOLS
     for level, index in SYMBOLS:
         assert writer.level(level) == level
@@ -323,7 +324,7 @@ def test_a_model_of_words_that_must_be_told_a_class_is_told_it() -> None:
 def test_a_model_that_is_shown_a_picture_compresses_none() -> None:
     model = tiny(2, concat_channels=1)
     model = replace(model, card=replace(model.card, process=replace(model.card.process, concat="masked")))
-    with pytest.raises(UserError, match="compresses nothing"):
+    with pytest.raises(UserError, match="second picture"):
         compress.send(model, BYTES)
 
 
@@ -341,7 +342,7 @@ def test_a_cut_file_is_coarser_and_never_a_crash(model: Model) -> None:
     assert steps[-1] == len(sent.way) or steps[-1] == len(sent.way) - 1
 
 
-def test_what_cannot_be_is_refused_with_its_reason(model: Model) -> None:
+def test_invalid_input_is_an_error_with_its_reason(model: Model) -> None:
     data = unnoise.compress(model, BYTES, bits=0.5, search=10)
     other = tiny(5)
     with pytest.raises(UserError) as wrong:
@@ -363,7 +364,7 @@ def test_what_cannot_be_is_refused_with_its_reason(model: Model) -> None:
         unnoise.compress(model, BYTES, label="shirt")
     file = format.read(data, "it")
     forged = format.write(replace(file.header, label=3), file.payload)
-    with pytest.raises(UserError, match="told class 3"):
+    with pytest.raises(UserError, match="its class is 3"):
         unnoise.decompress(model, forged)
 
 

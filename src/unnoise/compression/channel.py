@@ -1,18 +1,18 @@
-"""One Gaussian channel, simulated: the sender picks one of many shared noises, and sends its number.
+"""Reverse channel coding of a Gaussian: the sender picks one of many shared noises, and sends its number.
 
     wanted: target + N(0, I),    shared: candidates z_i ~ N(0, I),    log w_i = z_i . target - |target|^2 / 2
 
-Reverse channel coding (Theis et al. 2022). What is sent of a Gaussian step is such a channel: the receiver's and the
-sender's Gaussian have one variance and differ by `target` standard deviations, which is |target|^2 / 2 nats. Two ways:
+Theis et al. 2022. In a Gaussian step the Gaussians of receiver and sender have one variance and differ by
+`target` standard deviations, which is |target|^2 / 2 nats. There are two methods:
 
-    draw      a draw of the channel: ordered random coding (Theis & Yosri 2022). Exact where candidates are plenty; it
-              also pays for which draw it is, some bits a piece
+    draw      a sample of the channel: ordered random coding (Theis & Yosri 2022). Exact with enough candidates; it
+              costs some more bits for each piece
     nearest   the candidate that goes as far along the target as the target itself: the channel's mean along it, without
-              the draw. In the other directions the noise is the shared one, as it should be
+              its noise. In the other directions the noise is the shared one
 
 The candidates are the cyclic shifts of few random vectors, so that all products with the target are FFTs: 2^16
 candidates of 784 numbers cost some milliseconds. Each is exactly N(0, I), and two are nearly independent where the
-target looks like noise, which `spread` makes of every target.
+target looks like noise, as it does after `spread`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unnoise.noise import generator
 
 Key = tuple[int | str, ...]
 Pick = Callable[[Tensor, Key, int], int]
-"""(target (m,), key, bits) -> which of the 2^bits candidates of this key."""
+"""(target (m,), key, bits) -> the number of one of the 2^bits candidates of this key."""
 
 
 # --- the candidates ---
@@ -39,12 +39,12 @@ def _vectors(size: int, key: Key, bits: int) -> Tensor:
 
 
 def candidate(index: int, size: int, key: Key, bits: int) -> Tensor:
-    """Candidate `index` of 2^bits, (size,) float32: the same for all who know the key."""
+    """Returns candidate `index` of 2^bits, (size,) float32: a function of the key."""
     return _vectors(size, key, bits)[index // size].roll(index % size)
 
 
 def products(target: Tensor, key: Key, bits: int) -> Tensor:
-    """z_i . target of all candidates, (2^bits,), for a target (m,)."""
+    """Returns z_i . target of all candidates, (2^bits,), for a target (m,)."""
     size = len(target)
     spectrum = torch.fft.rfft(_vectors(size, key, bits)).conj() * torch.fft.rfft(target.float())
     found: Tensor = torch.fft.irfft(spectrum, n=size)
@@ -52,7 +52,7 @@ def products(target: Tensor, key: Key, bits: int) -> Tensor:
 
 
 def spread(x: Tensor, key: Key) -> Tensor:
-    """An orthogonal map of the last axis that makes any vector look like noise: the key's signs, then Hartley.
+    """Maps the last axis orthogonally so that any vector looks like noise: the key's signs, then Hartley's transform.
 
     `gather` is its inverse.
     """
@@ -99,7 +99,7 @@ PICKS: dict[str, Pick] = {"nearest": nearest, "draw": draw}
 
 @lru_cache
 def law(bits: int, spare: float | None) -> tuple[float, ...]:
-    """How likely each octave of number + 1 is, (bits + 1,): [1], [2, 3], [4..7] ...; within one, all are alike.
+    """Returns the probability of each octave of number + 1, (bits + 1,): [1], [2, 3], [4..7] ...; uniform within one.
 
     `spare` None: all numbers are alike, which is the law of `nearest`. Otherwise that of `draw` where 2^bits candidates
     are 2^spare times the divergence: log2 of the number is about normal, for log w is, cut at the last candidate.

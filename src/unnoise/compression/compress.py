@@ -1,7 +1,7 @@
 """Pictures to bytes and back, with a model that both sides have.
 
     data = unnoise.compress(model, picture, bits=0.2)
-    for seen in unnoise.compression.compress.receive(model, data): ...  # estimates, coarse to fine
+    for state in unnoise.compression.compress.receive(model, data): ...  # estimates, coarse to fine
     unnoise.decompress(model, data).save("out.png")
 
 Lossy, at any rate up to the bound's lossy part. The method is compression/coder.py, the file compression/format.py.
@@ -25,6 +25,7 @@ from unnoise.codec import Pixels, from_bytes, to_bytes
 from unnoise.compression import coder, format
 from unnoise.compression.channel import PICKS
 from unnoise.compression.format import Header
+from unnoise.compression.symbols import Plan, coding
 from unnoise.conditions import Cond
 from unnoise.config.convert import to_dict
 from unnoise.config.data import DataConfig
@@ -42,25 +43,25 @@ LEAST_BITS, MOST_BITS = 10, 24  # of a search: 2^24 candidates take seconds a pi
 
 @dataclass(frozen=True)
 class Sent:
-    """A compressed picture, and what its sender knows of it."""
+    """A compressed picture, with the sender's statistics."""
 
     data: bytes
-    way: tuple[coder.Received, ...]  # what a receiver has after each step
+    way: tuple[coder.Received, ...]  # the receiver's state after each step
     shape: tuple[int, int, int]
 
     @property
     def accounted(self) -> float:
-        """Bits a number: the divergences of the steps that were sent, which an ideal code would cost."""
+        """Bits per number: the divergences of the steps that were sent, the cost of an ideal code."""
         return self.way[-1].nats / math.log(2) / math.prod(self.shape)
 
     @property
     def picture(self) -> Tensor:
-        """(C, H, W) uint8: what the receiver will see, bit for bit."""
+        """The picture that the receiver decodes, bit for bit: (C, H, W) uint8."""
         return to_bytes(self.way[-1].mean)[0].cpu()
 
 
 def compress(model: Model, picture: Tensor | Image.Image | bytes, **how: object) -> bytes:
-    """The file of one picture, as bytes: `send` says how, and what it raises."""
+    """Compresses one picture to the bytes of a file, with the options and errors of `send`."""
     return send(model, picture, **how).data  # type: ignore[arg-type]
 
 
@@ -75,24 +76,24 @@ def send(
     pick: str = "nearest",
     device: str = "auto",
 ) -> Sent:
-    """One picture, (C, H, W) uint8, an image, or the bytes of its file, in `bits` a number, header not counted.
+    """Compresses one picture, (C, H, W) uint8, an image, or the bytes of its file, to `bits` per number without header.
 
-    `bits` inf: all that is lossy. `search`: each piece is found among 2^search candidates. `pick`: nearest, or draw
+    `bits` inf codes all of the lossy part. `search`: each piece is one of 2^search candidates. `pick`: nearest, or draw
     (compression/channel.py). Raises UserError for a picture that is not of the model's size, and for an unknown label.
     """
     x = pixels(model, picture)
     if not bits > 0:
-        raise UserError(f"{bits:g} bits a number: ask for more than 0, for example 0.2")
+        raise UserError(f"bits must be above 0, not {bits:g}: use for example 0.2")
     if not LEAST_BITS <= search <= MOST_BITS:
-        raise UserError(f"a search of 2^{search} candidates: take {LEAST_BITS} to {MOST_BITS} bits")
+        raise UserError(f"search is from {LEAST_BITS} to {MOST_BITS} bits, not {search}")
     if not 0 <= seed < format.MOST:
         raise UserError(f"seed {seed}: seeds are whole numbers from 0 to 2^63 - 1")
     if pick not in PICKS:
         raise unknown("pick", pick, PICKS)
-    coder.coding()
+    coding()
     cond = _condition(model, str(label))
     index = None if cond.label is None else int(cond.label[0])
-    plan = coder.Plan(seed, search, pick, _last(model))
+    plan = Plan(seed, search, pick, _last(model))
     denoiser, placed = _denoiser(model, cond, device)
     sent = coder.send(denoiser, from_bytes(x)[None].to(placed), plan, bits * x.numel())
     header = Header(fingerprint(model), seed, search, pick == "draw", index, model.x_shape, sent.pieces)
@@ -102,9 +103,9 @@ def send(
 def receive(
     model: Model, data: bytes, *, device: str = "auto", where: str = "the compressed picture"
 ) -> Iterator[coder.Received]:
-    """What the receiver sees after each step: bits of payload so far, the estimate. Of a file cut off, what is there.
+    """Yields the receiver's state after each step; of a file that is cut off, as far as it goes.
 
-    Raises UserError, at once, for a file that is foreign or damaged, or that another model wrote.
+    Raises UserError, at once, for a file that is damaged, no compressed picture, or written with another model.
     """
     file = format.read(data, where)
     header, mine = file.header, fingerprint(model)
@@ -116,63 +117,63 @@ def receive(
     if header.shape != model.x_shape:
         raise UserError(f"{where}: a picture of {_size(header.shape)}, and this model's are {_size(model.x_shape)}")
     if header.label is not None and header.label > (model.conditioner.null_class or len(model.classes) - 1):
-        raise UserError(f"{where}: told class {header.label}, which this model does not have: the file is damaged")
-    coder.coding()
+        raise UserError(f"{where}: its class is {header.label}, which this model does not have: the file is damaged")
+    coding()
     cond = _condition(model, "none" if header.label is None else model.conditioner.name(header.label))
-    plan = coder.Plan(header.seed, header.bits, "draw" if header.draws else "nearest", _last(model))
+    plan = Plan(header.seed, header.bits, "draw" if header.draws else "nearest", _last(model))
     denoiser, placed = _denoiser(model, cond, device)
     return coder.receive(denoiser, model.x_shape, plan, file.payload, header.pieces, whole=file.whole, device=placed)
 
 
 def decompress(model: Model, data: bytes, *, device: str = "auto") -> Pictures:
-    """The picture in a file's bytes: the last estimate. Raises as `receive`."""
-    for seen in receive(model, data, device=device):
-        mean = seen.mean
+    """Decodes the picture in a file's bytes: the last estimate. Raises as `receive`."""
+    for state in receive(model, data, device=device):
+        mean = state.mean
     header = format.read(data, "the compressed picture").header
     labels = () if header.label is None else (model.conditioner.name(header.label),)
     return Pictures(to_bytes(mean).cpu(), (header.seed,), labels)
 
 
 def rmse(picture: Tensor, mean: Tensor) -> float:
-    """Of an estimate (1, C, H, W), rounded to bytes as it is shown, in grey levels."""
+    """Returns the root mean square error of an estimate (1, C, H, W), rounded to bytes, in grey levels."""
     shown = to_bytes(mean)[0].cpu().double()
     return (shown - picture.double()).square().mean().sqrt().item()
 
 
 def fingerprint(model: Model) -> bytes:
-    """Four bytes that tell this network, its weights, its process and its way with no words from others."""
+    """First 4 bytes of a SHA-256 over network, process, weights and the empty prompt: both sides must agree."""
     card = to_dict(model.card)
     digest = hashlib.sha256(json.dumps([card["net"], card["process"], card["clip"]], sort_keys=True).encode())
     for name, value in sorted(model.diffusion.net.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    silence = None if model.text is None else model.text.encode([""]).tokens
-    if silence is not None:
-        digest.update(silence.numpy().tobytes())
+    empty = None if model.text is None else model.text.encode([""]).tokens
+    if empty is not None:
+        digest.update(empty.numpy().tobytes())
     return digest.digest()[:4]
 
 
 def _denoiser(model: Model, cond: Cond, device: str) -> tuple[Denoiser, str]:
-    """In float32 whatever the machine is fast at: half precision would cost bits."""
+    """The denoiser in float32 on every machine: half precision would cost bits."""
     if not isinstance(model.codec, Pixels):
-        raise UserError("this model works in the latents of an autoencoder: only models in pixels compress pictures")
+        raise UserError("this model works in the latents of an autoencoder: use a model in pixels to compress pictures")
     placement = best(device, "float32")
     denoiser = place(model.diffusion, placement).given(cond.to(placement.device))
     return clip_denoised(denoiser) if model.card.clip else denoiser, placement.device
 
 
 def _last(model: Model) -> float:
-    """Where the lossy part ends: both sides know it from the model, whose process the fingerprint covers."""
+    """The time where the lossy part ends. Both sides compute it from the model; the fingerprint covers its process."""
     diffusion = model.diffusion
     return last_time(diffusion.schedule, diffusion.steps, model.card.process)
 
 
 def _condition(model: Model, label: str) -> Cond:
-    """What both sides tell the model: the label, and of words and numbers that there are none."""
+    """The condition on both sides: the label, and neither prompt nor values."""
     if model.card.process.concat:
-        raise UserError("this model is shown a picture beside the noise, and a file has none: it compresses nothing")
+        raise UserError("this model needs a second picture as input (concat): use a model without one")
     if label == "none" and model.classes and model.conditioner.null_class is None:
-        raise UserError(f"this model must be told a class: give a label, one of {', '.join(model.classes)}")
+        raise UserError(f"this model needs a class: give a label, one of {', '.join(model.classes)}")
     return model.conditioner.encode([label])
 
 

@@ -1,10 +1,10 @@
-"""Files of compressed pictures: what stands before and behind the coded bits.
+"""Files of compressed pictures: a header, the coded bits and a checksum.
 
     4      "unz" and the version of the format, 1
     4      the fingerprint of the model: the first bytes of a SHA-256
     1      bits of a search, and in the highest bit whether the pieces are draws
     each   a varint: seed, label + 1 (0: none), channels, height, width, pieces, bytes of the payload
-    2      a CRC-16 of all that stands above
+    2      a CRC-16 of all of the above
            the payload, which a range coder reads from front to back
     2      a CRC-16 of everything above
 
@@ -26,7 +26,7 @@ MOST = 2**63
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself. `label` None: told nothing, or a model without classes."""
+    """The header of a file. `label` is None without a class, or for a model without classes."""
 
     model: bytes  # 4
     seed: int
@@ -51,7 +51,7 @@ class File:
 
 
 def write(header: Header, payload: bytes) -> bytes:
-    """The bytes of a file."""
+    """Returns the bytes of a file."""
     label = 0 if header.label is None else header.label + 1
     numbers = (header.seed, label, *header.shape, header.pieces, len(payload))
     head = MAGIC + bytes([VERSION]) + header.model + bytes([header.bits | header.draws << 7])
@@ -60,7 +60,7 @@ def write(header: Header, payload: bytes) -> bytes:
 
 
 def read(data: bytes, where: str) -> File:
-    """The parts of a file. Raises UserError that says what is wrong with the file `where`.
+    """Reads the parts of a file. Raises UserError that states what is wrong with the file `where`.
 
     Any changed byte of a whole file is found. Of one that is cut off, only the header can be checked.
     """
@@ -101,7 +101,7 @@ def read(data: bytes, where: str) -> File:
     start = place + CHECK
     if len(data) > start + size + CHECK:
         extra = len(data) - (start + size + CHECK)
-        raise UserError(f"{where}: {extra:,} bytes longer than it says of itself: it is damaged. Copy the file again")
+        raise UserError(f"{where}: {extra:,} bytes longer than its header states: it is damaged. Copy the file again")
     if len(data) == start + size + CHECK and _check(data[:-CHECK]) != data[-CHECK:]:
         raise UserError(f"{where}: damaged: its checksum differs from what was written. Copy the file again")
     return File(header, data[start : start + size], size)
@@ -116,7 +116,7 @@ def _checked(data: bytes) -> bytes:
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; the highest bit says that more follow."""
+    """Encodes seven bits to a byte, the lowest first; the highest bit is set where more follow."""
     out = bytearray()
     while number >= 0x80:
         out.append(number & 0x7F | 0x80)
