@@ -41,6 +41,7 @@ FIRST = {  # where the tests of a folder, or a file, are; those of the core come
     "evaluation/conditions.py": ["evaluation/test_alignment", "recipes/test_values", "evaluation/test_evaluate"],
     "evaluation/alignment.py": ["evaluation/test_alignment"],
     "text/tokenizer.py": ["text/test_tokenizer"],
+    "training/": ["training/test_player", "training/test_loop"],
 }
 
 FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what stands there wrongly)
@@ -63,6 +64,10 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, what stands there once, what st
     ("denoiser.py", "self.predicts.error(level).square()", "self.predicts.error(level)"),
     ("denoiser.py", "-sigma_data * level.alpha / norm(level)", "sigma_data * level.alpha / norm(level)"),
     ("denoiser.py", "return out, (spread + 1) / 2", "return out, spread / 2"),
+    ("training/turn.py", "first = first + other", "first = first - other"),
+    ("training/turn.py", "p.requires_grad_(False)", "p.requires_grad_(True)"),
+    ("training/loop.py", "rate(turn.player.fit, turn.state.step)", "rate(turns[0].player.fit, turn.state.step)"),
+    ("training/saved_state.py", "return files if prefix else files", "return files if False else files"),
     ("losses.py", "return level.snr.clamp(min=1)", "return level.snr.clamp(max=1)"),
     ("losses.py", "level.snr.clamp(max=gamma)", "level.snr.clamp(min=gamma)"),
     ("losses.py", "(k + level.snr) ** gamma", "(k + level.snr) * gamma"),
