@@ -55,6 +55,7 @@ FIRST = {  # the tests of a folder or a file, which run before the others
     "patch.py": ["test_patch"],
     "acceleration/": ["acceleration/test_placement"],
     "nn/slices.py": ["nn/test_slices"],
+    "training/": ["training/test_player", "training/test_loop"],
 }
 
 FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fault)
@@ -76,7 +77,11 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("denoiser.py", "det = level.alpha * b - level.sigma * a", "det = level.alpha * b + level.sigma * a"),
     ("denoiser.py", "self.predicts.error(level).square()", "self.predicts.error(level)"),
     ("denoiser.py", "-sigma_data * level.alpha / norm(level)", "sigma_data * level.alpha / norm(level)"),
-    ("denoiser.py", "return out, (fraction + 1) / 2", "return out, fraction / 2"),
+    ("denoiser.py", "return out, (spread + 1) / 2", "return out, spread / 2"),
+    ("training/turn.py", "first = first + other", "first = first - other"),
+    ("training/turn.py", "p.requires_grad_(False)", "p.requires_grad_(True)"),
+    ("training/loop.py", "rate(turn.player.fit, turn.state.step)", "rate(turns[0].player.fit, turn.state.step)"),
+    ("training/saved_state.py", "return files if prefix else files", "return files if False else files"),
     ("losses.py", "return level.snr.clamp(min=1)", "return level.snr.clamp(max=1)"),
     ("losses.py", "level.snr.clamp(max=gamma)", "level.snr.clamp(min=gamma)"),
     ("losses.py", "(k + level.snr) ** gamma", "(k + level.snr) * gamma"),

@@ -222,7 +222,7 @@ def test_held_out_pictures_are_never_trained_on(tmp_path: Path) -> None:
     assert not greys[0] & greys[1]
     assert len(taught) + len(held) == len(greys[0] | greys[1]) == 80
     assert 1 <= len(held) <= 20
-    assert "by lot" in name
+    assert "random fraction" in name
     for part in (taught, held):
         batch = part.batch(range(len(part)))
         assert batch.label is not None

@@ -97,7 +97,9 @@ def train_and_test(config: ClassifierConfig | NoisyClassifierConfig) -> tuple[Da
     """
     pictures = data.open(config.data)
     if pictures.labels() is None or len(pictures.classes) < 2:
-        raise UserError(f"{config.data.path}: a classifier needs two classes or more: put each in a sub-folder")
+        raise UserError(
+            f"{config.data.path} has no classes, or only one: put the pictures of each class in a sub-folder"
+        )
     plain = without_augmentation(config.data)
     own = held_out_part(plain)
     if own is not None:
