@@ -18,17 +18,12 @@ FUNCTION, FILE, COMMAND = 40, 300, 150  # lines
 LONG_FUNCTIONS = {  # one a line, sorted
     "cli/demo.py:numbers",
     "cli/invert.py:invert",
-    "cli/tables/ddpm.py:ddpm",
-    "cli/tables/inversion.py:inversion",
     "compression/format.py:read",
-    "evaluation/bits_per_dim.py:_bound",
     "likelihood/ode.py:log_density",
 }
 LONG_FILES = {
     "cli/console.py",
     "cli/demo.py",
-    "cli/doctor.py",
-    "cli/evaluate.py",
     "cli/options.py",
     "cli/progress.py",
     "cli/sample.py",
@@ -36,7 +31,6 @@ LONG_FILES = {
     "cli/train.py",
     "compression/coder.py",
     "config/presets.py",
-    "evaluation/page.py",
     "formats/unet2d_condition.py",
     "likelihood/bound.py",
 }
