@@ -21,7 +21,21 @@ LONG_FUNCTIONS = {  # one a line, sorted
     "likelihood/ode.py:log_density",
 }
 LONG_FILES = {
+<<<<<<< HEAD
     "compression/coder.py",
+=======
+    "cli/console.py",
+    "cli/demo.py",
+    "cli/options.py",
+    "cli/progress.py",
+    "cli/sample.py",
+    "cli/sampling.py",
+    "cli/train.py",
+    "compression/coder.py",
+    "config/presets.py",
+    "formats/unet2d_condition.py",
+    "likelihood/bound.py",
+>>>>>>> evaluation
 }
 
 

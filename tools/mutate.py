@@ -77,7 +77,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("denoiser.py", "det = level.alpha * b - level.sigma * a", "det = level.alpha * b + level.sigma * a"),
     ("denoiser.py", "self.predicts.error(level).square()", "self.predicts.error(level)"),
     ("denoiser.py", "-sigma_data * level.alpha / norm(level)", "sigma_data * level.alpha / norm(level)"),
-    ("denoiser.py", "return out, (spread + 1) / 2", "return out, spread / 2"),
+
     ("training/turn.py", "first = first + other", "first = first - other"),
     ("training/turn.py", "p.requires_grad_(False)", "p.requires_grad_(True)"),
     ("training/loop.py", "rate(turn.player.fit, turn.state.step)", "rate(turns[0].player.fit, turn.state.step)"),

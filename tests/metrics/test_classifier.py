@@ -138,7 +138,7 @@ def test_accuracy_is_the_fraction_of_right_classes() -> None:
     predicted, labels = torch.tensor([0, 1, 1, 2, 0]), torch.tensor([0, 0, 1, 2, 2])
     found = accuracy(predicted, labels, ("a", "b", "c", "d"), data="x")
     assert found == Accuracy(3 / 5, 5, "x", {"a": 0.5, "b": 1.0, "c": 0.5})
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="at least one picture"):
         accuracy(predicted[:0], labels[:0], ("a",))
 
 

@@ -25,7 +25,7 @@ def test_weights_that_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert inception.find_weights() is None
     with pytest.raises(UserError, match=r"no Inception-v3 weights on this disk.*download them from https"):
         f.find_features("inception")
-    with pytest.raises(UserError, match=r"there is no such file"):
+    with pytest.raises(UserError, match=r"the file does not exist"):
         f.find_features(str(tmp_path / "my.pth"))
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / inception.FILE).touch()

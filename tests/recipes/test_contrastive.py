@@ -160,7 +160,7 @@ def test_retrieval_where_the_answer_is_known() -> None:
     assert found.first.error == pytest.approx(math.sqrt(2 / 9 / 2))  # the spread of (1, 0, 0) over sqrt(3)
     assert found.fifth.value == 1
     assert retrieval(better, 5, among=100) == found
-    with pytest.raises(UserError, match="2 at least"):
+    with pytest.raises(UserError, match="at least 2 different captions"):
         retrieval(better, 5, among=1)
 
 

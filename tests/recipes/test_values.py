@@ -328,7 +328,7 @@ def test_the_command_line_tells_numbers_and_makes_it_again(
         assert main([*words[:-1], wrong, "--out", str(tmp_path / "e")]) != 0
         assert why in capsys.readouterr().err
     assert main([*words, "--value", "light=3", "--out", str(tmp_path / "e")]) != 0
-    assert "write each once" in capsys.readouterr().err
+    assert "each name once" in capsys.readouterr().err
     assert main(["info", str(trained)]) == 0
     assert "1 to 31 in training" in capsys.readouterr().out
 
