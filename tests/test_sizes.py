@@ -20,23 +20,7 @@ LONG_FUNCTIONS = {  # one a line, sorted
     "compression/format.py:read",
     "likelihood/ode.py:log_density",
 }
-LONG_FILES = {
-<<<<<<< HEAD
-    "compression/coder.py",
-=======
-    "cli/console.py",
-    "cli/demo.py",
-    "cli/options.py",
-    "cli/progress.py",
-    "cli/sample.py",
-    "cli/sampling.py",
-    "cli/train.py",
-    "compression/coder.py",
-    "config/presets.py",
-    "formats/unet2d_condition.py",
-    "likelihood/bound.py",
->>>>>>> evaluation
-}
+LONG_FILES: set[str] = set()
 
 
 def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
