@@ -17,7 +17,7 @@ for name, picture in zip(names, model.sample(labels=names, seeds=range(len(names
     picture.save(f"{name.replace('/', '-')}.png")
 
 # step by step, as a program with a progress bar does; to cancel, stop iterating
-request = unnoise.Request(seeds=(7,), steps=10, sampler="ddpm", previews=2)
+request = unnoise.Request.of(seeds=(7,), steps=10, sampler="ddpm", previews=2)
 for frame in generate(model, request):
     if frame.pictures is not None:
         print(f"step {frame.step} of {frame.steps}: the brightest value is {frame.pictures.max():.2f}")

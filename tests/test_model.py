@@ -69,9 +69,9 @@ def test_a_picture_belongs_to_its_seed(sampler: str) -> None:
 
 def test_previews_change_nothing() -> None:
     model = small()
-    request = Request(seeds=(3, 4), labels=("cat",), steps=10, sampler="ddpm", precision="float32")
+    request = Request.of(seeds=(3, 4), labels=("cat",), steps=10, sampler="ddpm", precision="float32")
     plain = sample(model, request).pixels
-    frames = list(generate(model, Request(**{**vars(request), "previews": 3})))
+    frames = list(generate(model, Request.of(**{**vars(request), "previews": 3})))
     shown = [frame.step for frame in frames if frame.pictures is not None]
     assert shown == [2, 5, 8, 10]
     assert torch.equal(to_bytes(frames[-1].pictures), plain)  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def test_previews_change_nothing() -> None:
 
 def test_two_threads_get_what_each_gets_alone() -> None:
     model = small()
-    requests = [Request(seeds=(i,), labels=("dog",), steps=6, sampler="ddpm", precision="float32") for i in range(4)]
+    requests = [Request.of(seeds=(i,), labels=("dog",), steps=6, sampler="ddpm", precision="float32") for i in range(4)]
     alone = [sample(model, request).pixels for request in requests]
     found: dict[int, torch.Tensor] = {}
     threads = [
@@ -94,7 +94,7 @@ def test_two_threads_get_what_each_gets_alone() -> None:
 
 
 def test_iteration_may_stop_at_any_step() -> None:
-    frames = generate(small(), Request(seeds=(1,), steps=50, precision="float32"))
+    frames = generate(small(), Request.of(seeds=(1,), steps=50, precision="float32"))
     assert next(frames).step == 1
     frames.close()
 
@@ -148,7 +148,7 @@ def test_labels_are_read() -> None:
 )
 def test_impossible_requests_are_refused_before_the_first_step(settings: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        next(generate(small(), Request(**{"seeds": (1, 2), **settings})))  # type: ignore[arg-type]
+        next(generate(small(), Request.of(**{"seeds": (1, 2), **settings})))  # type: ignore[arg-type]
 
 
 def test_models_without_classes() -> None:
@@ -165,11 +165,11 @@ def test_estimates_are_clipped_if_the_request_and_the_card_allow_it() -> None:
 
     allowed = small()
     refused = replace(allowed, card=replace(allowed.card, clip=False))
-    ask = Request(seeds=(1,), labels=("dog",), **FLOAT)  # type: ignore[arg-type]
-    clipped, free = (sample(allowed, replace(ask, clip=clip)).pixels for clip in (True, False))
+    ask = Request.of(seeds=(1,), labels=("dog",), **FLOAT)  # type: ignore[arg-type]
+    clipped, free = (sample(allowed, ask.but(clip=clip)).pixels for clip in (True, False))
     assert not torch.equal(clipped, free)
     for clip in (True, False):
-        assert torch.equal(sample(refused, replace(ask, clip=clip)).pixels, free)
+        assert torch.equal(sample(refused, ask.but(clip=clip)).pixels, free)
 
 
 def saved(folder: Path) -> Path:

@@ -132,8 +132,10 @@ class Model:
 
         texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
-        request = Request(seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=texts, values=numbers, **settings)
-        if note := truncation_note(self.text, filter(None, (*texts, request.negative_prompt))):
+        request = Request.of(
+            seeds=tuple(seeds), labels=tuple(map(str, labels)), prompts=texts, values=numbers, **settings
+        )
+        if note := truncation_note(self.text, filter(None, (*texts, request.prompt.negative_prompt))):
             warnings.warn(note, stacklevel=2)
         return sample(self, request)
 

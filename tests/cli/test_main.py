@@ -24,7 +24,7 @@ from unnoise.cli.main import COMMANDS, main
 from unnoise.cli.options import comments, keys_of
 from unnoise.cli.parse import parse_names, parse_seeds
 from unnoise.cli.progress import Progress
-from unnoise.config.request import Request
+from unnoise.config.request import Request, RequestOptions
 from unnoise.errors import UserError
 from unnoise.generate.recipe import option_words
 from unnoise.generate.rows import pairs, seed_ranges, seeds_text
@@ -89,31 +89,31 @@ def test_every_label_is_paired_with_every_seed_and_the_text_is_parsed_back() -> 
 
 
 def test_the_help_of_an_option_is_the_text_of_its_field() -> None:
-    about = comments(Request)
-    assert set(about) <= {field.name for field in dataclasses.fields(Request)}
+    about = comments(RequestOptions)
+    assert set(about) <= {field.name for field in dataclasses.fields(RequestOptions)}
     assert about["eta"] == "DDIM: 0 is deterministic, 1 is ancestral"
 
 
 def test_options_set_the_fields_of_a_request() -> None:
     @options.with_settings(
-        Request,
+        RequestOptions,
         seeds=None,
         labels=None,
         steps=Parameter(alias="--num-inference-steps"),
         dynamic_threshold=Parameter(alias="--threshold"),
     )
     def command(model: str, **values: object) -> Request:
-        return Request(**values)  # type: ignore[arg-type]
+        return Request.of(**values)
 
     from cyclopts import App
 
     app = App(result_action="return_value")
     app.default(command)
     assert app(["m"], exit_on_error=False) == Request()
-    wanted = Request(steps=7, clip=False, dynamic_threshold=0.5, precision="bfloat16")
+    wanted = Request.of(steps=7, clip=False, dynamic_threshold=0.5, precision="bfloat16")
     words = ["--num-inference-steps", "7", "--no-clip", "--threshold", "0.5", "--precision", "bfloat16"]
     assert app(["m", *words], exit_on_error=False) == wanted
-    assert app(["m", *option_words(dataclasses.asdict(wanted), Request)], exit_on_error=False) == wanted
+    assert app(["m", *option_words(wanted.flat(), RequestOptions)], exit_on_error=False) == wanted
 
 
 def test_names_listed_without_torch_are_the_registered_names() -> None:

@@ -18,7 +18,7 @@ CONFIGS = [
     TrainConfig(),
     TrainConfig(net=DiTConfig(depth=3), process=DiffusionConfig(schedule_options={"s": 0.008})),
     TrainConfig(net=UNetConfig(channels=(1, 2), heads=4), fit=Fit(clip=None, ema=(1, 2), lr=1e-5)),
-    Request(seeds=(3, 4), labels=("none", "1")),
+    Request.of(seeds=(3, 4), labels=("none", "1")),
 ]
 
 

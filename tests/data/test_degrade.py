@@ -169,7 +169,7 @@ def test_concatenated_pictures_are_not_dropped_in_training_or_guidance() -> None
     assert found.concat is not None
     assert (found.label == 1).all()
     assert torch.equal(found.concat, image)
-    null = null_condition(reader, Request(seeds=tuple(range(8))), whole)
+    null = null_condition(reader, Request.of(seeds=tuple(range(8))), whole)
     assert null.concat is not None
     assert torch.equal(null.concat, image)
 
@@ -221,7 +221,8 @@ def test_a_small_picture_and_its_original_give_the_same_condition(trained: dict[
     Image.fromarray(pixels[:3, :3]).save(tmp_path / "between.png")
     Image.fromarray(pixels[:, :3].repeat(2, 0).repeat(2, 1)).save(tmp_path / "thin.png")
     small, large = (
-        concat_image(loaded, Request(seeds=(1, 2), image=str(tmp_path / f"{name}.png"))) for name in ("small", "large")
+        concat_image(loaded, Request.of(seeds=(1, 2), image=str(tmp_path / f"{name}.png")))
+        for name in ("small", "large")
     )
     assert small is not None
     assert large is not None
@@ -283,7 +284,7 @@ def test_a_condition_with_a_picture_can_be_passed_directly(trained: dict[str, Pa
     x, hole = torch.full((2, 1, 4, 4), 0.25), torch.zeros(2, 1, 4, 4)
     hole[:, :, 0] = 1
     cond = replace(loaded.conditioner.null(2), concat=mask_out(x, hole))
-    *_, last = generate(loaded, Request(seeds=(1, 2), steps=2), cond=cond)
+    *_, last = generate(loaded, Request.of(seeds=(1, 2), steps=2), cond=cond)
     assert last.pictures is not None
     assert torch.equal(last.pictures[:, :, 1:], x[:, :, 1:])
 

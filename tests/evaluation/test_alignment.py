@@ -73,7 +73,7 @@ def sampling(monkeypatch: pytest.MonkeyPatch, pictures: Dataset, change) -> list
 
 
 def measured(model: Model, pictures: Dataset, names=("caption", "mask"), **how) -> list[dict]:
-    steps = alignment.measure(names, model, EvaluateConfig(count=COUNT), Request(**how), pictures, ALONE)
+    steps = alignment.measure(names, model, EvaluateConfig(count=COUNT), Request.of(**how), pictures, ALONE)
     while True:
         try:
             next(steps)
@@ -88,7 +88,7 @@ def test_real_pictures_agree_with_their_captions(pictures, monkeypatch) -> None:
     assert set(caption["parts"]) >= {"all", "number", "kind", "colour", "background", "relation"}
     ((request, cond),) = calls
     rows = data.order(0, 0, len(pictures))[:COUNT].tolist()
-    assert request.prompts == tuple(pictures.caption(row) for row in rows)
+    assert request.prompt.prompts == tuple(pictures.caption(row) for row in rows)
     assert cond.tokens is not None
     assert cond.control == ()  # the model has no control network
 
@@ -146,13 +146,13 @@ def test_prompts_are_captions_of_a_random_subset(pictures) -> None:
     assert sorted(rows) == list(range(5))
     assert prompts_for(model, 12, Request(), few) == tuple(few.caption(row) for row in [*rows, *rows, *rows[:2]])
     assert len(set(prompts_for(model, 5, Request(), few))) > 1
-    assert prompts_for(model, 3, Request(prompts=("a",)), few) == ("a",) * 3
+    assert prompts_for(model, 3, Request.of(prompts=("a",)), few) == ("a",) * 3
 
 
 def test_report_has_the_entries_and_their_details(pictures, monkeypatch) -> None:
     sampling(monkeypatch, pictures, lambda x: x)
     ask = EvaluateConfig(metrics=("caption", "mask"), count=COUNT)
-    *_, last = evaluate(model_of(pictures), ask, Request(guidance=2.0), pictures, cache=None)
+    *_, last = evaluate(model_of(pictures), ask, Request.of(guidance=2.0), pictures, cache=None)
     report = last.report
     assert report is not None
     assert [entry["id"] for entry in report["metrics"]] == ["caption", "mask"]
@@ -184,7 +184,7 @@ def test_report_has_the_entries_and_their_details(pictures, monkeypatch) -> None
 def test_conditions_without_effect_are_refused(metric: str, how: dict, why: str, pictures) -> None:
     model = model_of(pictures, controls=True)
     with pytest.raises(UserError, match=why):
-        next(evaluate(model, EvaluateConfig(metrics=(metric,)), Request(**how), pictures, cache=None))
+        next(evaluate(model, EvaluateConfig(metrics=(metric,)), Request.of(**how), pictures, cache=None))
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_guidance_table_uses_captions_of_real_pictures_and_reads_them(pictures, 
     def frames(job: Job) -> Iterator[Frame]:
         requests.append(job.request)
         x = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist()).x
-        yield Frame(slice(0, COUNT), 1, 1, x if job.request.guidance == 1 else x.flip(-1))
+        yield Frame(slice(0, COUNT), 1, 1, x if job.request.guidance.scale == 1 else x.flip(-1))
 
     monkeypatch.setattr(sweep, "frames", frames)
     ask = EvaluateConfig(count=COUNT, real=40, features=features, seed=5)
@@ -214,7 +214,7 @@ def test_guidance_table_uses_captions_of_real_pictures_and_reads_them(pictures, 
     found = [at for at in sweep.compare(model_of(pictures), ask, ways, pictures, cache=None, show=2)
              if isinstance(at, sweep.Result)]  # fmt: skip
     batch = pictures.batch(data.order(0, 0, len(pictures))[:COUNT].tolist())
-    assert {request.prompts for request in requests} == {batch.caption}
+    assert {request.prompt.prompts for request in requests} == {batch.caption}
     assert {request.seeds for request in requests} == {tuple(range(5, 5 + COUNT))}
     mirrored = ((batch.x.flip(-1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
     p = sum(caption_correct(text, image)["all"] for text, image in zip(batch.caption or (), mirrored)) / COUNT
@@ -232,7 +232,7 @@ def test_guidance_table_refuses_an_unconditional_model(pictures) -> None:
         tables.guidance_metrics(replace(model, text=None), config, Request(), pictures)
     with pytest.raises(UserError, match="toy has no captions, so there is nothing to guide to"):
         tables.guidance_metrics(model, config, Request(), plain)
-    assert tables.guidance_metrics(model, config, Request(prompts=("a red circle",)), plain) == (
+    assert tables.guidance_metrics(model, config, Request.of(prompts=("a red circle",)), plain) == (
         "frechet", "precision", "recall",
     )  # fmt: skip
     classes = replace(model, text=None, card=replace(model.card, classes=("a", "b")))
@@ -263,7 +263,7 @@ def test_inversion_table_uses_the_caption_and_control_image_of_each_picture(
     assert main(words.split()) == 0, capsys.readouterr().err
     (cell,) = json.loads(capsys.readouterr().out)["cells"]
     batch = pictures.batch(data.order(0, 0, len(pictures))[:3].tolist())
-    how = Request(steps=2, spacing="even", precision="float32")
+    how = Request.of(steps=2, spacing="even", precision="float32")
     cond = conditions_and_control(model, pictures, batch, how)
     assert len(cond.control) == 1
     errors = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,7 @@ def toy_model() -> Model:
     return Model(made.diffusion, replace(made.card, size=(16, 16)))
 
 
-HOW = Request(steps=2, batch=16, precision="float32")
+HOW = Request.of(steps=2, batch=16, precision="float32")
 
 
 def test_classes_are_sampled_with_their_frequency_in_the_data(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_classes_are_sampled_with_their_frequency_in_the_data(tmp_path: Path) ->
     evaluators = find_evaluators(ask, real.classes, real)
 
     def direct(labels: tuple[str, ...]) -> float:
-        sampled = sample(toy_model(), replace(HOW, seeds=tuple(range(5, 35)), labels=labels))
+        sampled = sample(toy_model(), HOW.but(seeds=tuple(range(5, 35)), labels=labels))
         return float(
             figures(report([Sampled(sampled.pixels, None)], ask, evaluators, cache=tmp_path))["frechet"]["value"]
         )
@@ -232,7 +232,7 @@ def test_classes_are_sampled_with_their_frequency_in_the_data(tmp_path: Path) ->
     value = figures(found)["frechet"]["value"]
     assert direct(labels) == pytest.approx(value, rel=2e-3)  # another batch may round a byte otherwise
     assert direct(("disc",)) != pytest.approx(value, rel=2e-3)
-    one = list(evaluate(toy_model(), ask, replace(HOW, labels=("ring",)), real, cache=tmp_path))[-1].report
+    one = list(evaluate(toy_model(), ask, HOW.but(labels=("ring",)), real, cache=tmp_path))[-1].report
     assert one is not None
     assert list(one["class_accuracy_each"]) == ["ring"]
 
@@ -247,8 +247,8 @@ def test_report_has_all_settings_that_change_its_pictures() -> None:
         "classifier_scale": 8.0, "clip": False, "dynamic_threshold": 0.99, "precision": "float32",
     }  # fmt: skip
     apart = {"seeds": (1,), "values": {"age": (3.0,)}, "batch": 3, "device": "cpu", "previews": 2}
-    assert set(changed) | set(apart) == {field.name for field in fields(Request)}
-    assert sampling_settings(toy_model(), Request(**changed, **apart)) == changed  # type: ignore[arg-type]
+    assert set(changed) | set(apart) == set(Request().flat())
+    assert sampling_settings(toy_model(), Request.of(**changed, **apart)) == changed  # type: ignore[arg-type]
 
 
 def test_impossible_evaluations_are_refused_before_anything_is_sampled(tmp_path: Path) -> None:
@@ -269,11 +269,11 @@ def test_impossible_evaluations_are_refused_before_anything_is_sampled(tmp_path:
     refused("8x8 pixels with 1 channel, those of toy 16x16", model=small())
     refused("does not have the classes cross, disc, ring, square", replace(good, evaluator=str(tmp_path / "other")))
     refused("no features to compare toy in", ASK)
-    refused("no class 'dics'", how=replace(HOW, labels=("dics",)))
-    refused("one label for all pictures", how=replace(HOW, labels=("disc", "ring")))
+    refused("no class 'dics'", how=HOW.but(labels=("dics",)))
+    refused("one label for all pictures", how=HOW.but(labels=("disc", "ring")))
     refused(
         r"leave --prompts out; it supports --label \(4 classes",
-        how=replace(HOW, prompts=("a",)),
+        how=HOW.but(prompts=("a",)),
     )
     with pytest.raises(UserError, match="0 sampled pictures"):
         report([])

@@ -39,13 +39,13 @@ def config() -> EvaluateConfig:
 
 def test_a_result_is_that_of_an_evaluation_alone() -> None:
     model, real = Model.load("model"), data.open(TOY)
-    how = Request(precision="float32", batch=8)
+    how = Request.of(precision="float32", batch=8)
     cells = variants(how, Axes(("ddim", "heun"), (2, 3)))
     found = [at for at in compare(model, config(), cells, real, cache=None, show=3) if isinstance(at, Result)]
     assert [(r.variant.row, r.variant.column, r.calls) for r in found] == [
         ("ddim", "2", 2), ("ddim", "3", 3), ("heun", "2", 3), ("heun", "3", 5)
     ]  # fmt: skip
-    alone = list(evaluate(model, config(), replace(how, sampler="heun", steps=3), real, cache=None))[-1].report
+    alone = list(evaluate(model, config(), how.but(sampler="heun", steps=3), real, cache=None))[-1].report
     assert alone is not None
     assert found[3].metric() == alone["metrics"][0]["value"]
     assert found[3].metric("kernel") == alone["metrics"][1]["value"]
@@ -55,10 +55,10 @@ def test_a_result_is_that_of_an_evaluation_alone() -> None:
 
 def test_an_impossible_variant_is_refused_before_the_first_is_sampled() -> None:
     model, real = Model.load("model"), data.open(TOY)
-    cells = [*variants(Request(), Axes(("ddim",), (2,))), Variant("x", "y", Request(sampler="ddpm-learned"))]
+    cells = [*variants(Request(), Axes(("ddim",), (2,))), Variant("x", "y", Request.of(sampler="ddpm-learned"))]
     with pytest.raises(UserError, match="no learned variance"):
         next(compare(model, config(), cells, real, cache=None))
-    too_many = [Variant("x", "y", Request(spacing="leading", steps=2000))]
+    too_many = [Variant("x", "y", Request.of(spacing="leading", steps=2000))]
     with pytest.raises(UserError, match="2000 steps"):
         next(compare(model, config(), too_many, real, cache=None))
 
@@ -72,7 +72,7 @@ def test_further_evaluators_get_every_picture_and_its_row() -> None:
         assert x.shape == (rows.stop - rows.start, 1, 16, 16)
         return torch.arange(rows.start, rows.stop) % 4 == 0
 
-    cells = guidance_variants(Request(precision="float32", batch=8), Axes(steps=(2,), guidance=(1, 2)))
+    cells = guidance_variants(Request.of(precision="float32", batch=8), Axes(steps=(2,), guidance=(1, 2)))
     steps = compare(model, config(), cells, real, cache=None, evaluators={"captions": bright})
     found = [step for step in steps if isinstance(step, Result)]
     assert [r.metric("captions") for r in found] == [5 / 20, 5 / 20]

@@ -49,7 +49,7 @@ def test_pareto_front_rises_in_calls_and_falls_in_distance() -> None:
 
 
 def test_sampler_table_advises_the_options_of_the_cheapest_good_variant() -> None:
-    request = Request(sampler="ddim", steps=7, eta=0.5, guidance=2.0, spacing="even")
+    request = Request.of(sampler="ddim", steps=7, eta=0.5, guidance=2.0, spacing="even")
     results = [
         result("ddim, eta 0.5", 7, 2.0, "7", request),
         result("heun", 19, 1.99, "10"),

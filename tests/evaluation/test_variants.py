@@ -8,8 +8,8 @@ from unnoise.evaluation.variants import Axes, InversionAxes, ddim_variants, guid
 
 def test_requests_are_the_product_and_steps_vary_fastest() -> None:
     axes = Axes(("heun", "plms"), (5, 10), guidance=(1.0, 3.0), spacings=("even", "karras"))
-    found = axes.requests(Request(batch=7))
-    assert [(r.spacing, r.guidance, r.sampler, r.steps) for r in found] == [
+    found = axes.requests(Request.of(batch=7))
+    assert [(r.sampling.spacing, r.guidance.scale, r.sampling.sampler, r.sampling.steps) for r in found] == [
         (spacing, scale, sampler, steps)
         for spacing in ("even", "karras")
         for scale in (1.0, 3.0)
@@ -17,12 +17,12 @@ def test_requests_are_the_product_and_steps_vary_fastest() -> None:
         for steps in (5, 10)
     ]
     assert {r.batch for r in found} == {7}
-    assert {r.eta for r in found} == {0.0}
+    assert {r.sampling.eta for r in found} == {0.0}
 
 
 def test_eta_varies_for_the_samplers_that_use_it_alone() -> None:
     axes = Axes(("auto", "ddim", "heun", "ddim-sigma-hat"), eta=(0.5, 1.0))
-    assert [(r.sampler, r.eta) for r in axes.requests(Request())] == [
+    assert [(r.sampling.sampler, r.sampling.eta) for r in axes.requests(Request())] == [
         ("auto", 0.5), ("auto", 1.0), ("ddim", 0.5), ("ddim", 1.0), ("heun", 0.0), ("ddim-sigma-hat", 0.0)
     ]  # fmt: skip
 
@@ -30,7 +30,7 @@ def test_eta_varies_for_the_samplers_that_use_it_alone() -> None:
 def test_rows_name_the_sampler_and_the_axes_with_several_values() -> None:
     plain = variants(Request(), Axes(("ddim", "heun"), (5, 10), guidance=(3.0,)))
     assert [(v.row, v.column) for v in plain] == [("ddim", "5"), ("ddim", "10"), ("heun", "5"), ("heun", "10")]
-    assert {v.request.guidance for v in plain} == {3.0}
+    assert {v.request.guidance.scale for v in plain} == {3.0}
     axes = Axes(("ddim", "heun"), (5,), eta=(0.0, 1.0), guidance=(1.0, 2.5), spacings=("even", "log-snr"))
     found = variants(Request(), axes)
     assert len(found) == len({v.row for v in found}) == 3 * 2 * 2
@@ -43,13 +43,13 @@ def test_rows_name_the_sampler_and_the_axes_with_several_values() -> None:
 def test_ddim_variants_are_eta_and_sigma_hat() -> None:
     found = ddim_variants(Request(), Axes(steps=(10, 20), eta=(0, 0.5), spacings=("ddim-uniform", "even")))
     assert len(found) == 2 * 2 * 3
-    assert {(v.request.sampler, v.request.eta) for v in found} == {
+    assert {(v.request.sampling.sampler, v.request.sampling.eta) for v in found} == {
         ("ddim", 0), ("ddim", 0.5), ("ddim-sigma-hat", 0.0)
     }  # fmt: skip
     assert {v.row for v in found} == {
         f"{name}, {spacing}" for name in ("eta 0", "eta 0.5", "sigma-hat") for spacing in ("ddim-uniform", "even")
     }
-    assert all(v.row.endswith(v.request.spacing) and v.column == str(v.request.steps) for v in found)
+    assert all(v.row.endswith(v.request.sampling.spacing) and v.column == str(v.request.sampling.steps) for v in found)
     one = Axes(steps=(5,), spacings=("even",))
     assert [v.row for v in ddim_variants(Request(), one)] == ["eta 0", "sigma-hat"]
     assert [v.row for v in ddim_variants(Request(), one, sigma_hat=False)] == ["eta 0"]
@@ -57,12 +57,13 @@ def test_ddim_variants_are_eta_and_sigma_hat() -> None:
 
 def test_guidance_variants_are_both_kinds_of_guidance_by_scale() -> None:
     axes = Axes(steps=(7,), guidance=(1, 2.5))
-    found = guidance_variants(Request(guidance=9.0), axes, classifier="guide", classifier_scales=(1, 9))
-    assert [(v.row, v.column, v.request.guidance, v.request.classifier, v.request.classifier_scale) for v in found] == [
+    found = guidance_variants(Request.of(guidance=9.0), axes, classifier="guide", classifier_scales=(1, 9))
+    guidance = [(v.row, v.column, v.request.guidance) for v in found]
+    assert [(row, column, g.scale, g.classifier, g.classifier_scale) for row, column, g in guidance] == [
         ("classifier-free", "1", 1, "", 1.0), ("classifier-free", "2.5", 2.5, "", 1.0),
         ("classifier", "1", 0, "guide", 1), ("classifier", "9", 0, "guide", 9),
     ]  # fmt: skip
-    assert {v.request.steps for v in found} == {7}
+    assert {v.request.sampling.steps for v in found} == {7}
     assert len(guidance_variants(Request(), axes, classifier_scales=(1,))) == 2  # none without a classifier
     rows = {v.row for v in guidance_variants(Request(), Axes(("ddim", "heun"), (7, 9)))}
     assert rows == {f"classifier-free, {sampler}, {steps} steps" for sampler in ("ddim", "heun") for steps in (7, 9)}

@@ -82,7 +82,7 @@ def test_latents_are_those_of_diffusers(tmp_path: Path) -> None:
     """Neither estimates nor results are clipped: one step to t = 0 is the estimate itself, far beyond [-1, 1]."""
     net, tower = pipeline(tmp_path)
     model = load(tmp_path)
-    request = Request(
+    request = Request.of(
         seeds=(3,), prompts=("a red cat",), sampler="ddim", spacing="leading", steps=4, precision="float32"
     )
     drawn = sample(model, request).pixels
@@ -98,9 +98,9 @@ def test_latents_are_those_of_diffusers(tmp_path: Path) -> None:
     assert drawn.dtype == torch.float32
     assert x.abs().max() > 3
     assert (drawn - x).abs().max() < 1e-3 * x.abs().max()
-    assert torch.equal(sample(model, replace(request, clip=False)).pixels, drawn)
+    assert torch.equal(sample(model, request.but(clip=False)).pixels, drawn)
     with pytest.raises(UserError, match="latents, which have no range"):
-        sample(model, replace(request, dynamic_threshold=0.9))
+        sample(model, request.but(dynamic_threshold=0.9))
 
 
 def test_latents_are_not_written_as_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +218,9 @@ def test_diffusers_generates_the_same_from_an_exported_pipeline(
         "a red cat", num_inference_steps=5, guidance_scale=3.0, output_type="latent", height=64, width=64,
         latents=Seeds((3,), model.x_shape).start(),
     ).images  # fmt: skip
-    request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
+    request = Request.of(
+        seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32"
+    )
     drawn = sample(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
 
@@ -259,9 +261,11 @@ def test_controls_of_a_folder_are_used_and_exported(count: int, tmp_path: Path) 
         output_type="latent", height=64, width=64, latents=Seeds((3,), base.x_shape).start(),
         controlnet_conditioning_scale=list(scales) if count > 1 else scales[0],
     ).images  # fmt: skip
-    request = Request(seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32")
-    plain = sample(base, replace(request, sampler="ddim")).pixels
-    controlled = replace(request, controls=tuple(files), control_scale=scales, sampler="ddim")
+    request = Request.of(
+        seeds=(3,), prompts=("a red cat",), spacing="leading", steps=5, guidance=3.0, precision="float32"
+    )
+    plain = sample(base, request.but(sampler="ddim")).pixels
+    controlled = request.but(controls=tuple(files), control_scale=scales, sampler="ddim")
     for model in (base.with_controlnets(*map(str, folders)), load(tmp_path / "steered"), load(tmp_path / "out")):
         drawn = sample(model, controlled).pixels
         assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
@@ -356,12 +360,12 @@ def test_xl_generates_the_same_as_diffusers_after_saving_and_exporting(tmp_path:
         latents=Seeds((3,), model.x_shape).start(), original_size=(50, 64), crops_coords_top_left=(0, 9),
     ).images  # fmt: skip
     values = {"original_height": (50.0,), "crop_left": (9.0,)}
-    request = Request(seeds=(3,), prompts=("a red cat",), values=values, steps=5, guidance=3.0, precision="float32")
+    request = Request.of(seeds=(3,), prompts=("a red cat",), values=values, steps=5, guidance=3.0, precision="float32")
     drawn = sample(model, request).pixels
     assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
-    assert torch.equal(sample(model, replace(request, sampler="euler")).pixels, drawn)  # as its recipe has it
-    assert not torch.equal(sample(model, replace(request, spacing="karras")).pixels, drawn)
-    assert (sample(model, replace(request, values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
+    assert torch.equal(sample(model, request.but(sampler="euler")).pixels, drawn)  # as its recipe has it
+    assert not torch.equal(sample(model, request.but(spacing="karras")).pixels, drawn)
+    assert (sample(model, request.but(values={})).pixels - right).abs().max() > 1e-2 * right.abs().max()
     model.save(tmp_path / "saved")
     assert torch.equal(sample(load(tmp_path / "saved"), request).pixels, drawn)
     assert main(["export", str(tmp_path / "saved"), str(tmp_path / "out")]) == 0
@@ -393,8 +397,8 @@ def test_the_refiner_of_xl_has_five_values_and_a_null_aesthetic_score(tmp_path: 
     judge = xl_pipeline(tmp_path / "refiner", refiner=True, zeros=False)
     model = load(tmp_path / "refiner")
     assert (model.card.net.values, model.card.net.vector) == (5, 10)  # type: ignore[union-attr]
-    request = Request(seeds=(0,), prompts=("a red cat",), guidance=3.0)
-    cond = model.conditioner.encode((), request.prompts)
+    request = Request.of(seeds=(0,), prompts=("a red cat",), guidance=3.0)
+    cond = model.conditioner.encode((), request.prompt.prompts)
     null = null_condition(model.conditioner, request, cond)
     words, empty, vector, no_vector = judge.encode_prompt("a red cat", do_classifier_free_guidance=True)
     x, t = normal((1, *model.x_shape), "x"), torch.tensor(0.5, dtype=torch.float64)

@@ -27,7 +27,7 @@ from unnoise.model import load
 
 VERSION_1 = Path(__file__).parent.parent / "data_files" / "version_1"
 EXPECTED = load_file(VERSION_1 / "expected.safetensors")
-REQUEST = Request(
+REQUEST = Request.of(
     seeds=(1, 2),
     labels=("dog", "none"),
     prompts=("a red bird", ""),
@@ -89,9 +89,9 @@ def test_a_noisy_classifier_computes_the_same_logits() -> None:
     logits = classifier(EXPECTED["floats"], torch.tensor([0.2, 0.7], dtype=torch.float64))
     assert torch.allclose(logits, EXPECTED["logits"], atol=1e-5)
     assert classifier.card.process.cond_dropout == 0.2
-    request = replace(REQUEST, labels=("dog",), classifier=str(VERSION_1 / "classifier"), classifier_scale=5.0)
+    request = REQUEST.but(labels=("dog",), classifier=str(VERSION_1 / "classifier"), classifier_scale=5.0)
     model = load(VERSION_1 / "model")
-    assert not torch.equal(sample(model, request).pixels, sample(model, replace(request, classifier="")).pixels)
+    assert not torch.equal(sample(model, request).pixels, sample(model, request.but(classifier="")).pixels)
 
 
 def test_a_run_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ class Unclipped(Model):
 
 def last(**asked: object) -> Tensor:
     """What a walk of one step ends in: the estimate of the denoiser that it was made with."""
-    request = Request(seeds=(1, 2, 3), labels=("dog",), steps=1, precision="float32", **asked)  # type: ignore[arg-type]
+    request = Request.of(seeds=(1, 2, 3), labels=("dog",), steps=1, precision="float32", **asked)  # type: ignore[arg-type]
     model = Unclipped(**vars(small()))
     weights = dict(model.diffusion.net.named_parameters())
     weights["class_embedding.weight"].data *= 10
@@ -91,9 +90,9 @@ def test_a_drawing_is_told_from_a_file_as_it_was_told_in_training(control: str, 
 def test_a_file_is_followed_as_strongly_as_is_asked_and_deeper_parts_more_in_a_guess(tmp_path: Path) -> None:
     model = following(24)
     Image.effect_noise((24, 24), 90).convert("RGB").save(tmp_path / "a.png")
-    ask = Request(seeds=(1, 2), controls=(str(tmp_path / "a.png"),), control_scale=(0.5,))
+    ask = Request.of(seeds=(1, 2), controls=(str(tmp_path / "a.png"),), control_scale=(0.5,))
     plain, guessed = (
-        add_control_images(model, Cond(), request).control_scale for request in (ask, replace(ask, guess=True))
+        add_control_images(model, Cond(), request).control_scale for request in (ask, ask.but(guess=True))
     )
     assert plain is not None
     assert plain.tolist() == [[0.5]] * 2
@@ -116,5 +115,5 @@ def test_a_walk_that_begins_in_noise_where_the_picture_is_still_seen_is_told(sch
     net = UNetConfig(size=8, channels=(8,), blocks=1, attention=(False,), groups=2)
     process = DiffusionConfig(schedule=schedule, predicts="v")
     model = Model(make_diffusion(UNet(net), process), ModelCard(net=net, process=process))
-    said = starts_in_a_picture(model, Request(spacing=grid, steps=20))
+    said = starts_in_a_picture(model, Request.of(spacing=grid, steps=20))
     assert (f"t = 0.80, where x_t is {share:.0%} picture" in said) if share else said == ""

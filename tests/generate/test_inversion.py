@@ -33,7 +33,7 @@ from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.text.tokenizer import Tokenizer
 
-HOW = Request(steps=6, precision="float32", sampler="ddim", clip=False, spacing="leading")
+HOW = Request.of(steps=6, precision="float32", sampler="ddim", clip=False, spacing="leading")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def inverted(model: Model, x: torch.Tensor, cond: Cond, how: Request, convention
 
 
 def drawn(model: Model, count: int = 3) -> torch.Tensor:
-    how = Request(seeds=tuple(range(count)), labels=("cat",), **{k: getattr(HOW, k) for k in ("steps", "precision")})
+    how = Request.of(seeds=tuple(range(count)), labels=("cat",), steps=HOW.sampling.steps, precision=HOW.precision)
     return from_bytes(sample(model, how).pixels)
 
 
@@ -68,7 +68,7 @@ def test_a_flow_is_inverted_to_noise_and_back(model: Model) -> None:
     """At its t = 1 there is nothing of the picture."""
     card = replace(model.card, process=replace(model.card.process, schedule="flow", predicts="flow"))
     flow = Model(make_diffusion(model.diffusion.net, card.process).eval(), card)
-    x, how = drawn(flow), replace(HOW, spacing="even")
+    x, how = drawn(flow), HOW.but(spacing="even")
     assert inverted(flow, x, flow.conditioner.encode(["cat"] * 3), how).deviation > 0.1
     assert reconstruct(flow, x, flow.conditioner.encode(["cat"] * 3), how).error < 1e-8
 
@@ -84,7 +84,7 @@ def test_a_batch_is_inverted_as_each_alone(model: Model) -> None:
 
 def test_guidance_is_part_of_the_way(model: Model) -> None:
     x = drawn(model, 2)
-    how, cat = Request(**{**HOW.__dict__, "guidance": 1.5}), model.conditioner.encode(["cat"] * 2)
+    how, cat = HOW.but(guidance=1.5), model.conditioner.encode(["cat"] * 2)
     assert reconstruct(model, x, cat, how).error < 1e-6
     plain = reconstruct(model, x, cat, HOW, convention="target").error
     guided = reconstruct(model, x, cat, how, convention="target").error
@@ -129,9 +129,9 @@ def saying(model: Model, words: str, age: float, drawing: str) -> dict[str, obje
 @pytest.mark.parametrize("other", SAID[1:])
 def test_words_numbers_and_drawings_are_part_of_the_way(listener: Model, other: tuple[str, float, str]) -> None:
     """Told the same both ways a picture comes back, told another on the way back it does not."""
-    how = replace(HOW, seeds=(0, 1), **saying(listener, *SAID[0]))
+    how = HOW.but(seeds=(0, 1), **saying(listener, *SAID[0]))
     x = draw_floats(listener, how)
-    job, changed = prepare(listener, how), prepare(listener, replace(how, **saying(listener, *other)))
+    job, changed = prepare(listener, how), prepare(listener, how.but(**saying(listener, *other)))
     assert reconstruct(listener, x, job.cond, how).error < 1e-8
     noise = invert(changed, x).noise
     back = draw_floats(listener, how, from_noise(job, noise))
@@ -145,11 +145,11 @@ def draw_floats(model: Model, how: Request, start: Start | None = None) -> torch
 @pytest.mark.parametrize("said", SAID)
 def test_what_is_shared_was_told_all_that_is_told(listener: Model, said: tuple[str, float, str]) -> None:
     """The first picture, whose way is shared, is that of its seed."""
-    how = Request(seeds=(3, 4), steps=8, sampler="ddpm", precision="float32", **saying(listener, *said))
+    how = Request.of(seeds=(3, 4), steps=8, sampler="ddpm", precision="float32", **saying(listener, *said))
     alone = sample(listener, how).pixels[:1].int()
     shared_way = sample(listener, how, shared(prepare(listener, how), 0.25)).pixels[:1].int()
     assert (alone - shared_way).abs().max() <= 1
-    each = replace(how, prompts=(said[0], "a horse"))
+    each = how.but(prompts=(said[0], "a horse"))
     assert torch.equal(shared(prepare(listener, each), 0.25).x, shared(prepare(listener, how), 0.25).x)
 
 
@@ -188,13 +188,13 @@ def test_what_cannot_be_inverted_is_refused(model: Model) -> None:
     with pytest.raises(UserError, match="no pictures"):
         invert(prepare(model, HOW), x[:0])
     with pytest.raises(ValueError, match="2 rows"):
-        generate(model, Request(seeds=(1,)), Start(torch.zeros(2, 1, 8, 8), 1.0))
+        generate(model, Request.of(seeds=(1,)), Start(torch.zeros(2, 1, 8, 8), 1.0))
 
 
 def test_a_strip_begins_and_ends_in_the_pictures_of_its_seeds(model: Model) -> None:
     start = between(prepare(model, HOW), [4, 9], 5)
-    film = sample(model, Request(**{**HOW.__dict__, "seeds": tuple(range(5)), "labels": ("cat",)}), start).pixels.int()
-    ends = sample(model, Request(**{**HOW.__dict__, "seeds": (4, 9), "labels": ("cat",)})).pixels.int()
+    film = sample(model, HOW.but(seeds=tuple(range(5)), labels=("cat",)), start).pixels.int()
+    ends = sample(model, HOW.but(seeds=(4, 9), labels=("cat",))).pixels.int()
     assert (film[[0, -1]] - ends).abs().max() <= 1
     assert (film[2] - ends).abs().max() > 1
 
@@ -223,16 +223,16 @@ def test_between_pictures_the_ends_are_noised_pictures(model: Model) -> None:
 
 def test_a_walk_that_starts_on_the_way_takes_the_steps_that_are_left(model: Model) -> None:
     start = Start(torch.zeros(1, 1, 8, 8), 0.5)
-    frames = list(generate(model, Request(seeds=(0,), labels=("cat",), steps=10, precision="float32"), start))
+    frames = list(generate(model, Request.of(seeds=(0,), labels=("cat",), steps=10, precision="float32"), start))
     assert [frame.steps for frame in frames] == [5] * 5
     assert frames[-1].calls == 5
-    between_two = list(generate(model, Request(seeds=(0,), steps=10, labels=("cat",)), Start(start.x, 0.47)))
+    between_two = list(generate(model, Request.of(seeds=(0,), steps=10, labels=("cat",)), Start(start.x, 0.47)))
     assert between_two[0].steps == 5
 
 
 def test_pictures_share_what_is_settled(model: Model) -> None:
     """At t = 1 only the noise; later ever more; and the first picture is that of its seed."""
-    how = Request(seeds=(3, 4, 5), labels=("cat",), steps=8, sampler="ddpm", precision="float32")
+    how = Request.of(seeds=(3, 4, 5), labels=("cat",), steps=8, sampler="ddpm", precision="float32")
     alone = sample(model, how).pixels[:1].int()
     spreads = []
     for t in (1.0, 0.5, 0.125):
@@ -257,7 +257,7 @@ def test_the_class_of_a_place_is_that_of_the_nearest_end() -> None:
 def folder(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("explore")
     model.save(base / "model")
-    for seed, picture in enumerate(sample(model, Request(seeds=(0, 1), labels=("cat",), steps=6))):
+    for seed, picture in enumerate(sample(model, Request.of(seeds=(0, 1), labels=("cat",), steps=6))):
         picture.save(base / f"{seed}.png")
     return base
 

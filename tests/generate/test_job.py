@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ def test_prompts_are_encoded_and_files_opened_once_however_many_seeds(
     encode, decode = Tokenizer.encode, conditions.open_picture
     monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: encoded.append(list(texts)) or encode(self, texts))
     monkeypatch.setattr(conditions, "open_picture", lambda file, *rest: opened.append(file) or decode(file, *rest))
-    request = Request(
+    request = Request.of(
         seeds=tuple(range(7)), prompts=("a dog",), negative_prompt="a cat", guidance=2.0, batch=2,
         controls=(str(tmp_path / "edges.png"),), **FLOAT,
     )  # fmt: skip
@@ -59,18 +58,18 @@ def test_prompts_are_encoded_and_files_opened_once_however_many_seeds(
     assert len(collect(ready)) == 7
     assert encoded == [["a dog"], ["a cat"]]
     assert opened == [tmp_path / "edges.png"]
-    each = replace(request, prompts=("a dog", "a cat") * 3 + ("a dog",))
+    each = request.but(prompts=("a dog", "a cat") * 3 + ("a dog",))
     encoded.clear()
     tokens = prepare(text_model, each).cond.tokens
     assert encoded == [["a dog", "a cat"], ["a cat"]]
-    assert torch.equal(tokens, encode(text_model.text, list(each.prompts)).tokens)
+    assert torch.equal(tokens, encode(text_model.text, list(each.prompt.prompts)).tokens)
 
 
 def test_a_placed_model_is_copied_once_for_all_its_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     copies: list[object] = []
     monkeypatch.setattr(job, "place_diffusion", lambda *what: copies.append(what) or placement.place(*what))
     placed = place(small(), precision="float32")
-    jobs = [prepare(placed, Request(seeds=(seed,), labels=("dog",), **FLOAT)) for seed in (1, 2)]
+    jobs = [prepare(placed, Request.of(seeds=(seed,), labels=("dog",), **FLOAT)) for seed in (1, 2)]
     assert copies == []  # errors are found before the network is copied
     for ready in jobs:
         list(frames(ready))
@@ -80,7 +79,7 @@ def test_a_placed_model_is_copied_once_for_all_its_jobs(monkeypatch: pytest.Monk
 
 def test_a_job_is_a_value() -> None:
     """It gives the same pictures again, from threads too; some of its rows are the pictures of these rows."""
-    ready = prepare(small(), Request(seeds=(3, 4, 5, 6), labels=("dog", "cat", "bird", ""), guidance=2.0, **FLOAT))
+    ready = prepare(small(), Request.of(seeds=(3, 4, 5, 6), labels=("dog", "cat", "bird", ""), guidance=2.0, **FLOAT))
     whole = collect(ready)
     found: dict[int, torch.Tensor] = {}
     threads = [threading.Thread(target=lambda i=i: found.setdefault(i, collect(ready))) for i in range(2)]
@@ -95,8 +94,8 @@ def test_a_job_is_a_value() -> None:
 
 def test_a_row_without_a_label_has_the_class_of_its_seed() -> None:
     model = small()
-    by_seed = prepare(model, Request(seeds=(6, 7, 8), **FLOAT)).labels()
-    assert prepare(model, Request(seeds=(6, 7, 8), labels=("", "dog", ""), **FLOAT)).labels() == (
+    by_seed = prepare(model, Request.of(seeds=(6, 7, 8), **FLOAT)).labels()
+    assert prepare(model, Request.of(seeds=(6, 7, 8), labels=("", "dog", ""), **FLOAT)).labels() == (
         by_seed[0],
         "dog",
         by_seed[2],
@@ -119,4 +118,4 @@ def test_every_error_is_raised_by_prepare() -> None:
         ({"spacing": "leading", "steps": 101}, "table of 100"),
     ):
         with pytest.raises(UserError, match=message):
-            prepare(placed, Request(**{"seeds": (1,), **wrong}))  # type: ignore[arg-type]
+            prepare(placed, Request.of(**{"seeds": (1,), **wrong}))  # type: ignore[arg-type]

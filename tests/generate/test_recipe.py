@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from importlib import metadata
 from pathlib import Path
@@ -16,7 +15,7 @@ from unnoise.cli.main import main
 from unnoise.cli.parse import parse_seeds
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
-from unnoise.config.request import Request
+from unnoise.config.request import Request, RequestOptions
 from unnoise.errors import UserError
 from unnoise.generate.recipe import (
     build_recipe,
@@ -62,7 +61,7 @@ def test_the_library_builds_the_recipes_that_the_command_line_writes(folder: Pat
     assert main(["sample", str(folder), *words, "--out", str(out), "--grid", str(grid)]) == 0
     rows = [(seed, label) for label in ("boot", "coat") for seed in (3, 4, 5)]
     seeds, labels = zip(*rows, strict=True)
-    request = Request(seeds=seeds, labels=labels, steps=1, batch=4, guidance=2.0)
+    request = Request.of(seeds=seeds, labels=labels, steps=1, batch=4, guidance=2.0)
     recipe = build_recipe(folder, load(folder), request)
     batches = [rows[:4]] * 4 + [rows[4:]] * 2
     for row, batch in zip(rows, batches, strict=True):
@@ -77,7 +76,7 @@ def test_the_library_builds_the_recipes_that_the_command_line_writes(folder: Pat
 
 
 def test_a_recipe_names_the_weights_and_their_hash(folder: Path) -> None:
-    recipe = build_recipe(folder, load(folder), Request(sampler="auto"))
+    recipe = build_recipe(folder, load(folder), Request.of(sampler="auto"))
     file = folder / "model.safetensors"
     assert recipe["model"] == {"path": str(folder), "weights": str(file), "sha256": sha256(file)}
     assert recipe["request"]["sampler"] == "ddim"  # what `auto` means for this model
@@ -163,7 +162,7 @@ def test_rows_with_prompts_are_numbered_by_the_first_of_equal_prompts() -> None:
 
 
 def test_options_of_default_values_are_left_out() -> None:
-    assert option_words(dataclasses.asdict(Request()), Request) == []
+    assert option_words(Request().flat(), RequestOptions) == []
     assert option_words({"steps": 7}, Request, {"steps": "num-inference-steps"}) == ["--num-inference-steps", "7"]
 
 
@@ -175,7 +174,7 @@ def test_each_change_since_a_picture_was_made_is_one_warning(folder: Path) -> No
     image.write_bytes(b"first")
     edges.write_bytes(b"edges")
     control.mkdir()
-    request = Request(image=str(image), controls=(str(edges),))
+    request = Request.of(image=str(image), controls=(str(edges),))
     recipe = build_recipe(folder, load(folder), request) | {"control_models": [str(control)]}
     assert reproducibility_warnings(recipe) == []
     changes = [

@@ -85,7 +85,7 @@ def greys(std: float, count: int = 6) -> tuple[Tensor, float]:
 
 def figure(name: str, model: Model, x: Tensor, **ask: Any) -> dict[str, Any]:
     config = EvaluateConfig(metrics=(name,), bits_count=len(x), **ask)
-    how = Request(clip=False, precision="float32", batch=512)
+    how = Request.of(clip=False, precision="float32", batch=512)
     walk = bits_per_dim.measure(name, model, config, how, cast(Dataset, Grey(x)), ALONE)
     while True:
         try:

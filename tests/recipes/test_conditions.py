@@ -125,8 +125,8 @@ def test_an_evaluation_says_how_many_captions_are_cut(worded):
     rows = data.order(0, 0, len(pictures))[:10].tolist()
     count = sum(short.text.truncated(pictures.caption(row)) != "" for row in rows)
     assert note.startswith(f"{count} of 10 captions ")
-    assert said(short, Request(prompts=("a red circle on white",)))[0].startswith("1 of 1 captions is")
-    assert said(short, Request(prompts=("a",))) == []
+    assert said(short, Request.of(prompts=("a red circle on white",)))[0].startswith("1 of 1 captions is")
+    assert said(short, Request.of(prompts=("a",))) == []
     assert said(model.load(worded), Request()) == []
 
 
@@ -140,9 +140,9 @@ def test_bits_say_whether_captions_were_told(worded):
     pictures = data.open(WORDED.data)
     plain = data.Dataset(replace(pictures.source, captions=None), pictures.config)
     assert "conditioned on their captions" in told(Request(), pictures)
-    assert "conditioned on their captions" in told(Request(prompts=("a red circle",)), plain)
+    assert "conditioned on their captions" in told(Request.of(prompts=("a red circle",)), plain)
     assert "unconditional" in told(Request(), plain)
-    assert "unconditional" in told(Request(labels=("none",)), pictures)
+    assert "unconditional" in told(Request.of(labels=("none",)), pictures)
 
 
 def test_a_prompt_that_is_cut_is_warned_of(worded):
@@ -206,7 +206,9 @@ def test_a_negative_prompt_takes_the_place_of_no_words(worded):
     none = loaded.sample(prompts=red, guidance=5.0, seeds=(3,), steps=3)
     assert (blue.pixels.int() - none.pixels.int()).abs().max() > 1
     null = null_condition(
-        loaded.conditioner, Request(negative_prompt=red), text_and_labels(loaded.conditioner, Request(prompts=(red,)))
+        loaded.conditioner,
+        Request.of(negative_prompt=red),
+        text_and_labels(loaded.conditioner, Request.of(prompts=(red,))),
     )
     assert torch.equal(null.tokens, loaded.conditioner.encode(prompts=[red]).tokens)
 
@@ -398,9 +400,9 @@ def test_a_drawing_that_cannot_be_used_is_named(controlled, tmp_path):
 def test_a_condition_can_be_given_whole(worded):
     loaded = model.load(worded)
     said = ("a red circle on white", "a blue square on black")
-    request = Request(seeds=(4, 5), steps=2)
+    request = Request.of(seeds=(4, 5), steps=2)
     frames = list(generate(loaded, request, cond=loaded.conditioner.encode(prompts=said)))
-    by_prompts = list(generate(loaded, replace(request, prompts=said)))
+    by_prompts = list(generate(loaded, request.but(prompts=said)))
     assert torch.equal(frames[-1].pictures, by_prompts[-1].pictures)
 
 

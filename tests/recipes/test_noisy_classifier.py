@@ -231,7 +231,7 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
     times = even(model.diffusion.schedule, 3)
     noise = Seeds(seeds, model.x_shape)
     for guidance, told in ((1.0, Cond(label)), (0.0, Cond(torch.tensor([4, 4])))):
-        request = Request(
+        request = Request.of(
             seeds=seeds, labels=tuple(model.classes[i] for i in label), steps=3, classifier=str(guide),
             classifier_scale=2.0, guidance=guidance, precision="float32",
         )  # fmt: skip
@@ -240,7 +240,7 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
         by_request = sample(model, request).pixels
         off = (by_request.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max()
         assert off <= 1
-        without = sample(model, replace(request, classifier="")).pixels
+        without = sample(model, request.but(classifier="")).pixels
         assert not torch.equal(without, by_request)
 
 
@@ -262,23 +262,23 @@ def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
     model = Model(make_diffusion(built.eval().requires_grad_(False), COSINE).eval(), kind)
     found = noisy_classifier.load(guide)
     names, seeds = found.card.classes, (3, 4, 5)
-    request = Request(
+    request = Request.of(
         seeds=seeds, labels=(names[1], names[2], names[1]), steps=3, classifier=str(guide), classifier_scale=2.0,
         precision="float32", batch=2,
     )  # fmt: skip
     drawn = sample(model, request)
-    assert drawn.labels == request.labels
+    assert drawn.labels == request.prompt.labels
     denoiser = clip_denoised(classifier(model.diffusion.given(Cond()), found.log_prob(torch.tensor([1, 2, 1])), 2.0))
     begin = Seeds(seeds, model.x_shape)
     by_hand = last(walk(denoiser, begin.start(), even(model.diffusion.schedule, 3), ddim(), begin))
     assert (drawn.pixels.float() - (by_hand * 127.5 + 127.5).clamp(0, 255)).abs().max() <= 1
-    assert not torch.equal(drawn.pixels, sample(model, Request(seeds=seeds, steps=3, precision="float32")).pixels)
-    chosen = sample(model, replace(request, labels=()))  # a class by the seed
+    assert not torch.equal(drawn.pixels, sample(model, Request.of(seeds=seeds, steps=3, precision="float32")).pixels)
+    chosen = sample(model, request.but(labels=()))  # a class by the seed
     assert set(chosen.labels) <= set(names)
     with pytest.raises(UserError, match="no-such"):
-        next(generate(model, replace(request, labels=("no-such",))))
+        next(generate(model, request.but(labels=("no-such",))))
     with pytest.raises(UserError, match="not conditioned on classes"):
-        sample(model, replace(request, classifier=""))
+        sample(model, request.but(classifier=""))
 
 
 def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
@@ -297,32 +297,32 @@ def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
         folder = tmp_path_factory.mktemp("wrong")
         noisy_classifier.write(folder, net_of(other.net).state_dict(), other)
         with pytest.raises(UserError, match=why):
-            sample(model, Request(labels=("0",), classifier=str(folder)))
+            sample(model, Request.of(labels=("0",), classifier=str(folder)))
 
 
 def test_what_a_request_cannot_mean_is_refused(model: Model, guide: Path) -> None:
     with pytest.raises(UserError, match="needs a class for every picture, not 'none'"):
-        sample(model, Request(labels=("none",), classifier=str(guide)))
+        sample(model, Request.of(labels=("none",), classifier=str(guide)))
     with pytest.raises(UserError, match="no noise level lies between 2 and 1"):
-        sample(model, Request(guidance=2.0, guidance_interval=(2.0, 1.0)))
+        sample(model, Request.of(guidance=2.0, guidance_interval=(2.0, 1.0)))
 
 
 def test_a_requests_interval_and_contrast_reach_the_guide(model: Model) -> None:
-    base = Request(seeds=(0, 1), labels=("0",), steps=4, guidance=3.0, precision="float32")
-    plain = sample(model, replace(base, guidance=1.0)).pixels
-    everywhere = sample(model, replace(base, guidance_interval=(0.0, 1e9))).pixels
-    nowhere = sample(model, replace(base, guidance_interval=(1e9, 1e9))).pixels
+    base = Request.of(seeds=(0, 1), labels=("0",), steps=4, guidance=3.0, precision="float32")
+    plain = sample(model, base.but(guidance=1.0)).pixels
+    everywhere = sample(model, base.but(guidance_interval=(0.0, 1e9))).pixels
+    nowhere = sample(model, base.but(guidance_interval=(1e9, 1e9))).pixels
     assert torch.equal(everywhere, sample(model, base).pixels)
     assert torch.equal(nowhere, plain)
     assert not torch.equal(everywhere, plain)
-    assert not torch.equal(sample(model, replace(base, guidance_rescale=0.7)).pixels, everywhere)
+    assert not torch.equal(sample(model, base.but(guidance_rescale=0.7)).pixels, everywhere)
 
 
 def test_outside_its_interval_a_classifier_leaves_the_untold_model(model: Model, guide: Path) -> None:
-    base = Request(seeds=(0,), labels=("0",), steps=3, guidance=0.0, precision="float32")
-    guided = replace(base, classifier=str(guide), guidance_interval=(1e9, 1e9))
+    base = Request.of(seeds=(0,), labels=("0",), steps=3, guidance=0.0, precision="float32")
+    guided = base.but(classifier=str(guide), guidance_interval=(1e9, 1e9))
     assert torch.equal(sample(model, guided).pixels, sample(model, base).pixels)
-    assert not torch.equal(sample(model, guided).pixels, sample(model, replace(base, guidance=1.0)).pixels)
+    assert not torch.equal(sample(model, guided).pixels, sample(model, base.but(guidance=1.0)).pixels)
 
 
 def test_the_command_line_guides_by_a_classifier_and_remembers_it(

@@ -186,12 +186,12 @@ def test_what_is_not_said_is_not_told() -> None:
 
 
 def test_one_number_is_for_all_pictures_or_one_for_each() -> None:
-    values = text_and_labels(READER, Request(seeds=(1, 2), values={"age": (45.0,), "score": (-1.0, 1.0)})).value
+    values = text_and_labels(READER, Request.of(seeds=(1, 2), values={"age": (45.0,), "score": (-1.0, 1.0)})).value
     assert values is not None
     assert values.tolist() == [[500, 0], [500, 1000]]
     with pytest.raises(UserError, match="2 ages for 3 seeds"):
-        text_and_labels(READER, Request(seeds=(1, 2, 3), values={"age": (1.0, 2.0)}))
-    null = null_condition(READER, Request(), text_and_labels(READER, Request(seeds=(1,), values={"age": (45.0,)})))
+        text_and_labels(READER, Request.of(seeds=(1, 2, 3), values={"age": (1.0, 2.0)}))
+    null = null_condition(READER, Request(), text_and_labels(READER, Request.of(seeds=(1,), values={"age": (45.0,)})))
     assert null.value is not None
     assert null.value.isnan().all()
 
@@ -405,7 +405,9 @@ def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: s
     ask = EvaluateConfig(count=40, features=judge, real=40)
     ask = replace(ask, metrics=tables.guidance_metrics(loaded, ask, Request(), real))
     assert ask.metrics == ("frechet", "precision", "recall")
-    ways = variants.guidance_variants(Request(precision="float32"), variants.Axes(steps=(4,), guidance=(0.0, 1.0, 1.5)))
+    ways = variants.guidance_variants(
+        Request.of(precision="float32"), variants.Axes(steps=(4,), guidance=(0.0, 1.0, 1.5))
+    )
     results = [at for at in sweep.compare(loaded, ask, ways, real, cache=None, show=40) if isinstance(at, sweep.Result)]
     said = torch.from_numpy(real.values()[random_subset(40, real)])[:, 0]
     told = ~said.isnan()
@@ -428,7 +430,7 @@ def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
     rows = [data.order(0, 0, len(real)).tolist()[i % 32] for i in range(40)]
     whole = Job.denoiser
     monkeypatch.setattr(Job, "denoiser", lambda job, rows: found.append(job.cond.value[rows]) or whole(job, rows))
-    how = Request(steps=2, batch=16, guidance=guidance)
+    how = Request.of(steps=2, batch=16, guidance=guidance)
     about = report(loaded, real, how, metrics=("kernel",), count=40, features=judge)
     truth = loaded.conditioner.scale_values(torch.from_numpy(real.values()[rows]))
     assert torch.allclose(torch.cat(found), truth, rtol=0, atol=0, equal_nan=True)
@@ -450,7 +452,7 @@ def test_processes_share_the_numbers_with_the_pictures(
     for world in (1, 3, 41):
         found.clear()
         for rank in range(world):
-            list(evaluate(loaded, ask, Request(steps=1), real, cache=None, processes=Processes(rank, world)))
+            list(evaluate(loaded, ask, Request.of(steps=1), real, cache=None, processes=Processes(rank, world)))
         assert len(found) == min(world, 40)
         parts.append(torch.cat(found))
     for part in parts[1:]:
@@ -470,7 +472,7 @@ def test_bits_are_those_of_pictures_whose_numbers_are_told(lights: Path, trained
     assert not other["numbers"]
     assert "conditioned on their values" in details(one)
     assert f"the model was not conditioned on light: {lights} does not have it" in untold["warnings"]
-    (named,) = report(loaded, real, Request(labels=("none",)), **bits)["metrics"]
+    (named,) = report(loaded, real, Request.of(labels=("none",)), **bits)["metrics"]
     assert named["value"] == one["value"]
 
 
@@ -492,7 +494,7 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
     whole = Job.denoiser
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Job, "denoiser", lambda job, rows: seen.append(job.cond[rows]) or whole(job, rows))
-        report(loaded, real, Request(steps=1, batch=30), metrics=("kernel",), count=30, features=judge)
+        report(loaded, real, Request.of(steps=1, batch=30), metrics=("kernel",), count=30, features=judge)
     light = (seen[0].value[:, 0] / 1000 * 23).round().int()
     assert len(light) == 30
     assert torch.equal(seen[0].label, light % 2)

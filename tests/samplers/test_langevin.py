@@ -88,7 +88,7 @@ def test_ncsn_by_name_for_pictures_in_our_range(name: str, levels: int, sigma_ma
 
     The shares of both stay, and both end without noise, in the estimate at the last level.
     """
-    steps, seeds = METHODS[name].make(Request(steps=levels)), Seeds((1, 2), (5,))
+    steps, seeds = METHODS[name].make(Request.of(steps=levels)), Seeds((1, 2), (5,))
     ends = []
     for scale, world in ((1.0, Gaussian(0.6, 0.15)), (2.0, Gaussian(0.2, 0.3))):
         schedule = VarianceExploding(levels, 0.01 * scale, sigma_max * scale)

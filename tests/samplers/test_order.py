@@ -90,7 +90,7 @@ def white(seed: int, shape: tuple[int, ...]) -> Callable[[Tensor, int], Tensor]:
 
 
 def make(name: str, steps: int = 50) -> Step:
-    return METHODS[name].make(Request(steps=steps))
+    return METHODS[name].make(Request.of(steps=steps))
 
 
 def from_a_path(

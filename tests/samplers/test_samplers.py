@@ -507,7 +507,7 @@ def test_every_name_makes_a_step() -> None:
         calls.clear()
         times = SPACINGS[sampler.spacing](1000)(schedule, 10)
         noise = white(0, (2, 3))
-        end = last(walk(counted, noise(times[0]), times, sampler.make(Request(steps=10)), noise))
+        end = last(walk(counted, noise(times[0]), times, sampler.make(Request.of(steps=10)), noise))
         assert torch.isfinite(end).all(), name
         assert len(calls) == 9 * sampler.calls + sampler.last_calls, name
 

@@ -59,7 +59,7 @@ def assert_same(a: State, b: State, accuracy: float) -> None:
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "ncsn"])  # 100 calls a step
 def test_joined_rows_advance_as_each_alone(name: str) -> None:
     """Three walks that have come to step 4, to step 1 and to no step yet: two steps together are each one's own."""
-    step = METHODS[name].make(Request(steps=7))
+    step = METHODS[name].make(Request.of(steps=7))
     accuracy = 1e-6 if name == "heun-churn" else 1e-11  # inverting a table magnifies rounding
     ages = (4, 1, 0)
     walks = [alone(step, row, age + 2) for row, age in enumerate(ages)]
@@ -78,7 +78,7 @@ def test_joined_rows_advance_as_each_alone(name: str) -> None:
 
 def batch(name: str, steps: int = 4) -> State:
     seeds, times = Seeds((5, 6, 7, 8), SHAPE), even(SCHEDULE, 9)
-    states = walk(denoiser(), seeds.start(), times, METHODS[name].make(Request(steps=9)), seeds)
+    states = walk(denoiser(), seeds.start(), times, METHODS[name].make(Request.of(steps=9)), seeds)
     return [next(states) for _ in range(steps)][-1]
 
 

@@ -32,7 +32,7 @@ def sample_classes(model: Model) -> tuple[list[Sample], Request]:
     from unnoise.generate.rows import pairs
 
     rows = pairs([(seed, None) for seed in range(SEEDS)], model.card.classes)
-    request = Request(
+    request = Request.of(
         seeds=tuple(seed for seed, _ in rows),
         labels=tuple(label for _, label in rows if label is not None),
         sampler="ddim",

@@ -45,7 +45,7 @@ def evaluation(path: Path, model: Model, folder: Path, config: TrainConfig, coun
     except (OSError, ValueError, KeyError, TypeError):
         pass
     settings = EvaluateConfig(count=count, seed=10_000, real=REAL)
-    request = Request(sampler="ddim", steps=demo_pictures.STEPS, guidance=demo_pictures.GUIDANCE, batch=250)
+    request = Request.of(sampler="ddim", steps=demo_pictures.STEPS, guidance=demo_pictures.GUIDANCE, batch=250)
     real = data.open(DataConfig(path=config.data.path, size=config.data.size, channels=config.data.channels))
     report = measuring.run(model, settings, request, real, measuring.home() / "features")
     publish(path, lambda beside: beside.write_text(json.dumps({"of": key, "report": report}), encoding="utf-8"))
@@ -78,19 +78,20 @@ def numbers(
         "class_accuracy_each": found.get("class_accuracy_each", {}),
         "class_accuracy_real_each": found.get("class_accuracy_real_each", {}),
         "metrics": found["metrics"],
-        "quality_note": f"{found['quality_note']} Sampled with guidance {request.guidance:g}: clearer, less varied.",
+        "quality_note": f"{found['quality_note']} Guidance {request.guidance.scale:g}: clear, less varied.",
         "warnings": found.get("warnings", []),
         "seconds": {"train": state["seconds"], "sample": seconds, "evaluate": sum(spent.values()), **prefixed(spent)},
         "images": state["images"],
-        "steps": request.steps,
-        "guidance": request.guidance,
+        "steps": request.sampling.steps,
+        "guidance": request.guidance.scale,
         "pictures_per_second": {
             "train": state["images"] / max(state["seconds"], 1e-9),
             "sample": found["pictures_per_second"],
         },
         "parameters": parameters,
         "drawn_note": (
-            f"DDIM, {request.steps} steps, guidance {request.guidance:g}. Each column starts from the same noise; "
+            f"DDIM, {request.sampling.steps} steps, guidance {request.guidance.scale:g}. "
+            "Each column starts from the same noise; "
             "only the class differs."
         ),
         "curve": [(line["images"], line["loss"]) for line in lines if "loss" in line],

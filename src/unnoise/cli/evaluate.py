@@ -17,7 +17,7 @@ from unnoise.cli.plot import plottable
 from unnoise.cli.requests import present, rows_for
 from unnoise.cli.sampling_options import ALL, FOR_ALL, WHICH
 from unnoise.config.evaluation import EvaluateConfig
-from unnoise.config.request import Request
+from unnoise.config.request import Request, RequestOptions
 from unnoise.errors import unknown
 from unnoise.generate.describe import known_card
 
@@ -28,7 +28,7 @@ COUNT = Parameter(alias=("--num", "-n"), validator=within(10, 10_000_000, "fewer
 REQUEST: dict[str, Parameter | None] = {**ALL, **FOR_ALL, **dict.fromkeys(("seeds", "labels", "previews"))}
 
 
-@with_settings(Request, **REQUEST)
+@with_settings(RequestOptions, **REQUEST)
 @with_settings(
     EvaluateConfig,
     metrics=None,
@@ -126,4 +126,4 @@ def settings(values: Mapping[str, Any], names: tuple[str, ...], label: str | Non
     """The two settings whose fields `values` holds together."""
     own = {key: value for key, value in values.items() if key in EvaluateConfig.__dataclass_fields__}
     rest = {key: value for key, value in values.items() if key not in own}
-    return EvaluateConfig(metrics=names, **own), Request(labels=(label,) if label is not None else (), **rest)
+    return EvaluateConfig(metrics=names, **own), Request.of(labels=(label,) if label is not None else (), **rest)

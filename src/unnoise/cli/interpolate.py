@@ -14,7 +14,7 @@ from unnoise.cli.parse import parse_names, parse_seeds
 from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, VALUE
-from unnoise.config.request import Request
+from unnoise.config.request import Request, RequestOptions
 from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GRID = Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")
 
 
-@with_settings(Request, **FROM_ONE)
+@with_settings(RequestOptions, **FROM_ONE)
 def interpolate(
     model: MODEL,
     /,
@@ -75,9 +75,9 @@ def interpolate(
         if pictures:
             a, b = (input_picture(path, loaded)[0] for path in pictures)
             start = between_pictures(loaded, a, b, across, t=strength, seed=ends[0], keep_variance=not linear)
-            job = prepare(loaded, Request(seeds=(ends[0],) * across, sampler="ddpm", labels=chosen, **settings))
+            job = prepare(loaded, Request.of(seeds=(ends[0],) * across, sampler="ddpm", labels=chosen, **settings))
         else:
-            job = prepare(loaded, Request(seeds=tuple(range(count)), sampler="ddim", labels=chosen, **settings))
+            job = prepare(loaded, Request.of(seeds=tuple(range(count)), sampler="ddim", labels=chosen, **settings))
             start = between(job, ends, across, lines)
     pictures_of_grid = finished(with_bar(job.starting(start)))
     write_grid(grid_file, pictures_of_grid, across, [], as_json=json)

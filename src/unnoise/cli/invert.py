@@ -13,7 +13,7 @@ from unnoise.cli.options import flag, option, with_settings
 from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import FROM_ONE, LABEL, MODEL, VALUE
-from unnoise.config.request import Request
+from unnoise.config.request import Request, RequestOptions
 from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from unnoise.model import Model
 
 
-@with_settings(Request, **FROM_ONE | {"clip": None})
+@with_settings(RequestOptions, **FROM_ONE | {"clip": None})
 def invert(
     model: MODEL,
     /,
@@ -77,7 +77,7 @@ def invert(
         labels = (label or "none",) * len(x) if loaded.classes or settings.get("classifier") else ()
         if settings.get("precision", "auto") == "auto":
             settings["precision"] = "float32"  # rounding cannot be undone
-        request = Request(seeds=tuple(range(len(x))), labels=labels, values=values, **settings)
+        request = Request.of(seeds=tuple(range(len(x))), labels=labels, values=values, **settings)
         job = prepare_inversion(loaded, request)
     say("inverting ...")
     found = find_noise(job, x, convention=convention)

@@ -2,9 +2,9 @@
 
 A setting is written once, in its dataclass in config/, together with its help text (config/field.py).
 
-    @with_settings(Request, steps=Parameter(alias=("--num-inference-steps",)))
+    @with_settings(RequestOptions, steps=Parameter(alias=("--num-inference-steps",)))
     def sample(model: Path, *, out: Path, **asked: Any) -> None:
-        request = Request(**asked)
+        request = Request.of(**asked)
 """
 
 from __future__ import annotations

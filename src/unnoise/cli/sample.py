@@ -35,14 +35,14 @@ from unnoise.cli.sampling_options import (
     VALUE,
     Output,
 )
-from unnoise.config.request import Request
+from unnoise.config.request import RequestOptions
 from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
     from unnoise.generate.rows import Row
 
 
-@with_settings(Request, seeds=None, labels=None, prompts=None, controls=None, **ALL)
+@with_settings(RequestOptions, seeds=None, labels=None, prompts=None, controls=None, **ALL)
 def sample(
     model: MODEL,
     /,

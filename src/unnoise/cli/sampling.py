@@ -53,10 +53,10 @@ def finished(steps: Iterable[Frame]) -> Tensor:
 def notes(job: Job, texts: Sequence[str]) -> Iterator[str]:
     """What a person should know before sampling: truncated prompts, values out of range, a spacing that starts late."""
     encoder = job.model.text
-    for text in dict.fromkeys((*texts, job.request.negative_prompt)):
+    for text in dict.fromkeys((*texts, job.request.prompt.negative_prompt)):
         if encoder is not None and (rest := encoder.truncated(text)):
             yield f"the prompt {text!r} is too long for the text encoder; it ignores {rest!r}"
-    yield from job.conditioner.out_of_range(job.request.values)
+    yield from job.conditioner.out_of_range(job.request.prompt.values)
     if note := starts_in_a_picture(job.model, job.request):
         yield note
 

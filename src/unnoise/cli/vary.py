@@ -13,7 +13,7 @@ from unnoise.cli.parse import parse_numbers
 from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import JSON, LABEL, MODEL, SEVERAL, VALUE
-from unnoise.config.request import Request
+from unnoise.config.request import Request, RequestOptions
 from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 GRID = Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")
 
 
-@with_settings(Request, **SEVERAL)
+@with_settings(RequestOptions, **SEVERAL)
 def vary(
     model: MODEL,
     /,
@@ -62,6 +62,6 @@ def vary(
     with asking():
         loaded.require_pictures()
         chosen = (label,) * count if label else unconditional(loaded, count)
-        job = prepare(loaded, Request(seeds=tuple(range(seed, seed + count)), labels=chosen, **settings))
+        job = prepare(loaded, Request.of(seeds=tuple(range(seed, seed + count)), labels=chosen, **settings))
     parts = [finished(with_bar(job.starting(share(job, t)), f"shared up to t = {t:g}")) for t in times]
     write_grid(grid_file, torch.cat(parts), count, [f"from t = {t:g}" for t in times], as_json=json)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -98,7 +97,7 @@ def measure(
     batch = pictures.batch(mine)
     assert batch.caption is not None
     seeds = tuple(range(first, first + len(mine)))
-    request = replace(request, seeds=seeds, labels=(), prompts=batch.caption)
+    request = request.but(seeds=seeds, labels=(), prompts=batch.caption)
     sampled = yield from _sample(model, request, pictures, batch)
     real = to_bytes(batch.x)
     found = []

@@ -66,7 +66,9 @@ def measure(
     """Returns the entry of the metric `name` of BITS. Raises UserError where it cannot be measured."""
     real = _real_batch(model, config, request, pictures, processes)
     entry = {"id": name, "name": BITS[name], "better": "down", "classes": real.cond.label is not None}
-    entry["captions"] = model.text is not None and bool(request.prompts or (pictures.captions and not request.labels))
+    entry["captions"] = model.text is not None and bool(
+        request.prompt.prompts or (pictures.captions and not request.prompt.labels)
+    )
     entry["numbers"] = has_values(model, pictures)
     found = yield from (_bound if name == "bpd" else _flow)(model, config, request, real, processes)
     return entry | found
@@ -112,10 +114,10 @@ def _real_batch(
     if not mine:
         raise UserError(f"{len(rows)} pictures are too few for {processes.world} processes: raise --bits-count")
     batch, count = pictures.batch(mine), len(mine)
-    if not request.labels and not request.prompts:
+    if not request.prompt.labels and not request.prompt.prompts:
         return RealBatch(batch.x, conditions_of_real(model, pictures, batch), first)
-    label = model.conditioner.label_rows(request.labels * count or ("none",) * count)
-    captions = request.prompts * count or ("",) * count
+    label = model.conditioner.label_rows(request.prompt.labels * count or ("none",) * count)
+    captions = request.prompt.prompts * count or ("",) * count
     value = batch.value if has_values(model, pictures) else None
     return RealBatch(batch.x, model.conditioner.from_labels(label, captions, value), first)
 
@@ -138,7 +140,7 @@ def _bound(
         steps,
         noise_of(seed, model.x_shape, placement.device),
         variance=VARIANCES[variance_of(model, config)],
-        clip=request.clip and model.card.clip,
+        clip=request.sampling.clip and model.card.clip,
         batch=request.batch,
         asked=weights,
     ):

@@ -30,18 +30,18 @@ def request_for_count(model: Model, config: EvaluateConfig, request: Request, pi
     """`request` for `config.count` pictures: a seed for each, and a label and a prompt where the model uses them."""
     labels = labels_for(model.card.classes, config.count, request, pictures)
     prompts = prompts_for(model, config.count, request, pictures)
-    captioned = pictures.captions and model.text is not None and not request.prompts
-    if labels and not request.labels and (captioned or has_values(model, pictures)):
+    captioned = pictures.captions and model.text is not None and not request.prompt.prompts
+    if labels and not request.prompt.labels and (captioned or has_values(model, pictures)):
         labels = labels_of_real(model.card.classes, config.count, pictures)
     seeds = tuple(range(config.seed, config.seed + config.count))
-    return replace(request, seeds=seeds, labels=labels, prompts=prompts)
+    return request.but(seeds=seeds, labels=labels, prompts=prompts)
 
 
 def labels_for(classes: tuple[str, ...], count: int, request: Request, pictures: Dataset) -> tuple[str, ...]:
     """A label for each picture: the requested one, or each class with its frequency among the real pictures."""
-    if request.labels:
+    if request.prompt.labels:
         check_one_label(request)
-        return request.labels * count
+        return request.prompt.labels * count
     if not classes:
         return ()
     frequency = torch.ones(len(classes), dtype=torch.float64)
@@ -55,9 +55,9 @@ def labels_for(classes: tuple[str, ...], count: int, request: Request, pictures:
 
 def check_one_label(request: Request) -> None:
     """Raises UserError for several labels, which do not say which picture has which."""
-    if len(request.labels) > 1:
+    if len(request.prompt.labels) > 1:
         raise UserError(
-            f"an evaluation needs one label for all pictures, or none for all classes; {len(request.labels)} were given"
+            f"an evaluation needs one label for all pictures, or none for all classes, not {len(request.prompt.labels)}"
         )
 
 
@@ -65,8 +65,8 @@ def prompts_for(model: Model, count: int, request: Request, pictures: Dataset) -
     """A prompt for each picture: the requested one, or the caption of a random real picture."""
     if model.text is None:
         return ()
-    if request.prompts or not pictures.captions:
-        return (request.prompts[0] if request.prompts else "",) * count
+    if request.prompt.prompts or not pictures.captions:
+        return (request.prompt.prompts[0] if request.prompt.prompts else "",) * count
     return tuple(pictures.caption(row) for row in random_subset(count, pictures))
 
 
@@ -74,9 +74,11 @@ def conditions_with_values(model: Model, request: Request, pictures: Dataset) ->
     """The conditions of `request` with the values of random real pictures; None where model or pictures have none."""
     if not has_values(model, pictures):
         return None
-    label = model.conditioner.label_rows(request.labels)
+    label = model.conditioner.label_rows(request.prompt.labels)
     value = torch.from_numpy(pictures.values()[random_subset(len(request.seeds), pictures)])
-    return add_control_images(model, model.conditioner.from_labels(label, request.prompts or None, value), request)
+    return add_control_images(
+        model, model.conditioner.from_labels(label, request.prompt.prompts or None, value), request
+    )
 
 
 def labels_of_real(classes: tuple[str, ...], count: int, pictures: Dataset) -> tuple[str, ...]:
@@ -121,8 +123,8 @@ def conditions_and_control(model: Model, pictures: Dataset, batch: Batch, reques
             f"this model has {len(model.controls)} control networks and each picture one control image: evaluate each "
             "network alone"
         )
-    strength = torch.tensor(request.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
-    if request.guess:
+    strength = torch.tensor(request.prompt.control_scale[:1], dtype=torch.float32).expand(len(batch.x), 1)
+    if request.prompt.guess:
         strength = guess_scales(strength, model.residuals)
     return replace(cond, control=(batch.control,), control_scale=strength)
 

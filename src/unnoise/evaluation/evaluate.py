@@ -114,7 +114,9 @@ def _sample_and_measure(
     evaluators = find_evaluators(config, model.card.classes, pictures)
     cond = conditions_with_values(model, whole, pictures)
     job = prepare(model, whole, cond=cond)[processes.split(range(config.count))]
-    labels = None if "none" in whole.labels else model.conditioner.label_rows(processes.split(whole.labels))
+    labels = (
+        None if "none" in whole.prompt.labels else model.conditioner.label_rows(processes.split(whole.prompt.labels))
+    )
 
     def sampled() -> Iterator[Sampled]:
         for frame in frames(job):
@@ -205,7 +207,7 @@ def _separate_metrics(
     if path == model.card.info.get("data"):
         what = " and ".join([*(["bits"] if bits else []), *(["captions"] if aligned else [])])
         warnings.append(f"{what} of {path}, which the model was trained on; use held-out pictures (--data)")
-    if bits and request.guidance != 1:
+    if bits and request.guidance.scale != 1:
         warnings.append("bits are those of the model without guidance")
     whole = dict(report or report_of_separate(found, clock.seconds, model, request, pictures))
     whole["metrics"] = [*whole["metrics"], *found]

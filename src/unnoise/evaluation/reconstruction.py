@@ -40,7 +40,7 @@ def reconstructions(
     Raises UserError for a setting that cannot be run, before the first one is.
     """
     settings = axes.settings()
-    requests = [replace(base, steps=steps, guidance=scale) for _, steps, scale in settings]
+    requests = [base.but(steps=steps, guidance=scale) for _, steps, scale in settings]
     validate.check(model, EvaluateConfig(metrics=()), base, pictures)
     cond = conditions_and_control(model, pictures, batch, base)
     placed, seeds = place(model, base.device, base.precision), tuple(range(len(batch.x)))

@@ -9,7 +9,6 @@ A report holds the metrics, the number of pictures of each, the settings that th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from unnoise.acceleration.placement import best
@@ -79,12 +78,13 @@ NEVER = ("seeds", "values", "batch", "device", "previews")  # which pictures and
 
 def sampling_settings(model: Model, request: Request) -> dict[str, Any]:
     """The settings of `request` that change the pictures, with the sampler and the precision by name."""
+    defaults = Request().flat()
     used = {
-        field.name: getattr(request, field.name)
-        for field in fields(request)
-        if field.name in ALWAYS or (field.name not in NEVER and getattr(request, field.name) != field.default)
+        name: value
+        for name, value in request.flat().items()
+        if name in ALWAYS or (name not in NEVER and value != defaults[name])
     }
-    sampler = model.card.sampler if request.sampler == "auto" else request.sampler
+    sampler = model.card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
     return {**used, "sampler": sampler, "precision": best(request.device, request.precision).precision}
 
 

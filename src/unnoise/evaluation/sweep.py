@@ -80,12 +80,12 @@ def compare(
     others = replace(config, metrics=tuple(name for name in names if name not in ALIGNMENT))
     found = find_evaluators(others, model.card.classes, pictures)
     by_prompts = {}
-    for prompts in {request.prompts for request in requests}:
+    for prompts in {request.prompt.prompts for request in requests}:
         correct = alignment.evaluators_of(aligned, model, others, pictures, prompts)
         by_prompts[prompts] = correct, _of_real(correct, pictures, prompts)
     for variant, request, job in zip(variants, requests, jobs, strict=True):
-        labels = None if "none" in request.labels else model.conditioner.label_rows(request.labels)
-        correct, real = by_prompts[request.prompts]
+        labels = None if "none" in request.prompt.labels else model.conditioner.label_rows(request.prompt.labels)
+        correct, real = by_prompts[request.prompt.prompts]
         collector = _Collector(min(show, config.count), request, correct | dict(evaluators or {}), real)
         about = sampling_settings(model, variant.request)
         sampled = collector.collect(frames(job), labels)
@@ -115,7 +115,7 @@ class _Collector:
     ) -> None:
         count = len(request.seeds)
         self.places = sorted({(2 * i + 1) * count // (2 * show) for i in range(show)})
-        self.prompts = tuple(request.prompts[i] for i in self.places) if request.prompts else ()
+        self.prompts = tuple(request.prompt.prompts[i] for i in self.places) if request.prompt.prompts else ()
         self.shown: list[Tensor] = []
         self.calls, self.count = 0, 0
         self.evaluators, self.real = evaluators, real

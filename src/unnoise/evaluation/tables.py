@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -104,8 +104,8 @@ def ddim_table(results: Sequence[Result], config: EvaluateConfig, notes: Sequenc
         return Grid((title, *columns), rows)
 
     how = results[0].variant.request
-    scales = " and ".join(dict.fromkeys(f"{r.variant.request.guidance:g}" for r in results))
-    note = f"{_counted(config)}; guidance {scales}, {'clipped' if how.clip else 'not clipped'}."
+    scales = " and ".join(dict.fromkeys(f"{r.variant.request.guidance.scale:g}" for r in results))
+    note = f"{_counted(config)}; guidance {scales}, {'clipped' if how.sampling.clip else 'not clipped'}."
     return Table(
         grid("Frechet distance", "frechet"),
         _cells(results),
@@ -158,7 +158,7 @@ def guidance_metrics(model: Model, config: EvaluateConfig, request: Request, pic
 
     Raises UserError for a model without conditions, which guidance does not change.
     """
-    captioned = model.text is not None and (pictures.captions or bool(request.prompts))
+    captioned = model.text is not None and (pictures.captions or bool(request.prompt.prompts))
     if not captioned and not model.card.classes and not has_values(model, pictures):
         if model.text is None and not model.card.values:
             raise UserError(
@@ -215,7 +215,7 @@ def document(results: Iterable[Result]) -> dict[str, Any]:
 
 
 def _place(variant: Variant) -> dict[str, Any]:
-    return {"row": variant.row, "column": variant.column, "request": asdict(variant.request)}
+    return {"row": variant.row, "column": variant.column, "request": variant.request.flat()}
 
 
 def _cells(results: Iterable[Result]) -> Cells:
@@ -228,8 +228,8 @@ def _counted(config: EvaluateConfig) -> str:
 
 def _options(request: Request) -> str:
     """The options of `unnoise sample` that a variant stands for."""
-    text = f"--sampler {request.sampler} --steps {request.steps}"
-    further = {"eta": request.eta, "guidance": request.guidance, "spacing": request.spacing}
+    text = f"--sampler {request.sampling.sampler} --steps {request.sampling.steps}"
+    further = {"eta": request.sampling.eta, "guidance": request.guidance.scale, "spacing": request.sampling.spacing}
     names = {"eta": "--eta", "guidance": "--guidance", "spacing": "--timestep-spacing"}
     default = Request()
     for name, value in further.items():

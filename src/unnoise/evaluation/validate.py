@@ -53,24 +53,28 @@ def _check_model(model: Model, pictures: Dataset) -> None:
 
 def _check_request(model: Model, names: Sequence[str], request: Request) -> None:
     """Raises UserError for conditions in `request` that would have no effect or contradict the metrics."""
-    if len(request.prompts) > 1:
+    if len(request.prompt.prompts) > 1:
         raise UserError(
             f"an evaluation needs one prompt for all pictures, or none for the captions of real ones; "
-            f"{len(request.prompts)} were given"
+            f"{len(request.prompt.prompts)} were given"
         )
     check_one_label(request)
-    if request.prompts and model.text is None:
+    if request.prompt.prompts and model.text is None:
         raise UserError(
             f"this model is not conditioned on text: leave --prompts out; {model.conditioner.supported_inputs}"
         )
-    options = {"--label": request.labels, "--prompts": request.prompts, "--controls": request.controls}
+    options = {
+        "--label": request.prompt.labels,
+        "--prompts": request.prompt.prompts,
+        "--controls": request.prompt.controls,
+    }
     given = " and ".join(option for option, values in options.items() if values)
     aligned, bits = ([name for name in names if name in kind] for kind in (ALIGNMENT, BITS))
     if aligned and given:
         raise UserError(
             f"the metrics {', '.join(aligned)} use the captions and control images of real pictures: leave {given} out"
         )
-    if bits and request.controls:
+    if bits and request.prompt.controls:
         raise UserError(f"the metrics {', '.join(bits)} do not use control images: leave --controls out")
 
 
@@ -83,11 +87,11 @@ def missing_values(model: Model, pictures: Dataset) -> list[str]:
 
 def truncated_captions(model: Model, config: EvaluateConfig, request: Request, pictures: Dataset) -> list[str]:
     """A warning that captions are longer than the model's text encoder reads."""
-    if request.prompts:
-        note = truncation_note(model.text, request.prompts[:1])
+    if request.prompt.prompts:
+        note = truncation_note(model.text, request.prompt.prompts[:1])
     else:
         only_bits = all(name in BITS for name in metric_names(config.metrics))
-        used = pictures.captions and not (only_bits and request.labels)  # bits of one label use no captions
+        used = pictures.captions and not (only_bits and request.prompt.labels)  # bits of one label use no captions
         rows = data.order(0, 0, len(pictures))[: config.bits_count if only_bits else config.count].tolist()
         note = truncation_note(model.text, map(pictures.caption, rows)) if used else ""
     return [note] if note else []

@@ -44,7 +44,7 @@ class Axes:
     def requests(self, base: Request) -> list[Request]:
         """`base` at every point of the product; the number of steps varies fastest."""
         return [
-            replace(base, sampler=sampler, steps=steps, eta=eta, guidance=scale, spacing=spacing)
+            base.but(sampler=sampler, steps=steps, eta=eta, guidance=scale, spacing=spacing)
             for spacing in self.spacings
             for scale in self.guidance
             for sampler in self.samplers
@@ -55,11 +55,11 @@ class Axes:
     def varied(self, request: Request, *names: str) -> list[str]:
         """The values of those of the axes `names` that have several, as parts of a row's name."""
         texts = {
-            "samplers": request.sampler,
-            "steps": f"{request.steps} steps",
-            "eta": f"eta {request.eta:g}" if request.sampler in ETA else "",
-            "guidance": f"guidance {request.guidance:g}",
-            "spacings": request.spacing,
+            "samplers": request.sampling.sampler,
+            "steps": f"{request.sampling.steps} steps",
+            "eta": f"eta {request.sampling.eta:g}" if request.sampling.sampler in ETA else "",
+            "guidance": f"guidance {request.guidance.scale:g}",
+            "spacings": request.sampling.spacing,
         }
         return [texts[name] for name in names if len(getattr(self, name)) > 1 and texts[name]]
 
@@ -86,7 +86,9 @@ def variants(base: Request, axes: Axes) -> list[Variant]:
     """One row for each sampler (and further axes with several values), one column for each number of steps."""
     return [
         Variant(
-            _named(request.sampler, axes.varied(request, "eta", "guidance", "spacings")), f"{request.steps}", request
+            _named(request.sampling.sampler, axes.varied(request, "eta", "guidance", "spacings")),
+            f"{request.sampling.steps}",
+            request,
         )
         for request in axes.requests(base)
     ]
@@ -98,10 +100,10 @@ def ddim_variants(base: Request, axes: Axes, *, sigma_hat: bool = True) -> list[
     return [
         Variant(
             _named(
-                "sigma-hat" if request.sampler == SIGMA_HAT else f"eta {request.eta:g}",
+                "sigma-hat" if request.sampling.sampler == SIGMA_HAT else f"eta {request.sampling.eta:g}",
                 axes.varied(request, "guidance", "spacings"),
             ),
-            f"{request.steps}",
+            f"{request.sampling.steps}",
             request,
         )
         for request in axes.requests(base)
@@ -118,15 +120,15 @@ def guidance_variants(
     """
     others = ("samplers", "steps", "eta", "spacings")
     found = [
-        Variant(_named("classifier-free", axes.varied(request, *others)), f"{request.guidance:g}", request)
+        Variant(_named("classifier-free", axes.varied(request, *others)), f"{request.guidance.scale:g}", request)
         for request in axes.requests(base)
     ]
-    unconditional = replace(axes, guidance=(0.0,)).requests(replace(base, classifier=classifier)) if classifier else ()
+    unconditional = replace(axes, guidance=(0.0,)).requests(base.but(classifier=classifier)) if classifier else ()
     return found + [
         Variant(
             _named("classifier", axes.varied(request, *others)),
             f"{scale:g}",
-            replace(request, classifier_scale=scale),
+            request.but(classifier_scale=scale),
         )
         for scale in classifier_scales
         for request in unconditional

@@ -50,10 +50,13 @@ def text_and_labels(conditioner: Conditioner, request: Request) -> Cond:
     """Labels, prompts and values, a row per seed. One of a kind is for all seeds; without labels and prompts, and for a
     label that is empty, each seed has a class of its own."""
     count = len(request.seeds)
-    values = {name: _per_seed(given, count, name) for name, given in request.values.items()}
-    if not request.labels and not request.prompts:
+    values = {name: _per_seed(given, count, name) for name, given in request.prompt.values.items()}
+    if not request.prompt.labels and not request.prompt.prompts:
         return conditioner.random_class(request.seeds, values)
-    labels, prompts = _per_seed(request.labels, count, "label"), _per_seed(request.prompts, count, "prompt")
+    labels, prompts = (
+        _per_seed(request.prompt.labels, count, "label"),
+        _per_seed(request.prompt.prompts, count, "prompt"),
+    )
     labels = tuple(label or _class_of(conditioner, seed) for label, seed in zip(labels, request.seeds))
     return conditioner.encode(labels, prompts, values)
 
@@ -71,10 +74,10 @@ def null_condition(conditioner: Conditioner, request: Request, cond: Cond) -> Co
     model that has no such rows.
     """
     count = len(request.seeds)
-    null = conditioner.null(1, request.negative_prompt)
+    null = conditioner.null(1, request.prompt.negative_prompt)
     null = null[torch.zeros(count, dtype=torch.int64)]
     scale = cond.control_scale
-    if request.guess and scale is not None:
+    if request.prompt.guess and scale is not None:
         scale = torch.zeros_like(scale)
     value = null.value if conditioner.null_value else conditioner.null_values(cond.value)
     return replace(null, value=value, concat=cond.concat, control=cond.control, control_scale=scale)
@@ -83,23 +86,25 @@ def null_condition(conditioner: Conditioner, request: Request, cond: Cond) -> Co
 def add_control_images(model: Model, cond: Cond, request: Request) -> Cond:
     """`cond` with the request's control images in every row. Raises UserError for one that cannot be used."""
     wanted = model.controls
-    scaled = not cond.control and (request.guess or request.control_scale != (1.0,))
-    if not wanted and (request.controls or scaled):
-        options = "--control" if request.controls else "--guess and --control-scale"
+    scaled = not cond.control and (request.prompt.guess or request.prompt.control_scale != (1.0,))
+    if not wanted and (request.prompt.controls or scaled):
+        options = "--control" if request.prompt.controls else "--guess and --control-scale"
         raise UserError(f"this model has no ControlNet: remove {options}; {model.conditioner.supported_inputs}")
-    if not request.controls:
+    if not request.prompt.controls:
         if scaled:
             raise UserError("--guess and --control-scale need a control image: add --control FILE")
         return cond
-    count, scales = len(request.seeds), request.control_scale
-    if len(request.controls) != len(wanted):
-        given, needed = (f"{n} control image{'s' if n > 1 else ''}" for n in (len(request.controls), len(wanted)))
+    count, scales = len(request.seeds), request.prompt.control_scale
+    if len(request.prompt.controls) != len(wanted):
+        given, needed = (
+            f"{n} control image{'s' if n > 1 else ''}" for n in (len(request.prompt.controls), len(wanted))
+        )
         raise UserError(f"{given} for a model that needs {needed}: repeat --control once per ControlNet")
     if len(scales) not in (1, len(wanted)):
         raise UserError(f"{len(scales)} control scales for {len(wanted)} control images: give one, or one for each")
-    images = tuple(control_image(Path(file), model, control) for file, control in zip(request.controls, wanted))
+    images = tuple(control_image(Path(file), model, control) for file, control in zip(request.prompt.controls, wanted))
     scale = torch.tensor(scales if len(scales) > 1 else scales * len(wanted), dtype=torch.float32).expand(count, -1)
-    if request.guess:
+    if request.prompt.guess:
         scale = guess_scales(scale, model.residuals)
     return replace(cond, control=tuple(image.expand(count, -1, -1, -1) for image in images), control_scale=scale)
 
@@ -111,26 +116,26 @@ def concat_image(model: Model, request: Request) -> Tensor | None:
     """
     process = model.card.process
     if not process.concat:
-        if request.image or request.mask:
+        if request.prompt.image or request.prompt.mask:
             raise UserError(
                 "this model has no image input beside x_t: remove --image and --mask; "
                 f"{model.conditioner.supported_inputs}"
             )
         return None
-    if not request.image:
+    if not request.prompt.image:
         needed = "LOW_RES_FILE" if process.concat == "low_res" else "FILE, and --mask FILE, white where it is inpainted"
         raise UserError(f"this model needs an image input: add --image {needed}")
-    if process.concat == "masked" and not request.mask:
+    if process.concat == "masked" and not request.prompt.mask:
         raise UserError(
             "this model inpaints part of a picture: add --mask FILE, white where it is inpainted, else black"
         )
-    if process.concat == "low_res" and request.mask:
+    if process.concat == "low_res" and request.prompt.mask:
         raise UserError("this model is for super-resolution and has no mask input: remove --mask")
     if process.concat == "low_res":
-        image = degrade.upscale(low_res_image(Path(request.image), model), process.concat_factor)
+        image = degrade.upscale(low_res_image(Path(request.prompt.image), model), process.concat_factor)
     else:
-        hole = read_picture(Path(request.mask), model.card.size, 1, "mask")
-        image = read_picture(Path(request.image), model.card.size, model.card.channels, "picture")
+        hole = read_picture(Path(request.prompt.mask), model.card.size, 1, "mask")
+        image = read_picture(Path(request.prompt.image), model.card.size, model.card.channels, "picture")
         image = degrade.mask_out(from_bytes(image), (hole > 127).float())
     return image.expand(len(request.seeds), -1, -1, -1)
 

@@ -43,7 +43,7 @@ def prepare_inversion(model: Model | Placed, request: Request, cond: Cond | None
 
     A clipped estimate cannot be inverted. Raises UserError as `prepare`.
     """
-    settings = replace(request, sampler="ddim", eta=0.0, clip=False, dynamic_threshold=None)
+    settings = request.but(sampler="ddim", eta=0.0, clip=False, dynamic_threshold=None)
     return prepare(model, settings, cond=cond)
 
 
@@ -109,6 +109,7 @@ def reconstruct(
     spread = errors.std().item() / math.sqrt(len(errors)) if len(errors) > 1 else math.nan
     worst = found.residual.max().item()
     return Reconstruction(
-        convention, request.steps, request.guidance, errors.mean().item(), spread, worst, found.deviation,
+        convention, request.sampling.steps, request.guidance.scale, errors.mean().item(), spread, worst,
+        found.deviation,
         to_bytes(back),
     )  # fmt: skip

@@ -127,16 +127,16 @@ class Job:
         label = cond.label
         if self.conditioner.classifier_only:
             cond = replace(cond, label=None)
-            null = cond if request.guidance == 1 else null
-        denoiser = classifier_free(diffusion, cond, null, request.guidance, rescale=request.guidance_rescale)
+            null = cond if request.guidance.scale == 1 else null
+        denoiser = classifier_free(diffusion, cond, null, request.guidance.scale, rescale=request.guidance.rescale)
         if self.guide is not None and label is not None:
-            denoiser = classifier(denoiser, self.guide.log_prob(label), request.classifier_scale)
-        if request.guidance_interval is not None:
-            plain = diffusion.given(null if request.guidance == 0 else cond)
-            denoiser = guidance_interval(denoiser, plain, *request.guidance_interval)
-        if request.dynamic_threshold is not None:
-            return dynamic_threshold(denoiser, request.dynamic_threshold)
-        return clip_denoised(denoiser) if request.clip and self.model.card.clip else denoiser
+            denoiser = classifier(denoiser, self.guide.log_prob(label), request.guidance.classifier_scale)
+        if request.guidance.interval is not None:
+            plain = diffusion.given(null if request.guidance.scale == 0 else cond)
+            denoiser = guidance_interval(denoiser, plain, *request.guidance.interval)
+        if request.sampling.dynamic_threshold is not None:
+            return dynamic_threshold(denoiser, request.sampling.dynamic_threshold)
+        return clip_denoised(denoiser) if request.sampling.clip and self.model.card.clip else denoiser
 
 
 def prepare(model: Model | Placed, request: Request, *, start: Start | None = None, cond: Cond | None = None) -> Job:
@@ -153,16 +153,16 @@ def prepare(model: Model | Placed, request: Request, *, start: Start | None = No
     times = timesteps(model, request)
     cond = request_condition(model, conditioner, request, cond)
     check_guidance(model, cond, request, guide.card if guide is not None else None)
-    null = cond if request.guidance == 1 else null_condition(conditioner, request, cond)
+    null = cond if request.guidance.scale == 1 else null_condition(conditioner, request, cond)
     job = Job(placed, request, conditioner, cond, null, guide, times, sampler.make(request))
     return job if start is None else job.starting(start)
 
 
 def guide_of(request: Request, placement: Placement) -> NoisyClassifier | None:
     """The noisy classifier that a request names, on the device of its samples."""
-    if not request.classifier:
+    if not request.guidance.classifier:
         return None
-    guide = noisy_classifier.load(request.classifier)
+    guide = noisy_classifier.load(request.guidance.classifier)
     place_network(guide.net, placement)
     return guide
 
@@ -170,10 +170,12 @@ def guide_of(request: Request, placement: Placement) -> NoisyClassifier | None:
 def timesteps(model: Model, request: Request) -> Tensor:
     """The times (N + 1,) of a request's walks. Raises UserError for a spacing that has not so many steps."""
     card = model.card
-    name = card.sampler if request.sampler == "auto" else request.sampler
+    name = card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
     own = card.spacing if name == card.sampler and card.spacing != "auto" else find(name).spacing
-    spacing = find_spacing(own if request.spacing == "auto" else request.spacing, model.diffusion.steps)
-    return spacing(model.diffusion.schedule, request.steps)
+    spacing = find_spacing(
+        own if request.sampling.spacing == "auto" else request.sampling.spacing, model.diffusion.steps
+    )
+    return spacing(model.diffusion.schedule, request.sampling.steps)
 
 
 def deviation(level: Level) -> float:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.config.renamed import upgrade
-from unnoise.config.request import Request
+from unnoise.config.request import Request, RequestOptions
 from unnoise.errors import UserError
 from unnoise.generate.rows import Row, seeds_text
 from unnoise.io.hashing import sha256
@@ -54,10 +54,10 @@ def build_recipe(folder: Path, model: Model, request: Request) -> Recipe:
     import torch
 
     weights = weights_file(folder)
-    per_picture = ("seeds", "prompts") if request.prompts else ("seeds", "labels", "prompts")
-    settings = {name: value for name, value in dataclasses.asdict(request).items() if name not in per_picture}
-    settings["sampler"] = model.card.sampler if request.sampler == "auto" else request.sampler
-    files = [file for file in (request.image, request.mask, *request.controls) if file]
+    per_picture = ("seeds", "prompts") if request.prompt.prompts else ("seeds", "labels", "prompts")
+    settings = {name: value for name, value in request.flat().items() if name not in per_picture}
+    settings["sampler"] = model.card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
+    files = [file for file in (request.prompt.image, request.prompt.mask, *request.prompt.controls) if file]
     return {
         "format": FORMAT,
         "model": {"path": str(folder), "weights": str(weights), "sha256": sha256(weights)},
@@ -125,7 +125,7 @@ def sample_command(recipe: Mapping[str, Any]) -> str:
         for path in request.get("controls", ()):
             words += ["--control", str(path)]
         settings = {name: value for name, value in request.items() if name not in NOT_SETTINGS}
-        words += option_words(settings, Request, OPTION_NAMES)
+        words += option_words(settings, RequestOptions, OPTION_NAMES)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"the recipe in this picture is damaged: it lacks {error}") from error
     if "columns" in recipe:

@@ -55,6 +55,6 @@ def request_for(rows: Sequence[Row], settings: dict[str, Any], *, prompted: bool
     """The request for these rows. Where only some rows have a class, the others get the class that their seed has."""
     seeds = tuple(seed for seed, _ in rows)
     if prompted:
-        return Request(seeds=seeds, prompts=tuple(prompt or "" for _, prompt in rows), **settings)
+        return Request.of(seeds=seeds, prompts=tuple(prompt or "" for _, prompt in rows), **settings)
     named = any(label is not None for _, label in rows)
-    return Request(seeds=seeds, labels=tuple(label or "" for _, label in rows) if named else (), **settings)
+    return Request.of(seeds=seeds, labels=tuple(label or "" for _, label in rows) if named else (), **settings)

@@ -23,9 +23,9 @@ def check_request(model: Model, request: Request, cond: Cond | None) -> Sampler:
     if request.batch < 1:
         raise UserError(f"batch is {request.batch}: set it to 1 or more")
     _check_numbers(request)
-    name = model.card.sampler if request.sampler == "auto" else request.sampler
+    name = model.card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
     sampler = find(name)
-    if request.eta != 0 and name != "ddim":
+    if request.sampling.eta != 0 and name != "ddim":
         raise UserError(f"eta is an option of DDIM, and the sampler is {name!r}: use --sampler ddim, or --eta 0")
     if name == "ddpm-learned" and not model.diffusion.learned_variance:
         raise UserError("this model has no learned variance: use the sampler ddpm or ddpm-large")
@@ -41,33 +41,36 @@ def _check_text(model: Model, request: Request, cond: Cond | None) -> None:
             "pipeline, or pass the encoder to the model, text=..."
         )
     conditional = bool(model.card.classes or model.text is not None or model.card.values)
-    if request.guidance != 1 and not conditional:
+    if request.guidance.scale != 1 and not conditional:
         raise UserError(
             "this model was trained without classes, text or values, so it cannot be guided: use --guidance 1"
         )
-    if request.negative_prompt and model.text is None:
-        model.conditioner.null(1, request.negative_prompt)  # raises, with what the model supports
-    if request.negative_prompt and request.guidance == 1:
+    if request.prompt.negative_prompt and model.text is None:
+        model.conditioner.null(1, request.prompt.negative_prompt)  # raises, with what the model supports
+    if request.prompt.negative_prompt and request.guidance.scale == 1:
         raise UserError("--negative-prompt needs guidance above 1: add for example --guidance 4")
 
 
 def _check_numbers(request: Request) -> None:
     """Raises UserError for a scale that is not finite, and for a fraction outside [0, 1]."""
-    scales: dict[str, tuple[float, ...]] = {"eta": (request.eta,), "guidance": (request.guidance,)}
-    scales |= {"guidance_rescale": (request.guidance_rescale,), "classifier_scale": (request.classifier_scale,)}
-    for name, values in (scales | {"control_scale": request.control_scale}).items():
+    scales: dict[str, tuple[float, ...]] = {"eta": (request.sampling.eta,), "guidance": (request.guidance.scale,)}
+    scales |= {
+        "guidance_rescale": (request.guidance.rescale,),
+        "classifier_scale": (request.guidance.classifier_scale,),
+    }
+    for name, values in (scales | {"control_scale": request.prompt.control_scale}).items():
         if not all(map(math.isfinite, values)):
             raise UserError(f"{name} is {values[0] if len(values) == 1 else values}: give a finite number")
-    fractions = {"eta": request.eta, "guidance_rescale": request.guidance_rescale}
-    for name, value in (fractions | {"dynamic_threshold": request.dynamic_threshold}).items():
+    fractions = {"eta": request.sampling.eta, "guidance_rescale": request.guidance.rescale}
+    for name, value in (fractions | {"dynamic_threshold": request.sampling.dynamic_threshold}).items():
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{name} is {value:g}: give a number from 0 to 1")
 
 
 def check_guidance(model: Model, cond: Cond, request: Request, guide: NoisyClassifierCard | None) -> None:
     """Raises UserError for a threshold on latents, an empty guidance interval, and a classifier that does not fit."""
-    low, high = request.guidance_interval or (0.0, 0.0)
-    if not model.codec.bounded and request.dynamic_threshold is not None:
+    low, high = request.guidance.interval or (0.0, 0.0)
+    if not model.codec.bounded and request.sampling.dynamic_threshold is not None:
         raise UserError("this model's samples are latents, which have no range: remove --dynamic-threshold")
     if not 0 <= low <= high:
         raise UserError(f"no noise level lies between {low:g} and {high:g}: give --guidance-interval LOW HIGH")

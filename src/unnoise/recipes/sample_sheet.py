@@ -47,7 +47,7 @@ class SampleSheet:
             pixels = sample(model, own, cond=self.condition(model, own, len(request.seeds))).pixels
         pixels = self.processes.gather(pixels.to(self.placement.device)).cpu()
         if self.processes.first:
-            labels = request.labels or request.prompts
+            labels = request.prompt.labels or request.prompt.prompts
             columns = len(request.seeds) // self.config.log.grid_rows
             Pictures(pixels, request.seeds, labels).save(file, columns)
 
@@ -58,7 +58,7 @@ class SampleSheet:
         columns = len(captions) or len(names) or log.grid_labels
         guided = self.text is not None or null_row(card) is not None
         no_values = make_conditioner(card, self.text).null_value
-        return Request(
+        return Request.of(
             seeds=tuple(range(log.grid_rows * columns)),
             labels=() if captions else names * log.grid_rows,
             prompts=captions * log.grid_rows,
@@ -72,11 +72,10 @@ class SampleSheet:
     def part(self, request: Request) -> Request:
         """Returns this process's part of the sheet."""
         split = self.processes.split
-        return replace(
-            request,
+        return request.but(
             seeds=tuple(split(request.seeds)),
-            labels=tuple(split(request.labels)),
-            prompts=tuple(split(request.prompts)),
+            labels=tuple(split(request.prompt.labels)),
+            prompts=tuple(split(request.prompt.prompts)),
         )
 
     def condition(self, model: Model, request: Request, count: int) -> Cond | None:

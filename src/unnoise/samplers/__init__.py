@@ -82,7 +82,7 @@ class Sampler:
 
 
 SAMPLERS: dict[str, Sampler] = {
-    "ddim": Sampler(lambda request: ddim(request.eta)),
+    "ddim": Sampler(lambda request: ddim(request.sampling.eta)),
     "ddim-sigma-hat": Sampler(lambda request: ddim(sigma_hat=True), stochastic=True),
     "ddpm": Sampler(lambda request: ddpm(small), stochastic=True),
     "ddpm-large": Sampler(lambda request: ddpm(large), stochastic=True),
@@ -91,7 +91,7 @@ SAMPLERS: dict[str, Sampler] = {
     "euler-ancestral": Sampler(lambda request: euler_ancestral(), spacing="karras", stochastic=True),
     "heun": Sampler(lambda request: heun(), spacing="karras", calls=2, order=2),
     "heun-churn": Sampler(
-        lambda request: heun(40 / request.steps, s_range=(0.05, 50.0), s_noise=1.003),
+        lambda request: heun(40 / request.sampling.steps, s_range=(0.05, 50.0), s_noise=1.003),
         spacing="karras",
         calls=2,
         order=0,

@@ -26,10 +26,10 @@ from unnoise.cli.tables.options import (
 )
 from unnoise.cli.tables.output import finish
 from unnoise.config.evaluation import EvaluateConfig
-from unnoise.config.request import Request
+from unnoise.config.request import RequestOptions
 
 
-@with_settings(Request, **SAMPLED)
+@with_settings(RequestOptions, **SAMPLED)
 @with_settings(EvaluateConfig, **MEASURED)
 @with_settings(TableOptions, **COMMON)
 def compare(

@@ -40,7 +40,7 @@ def prepare(path: Path, values: Mapping[str, Any]) -> Comparison:
     measured = {field.name for field in fields(EvaluateConfig)} - {"count"}
     options = TableOptions(**{key: value for key, value in values.items() if key in own})
     config = {key: value for key, value in values.items() if key in measured}
-    request = Request(**{key: value for key, value in values.items() if key not in own | measured})
+    request = Request.of(**{key: value for key, value in values.items() if key not in own | measured})
     model, pictures = load(path, options.data)
     return Comparison(model, pictures, EvaluateConfig(metrics=METRICS, count=options.count, **config), request, options)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,10 +24,10 @@ from unnoise.cli.tables.options import (
 )
 from unnoise.cli.tables.output import finish
 from unnoise.config.evaluation import EvaluateConfig
-from unnoise.config.request import Request
+from unnoise.config.request import RequestOptions
 
 
-@with_settings(Request, **SAMPLED)
+@with_settings(RequestOptions, **SAMPLED)
 @with_settings(EvaluateConfig, **MEASURED)
 @with_settings(TableOptions, **COMMON)
 def ddim(
@@ -59,7 +58,7 @@ def ddim(
     base = comparison.request
     results = run(comparison, ddim_variants(base, axes, sigma_hat=sigma_hat))
     early = {
-        name: starts_in_a_picture(comparison.model, replace(base, steps=max(axes.steps), spacing=name))
+        name: starts_in_a_picture(comparison.model, base.but(steps=max(axes.steps), spacing=name))
         for name in axes.spacings
     }
     notes = [f"{name}: {warning}." for name, warning in early.items() if warning]

@@ -84,7 +84,7 @@ def ddpm(
     real = pictures.open(training.data)
     measurement = Measurement(
         EvaluateConfig(count=options.count, features=features, bits_count=bits, bits_steps=bits_steps),
-        Request(steps=steps, device=device or "auto"),
+        Request.of(steps=steps, device=device or "auto"),
         real,
         real if held is None else pictures.open(replace(training.data, path=held)),
         options.shown,
@@ -114,7 +114,8 @@ def train_and_measure(
         found[cell.row, cell.column], sheet[cell.row, cell.column] = measure(path, cell, measurement)
     how = measurement.config
     note = (
-        f"{training.fit.images:,} training pictures each; {how.count:,} sampled in {measurement.request.steps} steps "
+        f"{training.fit.images:,} training pictures each; {how.count:,} sampled in "
+        f"{measurement.request.sampling.steps} steps "
         f"of ancestral sampling; bits per dimension of {how.bits_count} pictures."
     )
     finish(ablation_table(found, sheet, note), out, options)
@@ -127,7 +128,7 @@ def measure(path: Path, cell: Cell, measurement: Measurement) -> tuple[dict[str,
     from unnoise.generate.frames import sample
 
     loaded = models.load(path).require_pictures()
-    request = replace(measurement.request, sampler=cell.sampler)
+    request = measurement.request.but(sampler=cell.sampler)
     entries = [
         entry
         for names, real in ((METRICS, measurement.real), (("bpd",), measurement.held_out))

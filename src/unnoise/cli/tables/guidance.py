@@ -30,10 +30,10 @@ from unnoise.cli.tables.options import (
 )
 from unnoise.cli.tables.output import finish
 from unnoise.config.evaluation import EvaluateConfig
-from unnoise.config.request import Request
+from unnoise.config.request import RequestOptions
 
 
-@with_settings(Request, **SAMPLED | dict.fromkeys(("classifier", "classifier_scale")))
+@with_settings(RequestOptions, **SAMPLED | dict.fromkeys(("classifier", "classifier_scale")))
 @with_settings(EvaluateConfig, **MEASURED | {"evaluator": Parameter(alias="--judge")})
 @with_settings(TableOptions, **COMMON | {"shown": None})
 def guidance(

@@ -27,13 +27,15 @@ from unnoise.cli.tables.options import (
 )
 from unnoise.cli.tables.output import finish
 from unnoise.config import renamed
-from unnoise.config.request import Request
+from unnoise.config.request import Request, RequestOptions
 from unnoise.errors import unknown
 
-PLACEMENT = {field.name: None for field in fields(Request)} | {name: SAMPLING[name] for name in ("device", "batch")}
+PLACEMENT = {field.name: None for field in fields(RequestOptions)} | {
+    name: SAMPLING[name] for name in ("device", "batch")
+}
 
 
-@with_settings(Request, **PLACEMENT)
+@with_settings(RequestOptions, **PLACEMENT)
 @with_settings(TableOptions, **COMMON | {"count": None, "shown": None})
 def inversion(
     model: MODEL,
@@ -74,7 +76,7 @@ def inversion(
     loaded, pictures = load(model, options.data)
     from unnoise.evaluation.reconstruction import real_pictures, reconstruction_table, reconstructions
 
-    base = Request(sampler="ddim", spacing=spacing, precision=precision, **placement)  # type: ignore[arg-type]
+    base = Request.of(sampler="ddim", spacing=spacing, precision=precision, **placement)
     batch, found = real_pictures(pictures, count), []
     with Progress(len(axes.settings()), "inversion", unit="setting") as bar:
         for at, result in enumerate(started(reconstructions(loaded, pictures, batch, base, axes)), start=1):
