@@ -78,7 +78,8 @@ def numbers(
         "class_accuracy_each": found.get("class_accuracy_each", {}),
         "class_accuracy_real_each": found.get("class_accuracy_real_each", {}),
         "metrics": found["metrics"],
-        "quality_note": f"{found['quality_note']} Guidance {request.guidance.scale:g}: clear, less varied.",
+        "quality_note": f"{found['quality_note']} "
+        f"Sampled with guidance {request.guidance.scale:g}: clearer, less varied.",
         "warnings": found.get("warnings", []),
         "seconds": {"train": state["seconds"], "sample": seconds, "evaluate": sum(spent.values()), **prefixed(spent)},
         "images": state["images"],
