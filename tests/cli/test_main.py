@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -19,8 +20,9 @@ import pytest
 from cyclopts import Parameter
 
 from unnoise.cli import console, options, paths
+from unnoise.cli.commands import EARLIER
 from unnoise.cli.console import UsageError, table
-from unnoise.cli.main import COMMANDS, main
+from unnoise.cli.main import COMMANDS, main, today
 from unnoise.cli.options import comments, keys_of
 from unnoise.cli.parse import parse_names, parse_seeds
 from unnoise.cli.progress import Progress
@@ -334,3 +336,17 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path) -> None:
     with pytest.raises(UsageError, match="is a file, not a folder"):
         paths.writable(tmp_path / "file" / "inside.png", "the grid")
     assert paths.writable(tmp_path / "new" / "grid.png", "the grid")
+
+
+def test_options_of_earlier_versions_work_and_are_not_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    """In both forms of a value; every one of today's names is an option of some command."""
+    listed = ""
+    for command in (["sample"], ["evaluate"], ["compare"], ["table", "guidance"], ["table", "ddim"]):
+        assert main([*command, "--help"]) == 0
+        listed += capsys.readouterr().out
+    for earlier, name in EARLIER.items():
+        assert (today(earlier), today(f"{earlier}=a=b")) == (name, f"{name}=a=b")
+        assert name in listed
+        assert not re.search(rf"{earlier}\b(?!-)", listed)
+    assert main(["sample", "no-model", "--nearest", "fashion"]) == 2
+    assert "unnoise nearest FOLDER --data SET" in capsys.readouterr().err

@@ -30,6 +30,15 @@ TABLES = {  # name of a file in tables/ and of the function in it: help
     "inversion": "Inversion: reconstruction error after inverting and sampling again.",
 }
 
+EARLIER = {  # options of earlier versions, which still work and are not listed by --help: today's name
+    "--grid-spacing": "--timestep-spacing",
+    "--grids": "--timestep-spacing",
+    "--threshold": "--dynamic-threshold",
+    "--judge": "--evaluator",
+    "--etas": "--eta",
+    "--scales": "--guidance",
+}
+
 EPILOGUE = """\
 First steps:
   unnoise demo                              takes some minutes, writes a report

@@ -34,7 +34,7 @@ REQUEST: dict[str, Parameter | None] = {**ALL, **FOR_ALL, **dict.fromkeys(("seed
     metrics=None,
     count=COUNT,
     seed=Parameter(help="the first seed"),
-    evaluator=Parameter(alias="--judge"),
+    evaluator=Parameter(),
 )
 def evaluate(
     model: Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")],

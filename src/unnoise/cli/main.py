@@ -14,7 +14,7 @@ from importlib import metadata
 
 from cyclopts import App, CycloptsError, Parameter
 
-from unnoise.cli.commands import COMMANDS, DETAILS, EPILOGUE, TABLES
+from unnoise.cli.commands import COMMANDS, DETAILS, EARLIER, EPILOGUE, TABLES
 from unnoise.cli.console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, say
 from unnoise.cli.options import shown
 from unnoise.errors import UserError, unknown
@@ -58,11 +58,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def today(word: str) -> str:
+    """A word of a command line, an option of an earlier version under its name of today."""
+    name, equals, value = word.partition("=")
+    if name.startswith("--nearest"):
+        raise UsageError(f"{name} is a command of its own: unnoise nearest FOLDER --data SET")
+    return EARLIER.get(name, name) + equals + value
+
+
 def run(argv: list[str]) -> int:
     try:
         if argv and not argv[0].startswith(("-", "__complete")) and argv[0] not in COMMANDS:
             raise UsageError(str(unknown("command", argv[0], COMMANDS)))
-        result = app(argv, exit_on_error=False, print_error=False, result_action="return_value")
+        result = app(
+            [today(word) for word in argv], exit_on_error=False, print_error=False, result_action="return_value"
+        )
         return result if isinstance(result, int) else DONE
     except CycloptsError as error:
         return complain(usage(error, argv), USAGE)

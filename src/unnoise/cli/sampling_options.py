@@ -34,7 +34,6 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
     "spacing": Parameter(
         group=HOW,
         name="--timestep-spacing",
-        alias="--grid-spacing",
         help="how the steps are spaced in time; auto: the sampler's default" + listed(SPACINGS),
         choices=(*SPACINGS, *renamed.SPACINGS),
         show_choices=False,
@@ -46,7 +45,7 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
     "guidance_rescale": Parameter(group=HOW, validator=within(0, 1, "it is a fraction")),
     "classifier_scale": Parameter(group=HOW, validator=within(-1000, 1000, "0 is no guidance")),
     "control_scale": Parameter(group=WHICH, validator=within(-1000, 1000, "1 is as trained, 0 is off")),
-    "dynamic_threshold": Parameter(group=HOW, alias="--threshold", validator=within(0, 1, "it is a quantile")),
+    "dynamic_threshold": Parameter(group=HOW, validator=within(0, 1, "it is a quantile")),
     "batch": Parameter(group=HOW, alias="--batch-size", validator=within(1, 1_000_000, "pictures per batch")),
     "precision": Parameter(group=HOW, help="dtype of the network; auto: bfloat16 where this machine is fast at it"),
     "device": Parameter(group=HOW, help="auto, cpu, cuda, cuda:1, mps"),

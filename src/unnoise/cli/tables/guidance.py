@@ -34,7 +34,7 @@ from unnoise.config.request import RequestOptions
 
 
 @with_settings(RequestOptions, **SAMPLED | dict.fromkeys(("classifier", "classifier_scale")))
-@with_settings(EvaluateConfig, **MEASURED | {"evaluator": Parameter(alias="--judge")})
+@with_settings(EvaluateConfig, **MEASURED | {"evaluator": Parameter()})
 @with_settings(TableOptions, **COMMON | {"shown": None})
 def guidance(
     model: MODEL,

@@ -45,9 +45,7 @@ def inversion(
     conventions: Annotated[str, option("own, target, exact, separated by commas")] = "own,target,exact",
     guidance: GUIDANCE = "1",
     count: Annotated[int, option("real pictures", "--num", "-n", validator=within(1, 1_000_000, "pictures"))] = 32,
-    spacing: Annotated[
-        str, Parameter(name="--timestep-spacing", alias="--grid-spacing", help="spacing of the times")
-    ] = "even",
+    spacing: Annotated[str, Parameter(name="--timestep-spacing", help="spacing of the times")] = "even",
     precision: Annotated[str, option("of the network: float32, bfloat16, or auto")] = "float32",
     out: OUT = Path("table-inversion"),
     **values: Any,

@@ -63,16 +63,15 @@ SAMPLERS = Annotated[
     str, option("samplers, separated by commas; 'all': all that the model supports; 'auto': its own", "--sampler")
 ]
 STEPS = Annotated[str, option("numbers of steps, separated by commas")]
-ETAS = Annotated[str, option("values of eta in [0, 1] for the sampler ddim, separated by commas", "--etas")]
+ETAS = Annotated[str, option("values of eta in [0, 1] for the sampler ddim, separated by commas")]
 GUIDANCE = Annotated[
     str,
-    option("guidance scales, separated by commas; 1 is no guidance", "--scales", "--guidance-scale", "--cfg-scale"),
+    option("guidance scales, separated by commas; 1 is no guidance", "--guidance-scale", "--cfg-scale"),
 ]
 SPACINGS = Annotated[
     str,
     Parameter(
         name="--timestep-spacing",
-        alias=("--grid-spacing", "--grids"),
         help="spacings of the times, separated by commas; auto: the default of each sampler",
     ),
 ]
