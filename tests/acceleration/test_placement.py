@@ -217,6 +217,7 @@ class HalvedNorm(Halved):
 @pytest.mark.parametrize("placement", PLACES, ids=str)
 def test_patched_then_placed_computes_what_the_patched_network_does(kind, placement):
     """Every seam: packing leaves the replacements, packs what is plain around and inside them, and nothing is lost."""
+    norm.enable()  # for the whole process, as placing does: before it the original computes torch's own norm
     original = diffusion()
     patch = Patch(kind, lambda module, name: HalvedNorm(module) if kind is Norm else Halved(module))
     right = copy.copy(original)

@@ -403,7 +403,7 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
         (("--prompt", "a", "--seeds", "0:3"), "a prompt's number, 0 to 0"),
         (("--prompt", "a", "--labels", "bag,shoe"), "at most one label"),
         (("--prompt", "a", "--labels", "bag"), "leave label 'bag' out"),
-        (("--prompt", "a", "--negative-prompt", "b"), "take --guidance"),
+        (("--prompt", "a", "--negative-prompt", "b"), "add for example --guidance"),
         (("--prompt", "a", "--control", "gone.png"), "gone.png"),
     ]
     for words, why in cases:

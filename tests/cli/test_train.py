@@ -315,7 +315,7 @@ def test_what_cannot_be_trained_is_said_before_a_run_begins(tmp_path, capsys):
         assert why in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
     wrong = {  # what only the pictures, or the base, can refuse
-        ("shapes-text", "--set", "base=nowhere"): "there is no nowhere",
+        ("shapes-text", "--set", "base=nowhere"): "nowhere does not exist",
         ("my-captions", "--data", "toy", "--set", "data.size=32"): "is conditioned on captions, and toy has none",
     }
     for words, why in wrong.items():

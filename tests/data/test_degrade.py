@@ -307,7 +307,7 @@ def test_a_missing_or_extra_picture_is_an_error(trained: dict[str, Path], lights
     with pytest.raises(UserError, match="needs a picture concatenated to the noise"):
         next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
     plain = replace(small, card=replace(small.card, process=replace(small.card.process, concat="")))
-    with pytest.raises(UserError, match="has no image input beside x_t: leave --image and --mask out"):
+    with pytest.raises(UserError, match="has no image input beside x_t: remove --image and --mask"):
         plain.sample(image=file, steps=1)
 
 

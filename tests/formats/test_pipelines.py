@@ -143,7 +143,7 @@ def test_missing_parts_are_reported(tmp_path: Path, capsys: pytest.CaptureFixtur
     ask = ["sample", str(tmp_path / "sd" / "unet"), "--steps", "1", "--latents", str(tmp_path / "x.safetensors")]
     for words in ([], ["--prompt", "a red cat"]):
         assert main([*ask, *words]) == 2
-        assert "what reads them for it is not beside it" in capsys.readouterr().err
+        assert "its text encoder is not beside it" in capsys.readouterr().err
     small_tower(tmp_path / "sd" / "text_encoder", hidden_size=16)
     with pytest.raises(UserError, match="has embeddings of width 16, and the unet needs 12: its parts belong"):
         load(tmp_path / "sd")

@@ -318,9 +318,9 @@ def test_controls_written_here_compute_the_same_in_diffusers(name: str, tmp_path
         down, middle = judge.eval()(
             pictures(config), TIMES, controlnet_cond=hint, return_dict=False, **said_to_theirs(config, cond)
         )
-        words = control.contexts(iter(control.keys_and_values(cond.text)), None)
+        words = control.contexts(tuple(control.keys_and_values(cond.text)), None)
         found = control(
-            pictures(config), TIMES, cond, control.hint(hint), caption=None, words=words, run=UNet(config).run
+            pictures(config), TIMES, cond, control.hint(hint), pooled=None, contexts=words, run=UNet(config).run
         )
     for mine, right in zip(found, [*down, middle], strict=True):
         close(mine, right)

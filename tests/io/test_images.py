@@ -159,4 +159,4 @@ def test_a_failed_write_leaves_the_old_picture(tmp_path) -> None:
     ],
 )
 def test_tick_labels_do_not_overlap(ticks: list[float], shown: list[float]) -> None:
-    assert plot.readable(ticks) == shown
+    assert plot.separate_ticks(ticks) == shown

@@ -140,7 +140,7 @@ def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
     (tmp_path / "classifier.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         noisy_classifier.load(tmp_path)
-    with pytest.raises(UserError, match="two at least"):
+    with pytest.raises(UserError, match="at least two classes"):
         EncoderClassifier(replace(NET, classes=1))
 
 
