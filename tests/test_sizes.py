@@ -16,7 +16,6 @@ SOURCE = Path(unnoise.__file__).parent
 FUNCTION, FILE, COMMAND = 40, 300, 150  # lines
 
 LONG_FUNCTIONS = {  # one a line, sorted
-    "cli/invert.py:invert",
     "compression/format.py:read",
     "likelihood/ode.py:log_density",
 }

@@ -67,7 +67,7 @@ def numbers(
     state = runs.status(run)
     lines = runs.metrics(run)
     parameters = sum(p.numel() for p in model.diffusion.net.parameters())
-    spent = found["seconds"]
+    spent, scale = found["seconds"], request.guidance.scale
     return {
         "kind": "demo",
         "title": "Clothes, from noise",
@@ -78,22 +78,20 @@ def numbers(
         "class_accuracy_each": found.get("class_accuracy_each", {}),
         "class_accuracy_real_each": found.get("class_accuracy_real_each", {}),
         "metrics": found["metrics"],
-        "quality_note": f"{found['quality_note']} "
-        f"Sampled with guidance {request.guidance.scale:g}: clearer, less varied.",
+        "quality_note": f"{found['quality_note']} Sampled with guidance {scale:g}: clearer, less varied.",
         "warnings": found.get("warnings", []),
         "seconds": {"train": state["seconds"], "sample": seconds, "evaluate": sum(spent.values()), **prefixed(spent)},
         "images": state["images"],
         "steps": request.sampling.steps,
-        "guidance": request.guidance.scale,
+        "guidance": scale,
         "pictures_per_second": {
             "train": state["images"] / max(state["seconds"], 1e-9),
             "sample": found["pictures_per_second"],
         },
         "parameters": parameters,
         "drawn_note": (
-            f"DDIM, {request.sampling.steps} steps, guidance {request.guidance.scale:g}. "
-            "Each column starts from the same noise; "
-            "only the class differs."
+            f"DDIM, {request.sampling.steps} steps, guidance {scale:g}. "
+            "Each column starts from the same noise; only the class differs."
         ),
         "curve": [(line["images"], line["loss"]) for line in lines if "loss" in line],
         "curve_note": (

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from unnoise.generate.inversion import Inversion
+    from unnoise.generate.job import Job
     from unnoise.model import Model
 
 
@@ -49,36 +50,20 @@ def invert(
 
     'exact' solves each step, so that DDIM leads back to the picture; 'own' and 'target' are quicker approximations.
     """
-    existing(model, "model")
-    for path in pictures:
-        existing(path, "picture")
-    if not pictures:
-        raise UsageError("no picture to invert. Write: unnoise invert MODEL picture.png")
-    for file, what in ((noise, "the noise"), (sheet, "the sheet")):
-        if file is not None:
-            writable(file, what)
+    check_files(model, pictures, {"the noise": noise, "the sheet": sheet})
     with asking():
         rows_for([(0, label)], (), known_card(model))
         values = values_of(value)
     say(f"loading {model} ...")
-    import torch
-
-    from unnoise import model as models
     from unnoise.cli.sampling import finished, with_bar
-    from unnoise.generate.conditions import input_picture
-    from unnoise.generate.inversion import from_noise, prepare_inversion
+    from unnoise.generate.inversion import from_noise
     from unnoise.generate.inversion import invert as find_noise
     from unnoise.generate.output import save_tensor
 
-    loaded = models.load(model)
+    if settings.get("precision", "auto") == "auto":
+        settings["precision"] = "float32"  # rounding cannot be undone
     with asking():
-        loaded.require_pictures()
-        x = torch.cat([input_picture(path, loaded) for path in pictures])
-        labels = (label or "none",) * len(x) if loaded.classes or settings.get("classifier") else ()
-        if settings.get("precision", "auto") == "auto":
-            settings["precision"] = "float32"  # rounding cannot be undone
-        request = Request.of(seeds=tuple(range(len(x))), labels=labels, values=values, **settings)
-        job = prepare_inversion(loaded, request)
+        x, job = inversion_of(model, pictures, label, settings | {"values": values})
     say("inverting ...")
     found = find_noise(job, x, convention=convention)
     back = finished(with_bar(job.starting(from_noise(job, found.noise)), "sampling again"))
@@ -86,13 +71,42 @@ def invert(
         about = {"model": str(model), "label": label, "values": values, "convention": convention, **settings}
         save_tensor(noise, "noise", found.noise, about)
     if sheet is not None:
-        write_sheet(sheet, loaded, x, found, back)
+        write_sheet(sheet, job.model, x, found, back)
     errors = ((back - x) / 2).square().flatten(1).mean(1).tolist()
     if json:
         emit({"model": model, "convention": convention, "pictures": [str(p) for p in pictures], "squared_error": errors,
               "residual": found.residual.tolist(), "noise": noise, "sheet": sheet})  # fmt: skip
     else:
         print_errors(pictures, errors, found)
+
+
+def check_files(model: Path, pictures: Sequence[Path], outputs: dict[str, Path | None]) -> None:
+    """Raises UsageError for a file that is missing, and for an output that cannot be written."""
+    existing(model, "model")
+    for path in pictures:
+        existing(path, "picture")
+    if not pictures:
+        raise UsageError("no picture to invert. Write: unnoise invert MODEL picture.png")
+    for what, file in outputs.items():
+        if file is not None:
+            writable(file, what)
+
+
+def inversion_of(
+    path: Path, pictures: Sequence[Path], label: str | None, settings: dict[str, Any]
+) -> tuple[Tensor, Job]:
+    """The pictures (B, C, H, W), and the job of inverting them with a model. Raises UserError."""
+    import torch
+
+    from unnoise import model as models
+    from unnoise.generate.conditions import input_picture
+    from unnoise.generate.inversion import prepare_inversion
+
+    loaded = models.load(path).require_pictures()
+    x = torch.cat([input_picture(file, loaded) for file in pictures])
+    labels = (label or "none",) * len(x) if loaded.classes or settings.get("classifier") else ()
+    request = Request.of(seeds=tuple(range(len(x))), labels=labels, **settings)
+    return x, prepare_inversion(loaded, request)
 
 
 def write_sheet(path: Path, model: Model, x: Tensor, found: Inversion, back: Tensor) -> None:
