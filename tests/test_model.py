@@ -71,7 +71,7 @@ def test_previews_change_nothing() -> None:
     model = small()
     request = Request.of(seeds=(3, 4), labels=("cat",), steps=10, sampler="ddpm", precision="float32")
     plain = sample(model, request).pixels
-    frames = list(generate(model, Request.of(**{**vars(request), "previews": 3})))
+    frames = list(generate(model, request.but(previews=3)))
     shown = [frame.step for frame in frames if frame.pictures is not None]
     assert shown == [2, 5, 8, 10]
     assert torch.equal(to_bytes(frames[-1].pictures), plain)  # type: ignore[arg-type]

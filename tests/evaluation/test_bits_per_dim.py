@@ -48,7 +48,7 @@ def short(model: Model, **process: Any) -> Model:
 
 
 def report(ask: EvaluateConfig = ASK, model: Model | None = None, who: Processes = ALONE, **how: Any) -> dict[str, Any]:
-    asked = replace(HOW, **how)
+    asked = HOW.but(**how)
     steps = list(evaluate(model or short(toy_model()), ask, asked, data.open(HELD), cache=None, processes=who))
     assert all(0 <= step.done <= step.total for step in steps)
     found = steps[-1].report

@@ -113,7 +113,7 @@ def test_a_folder_without_weights_has_no_recipe(folder: Path) -> None:
 def test_the_command_sets_what_is_not_a_default() -> None:
     assert sample_command(RECIPE) == (
         "unnoise sample runs/00001-fashion --seeds '0-7:Ankle boot' --sampler ddim --steps 20 "
-        "--timestep-spacing trailing --eta 0.25 --guidance 2.0 --no-clip"
+        "--timestep-spacing trailing --eta 0.25 --no-clip --guidance 2.0"
     )
 
 
@@ -163,7 +163,10 @@ def test_rows_with_prompts_are_numbered_by_the_first_of_equal_prompts() -> None:
 
 def test_options_of_default_values_are_left_out() -> None:
     assert option_words(Request().flat(), RequestOptions) == []
-    assert option_words({"steps": 7}, Request, {"steps": "num-inference-steps"}) == ["--num-inference-steps", "7"]
+    assert option_words({"steps": 7}, RequestOptions, {"steps": "num-inference-steps"}) == [
+        "--num-inference-steps",
+        "7",
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------- warnings

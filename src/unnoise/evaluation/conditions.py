@@ -57,7 +57,8 @@ def check_one_label(request: Request) -> None:
     """Raises UserError for several labels, which do not say which picture has which."""
     if len(request.prompt.labels) > 1:
         raise UserError(
-            f"an evaluation needs one label for all pictures, or none for all classes, not {len(request.prompt.labels)}"
+            "an evaluation needs one label for all pictures, or none for all classes; "
+            f"{len(request.prompt.labels)} were given"
         )
 
 

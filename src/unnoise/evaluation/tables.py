@@ -229,10 +229,9 @@ def _counted(config: EvaluateConfig) -> str:
 def _options(request: Request) -> str:
     """The options of `unnoise sample` that a variant stands for."""
     text = f"--sampler {request.sampling.sampler} --steps {request.sampling.steps}"
-    further = {"eta": request.sampling.eta, "guidance": request.guidance.scale, "spacing": request.sampling.spacing}
-    names = {"eta": "--eta", "guidance": "--guidance", "spacing": "--timestep-spacing"}
-    default = Request()
-    for name, value in further.items():
-        if value != getattr(default, name):
-            text += f" {names[name]} {value:g}" if isinstance(value, float) else f" {names[name]} {value}"
+    settings, defaults = request.flat(), Request().flat()
+    for name, option in {"eta": "--eta", "guidance": "--guidance", "spacing": "--timestep-spacing"}.items():
+        value = settings[name]
+        if value != defaults[name]:
+            text += f" {option} {value:g}" if isinstance(value, float) else f" {option} {value}"
     return text
