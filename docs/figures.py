@@ -202,7 +202,7 @@ def paths() -> Figure:
         mixture_density(axes, world)
         states = walk(world.denoiser(schedule), start, even(schedule, steps), step, white((26, 2), "paths", 1))
         way = torch.stack([start, *(state.x for state in states)])
-        for i in range(way.shape[1] if steps < 20 else 3):  # more than three of ddpm's ways cannot be told apart
+        for i in range(way.shape[1] if steps < 20 else 3):  # more than three walks of ddpm cannot be distinguished
             axes.plot(way[:, i, 0], way[:, i, 1], color=BLUE, linewidth=0.7, alpha=0.65, marker=".", markersize=2.4)
         axes.plot(way[-1, :, 0], way[-1, :, 1], "o", color=RED, markersize=3.2)
         axes.set_title(title)
@@ -325,7 +325,7 @@ def losses() -> Figure:
 
 
 class Told(nn.Module):
-    """A network that knows the mixture: asked for the picture of a class, or of all where it is told nothing."""
+    """A network that is exact for the mixture: the mean of a class, or of the whole mixture without a condition."""
 
     def __init__(self, world: Mixture, schedule: Schedule) -> None:
         super().__init__()
@@ -354,7 +354,7 @@ def guidance() -> Figure:
         )
         axes.plot(end[:, 0], end[:, 1], ".", color=BLUE, markersize=2.6, alpha=0.8)
         axes.plot(*world.means[1], "+", color=RED, markersize=9, markeredgewidth=2)
-        axes.set_title(f"scale {scale:g}" + {0.0: ": told nothing", 1.0: ": no guidance"}.get(scale, ""))
+        axes.set_title(f"scale {scale:g}" + {0.0: ": unconditional", 1.0: ": no guidance"}.get(scale, ""))
     return figure
 
 
@@ -419,7 +419,7 @@ class Points(NamedTuple):
 
 
 class Plane(nn.Module):
-    """A small network of points: three layers, told the logarithm of the noise."""
+    """A small network of points: three layers, conditioned on the logarithm of the noise."""
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()
