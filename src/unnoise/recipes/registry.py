@@ -31,6 +31,22 @@ Implied = dict[str, tuple[str, Any]]
 """{setting: (the setting that it follows from, value)}"""
 
 
+def _nothing(config: AnyConfig) -> None:
+    """There is nothing to check before the data is read."""
+
+
+def _no_settings(config: AnyConfig) -> Implied:
+    return {}
+
+
+def _never(config: AnyConfig) -> bool:
+    return False
+
+
+def _no_facts(config: AnyConfig, pictures: Dataset | None) -> dict[str, Any]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A kind of training. All functions are given a configuration of the type `config`."""
@@ -38,13 +54,13 @@ class Recipe:
     config: type[AnyConfig]
     train: Callable[[Any, Path, Processes, list[str]], Iterator[Tick]]  # (config, run, processes, command)
     result: Callable[[Path], dict[str, Any]]  # the results that a finished run contains
-    implied: Callable[[Any], Implied]  # settings of the network that follow from those of the data
-    check: Callable[[Any], None]  # raises UserError for settings that are wrong
-    check_names: Callable[[Any], None]  # raises UserError for names of losses and schedules that do not exist
-    check_start: Callable[[Any], None]  # raises UserError where the training needs more settings to start
-    has_classes: Callable[[Any], bool]  # whether net.classes follows from the data
-    has_captions: Callable[[Any], bool]  # whether a caption is needed for each picture
-    expected: Callable[[Any, Dataset | None], dict[str, Any]]  # base and cost; checks them against a data set
+    implied: Callable[[Any], Implied] = _no_settings  # settings of the network that follow from those of the data
+    check: Callable[[Any], None] = _nothing  # raises UserError for settings that are wrong
+    check_names: Callable[[Any], None] = _nothing  # raises UserError for unknown names of losses and schedules
+    check_start: Callable[[Any], None] = _nothing  # raises UserError where the training needs more settings to start
+    has_classes: Callable[[Any], bool] = _never  # whether net.classes follows from the data
+    has_captions: Callable[[Any], bool] = _never  # whether a caption is needed for each picture
+    expected: Callable[[Any, Dataset | None], dict[str, Any]] = _no_facts  # base and cost, checked against the data
 
 
 def recipe_of(config: AnyConfig) -> Recipe:
@@ -134,22 +150,6 @@ def _card_of(kind: str, find: Callable[[Mapping[str, Any]], dict[str, Any]]) -> 
     return result
 
 
-def _nothing(config: AnyConfig) -> None:
-    """There is nothing to check before the data is read."""
-
-
-def _no_settings(config: AnyConfig) -> Implied:
-    return {}
-
-
-def _never(config: AnyConfig) -> bool:
-    return False
-
-
-def _no_facts(config: AnyConfig, pictures: Dataset | None) -> dict[str, Any]:
-    return {}
-
-
 RECIPES: dict[str, Recipe] = {
     "diffusion": Recipe(
         config=TrainConfig,
@@ -167,13 +167,6 @@ RECIPES: dict[str, Recipe] = {
         config=ClassifierConfig,
         train=_in_run("classifier"),
         result=_card_of("classifier", lambda card: {"accuracy": card.get("accuracy")}),
-        implied=_no_settings,
-        check=_nothing,
-        check_names=_nothing,
-        check_start=_nothing,
-        has_classes=_never,
-        has_captions=_never,
-        expected=_no_facts,
     ),
     "noisy-classifier": Recipe(
         config=NoisyClassifierConfig,
@@ -181,22 +174,12 @@ RECIPES: dict[str, Recipe] = {
         result=_card_of("classifier", lambda card: {"accuracy": card["card"]["info"]["accuracy"]}),
         implied=_noisy_implied,
         check=validate.check,
-        check_names=_nothing,
-        check_start=_nothing,
         has_classes=lambda config: config.net.text is None,
-        has_captions=_never,
-        expected=_no_facts,
     ),
     "contrastive": Recipe(
         config=ContrastiveConfig,
         train=_in_run("contrastive"),
         result=_card_of("contrastive", lambda card: {"retrieval": card["card"]["info"]["retrieval"]}),
         implied=_network_implied,
-        check=_nothing,
-        check_names=_nothing,
-        check_start=_nothing,
-        has_classes=_never,
-        has_captions=_never,
-        expected=_no_facts,
     ),
 }
