@@ -75,10 +75,6 @@ class Processes:
         data = torch.tensor(list(text.encode()) if self.first else [], dtype=torch.uint8, device=_device())
         return bytes(self.gather(data).tolist()).decode()
 
-    def barrier(self) -> None:
-        """Waits for the other processes."""
-        self.any(False)
-
     @contextmanager
     def together(self) -> Iterator[None]:
         """Work of one process while the others wait: an error in one is raised in all, so that none waits for ever."""
