@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import re
 import socket
@@ -30,6 +31,7 @@ from unnoise.config import convert, files
 from unnoise.config.data import DataConfig
 from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.io.atomic import write_text
 from unnoise.training.machine import machine
 
@@ -83,12 +85,30 @@ def choose(root: Path, config: Config, *, resume: bool = True) -> Path:
             return path
 
 
-def status(path: Path) -> dict[str, Any]:
-    """Returns {"step", "steps", "images", "seconds", "finished"} of a run; step 0 before its first checkpoint."""
-    fit = convert.from_dict(Fit, files.read(path / "config.yaml")[0]["fit"], str(path))
+def find(root: Path, text: str) -> Path | None:
+    """Returns the run in `root` with this name (00001-fashion) or number (1); None where there is none."""
+    if not text or not root.is_dir():
+        return None
+    paths = [path for path in sorted(root.iterdir()) if (path / "config.yaml").is_file()]
+    numbers = {int(match[1]): path for path in paths if (match := re.match(r"(\d{5,})-", path.name))}
+    named = next((path for path in paths if path.name == text), None)
+    return named or (numbers.get(int(text)) if re.fullmatch(r"[0-9]{1,9}", text) else None)
+
+
+def status(path: Path, *, largest: float = math.inf) -> dict[str, Any]:
+    """Returns {"step", "steps", "images", "seconds", "finished"} of a run; step 0 before its first checkpoint.
+
+    They are those of the newest published checkpoint, which is verified; other files among the checkpoints do not
+    count. Of files of more than `largest` bytes only the size is compared. Raises UserError, with the newest whole
+    checkpoint, where it is damaged, and where config.yaml is.
+    """
+    settings: Any = files.read(path / "config.yaml")[0].get("fit")
+    fit = convert.from_dict(Fit, settings, str(path / "config.yaml"))
+    if fit.batch < 1:
+        raise UserError(f"{path / 'config.yaml'}: fit.batch {fit.batch} is not a number of pictures")
     total = -(-fit.images // fit.batch)
-    states = sorted(path.glob("checkpoints/step-*/state.json"))
-    state = json.loads(states[-1].read_text()) if states else {"step": 0, "images": 0, "seconds": 0.0}
+    newest = checkpoint.sound(path / "checkpoints", largest=largest)
+    state = checkpoint.read_state(newest) if newest else {"step": 0, "images": 0, "seconds": 0.0}
     return {
         "step": state["step"],
         "steps": total,
@@ -96,6 +116,20 @@ def status(path: Path) -> dict[str, Any]:
         "seconds": state["seconds"],
         "finished": state["step"] >= total,
     }
+
+
+def is_running(path: Path) -> bool:
+    """Returns whether a process has locked the run."""
+    try:
+        with (path / "lock").open("rb") as f:
+            if not f.read(1):  # nobody's: not locked here, so that a training that starts now can lock it
+                return False
+            fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _named(root: Path, name: str) -> list[Path]:

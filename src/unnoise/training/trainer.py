@@ -193,7 +193,7 @@ class _Trainer:
             for file, tensors in files.items():
                 if file != saved_state.MODEL:
                     checkpoint.save(tensors, directory / file)
-            (directory / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            (directory / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
         checkpoint.publish(
             run.checkpoints / checkpoint.name(self.step), write, needed=sum(map(checkpoint.size, files.values()))
