@@ -188,7 +188,52 @@ def test_a_place_where_one_may_not_write_is_named(tmp_path, monkeypatch):
         take(tmp_path / "a")
 
 
+@pytest.mark.parametrize("file", ["lock", "env.json", "config.yaml", "data.json"])
+def test_a_run_that_cannot_begin_on_a_full_disk_says_where(file, tmp_path, monkeypatch):
+    def full(path, *args, **kwargs):
+        if path.name == file:
+            raise OSError(28, "No space left on device")
+        return real(path, *args, **kwargs)
+
+    where = "open" if file == "lock" else "write_text"
+    real = getattr(run.Path if file == "lock" else run, where)
+    monkeypatch.setattr(run.Path if file == "lock" else run, where, full)
+    with pytest.raises(UserError, match=rf"cannot write in {tmp_path}: No space left on device"):
+        take(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"3", b"{}", b'{"fingerprint": "tiny"}'])
+def test_a_damaged_record_of_the_pictures_is_named(content, tmp_path):
+    take(tmp_path)
+    (tmp_path / "data.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.json is damaged, .* remove it if they are the same"):
+        take(tmp_path)
+    (tmp_path / "data.json").unlink()
+    take(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"3"])
+def test_a_damaged_record_of_the_machine_begins_anew(content, tmp_path):
+    take(tmp_path)
+    (tmp_path / "env.json").write_bytes(content)
+    take(tmp_path)
+    assert len(json.loads((tmp_path / "env.json").read_text())) == 1
+    assert "env.json was damaged" in (tmp_path / "log.txt").read_text()
+
+
 # --- the log ---
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n", b"[1]\n", b'{"step": Infinity}\n', b"[" * 100_000 + b"\n", b"\0\n"])
+def test_damaged_lines_of_the_log_are_skipped_and_removed(damage, tmp_path):
+    with run.open_run(tmp_path, TinyConfig()) as held:
+        held.record(1, {"loss": 1.0})
+        with (tmp_path / "metrics.jsonl").open("ab") as f:
+            f.write(damage)
+        held.record(2, {"loss": 2.0})
+        assert [line["step"] for line in run.metrics(tmp_path)] == [1, 2]
+        held.rewind(1)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "loss": 1.0}
 
 
 def test_rewinding_forgets_what_is_done_again(tmp_path):
@@ -198,7 +243,7 @@ def test_rewinding_forgets_what_is_done_again(tmp_path):
         with (tmp_path / "metrics.jsonl").open("a") as f:
             f.write('{"step": 4, "lo')
         held.rewind(2)
-        assert held.metrics() == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}]
+        assert run.metrics(tmp_path) == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}]
         held.record(3, {"loss": 1.0})
     assert [line["step"] for line in run.metrics(tmp_path)] == [1, 2, 3]
 

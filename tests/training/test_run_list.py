@@ -14,6 +14,7 @@ from tests.helpers.tiny_training import TinyConfig, changed, ticks
 from unnoise.errors import UserError
 from unnoise.io import checkpoint
 from unnoise.training import run
+from unnoise.training.lock import is_running
 from unnoise.training.run_list import runs_in, summary
 
 
@@ -42,11 +43,11 @@ def test_a_stopped_run_is_as_far_as_its_checkpoint(stopped):
 
 def test_a_running_one_is_as_far_as_its_log(copied):
     with run.open_run(copied, changed(checkpoint_steps=4, log_every=1, keep=3)):
-        assert run.is_running(copied)
+        assert is_running(copied)
         found = summary(copied)
     assert (found.status, found.step) == ("running", 9)
     assert summary(copied).status == "stopped"
-    assert not run.is_running(copied)
+    assert not is_running(copied)
 
 
 def test_a_finished_one_says_so(copied):
@@ -68,7 +69,6 @@ NEWEST = "checkpoints/step-00000008/"
         ("config.yaml", b"fit: ["),
         ("config.yaml", b"\xff\xfe"),
         ("config.yaml", b"fit: 3"),
-        ("config.yaml", b"name: x"),
         ("config.yaml", b"fit: {images: many}"),
         ("config.yaml", b"fit: {images: 8, batch: 0}"),
         (NEWEST + "state.json", b'{"step": 9}'),

@@ -49,6 +49,8 @@ def train(
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
     writable(out, "runs", folder=True)
+    if Path(settings.config.data.path).exists() and os.environ.get("RANK", "0") == "0":
+        say(f"reading {settings.config.data.path} ...")  # a million files take minutes
     settings = ready(settings, complete=not dry_run)
     config = settings.config
     if dry_run:

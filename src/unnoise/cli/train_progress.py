@@ -41,7 +41,7 @@ def train_with_progress(config: AnyConfig, path: Path, processes: Processes, *, 
                 keep = min(0.98, 1 - 1 / count)  # a mean over the first steps, then over about the last 50
                 loss, rate = keep * loss + (1 - keep) * tick.loss, keep * rate + (1 - keep) * tick.rate
                 bar.step(tick.step, f"{human(tick.images)} pictures, loss {loss:.4f}, {rate:.0f} pictures/s")
-                if "not saved" in tick.event or "skipped" in tick.event:
+                if any(what in tick.event for what in ("not saved", "skipped", "cannot be written")):
                     bar.say(f"step {tick.step}: {tick.event}")
         except UsageError:
             with suppress(OSError):  # the directory is not empty

@@ -18,6 +18,7 @@ from unnoise.config import files
 from unnoise.errors import UserError
 from unnoise.io.json_files import last_metrics, read_json
 from unnoise.training import run
+from unnoise.training.lock import is_running
 
 SMALL = 1_000_000  # bytes: larger files of a checkpoint are compared by their size, so that a list is quick
 ERRORS = (UserError, OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
@@ -54,7 +55,7 @@ def is_run(path: Path) -> bool:
 def summary(path: Path) -> Summary:
     """Returns how far a run is. Raises nothing: a run that cannot be read is `damaged`."""
     last = _numbers(path)
-    running, problem = run.is_running(path), ""
+    running, problem = is_running(path), ""
     state: dict[str, Any] = {}
     try:
         state = run.status(path, largest=SMALL)
