@@ -1,4 +1,4 @@
-"""The course of a training: stopped anywhere and resumed, it is bit for bit the one that was not (R1, R3 to R8).
+"""The course of a training: stopped anywhere and resumed, it is bit for bit the one that was not (R1, R3 to R9).
 
 The oracle is always the same training without the trouble: all weights, moments, averages, and the lines of its log.
 """
