@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.cli import demo_pictures
+from unnoise.cli.demo_commands import next_commands
 from unnoise.config import convert
 from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
@@ -98,7 +97,7 @@ def numbers(
             "it is irreducible: the noise in a nearly clean picture cannot be known. So the curve is soon flat while "
             "the pictures still improve."
         ),
-        "commands": next_commands(run, config, model.card.classes),
+        "commands": next_commands(run, config, model.card.classes, own=own),
         "details": details(config, {"training": state["seconds"], **spent}),
     }
 
@@ -141,25 +140,3 @@ def details(config: TrainConfig, seconds: Mapping[str, float]) -> dict[str, dict
 def prefixed(spent: Mapping[str, float]) -> dict[str, float]:
     """Returns the durations of the evaluation under names of their own."""
     return {f"evaluate_{name}": value for name, value in spent.items()}
-
-
-def next_commands(run: Path, config: TrainConfig, classes: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns commands to continue with, and what each is for."""
-    program = "unnoise" if Path(sys.argv[0]).name != "unnoise" else sys.argv[0]
-    again = [program, "train", config.name]
-    if not demo_pictures.packaged(config):
-        again += ["--data", config.data.path]
-    longer = shlex.join([*again, "--set", f"fit.images={10 * config.fit.images}"])
-    own = f"{program} demo --data ./pictures --out my-demo"
-    commands = [
-        ("Sample sixty-four pictures:", f"{program} sample {run} --seeds 0-63 --grid grid.png"),
-        ("Show how a picture was made:", f"{program} info {run.parent / 'grid.png'}"),
-        ("Train ten times as long:", longer),
-    ]
-    if classes:
-        line = f"{program} sample {run} --seeds 0-7 --labels all --guidance 2 --animation walk.gif"
-        commands.insert(1, ("Stronger classes, with guidance, and the sampling steps as an animation:", line))
-    if demo_pictures.packaged(config):
-        commands.append(("Inspect pictures of your own, and train on them:", f"{program} data ./pictures\n{own}"))
-        commands.append(("Measure with more pictures:", f"{program} evaluate {run} --count 10000"))
-    return commands
