@@ -41,10 +41,15 @@ SUFFIXES = frozenset(
         ".png",
         ".jpg",
         ".jpeg",
+        ".jpe",
         ".jfif",
+        ".jif",
+        ".mpo",
         ".webp",
         ".gif",
+        ".apng",
         ".bmp",
+        ".dib",
         ".tif",
         ".tiff",
         ".ppm",
@@ -53,6 +58,7 @@ SUFFIXES = frozenset(
         ".pnm",
         ".avif",
         ".jp2",
+        ".j2k",
     )
 )
 
@@ -76,6 +82,7 @@ class Picture(NamedTuple):
     pixels: NDArray[np.uint8]  # (C, H, W), the shorter of H and W is config.size
     size: tuple[int, int]  # width and height in the file, upright
     mode: str  # as stored, by Pillow's name for it
+    transparent: bool = False  # whether a pixel is, in part or whole
 
 
 def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool = False) -> Picture:
@@ -88,7 +95,7 @@ def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool
         mode, image = image.mode, _upright(image)
         flat = _flatten(image, config.background)
         small = _resize(flat, config, control_resampling(flat) if control else Image.Resampling.LANCZOS)
-        return Picture(_pixels(small, config.channels), image.size, mode)
+        return Picture(_pixels(small, config.channels), image.size, mode, _transparent(image))
 
 
 def control_resampling(image: Image.Image) -> Image.Resampling:
@@ -180,6 +187,15 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
         below.paste(above, mask=above.getchannel("A"))
         return below
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _transparent(image: Image.Image) -> bool:
+    """Whether the background is visible somewhere in the picture."""
+    if not image.has_transparency_data:
+        return False
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return bool((np.asarray(image) == image.info.get("transparency")).any())
+    return bool((np.asarray(image.convert("RGBA").getchannel("A")) < 255).any())
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -14,6 +14,7 @@ from unnoise.config.training import TrainConfig
 from unnoise.data import Dataset
 from unnoise.errors import UserError
 from unnoise.model import Model
+from unnoise.training.run import Run
 
 
 def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) -> ModelCard:
@@ -93,3 +94,9 @@ def data_facts(pictures: Dataset) -> dict[str, Any]:
         "classes": list(pictures.classes),
         "broken": [{"path": broken.path, "why": broken.why} for broken in pictures.broken],
     }
+
+
+def log_notes(run: Run, pictures: Dataset) -> None:
+    """Writes to the run's log how the files of the data set are interpreted, and which of them are not used."""
+    for note in pictures.notes:
+        run.log(f"note: {note}")
