@@ -64,6 +64,8 @@ SUFFIXES = frozenset(
 
 MOST_CLASSES = 32  # a control image with at most so many colours is a segmentation map
 
+STORED = "stored size"  # the key of Image.info for the size before a JPEG is decoded at a smaller scale
+
 _UPRIGHT = {  # EXIF 2.3, tag 0x0112: how to turn the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -92,10 +94,14 @@ def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool
     """
     with _reading():
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, config)
+        width, height = _stored_size(image)
+        turned = _orientation(image) >= 5
         mode, image = image.mode, _upright(image)
         flat = _flatten(image, config.background)
         small = _resize(flat, config, control_resampling(flat) if control else Image.Resampling.LANCZOS)
-        return Picture(_pixels(small, config.channels), image.size, mode, _transparent(image))
+        return Picture(
+            _pixels(small, config.channels), (height, width) if turned else (width, height), mode, _transparent(image)
+        )
 
 
 def control_resampling(image: Image.Image) -> Image.Resampling:
@@ -148,6 +154,7 @@ def _open(data: bytes, config: DataConfig) -> Image.Image:
     if width * height > config.max_pixels:
         raise Unreadable(f"{width} x {height} pixels are more than max_pixels = {config.max_pixels:,}")
     if image.format == "JPEG":
+        image.info[STORED] = image.size
         image.draft(None, (2 * config.size, 2 * config.size))  # never below twice the size that Lanczos resizes to
     image.load()
     return image
@@ -167,12 +174,24 @@ def what_it_is(data: bytes) -> str:
     return "not a picture in a supported format (" + ", ".join(FORMATS) + ")"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in the file, which is decoded smaller if it is a large JPEG."""
+    size: tuple[int, int] = image.info.get(STORED, image.size)
+    return size
+
+
+def _orientation(image: Image.Image) -> int:
+    """A key of _UPRIGHT, or 1 for a picture that is upright."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # damaged EXIF does not make the pixels unusable
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
+    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
 
 
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
