@@ -107,6 +107,17 @@ def test_a_caption_file_that_cannot_be_decoded_is_no_caption(put: Put, raw: byte
     assert alone.captions is None or alone.captions == ("", "")
 
 
+def test_a_blank_text_is_no_caption(put: Put) -> None:
+    lines = [
+        '{"file_name": "1.png", "text": " ", "caption": "a cup"}',
+        '{"file_name": "2.png", "text": ["", "b", "\\n"]}',
+    ]
+    found = find(
+        put({"1.png": png(1), "2.png": png(2), "metadata.jsonl": "\n".join(lines), "3.png": png(3), "3.txt": " "})
+    )
+    assert (found.captions, found.more_captions) == (("a cup", "b", ""), None)
+
+
 @pytest.mark.parametrize("name", ["1.caption", "1.CAPTION", "1.TXT"])
 def test_captions_have_several_endings(put: Put, name: str) -> None:
     found = find(put({"1.png": png(1), name: "a thing\n"}))

@@ -189,6 +189,13 @@ def test_a_parquet_without_file_names_is_refused(put: Put) -> None:
         find(put({"1.png": png(1), "metadata.parquet": b"PAR1 no PAR1"}))
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_metadata_file_alone_is_said_to_need_its_folder(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(FORMATS[name]([{"file_name": "1.png", "text": "a"}]))
+    with pytest.raises(UserError, match="describes pictures in other files: give the folder that contains them"):
+        find(str(tmp_path / name))
+
+
 def test_a_parquet_names_what_it_needs(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UserError, match=r"metadata\.parquet needs pyarrow; run: pip install 'unnoise\[data\]'"):
@@ -205,6 +212,13 @@ def test_rows_without_a_picture_and_keys_without_a_use_are_noted(put: Put) -> No
     assert "2 rows of metadata.jsonl name a picture that does not exist (gone.png, half\\ud83d.png)" in notes
     assert "keys of the metadata that are not read: url (captions are text or caption)" in notes
     assert len(notes) == 2
+
+
+def test_labels_that_folders_replace_are_noted(put: Put) -> None:
+    rows: Rows = [{"file_name": f"{k}/1.png", "label": k * 2} for k in "ab"]
+    found = find(put({**{f"{k}/1.png": png(1) for k in "ab"}, "metadata.jsonl": jsonl(rows)}))
+    assert found.classes == ("a", "b")
+    assert found.notes == ("keys of the metadata that are not read: label (captions are text or caption)",)
 
 
 # ------------------------------------------------------------------------------------------ control images

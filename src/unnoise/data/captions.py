@@ -38,8 +38,10 @@ def texts_of(row: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def _texts(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
     many = value if isinstance(value, list) else [value]
-    return tuple(text for text in many if isinstance(text, str) and text)
+    return tuple(text for text in many if isinstance(text, str) and text.strip())
 
 
 def read_captions(
@@ -55,6 +57,8 @@ def read_captions(
         if ending.lower() in ENDINGS:
             beside.setdefault(normalize("NFC", stem), {})[ending.lower()] = file
     found = Captions([], set(), {}, [])
+    if not beside and not rows:
+        return found._replace(texts=[()] * len(pictures))
     undecoded: dict[str, None] = {}
     halved = 0
     for picture in pictures:

@@ -71,6 +71,8 @@ def files_in(top: Path) -> Files:
 
 def _no_pictures(path: Path, files: Files) -> str:
     seen = [name for name in files.paths if not hidden(name)]
+    if files.notes and not seen:
+        return f"no pictures in {path}: {'; '.join(files.notes)}"
     if not seen:
         return f"{path} is an empty folder; give a folder with pictures in it (.png, .jpg, .webp ...)"
     data = [

@@ -28,6 +28,7 @@ from unnoise.data.unused import unused_notes
 from unnoise.errors import UserError
 
 SPLITS = frozenset(("train", "training", "test", "testing", "val", "valid", "validation", "dev"))
+LABEL = "label"  # the key of the metadata
 TEXT_BYTES = 64 * 2**20  # a metadata file or caption larger than this is not text
 
 LEFTOVERS = frozenset(("thumbs.db", "ehthumbs.db", "desktop.ini"))  # of Windows
@@ -121,17 +122,21 @@ def read_layout(files: Iterable[str], read: Read, where: str, reasons: Mapping[s
 
     Raises UserError for a metadata file that cannot be read, and for a folder whose sub-folders are splits.
     """
-    seen = sorted((name for name in files if not hidden(name)), key=natural)
-    found = [name for name in seen if is_picture(name)]
-    others = [name for name in seen if not is_picture(name)]
+    found: list[str] = []
+    others: list[str] = []
+    for name in files:
+        if not hidden(name):
+            (found if splitext(name)[1].lower() in SUFFIXES else others).append(name)
+    found.sort(key=natural)
+    others.sort(key=natural)
     metadata = read_metadata(others, found, read, where)
     controls, pictures = _without_controls(metadata, found)
     captions = read_captions(pictures, metadata.rows, others, read)
     notes = [*metadata.notes, *captions.notes]
     rows = [_merged(metadata.rows.get(name, ())) for name in pictures]
-    names, labels = _classes(pictures, metadata, rows, where, notes)
+    names, labels, key = _classes(pictures, metadata, rows, where, notes)
     values = _values(rows, where, notes)
-    used = {"file_name", *controls, *values, *map(caption_key, rows)} | ({"label"} if labels is not None else set())
+    used = {"file_name", key, *controls, *values, *map(caption_key, rows)}
     unread = dict.fromkeys(key for row in rows for key in row if key not in used)
     if unread:
         notes.append(f"keys of the metadata that are not read: {', '.join(unread)} (captions are text or caption)")
@@ -177,16 +182,18 @@ def _merged(rows: Sequence[Row]) -> Row:
 
 def _classes(
     pictures: Sequence[str], metadata: Metadata, rows: Sequence[Row], where: str, notes: list[str]
-) -> tuple[tuple[str, ...], NDArray[np.int64] | None]:
-    """Class names and labels: of dataset.json, otherwise of the folders, otherwise of the metadata."""
+) -> tuple[tuple[str, ...], NDArray[np.int64] | None, str]:
+    """Class names, labels, and the key that they come from; empty if dataset.json or the folders are the classes."""
     if metadata.labels is not None:
-        return _numbered([metadata.labels.get(name) for name in pictures], f"dataset.json of {where}", notes)
+        given = [metadata.labels.get(name) for name in pictures]
+        return *_numbered(given, f"dataset.json of {where}", notes), ""
     folders = _folders(pictures, where, notes)
     if folders is not None:
         names = tuple(sorted(set(folders), key=natural))
         number = {name: k for k, name in enumerate(names)}
-        return names, np.array([number[folder] for folder in folders], np.int64)
-    return _numbered([row.get("label") for row in rows], f"the metadata of {where}", notes)
+        return names, np.array([number[folder] for folder in folders], np.int64), ""
+    found, labels = _numbered([row.get(LABEL) for row in rows], f"the metadata of {where}", notes)
+    return found, labels, LABEL if labels is not None else ""
 
 
 def _numbered(

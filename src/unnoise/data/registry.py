@@ -16,6 +16,7 @@ from unnoise.data.emoji import emoji
 from unnoise.data.fashion import fashion
 from unnoise.data.folder import files_in, folder
 from unnoise.data.idx import idx, is_idx
+from unnoise.data.metadata import FILES as METADATA
 from unnoise.data.plain_text import escaped
 from unnoise.data.shapes.source import source as shapes
 from unnoise.data.source import Source
@@ -88,6 +89,8 @@ def _at(path: Path, split: str) -> Source:
         return archive(path)
     if is_idx(path):
         return idx(path)
+    if path.name in METADATA:
+        raise UserError(f"{path} describes pictures in other files: give the folder that contains them")
     if suffix in PICTURES:
         raise UserError(f"{path} is one picture; give the folder that contains it")
     if suffix in PICKLES:

@@ -190,6 +190,8 @@ def _image_columns(schema: pa.Schema, path: Path) -> tuple[str, list[str]]:
     """The column of pictures, and the other columns of bytes."""
     columns = _byte_columns(schema)
     named = [name for name in IMAGES if name in columns]
+    if not columns and "file_name" in schema.names:
+        raise UserError(f"{path} describes pictures in other files: give the folder that contains them")
     if len(columns) != 1 and not named:
         raise UserError(f"{path} has {len(columns)} columns of bytes among {', '.join(schema.names)}; name one 'image'")
     column = named[0] if named else columns[0]
