@@ -499,17 +499,17 @@ def test_contact_sheet_has_a_row_for_each_class(tmp_path: Path) -> None:
 
 
 def test_pictures_with_transparent_pixels_are_counted(tmp_path: Path) -> None:
-    grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
-    deep = Image.fromarray(1000 * np.arange(16, dtype=np.uint16).reshape(4, 4))
+    grey = Image.fromarray(np.arange(240, 256, dtype=np.uint8).reshape(4, 4))
+    deep = Image.fromarray(257 * np.arange(240, 256, dtype=np.uint16).reshape(4, 4))
     some, none = Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 255)
     some.putpixel((1, 2), 254)
     for name, alpha in (("clear", some), ("opaque", none)):
         Image.merge("LA", (grey, alpha)).save(tmp_path / f"{name}-la.png")
         Image.merge("RGBA", (grey, grey, grey, alpha)).save(tmp_path / f"{name}-rgba.png")
-    for name, key in (("clear", 3), ("opaque", 200)):
+    for name, key in (("clear", 243), ("opaque", 200)):
         grey.save(tmp_path / f"{name}-grey.png", transparency=key)
-        deep.save(tmp_path / f"{name}-deep.png", transparency=1000 * key if key == 3 else 7)
-    grey.convert("P").save(tmp_path / "clear-palette.png", transparency=5)
+        deep.save(tmp_path / f"{name}-deep.png", transparency=257 * key)
+    grey.convert("P").save(tmp_path / "clear-palette.png", transparency=245)
     grey.convert("RGB").save(tmp_path / "opaque-rgb.png")
     about = "5 pictures have transparent pixels, which are composited over data.background=255,255,255 (white)"
     assert data.open(DataConfig(path=str(tmp_path), size=4, channels=3)).notes == (about,)
