@@ -80,7 +80,10 @@ def ready(settings: Settings, *, complete: bool) -> Settings:
     """Returns the settings with the data's classes. Raises UsageError for what is wrong, or missing if `complete`."""
     from unnoise.data.registry import find
 
-    settings = with_classes(settings, len(find(settings.config.data.path).classes))
+    path = settings.config.data.path
+    if os.environ.get("RANK", "0") == "0":  # one of several processes; a million files take a minute
+        say(f"reading {path} ...")
+    settings = with_classes(settings, len(find(path).classes))
     recipe = recipe_of(settings.config)
     with asking():
         recipe.check_names(settings.config)
