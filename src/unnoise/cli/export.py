@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
+from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option
 from unnoise.cli.paths import existing, writable
 from unnoise.config.cards import ModelCard
@@ -33,10 +34,9 @@ def export(
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: name a new folder")
     say(f"loading {model} ...")
-    from unnoise import model as models
     from unnoise.formats import diffusers, schedulers
 
-    loaded = models.load(model)
+    loaded = load(model)
     card = loaded.card
     if not isinstance(card.net, UNetConfig):
         raise UsageError(f"{model} is a {card.net.kind}: only U-Nets can be exported as diffusers folders")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unnoise.config.networks import UNetConfig
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.nn import controlnet, text
 from unnoise.nn.blocks import at_level, context_width
@@ -19,7 +19,7 @@ def check(config: UNetConfig) -> None:
 
 
 def _check_sizes(config: UNetConfig) -> None:
-    sizes = {"blocks": config.blocks, "groups": config.groups, "size": config.size}
+    sizes = {"blocks": config.blocks, "groups": config.groups, "size": min(height_width(config.size))}
     sizes |= {"in_channels": config.in_channels, "out_channels": config.out_channels}
     for name, value in sizes.items():
         if value < 1:
@@ -40,7 +40,7 @@ def _check_channels(config: UNetConfig) -> None:
         raise UserError(
             f"attention must be true or false for each of the {levels} levels, but has {len(config.attention)} values"
         )
-    if config.size % 2 ** (levels - 1):
+    if any(side % 2 ** (levels - 1) for side in height_width(config.size)):
         raise UserError(
             f"size {config.size} cannot be halved {levels - 1} times, as {levels} levels of channels require: "
             "use fewer levels or another size"
