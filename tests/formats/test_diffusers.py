@@ -410,13 +410,18 @@ def test_tensors_that_do_not_fit_are_named_before_any_is_loaded(folder: Path, mo
         assert message in str(error.value)
 
 
-def test_weights_of_whole_numbers(folder: Path) -> None:
+@pytest.mark.parametrize("kind", [torch.int8, torch.int32, torch.bool])
+def test_weights_that_are_no_floating_point_numbers(folder: Path, kind: torch.dtype) -> None:
     file = folder / "diffusion_pytorch_model.safetensors"
     state = load_file(file)
-    state["conv_out.bias"] = torch.zeros(1, dtype=torch.int8)
+    state["conv_out.bias"] = torch.zeros(1, dtype=kind)
     save_file(state, file)
-    with pytest.raises(UserError, match=r"conv_out\.bias is I8"):
+    with pytest.raises(UserError, match=rf"{file}: conv_out\.bias is (I8|I32|BOOL): weights are"):
         ours.read(folder)
+    torch.save(state, file.with_suffix(".bin"))
+    file.unlink()
+    with pytest.raises(UserError, match=rf"{file.with_suffix('.bin')}: conv_out\.bias is {kind}: weights are"):
+        ours.read(folder, pickles=True)
 
 
 @pytest.mark.parametrize(
