@@ -633,13 +633,12 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 
 def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
-    """The pictures that the folder's own network and process make of x, on diffusers' grid."""
+    """The pictures that the folder's own network, process and spacing make of x."""
     from unnoise.config.request import Request
     from unnoise.denoiser import make_diffusion
     from unnoise.guidance import clip_denoised
     from unnoise.noise import Seeds
-    from unnoise.samplers import SAMPLERS, last, walk
-    from unnoise.samplers.timesteps import leading
+    from unnoise.samplers import SAMPLERS, find_spacing, last, walk
 
     config, state, process, hints = ours.read(folder)
     net = UNet(config).eval()
@@ -647,16 +646,17 @@ def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
     diffusion = make_diffusion(net, process)
     denoiser = diffusion.given(Cond())
     denoiser = clip_denoised(denoiser) if hints["clip"] else denoiser
-    times = leading(process.steps)(diffusion.schedule, steps)
+    times = find_spacing(hints["spacing"], process.steps)(diffusion.schedule, steps)
     with torch.no_grad():
         return last(walk(denoiser, x, times, SAMPLERS[sampler].make(Request()), Seeds((0,), x.shape[1:])))
 
 
+@pytest.mark.parametrize("spacing", ["auto", "leading"])
 @pytest.mark.parametrize("clip", [True, False])
-def test_the_pipeline_generates_the_same_pictures(clip: bool, tmp_path: Path) -> None:
+def test_the_pipeline_generates_the_same_pictures(clip: bool, spacing: str, tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), size=16)
     state = randomised(UNet(config)).state_dict()
-    ours.write(tmp_path / "ours", config, state, DiffusionConfig(), clip=clip)
+    ours.write(tmp_path / "ours", config, state, DiffusionConfig(), clip=clip, spacing=spacing)
     pipeline = theirs.DDIMPipeline.from_pretrained(tmp_path / "ours")
     pipeline.set_progress_bar_config(disable=True)
     x = torch.randn((1, 1, 16, 16), generator=torch.Generator().manual_seed(7))

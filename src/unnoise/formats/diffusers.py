@@ -235,6 +235,7 @@ def write(
     classes: Sequence[str] = (),
     *,
     sampler: str = "ddim",
+    spacing: str = "auto",
     clip: bool = True,
     latents: bool = False,
     text: ClipEncoder | DualClipEncoder | None = None,
@@ -247,8 +248,8 @@ def write(
 
     `state` has unnoise's names. With `clip`, DDIM's pictures equal those of unnoise if the pipeline is called with
     use_clipped_model_output=True: by default it clips the picture and keeps the noise, which then no longer fits.
-    Neither pipeline passes labels on: sample a class-conditional network there with UNet2DModel and the scheduler.
-    Raises UserError, before anything is written, for a model without an equivalent and a folder that is not empty.
+    Neither pipeline passes labels on: draw.py (formats/draw.py) does. Raises UserError, before anything is written, for
+    a model without an equivalent and a folder that is not empty.
     """
     part.check_empty(folder)
     if len(classes) != config.classes:
@@ -258,7 +259,9 @@ def write(
     controlnet.check(config)
     if text is not None:
         text_encoders.check(text)
-    scheduler = {"_diffusers_version": part.VERSION} | schedulers.to_config(process, sampler, clip=clip)
+    scheduler = {"_diffusers_version": part.VERSION} | schedulers.to_config(
+        process, sampler, clip=clip, spacing=spacing
+    )
     alone, controls = controlnet.apart(config, state)
     table = names.pieces_of(replace(config, controls=()))
     part.check_ours(alone, table)
