@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -147,7 +147,7 @@ def _model(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]], list[An
     return vocabulary, [(first, second) for first, second in merges], stored
 
 
-def _is_vocabulary(value: object) -> bool:
+def _is_vocabulary(value: object) -> TypeGuard[dict[str, int]]:
     if not isinstance(value, dict):
         return False
     return all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in value.values())
