@@ -47,6 +47,7 @@ def test_a_network_alone_is_that_of_its_pipeline(pipeline: Path, monkeypatch: py
     assert (alone.card.process, alone.card.classes, alone.card.sampler) == (PROCESS, CLASSES, "ddpm-large")
     monkeypatch.chdir(pipeline / "unet")
     assert unnoise.load(".").card == whole.card
+    assert unnoise.load("../unet/../unet").card == whole.card
 
 
 def test_a_scheduler_beside_a_network_is_taken_without_an_index(pipeline: Path) -> None:

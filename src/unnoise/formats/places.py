@@ -9,6 +9,7 @@ A network that is loaded alone means what it means in its pipeline: no tensor sh
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +61,10 @@ def locate(folder: Path) -> Places:
 
 def _around(unet: Path) -> Places:
     """A network's folder: its scheduler is in the same folder or in the pipeline around it."""
-    around = unet.absolute().parent
+    here = Path(os.path.abspath(unet))
+    around = here.parent
     index = read_json(around / INDEX) if (around / INDEX).is_file() else {}
-    pipeline = around if is_part(index.get(unet.absolute().name)) else unet
+    pipeline = around if is_part(index.get(here.name)) else unet
     files = (unet / SCHEDULER, around / "scheduler" / SCHEDULER)
     scheduler = next((file for file in files if file.is_file()), None)
     return Places(pipeline, index if pipeline is around else {}, unet, scheduler, alone=True)
