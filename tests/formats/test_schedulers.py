@@ -118,6 +118,7 @@ SILENT: list[tuple[str, dict[str, Any], str]] = [  # class, settings, sampler
     ("DPMSolverMultistepScheduler", {"solver_order": 1}, "ddim"),
     ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, "dpm++2m-sde"),
     ("FlowMatchEulerDiscreteScheduler", {}, "euler"),
+    ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}, "unipc"),
 ]  # fmt: skip
 STATED: list[tuple[str, dict[str, Any], str, str]] = [  # class, settings, sampler, part of the note
     ("DDIMScheduler", {"set_alpha_to_one": False}, "ddim", "set_alpha_to_one False"),
@@ -132,6 +133,7 @@ STATED: list[tuple[str, dict[str, Any], str, str]] = [  # class, settings, sampl
     ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver"}, "dpm++2m", "algorithm_type 'dpmsolver'"),
     ("DPMSolverMultistepScheduler", {"solver_type": "heun"}, "dpm++2m", "solver_type 'heun'"),
     ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, "euler", "shift 3.0"),
+    ("FlowMatchEulerDiscreteScheduler", {"use_karras_sigmas": True}, "euler", "use_karras_sigmas True"),
     *(
         (kind, {}, sampler, f"{kind} is replaced by the sampler {sampler}")
         for kind, sampler in (

@@ -179,6 +179,11 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {  # values that change no picture; others
 }
 
 
+def is_flow(kind: str, data: Data) -> bool:
+    """Whether the process of a class with these settings is flow matching."""
+    return kind in FLOW_MATCHING or bool(data.get("use_flow_sigmas"))
+
+
 def choose(kind: str, data: Data) -> tuple[str, list[str]]:
     """The sampler of a class with these settings, all of them, and notes on what is different here."""
     choice = SAMPLERS[kind](data)
@@ -187,6 +192,8 @@ def choose(kind: str, data: Data) -> tuple[str, list[str]]:
     ignored = [*choice.ignored, *(key for key, values in NEUTRAL.items() if key in data and data[key] not in values)]
     if data.get("clip_sample") and data["clip_sample_range"] != 1:
         ignored.append("clip_sample_range")
+    if is_flow(kind, data) and data.get("use_karras_sigmas"):
+        ignored.append("use_karras_sigmas")
     if not ignored:
         return choice.sampler, []
     given = ", ".join(f"{key} {data[key]!r}" for key in sorted(set(ignored)))

@@ -15,7 +15,7 @@ import torch
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
 from unnoise.formats import scheduler_classes
-from unnoise.formats.scheduler_classes import DEFAULTS, FLOW_MATCHING, KNOWN, choose
+from unnoise.formats.scheduler_classes import DEFAULTS, FLOW_MATCHING, KNOWN, choose, is_flow
 from unnoise.formats.settings import check_values, unsupported, whole
 from unnoise.schedules import (
     Cosine,
@@ -68,17 +68,16 @@ def from_config(given: Mapping[str, Any], where: str) -> Scheduler:
         elif not key.startswith("_") and key not in KNOWN:
             raise UserError(f"{where}: {unknown(f'setting of {kind}', key, data)}")
     check_values(data, SUPPORTED, where)
-    flow = kind in FLOW_MATCHING or bool(data.get("use_flow_sigmas"))
-    process = _flow(data, where) if flow else _process(data, kind, where)
+    process = _flow(data, where) if is_flow(kind, data) else _process(data, kind, where)
     sampler, notes = choose(kind, data)
     clip = data.get("clip_sample", False) and data["clip_sample_range"] == 1
-    return Scheduler(process, sampler, _spacing(data, flow=flow), clip, [f"{where}: {note}" for note in notes])
+    return Scheduler(process, sampler, _spacing(kind, data), clip, [f"{where}: {note}" for note in notes])
 
 
-def _spacing(data: Mapping[str, Any], *, flow: bool) -> str:
+def _spacing(kind: str, data: Mapping[str, Any]) -> str:
     """The name of the spacing of the times."""
-    if flow:
-        return "linspace"
+    if is_flow(kind, data):
+        return "linspace" if kind in FLOW_MATCHING else "even"
     if data.get("use_karras_sigmas"):
         return "karras"
     return str(data.get("timestep_spacing", "linspace"))
