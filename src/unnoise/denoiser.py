@@ -11,7 +11,7 @@ a denoiser for each condition; samplers and distillation on a `Denoiser`, a func
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -31,6 +31,11 @@ Weight = Callable[[Level], Tensor]
 def discrete(steps: int) -> Clock:
     """The clock of a network trained on T steps: k - 1 at t = k/T, linear in between."""
     return lambda t, level: t * steps - 1
+
+
+def scaled(steps: int) -> Clock:
+    """The clock of flow matching in diffusers: t T, which is T at the noise and 0 at the picture."""
+    return lambda t, level: t * steps
 
 
 def quarter_log_sigma(t: Tensor, level: Level) -> Tensor:
@@ -247,7 +252,12 @@ def make_prediction(process: DiffusionConfig, schedule: Schedule) -> Prediction:
     """The prediction that a configuration names. Raises UserError for an unknown one."""
     if process.predicts not in PREDICTIONS:
         raise unknown("prediction", process.predicts, PREDICTIONS)
-    return PREDICTIONS[process.predicts](schedule, process.steps)
+    found = PREDICTIONS[process.predicts](schedule, process.steps)
+    if process.time_input == "entry":
+        return found
+    if found.c_noise is not None:
+        raise UserError(f"process.time_input scaled has no effect on the prediction {process.predicts!r}: remove it")
+    return replace(found, c_noise=scaled(process.steps))
 
 
 def schedule_of(process: DiffusionConfig) -> Schedule:

@@ -15,6 +15,7 @@ from unnoise.io.units import duration
 if TYPE_CHECKING:
     from unnoise.compression.compress import Sent
 from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
+from unnoise.cli.loading import load
 
 ROWS = 8  # of the table of errors, at most
 
@@ -65,11 +66,10 @@ def compress(
         require_coder()
         data = _picture_bytes(picture)
     say(f"loading {model} ...")
-    from unnoise import model as models
     from unnoise.compression import compress
     from unnoise.io.atomic import publish
 
-    loaded = models.load(model)
+    loaded = load(model)
     start = time.perf_counter()
     with asking():
         pixels = compress.pixels(loaded, data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import asking, say
+from unnoise.cli.loading import load
 from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.parse import parse_numbers
 from unnoise.cli.paths import existing, writable
@@ -51,12 +52,11 @@ def vary(
     say(f"loading {model} ...")
     import torch
 
-    from unnoise import model as models
     from unnoise.cli.sampling import finished, unconditional, with_bar, write_grid
     from unnoise.generate.interpolation import shared as share
     from unnoise.generate.job import prepare
 
-    loaded = models.load(model)
+    loaded = load(model)
     if settings.get("sampler", "auto") == "auto":
         settings["sampler"] = "ddpm"
     with asking():

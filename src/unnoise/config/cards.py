@@ -85,6 +85,9 @@ class ModelCard:
     spacing: str = setting("auto", "the spacing of that sampler's timesteps; auto: the sampler's default")
     clip: bool = setting(True, "pictures lie in [-1, 1], and estimates may be clipped to that range")
     info: dict[str, Any] = setting({}, "where the weights come from: number of training pictures, data, source")
+    notes: tuple[str, ...] = setting(
+        (), "what the files of another library left open and was assumed, and which of their settings are not applied"
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", unreserved(self.classes))

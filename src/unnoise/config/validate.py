@@ -41,7 +41,7 @@ def out_channels(process: DiffusionConfig, channels: int) -> int:
 
 def _wrong_net(config: TrainConfig | NoisyClassifierConfig) -> Iterator[str]:
     net, data = config.net, config.data
-    yield from _at_least({"data.size": data.size, "net.size": net.size, "data.channels": data.channels}, 1)
+    yield from _at_least({"data.size": data.size, "data.channels": data.channels}, 1)
     yield from _at_least({"net.classes": net.classes, "data.workers": data.workers}, 0)
     if data.size != net.size:
         yield f"net.size {net.size} should be data.size {data.size}"
