@@ -78,6 +78,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("denoiser.py", "self.predicts.error(level).square()", "self.predicts.error(level)"),
     ("denoiser.py", "-sigma_data * level.alpha / norm(level)", "sigma_data * level.alpha / norm(level)"),
 
+    ("training/train_state.py", "(self.step + 1) * self.config.batch", "self.step * self.config.batch"),
     ("training/turn.py", "first = first + other", "first = first - other"),
     ("training/turn.py", "p.requires_grad_(False)", "p.requires_grad_(True)"),
     ("training/loop.py", "rate(turn.player.fit, turn.state.step)", "rate(turns[0].player.fit, turn.state.step)"),
@@ -106,6 +107,9 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("samplers/heun.py", "denoiser(x_u, u).mean", "denoiser(x_u, state.t).mean"),
     ("samplers/heun.py", "to.alpha * (_ratio(to) - _ratio(at))", "at.alpha * (_ratio(to) - _ratio(at))"),
     ("samplers/heun.py", "1 + gamma, 1.0", "1 - gamma, 1.0"),
+    ("samplers/heun.py", "MAX_GAMMA = 2**0.5 - 1", "MAX_GAMMA = 2**0.5"),
+    ("samplers/__init__.py", "s_noise=1.003", "s_noise=1.03"),
+    ("samplers/__init__.py", "s_range=(0.05, 50.0)", "s_range=(0.05, 5.0)"),
     ("samplers/heun.py", "** 2 - ratio**2)", "** 2 - ratio)"),
     ("samplers/exponential.py", "j * found[-1] / k - 1", "j * found[-1] / k + 1"),
     ("samplers/exponential.py", "scale * (node - other)", "scale * (node + other)"),

@@ -106,6 +106,10 @@ def test_every_error_is_raised_by_prepare() -> None:
     placed = place(small(), precision="float32")
     for wrong, message in (
         ({"seeds": ()}, "no seeds"),
+        ({"seeds": (-1,)}, "seed -1: seeds are whole numbers from 0"),
+        ({"seeds": (2**63,)}, r"to 2\^63 - 1"),
+        ({"seeds": (10**5000,)}, "seed of 16610 bits"),
+        ({"seeds": (1.5,)}, "seed 1.5"),
         ({"batch": 0}, "set it to 1 or more"),
         ({"sampler": "dimm"}, "did you mean 'ddim'"),
         ({"eta": 0.5, "sampler": "heun"}, "eta is an option of DDIM"),
