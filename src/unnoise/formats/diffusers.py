@@ -53,6 +53,7 @@ class Hints(TypedDict):
     values: tuple[ValueRange, ...]
     sampler: str
     spacing: str
+    spacing_options: dict[str, bool | int | float | str]
     clip: bool
     codec: CodecConfig
     info: dict[str, Any]
@@ -83,7 +84,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
     config = _config(unet / part.CONFIG, REFINER_IDS if index.get(REFINES) is True else condition_settings.TIME_IDS)
     file = parts["scheduler"] / SCHEDULER
     scheduler = read_json(file) if file.is_file() or is_part(index.get("scheduler")) else {}
-    process, sampler, spacing, clip = schedulers.from_config(scheduler, str(file))
+    process, sampler, spacing, spacing_options, clip = schedulers.from_config(scheduler, str(file))
     outputs = config.in_channels * (2 if process.learned_variance else 1)
     if config.out_channels != outputs:
         raise UserError(
@@ -108,6 +109,7 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
         values=_values(config),
         sampler=sampler,
         spacing=spacing,
+        spacing_options=spacing_options,
         clip=clip and not latents,
         codec=LatentsConfig() if latents else PixelsConfig(),
         info=info,

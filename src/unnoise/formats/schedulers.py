@@ -14,6 +14,7 @@ import torch
 
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
+from unnoise.formats import scheduler_spacings
 from unnoise.formats.settings import unsupported
 from unnoise.schedules import (
     Cosine,
@@ -83,6 +84,7 @@ class Scheduler(NamedTuple):
     process: DiffusionConfig
     sampler: str
     spacing: str
+    spacing_options: dict[str, bool | int | float | str]
     clip: bool  # whether estimates are clipped to [-1, 1]
 
 
@@ -118,8 +120,8 @@ def from_config(given: Mapping[str, Any], where: str) -> Scheduler:
         learned_variance=variance == "learned_range",
     )
     sampler = SAMPLER_OF.get(kind, SAMPLERS[variance])
-    spacing = "auto" if sampler != "euler" else "karras" if data["use_karras_sigmas"] else data["timestep_spacing"]
-    return Scheduler(process, sampler, spacing, data["clip_sample"] and kind in CLIPPED)
+    spacing, spacing_options = scheduler_spacings.from_config(kind, data) if sampler == "euler" else ("auto", {})
+    return Scheduler(process, sampler, spacing, spacing_options, data["clip_sample"] and kind in CLIPPED)
 
 
 def _check(data: Mapping[str, Any], where: str) -> None:
@@ -132,7 +134,7 @@ def _check(data: Mapping[str, Any], where: str) -> None:
         "thresholding": (True, False),
         "interpolation_type": ("linear",),
         "use_karras_sigmas": (True, False),
-        "use_exponential_sigmas": (False,),
+        "use_exponential_sigmas": (True, False),
         "use_beta_sigmas": (False,),
         "timestep_type": ("discrete",),
         "final_sigmas_type": ("zero",),

@@ -23,7 +23,7 @@ from unnoise.schedules.continuous import (
 from unnoise.schedules.level import Level, Posterior, over, posterior
 from unnoise.schedules.ranges import check_steps
 from unnoise.schedules.tables import Cosine, LinearBeta, ScaledLinear, SigmoidBeta, Table, Tabled
-from unnoise.schedules.transforms import Shifted, ZeroTerminalSNR, is_table
+from unnoise.schedules.transforms import Shifted, ZeroTerminalSNR, first_entry, is_table
 
 __all__ = [
     "EDM",
@@ -46,6 +46,7 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "ZeroTerminalSNR",
+    "first_entry",
     "is_table",
     "make_schedule",
     "over",

@@ -75,6 +75,13 @@ class Shifted(VariancePreserving):
         return -torch.log1p(shift * shift * torch.expm1(-log_alpha2))  # expm1: (sigma / alpha)^2
 
 
+def first_entry(schedule: Schedule) -> float:
+    """Returns the time of a table's first entry, 1/T, below which it states no level; 0 for a curve."""
+    if isinstance(schedule, ZeroTerminalSNR | Shifted):
+        return first_entry(schedule.base)
+    return 1 / (len(schedule.table) - 1) if isinstance(schedule, Tabled) else 0.0
+
+
 def is_table(schedule: Schedule) -> bool:
     """Whether the schedule is a table of betas, or made from one; any other is a curve, which has no steps."""
     if isinstance(schedule, ZeroTerminalSNR | Shifted):
