@@ -147,6 +147,7 @@ def test_seeds_that_shared_32_bits_are_apart() -> None:
         assert (one - other).abs().max() > 0.5
 
 
+@pytest.mark.slow
 def test_a_million_seeds_have_a_million_start_noises() -> None:
     """The first word of each, and so its first two numbers. 32 bits would leave about 116 pairs alike."""
     keys = [hashed(seed, "start") for seed in range(1_000_000)]

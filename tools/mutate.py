@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 TESTS = [
-    "test_schedules", "test_denoiser", "samplers/test_samplers", "test_noise", "guidance/test_guidance",
+    "test_schedules", "test_denoiser", "test_losses", "samplers/test_timesteps",
+    "samplers/test_samplers", "test_noise", "guidance/test_guidance",
     "likelihood/test_bound", "test_conditions", "test_patch", "test_codec", "test_model", "samplers/test_state",
     "samplers/test_order",
     "samplers/test_langevin", "samplers/test_sde", "likelihood/test_likelihood", "likelihood/test_ode",
@@ -92,8 +93,12 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("samplers/walk.py", "State(x, times[0])", "State(x, times[1])"),
     ("samplers/timesteps.py", "(entries.double() + 1) / table", "entries.double() / table"),
     ("samplers/timesteps.py", "(0.8 * table) ** 0.5", "(1.0 * table) ** 0.5"),
-    ("samplers/timesteps.py", "places.round() - 1", "places.round()"),
-    ("samplers/timesteps.py", "sigma_min ** (1 / rho)", "sigma_min ** rho"),
+    ("samplers/timesteps.py", ".round() - 1", ".round()"),
+    ("samplers/timesteps.py", "max(low, math.exp(-_last_log_ratio(schedule, least)))", "low"),
+    ("samplers/timesteps.py", "min(high if high > start else start + 1, _last", "max(high, start + 1, -_last"),
+    ("schedules/ranges.py", "(betas > 0) & (betas < 1)", "(betas > 0)"),
+    ("losses.py", "(scale > UNTRAINED)", "(scale >= 0)"),
+    ("samplers/timesteps.py", "bottom ** (1 / rho)", "bottom ** rho"),
     ("samplers/ddpm.py", "over(kernel.x_t_coef, state.x) * state.x", "over(kernel.x_coef, state.x) * state.x"),
     ("samplers/ddpm.py", "sqrt(variance(kernel, at, estimate))", "variance(kernel, at, estimate)"),
     ("samplers/ddpm.py", "where(over(to.sigma, x) > 0, sqrt", "where(over(to.sigma, x) >= 0, sqrt"),
@@ -153,6 +158,8 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("editing/interpolation.py", "(x * y).sum(1)", "(x * y).sum()"),
     ("editing/interpolation.py", "x.norm(dim=1) * y.norm(dim=1)", "x.norm(dim=1) * x.norm(dim=1)"),
     ("noise.py", "(seed, round(time * _TICKS), draw)", "(seed, round(time * _TICKS))"),
+    ("noise.py", "digest_size=16", "digest_size=4"),
+    ("noise.py", "found >> np.uint64(32)", "found >> np.uint64(33)"),
     ("noise.py", "int(part).to_bytes", "abs(int(part)).to_bytes"),
     ("noise.py", 'struct.pack("<q", len(part.encode()))', 'b""'),
     ("guidance/classifier_free.py", "torch.lerp(poor, good, scale)", "torch.lerp(good, poor, scale)"),
