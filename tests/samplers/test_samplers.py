@@ -215,7 +215,7 @@ def test_karras_sigmas_are_the_published_ones() -> None:
 
 
 def test_even_log_snr_is_even() -> None:
-    ratios = Cosine()(even_log_snr()(Cosine(), 9)[:-1]).log_ratio
+    ratios = CosineContinuous()(even_log_snr()(CosineContinuous(), 9)[:-1]).log_ratio
     assert torch.allclose(ratios.diff(), torch.full((8,), 10.2 / 8, dtype=torch.float64), atol=1e-9)
 
 
