@@ -18,7 +18,7 @@ from unnoise.config.networks import DiTConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.formats.directory import CARD, WEIGHTS
+from unnoise.formats.directory import CARD, WEIGHTS, write_model
 from unnoise.generate.frames import generate, sample
 from unnoise.model import Model, load
 from unnoise.text.conditioner import Conditioner
@@ -54,6 +54,40 @@ def test_a_saved_model_generates_the_same_pictures(tmp_path: Path) -> None:
         a, b = (m.sample(seeds=[1, 2], labels=["dog", "2"], sampler="ddpm", **FLOAT) for m in (model, again))
         assert torch.equal(a.pixels, b.pixels)
         assert a.labels == ("dog", "bird")
+
+
+def test_loading_initialises_nothing_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are read into a network without any: random ones, made first, would take as long and twice the memory."""
+    nets = (NET, DiTConfig(size=8, in_channels=1, out_channels=1, patch=2, width=24, depth=2, heads=2, classes=3))
+    for net in nets:
+        small(net).save(tmp_path / net.kind)
+    real, devices = networks.build, []
+
+    def build(config: NetConfig) -> torch.nn.Module:
+        net = real(config)
+        devices.append({p.device.type for p in net.parameters()})
+        return net
+
+    monkeypatch.setattr(networks, "build", build)
+    before = torch.get_rng_state()
+    for net in nets:
+        load(tmp_path / net.kind)
+    assert devices == [{"meta"}] * 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_saved_class_called_none_is_not_the_null_row(tmp_path: Path) -> None:
+    model = small()
+    write_model(tmp_path, model.diffusion.net.state_dict(), model.card, None)
+    card = tmp_path / CARD
+    card.write_text(card.read_text().replace('"dog"', '"none"').replace('"bird"', '"all"'))
+    again = load(tmp_path)
+    assert again.classes == ("cat", "none_", "all_")
+    asked = {"seeds": [1, 2, 3], "guidance": 3.0, **FLOAT}
+    before = model.sample(labels=["cat", "dog", "none"], **asked)
+    after = again.sample(labels=["cat", "none_", "none"], **asked)
+    assert torch.equal(before.pixels, after.pixels)
+    assert torch.equal(again.sample(labels=[0, 1, "none"], **asked).pixels, after.pixels)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])

@@ -56,7 +56,7 @@ FIRST = {  # the tests of a folder or a file, which run before the others
     "patch.py": ["test_patch"],
     "acceleration/": ["acceleration/test_placement"],
     "nn/slices.py": ["nn/test_slices"],
-    "training/": ["training/test_player", "training/test_loop"],
+    "training/": ["training/test_player", "training/test_loop", "training/test_train_state"],
 }
 
 FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fault)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import unnoise
 from unnoise.cli import demo as demos
 from unnoise.cli import demo_pictures, demo_report
 from unnoise.cli.console import UsageError
@@ -162,6 +163,41 @@ def test_a_dry_run_says_everything_and_starts_nothing(tmp_path: Path, capsys: py
     assert not runs.exists()
 
 
+def test_what_is_not_used_of_the_data_is_in_the_dry_run_and_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    for name in ("disc", "none"):
+        (pictures / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (16, 16), 10 * i).save(pictures / name / f"{i}.png")
+    (pictures / "x.heic").write_text("x")
+    notes = [
+        "1 .heic are not read: convert them to PNG or JPEG",
+        "class 'none' is called 'none_', because the labels '', 'none' and 'all' have another meaning",
+    ]
+    words = ["train", "toy", *TINY, "--data", str(pictures), "--out", str(tmp_path / "runs")]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["data"]["notes"] == notes
+    assert err.startswith(f"reading {pictures} ...\n")
+    assert main([*words, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"note: {note}\n" in text for note in notes)
+    assert main(words) == 0
+    run = Path(capsys.readouterr().out.strip())
+    log = (run / "log.txt").read_text()
+    assert all(f" note: {note}\n" in log for note in notes)
+    model = unnoise.load(run)
+    assert model.classes == ("disc", "none_")
+    assert model.conditioner.null(1).label.tolist() == [2]  # type: ignore[union-attr]
+    sets = ["fit.images=24", "fit.batch=8", "data.size=16", "width=8", "features=8", "held_out=0.4"]
+    sets = [word for value in sets for word in ("--set", value)]
+    assert main(["train", "classifier", "--data", str(pictures), *sets, "--out", str(tmp_path / "runs")]) == 0
+    log = (Path(capsys.readouterr().out.strip()) / "log.txt").read_text()
+    assert all(f" note: {note}\n" in log for note in notes)
+
+
 def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +229,33 @@ def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
     capsys.readouterr()
     assert main(["info", str(grid), "--command"]) == 0
     assert f"{first['run']}/checkpoints/step-00000005" in capsys.readouterr().out  # not what comes after it
+
+
+def test_a_run_resumes_by_path_name_and_number_whatever_lies_beside_its_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unfinished step and a folder of another name announce no step, and the loss shown is the mean of the steps."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "toy", *TINY, "--name", "mine"]) == 0
+    saved = Path("runs/00001-mine/checkpoints")
+    for name in ("step-00000004", "step-final"):
+        (saved / name).mkdir()
+        (saved / name / "state.json").write_text('{"step": 4, "images": 32, "seconds": 1.0}')
+    for step, text in enumerate(("runs/00001-mine", "00001-mine", "1"), start=3):
+        capsys.readouterr()
+        assert main(["train", text, "--set", f"fit.images={8 * (step + 1)}"]) == 0
+        out, err = capsys.readouterr()
+        assert out == "runs/00001-mine\n"
+        assert f"resumes at step {step} of {step + 1}" in err
+        last = json.loads(Path("runs/00001-mine/metrics.jsonl").read_text().splitlines()[-1])
+        assert f"training: step {step + 1}/{step + 1}, {8 * (step + 1)} pictures, loss {last['loss']:.4f}" in err
+    assert main(["train", "2"]) == 2
+    damaged = saved / "step-00000006" / "state.json"
+    damaged.write_bytes(damaged.read_bytes().replace(b"6", b"7", 1))
+    capsys.readouterr()
+    assert main(["train", "1", "--set", "fit.images=80"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("unnoise: error: the newest checkpoint is damaged: runs/00001-mine/checkpoints/step-00000006")
 
 
 def test_a_classifier_is_trained_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from unnoise.cli.console import table
 from unnoise.cli.train_progress import cost_text
 from unnoise.config.training import AnyConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.io.printable import printable
 from unnoise.recipes.registry import recipe_of
 
 
@@ -28,6 +29,8 @@ def dry_run_text(document: Mapping[str, Any]) -> str:
         f"data: {data['count']:,} pictures of {data['where']}, {len(data['classes'])} classes, "
         f"{data['captions']['count']:,} captions{broken}",
     ]
+    if data["notes"]:
+        parts.append("\n".join(f"note: {printable(note)}" for note in data["notes"]))
     if "cost" in document:
         parts.append(f"cost: {cost_text(document['cost'])}")
     return "\n\n".join(parts)
@@ -52,7 +55,9 @@ def next_steps(path: Path, config: AnyConfig) -> str:
 
 
 def _sample_text(path: Path, result: Mapping[str, Any]) -> str:
-    return f"sample from it: unnoise sample {path} --seeds 0-63 --grid grid.png"
+    from unnoise.generate.describe import first_command
+
+    return f"sample from it: {first_command(path)}"
 
 
 def _accuracy_text(path: Path, result: Mapping[str, Any]) -> str:

@@ -34,6 +34,8 @@ def fingerprint(source: Source, config: DataConfig, controls: Source | None = No
     if config.control:  # a set without control images has the fingerprint of earlier versions
         beside = config.control if controls is None else fingerprint(controls, replace(config, control=""))
         digest.update(b"control" + beside.encode())
+    if source.more_captions is not None:
+        digest.update(b"captions" + json.dumps(source.more_captions).encode())
     for name in config.values:  # the same for numbers
         digest.update(b"value" + name.encode() + source.values[name].astype("<f8").tobytes())
     return digest.hexdigest()

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unnoise import artifacts
+from unnoise.config.class_names import unreserved
 from unnoise.errors import UserError, unknown
 from unnoise.io.atomic import publish_directory
 from unnoise.nn.classifier import Classifier, Shape
@@ -123,7 +124,7 @@ def load_classifier(path: Path | str) -> ClassifierEvaluator:
     net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()))
     found = ClassifierEvaluator(
         net.eval().requires_grad_(False),
-        tuple(card["classes"]),
+        unreserved(card["classes"]),
         card["name"],
         Accuracy(**card["accuracy"]),
         card["trained"],

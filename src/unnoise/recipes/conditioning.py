@@ -92,10 +92,9 @@ def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | No
             f"this network is conditioned on captions, and {config.data.path} has none: put a text file of the same "
             "name beside each picture, or a metadata.jsonl, or set net.text=none"
         )
-    captions = (pictures.caption(row) for row in range(len(pictures)))
     if text is None:
-        return pretrained_encoder(config, captions)
-    return Tokenizer.learn(captions, vocabulary=text.vocabulary, length=text.length)
+        return pretrained_encoder(config, pictures.every_caption())
+    return Tokenizer.learn(pictures.every_caption(), vocabulary=text.vocabulary, length=text.length)
 
 
 def pretrained_encoder(config: TrainConfig, captions: Iterable[str]) -> Encoder:

@@ -29,7 +29,7 @@ from unnoise.likelihood.bound import bound_term
 from unnoise.model import make_conditioner
 from unnoise.recipes.conditioning import batch_condition, concat_input, drop_conditions, prompt_encoder
 from unnoise.recipes.initialization import init_network, load_base
-from unnoise.recipes.model_card import data_facts, describe
+from unnoise.recipes.model_card import data_facts, describe, log_notes
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import truncation_note
@@ -106,10 +106,11 @@ def train(
     Stopped (a SystemExit) after a signal and a checkpoint. `command` is recorded in the run.
     """
     validate.check(config)
-    pictures = data.open(config.data)
-    base = load_base(config, run)
-    card = describe(config, pictures, base)
-    text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
+    with processes.together():
+        pictures = data.open(config.data)
+        base = load_base(config, run)
+        card = describe(config, pictures, base)
+        text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
     placement = place(config, processes)
     net = prepare(init_network(config, base), placement)
     state = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
@@ -135,7 +136,8 @@ def train(
                 opened = stack.enter_context(open_run(run, config, command=command))
                 opened.record_data(data_facts(pictures))
                 opened.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
-                if text is not None and (note := truncation_note(text, map(pictures.caption, range(len(pictures))))):
+                log_notes(opened, pictures)
+                if text is not None and (note := truncation_note(text, pictures.every_caption())):
                     opened.log(note)
         yield from trainer.train(opened, task, state, processes=processes)
         if opened is not None:
