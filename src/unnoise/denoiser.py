@@ -180,13 +180,7 @@ class Diffusion(nn.Module):
         self.steps = steps
         self.learned_variance = learned_variance
         self._clock = predicts.c_noise or discrete(steps)
-        end = schedule.at(1.0)
-        time = self._clock(torch.ones((), dtype=torch.float64), end)
-        if not (predicts.error(end) < 1e12 and torch.isfinite(time)):
-            raise UserError(
-                "this schedule has zero terminal SNR, where this prediction does not determine the picture: predict v, "
-                "flow or x0, or choose a schedule with alpha(1) > 0"
-            )
+        check_determined(schedule, predicts)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = NOTHING) -> Estimate:
         """The estimate of the picture from x_t (B, C, H, W) at times t, () or (B,)."""
@@ -233,6 +227,17 @@ class Diffusion(nn.Module):
             return out, None
         out, fraction = out.chunk(2, dim=1)
         return out, (fraction + 1) / 2
+
+
+def check_determined(schedule: Schedule, predicts: Prediction) -> None:
+    """Raises UserError where the prediction does not determine the picture at t = 1, or the network's time there."""
+    end = schedule.at(1.0)
+    time = 0 * end.alpha if predicts.c_noise is None else predicts.c_noise(torch.ones_like(end.alpha), end)
+    if not (predicts.error(end) < 1e12 and torch.isfinite(time)):
+        raise UserError(
+            "this schedule has zero terminal SNR, where this prediction does not determine the picture: predict v, "
+            "flow or x0, or choose a schedule with alpha(1) > 0"
+        )
 
 
 # --- by name ---

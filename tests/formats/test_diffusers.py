@@ -256,7 +256,9 @@ def test_a_scheduler_without_clipping_is_eulers_own() -> None:
         False,
         "scaled-linear",
     )
-    assert schedulers.from_config(published | {"use_karras_sigmas": True}, "there").spacing == "karras"
+    assert found.spacing_options == {"offset": 1}
+    karras = schedulers.from_config(published | {"use_karras_sigmas": True}, "there")
+    assert (karras.spacing, karras.spacing_options) == ("karras", {"entries": "leading", "offset": 1})
     for kind in ("EulerDiscreteScheduler", "PNDMScheduler"):
         assert not schedulers.from_config({"_class_name": kind, "clip_sample": True}, "there").clip
 

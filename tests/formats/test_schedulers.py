@@ -23,7 +23,7 @@ from unnoise.formats import schedulers
 from unnoise.formats.scheduler_classes import DEFAULTS, FLOW_MATCHING
 from unnoise.nn import UNet
 from unnoise.noise import Seeds
-from unnoise.samplers import SAMPLERS, last, walk
+from unnoise.samplers import SAMPLERS, find_spacing, last, walk
 from unnoise.samplers.timesteps import from_entries
 
 theirs = pytest.importorskip("diffusers")
@@ -241,5 +241,8 @@ def test_flow_matching_generates_the_pictures_of_diffusers() -> None:
     with torch.no_grad():
         for t in scheduler.timesteps:
             x = scheduler.step(net(x, t.expand(len(x)), NOTHING), t, x).prev_sample
-    here = pictures_here(make_diffusion(net, found.process), found.sampler, times, start)
+    diffusion = make_diffusion(net, found.process)
+    own = find_spacing(found.spacing, 1000, options=found.spacing_options)(diffusion.schedule, steps)
+    torch.testing.assert_close(own, times, atol=1e-6, rtol=0)
+    here = pictures_here(diffusion, found.sampler, times, start)
     assert (here - x).abs().max() < 1e-4 * x.abs().max()

@@ -14,7 +14,7 @@ from unnoise.cli.parse import parse_numbers
 from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import JSON, LABEL, MODEL, SEVERAL, VALUE
-from unnoise.config.request import Request, RequestOptions
+from unnoise.config.request import Request, RequestOptions, check_seed
 from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def vary(
     existing(model, "model")
     writable(grid_file, "the grid")
     with asking():
+        check_seed(seed, "--seed")
         times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")
         rows_for([(0, label)], (), known_card(model))
         settings["values"] = values_of(value)

@@ -83,6 +83,7 @@ class ModelCard:
     encoder: EncoderConfig | None = setting(None, "the text encoder, if it is outside the network")
     sampler: str = setting("ddim", "the sampler that `auto` stands for")
     spacing: str = setting("auto", "the spacing of that sampler's timesteps; auto: the sampler's default")
+    spacing_options: dict[str, bool | int | float | str] = setting({}, "options of that spacing, by name")
     clip: bool = setting(True, "pictures lie in [-1, 1], and estimates may be clipped to that range")
     info: dict[str, Any] = setting({}, "where the weights come from: number of training pictures, data, source")
     notes: tuple[str, ...] = setting(

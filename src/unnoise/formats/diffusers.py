@@ -55,6 +55,7 @@ class Hints(TypedDict):
     values: tuple[ValueRange, ...]
     sampler: str
     spacing: str
+    spacing_options: dict[str, bool | int | float | str]
     clip: bool
     codec: CodecConfig
     info: dict[str, Any]
@@ -134,6 +135,7 @@ def read_settings(places: Places) -> Settings:
         values=_values(net),
         sampler=found.sampler,
         spacing=found.spacing,
+        spacing_options=found.spacing_options,
         clip=found.clip and not latents,
         codec=LatentsConfig() if latents else PixelsConfig(),
         info=info,

@@ -161,13 +161,9 @@ SAMPLERS: dict[str, Callable[[Data], Choice]] = {
 }
 NEUTRAL: dict[str, tuple[Any, ...]] = {  # values that change no picture; others are not applied here
     "thresholding": (False,),
-    "use_exponential_sigmas": (False,),
     "use_beta_sigmas": (False,),
-    "use_lu_lambdas": (False,),
     "interpolation_type": ("linear",),
     "final_sigmas_type": ("zero",),
-    "sigma_min": (None,),
-    "sigma_max": (None,),
     "set_alpha_to_one": (True,),
     "lambda_min_clipped": (-math.inf, None),
     "shift": (1.0,),
@@ -192,8 +188,8 @@ def choose(kind: str, data: Data) -> tuple[str, list[str]]:
     ignored = [*choice.ignored, *(key for key, values in NEUTRAL.items() if key in data and data[key] not in values)]
     if data.get("clip_sample") and data["clip_sample_range"] != 1:
         ignored.append("clip_sample_range")
-    if is_flow(kind, data) and data.get("use_karras_sigmas"):
-        ignored.append("use_karras_sigmas")
+    if is_flow(kind, data):
+        ignored += [key for key in ("use_karras_sigmas", "use_exponential_sigmas") if data.get(key)]
     if not ignored:
         return choice.sampler, []
     given = ", ".join(f"{key} {data[key]!r}" for key in sorted(set(ignored)))

@@ -14,7 +14,7 @@ import torch
 
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
-from unnoise.formats import scheduler_classes
+from unnoise.formats import scheduler_classes, scheduler_spacings
 from unnoise.formats.scheduler_classes import DEFAULTS, FLOW_MATCHING, KNOWN, choose, is_flow
 from unnoise.formats.settings import check_values, unsupported, whole
 from unnoise.schedules import (
@@ -46,6 +46,7 @@ class Scheduler(NamedTuple):
     process: DiffusionConfig
     sampler: str
     spacing: str
+    spacing_options: dict[str, bool | int | float | str]
     clip: bool  # whether estimates are clipped to [-1, 1]
     notes: list[str]  # what is different here, each beginning with the file
 
@@ -71,16 +72,14 @@ def from_config(given: Mapping[str, Any], where: str) -> Scheduler:
     process = _flow(data, where) if is_flow(kind, data) else _process(data, kind, where)
     sampler, notes = choose(kind, data)
     clip = data.get("clip_sample", False) and data["clip_sample_range"] == 1
-    return Scheduler(process, sampler, _spacing(kind, data), clip, [f"{where}: {note}" for note in notes])
+    return Scheduler(process, sampler, *_spacing(kind, data), clip, [f"{where}: {note}" for note in notes])
 
 
-def _spacing(kind: str, data: Mapping[str, Any]) -> str:
-    """The name of the spacing of the times."""
+def _spacing(kind: str, data: Mapping[str, Any]) -> tuple[str, dict[str, bool | int | float | str]]:
+    """The name and the options of the spacing of the times."""
     if is_flow(kind, data):
-        return "linspace" if kind in FLOW_MATCHING else "even"
-    if data.get("use_karras_sigmas"):
-        return "karras"
-    return str(data.get("timestep_spacing", "linspace"))
+        return ("linspace", {"rounded": False}) if kind in FLOW_MATCHING else ("even", {})
+    return scheduler_spacings.from_config(kind, data)
 
 
 def _process(data: Mapping[str, Any], kind: str, where: str) -> DiffusionConfig:
