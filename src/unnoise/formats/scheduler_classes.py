@@ -157,7 +157,7 @@ SAMPLERS: dict[str, Callable[[Data], Choice]] = {
     "LCMScheduler": _always("ddim", same=False),
     "TCDScheduler": _always("ddim", same=False),
     "FlowMatchEulerDiscreteScheduler": _always("euler"),
-    "FlowMatchHeunDiscreteScheduler": _always("heun"),
+    "FlowMatchHeunDiscreteScheduler": _always("heun", same=False),  # its slopes are in other variables
 }
 NEUTRAL: dict[str, tuple[Any, ...]] = {  # values that change no picture; others are not applied here
     "thresholding": (False,),
