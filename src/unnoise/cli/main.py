@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Sequence
 from importlib import metadata
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from unnoise.cli.commands import COMMANDS, DETAILS, EARLIER, EPILOGUE, TABLES
 from unnoise.cli.console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, say
 from unnoise.cli.options import shown
-from unnoise.errors import UserError, unknown
+from unnoise.cli.suggest import no_command, option_instead
+from unnoise.errors import UserError
 
 
 def version() -> str:
@@ -69,7 +70,7 @@ def today(word: str) -> str:
 def run(argv: list[str]) -> int:
     try:
         if argv and not argv[0].startswith(("-", "__complete")) and argv[0] not in COMMANDS:
-            raise UsageError(str(unknown("command", argv[0], COMMANDS)))
+            raise no_command(argv[0], COMMANDS)
         result = app(
             [today(word) for word in argv], exit_on_error=False, print_error=False, result_action="return_value"
         )
@@ -103,10 +104,15 @@ def complain(message: str, code: int) -> int:
 
 
 def usage(error: CycloptsError, argv: list[str]) -> str:
-    """What cyclopts found wrong in one line, and the command that prints the help."""
+    """What is wrong with a command line, and the command that prints the help."""
+    command, message = argv[0] if argv and argv[0] in COMMANDS else "", ""
     error.verbose = False
-    command = argv[0] if argv and argv[0] in COMMANDS else ""
-    return f"{str(error).strip()}\nSee: unnoise {command + ' ' if command else ''}--help"
+    if isinstance(error.__cause__, UserError):
+        message = str(error.__cause__)
+    elif isinstance(error, UnknownOptionError) and command:
+        options = {name for argument in error.argument_collection for name in argument.names}
+        message = option_instead(command, argv[1:], error.token.keyword or error.token.value, options)
+    return f"{message or str(error).strip()}\nSee: unnoise {command + ' ' if command else ''}--help"
 
 
 if __name__ == "__main__":

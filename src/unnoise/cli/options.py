@@ -123,3 +123,12 @@ def within(low: float, high: float, why: str) -> Callable[[type, Any], None]:
                 raise ValueError(f"{number:g} is not between {low:g} and {high:g}: {why}")
 
     return check
+
+
+def checked(check: Callable[[str], object]) -> Callable[[type, Any], None]:
+    """A validator: `check` accepts the text. The UserError that it raises for another is the message of the command."""
+
+    def validator(_type: type, value: Any) -> None:
+        check(value)
+
+    return validator

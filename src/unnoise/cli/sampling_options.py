@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from unnoise.cli.options import flag, keys_of, listed, option, within
-from unnoise.config import renamed
+from unnoise.cli.options import checked, flag, keys_of, listed, option, within
+from unnoise.config.synonyms import check_sampler, check_spacing
 
 WHICH = Group("Which pictures", sort_key=1)
 WHERE = Group("Output", sort_key=2)
@@ -22,8 +22,7 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
     "sampler": Parameter(
         group=HOW,
         help="sampling method; auto: the model's default" + listed(SAMPLERS),
-        choices=(*SAMPLERS, *renamed.SAMPLERS),
-        show_choices=False,  # which would list the earlier names too
+        validator=checked(lambda name: check_sampler(name, SAMPLERS, SPACINGS)),
     ),
     "steps": Parameter(
         group=HOW,
@@ -35,8 +34,7 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
         group=HOW,
         name="--timestep-spacing",
         help="how the steps are spaced in time; auto: the sampler's default" + listed(SPACINGS),
-        choices=(*SPACINGS, *renamed.SPACINGS),
-        show_choices=False,
+        validator=checked(lambda name: check_spacing(name, SPACINGS)),
     ),
     "eta": Parameter(group=HOW, validator=within(0, 1, "0 is deterministic, 1 is ancestral sampling")),
     "guidance": Parameter(
@@ -105,7 +103,9 @@ CONTROL_MODEL = Annotated[
     tuple[Path, ...],
     option("ControlNet to add: a run trained on this model, or a ControlNetModel folder; repeat", group=WHICH),
 ]
-OUT = Annotated[Path | None, option("folder for one PNG per picture; default: samples", "--output-dir", group=WHERE)]
+OUT = Annotated[
+    Path | None, option("folder for one PNG per picture; default: samples", "--output-dir", "-o", group=WHERE)
+]
 GRID = Annotated[
     Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line per class or prompt", group=WHERE)
 ]

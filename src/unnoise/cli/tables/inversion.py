@@ -21,8 +21,9 @@ from unnoise.cli.tables.options import (
     OUT,
     STEPS,
     TableOptions,
-    chosen_from,
+    chosen,
     numbers,
+    one_of,
     scales_of,
 )
 from unnoise.cli.tables.output import finish
@@ -60,7 +61,7 @@ def inversion(
 
     with asking():
         axes = InversionAxes(
-            chosen_from(conventions, CONVENTIONS, "convention of inversion"),
+            chosen(conventions, one_of(CONVENTIONS, "convention of inversion")),
             tuple(numbers(steps, "--steps")),
             scales_of(guidance, "--guidance"),
         )
