@@ -250,7 +250,7 @@ def test_cards_are_strict(tmp_path: Path) -> None:
 def test_paths_without_a_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is not a run, a model directory"):
+    with pytest.raises(UserError, match="is an empty folder, not a model"):
         load(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):

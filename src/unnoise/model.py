@@ -31,6 +31,7 @@ from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
+from unnoise.io.whatis import is_model, not_a
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
 
@@ -234,8 +235,8 @@ def find(path: str | Path) -> Path:
         raise UserError(
             f"{folder} does not exist: give a run (runs/00001-fashion), a model directory or a diffusers folder"
         )
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file: give the directory that contains it")
+    if not is_model(folder):
+        raise not_a("a model", folder)
     if (folder / CARD).is_file():
         return folder
     if (folder / "checkpoints").is_dir():
@@ -243,11 +244,7 @@ def find(path: str | Path) -> Path:
         if newest is None:
             raise UserError(f"{folder} has no checkpoint yet: train until one is saved")
         return newest
-    if diffusers.is_folder(folder):
-        return folder
-    raise UserError(
-        f"{folder} is not a run, a model directory or a diffusers folder: it has no {CARD}, checkpoints/ or config.json"
-    )
+    return folder
 
 
 def load(path: str | Path, *, verify: bool = True) -> Model:

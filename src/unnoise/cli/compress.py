@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
 from unnoise.cli.options import flag, option, within
-from unnoise.cli.paths import existing, new_file
+from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def compress(
     Compression is lossy: more bits give a smaller error. A table of rates and errors is printed.
     """
     existing(picture, "picture")
-    existing(model, "model")
+    existing_model(model)
     new_file(out, "the compressed picture", overwrite)
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed {seed}: seeds are integers from 0 to 2^63 - 1")

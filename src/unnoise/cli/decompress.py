@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
 from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.options import flag, option, within
-from unnoise.cli.paths import existing, new_file
+from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def decompress(
 ) -> None:
     """Decompress a picture. A file that is cut off gives a coarser picture, a damaged file is an error."""
     existing(file, "compressed picture")
-    existing(model, "model")
+    existing_model(model)
     for path, what in ((out, "the picture"), (strip, "the strip")):
         if path is not None:
             if path.suffix.lower() != ".png":

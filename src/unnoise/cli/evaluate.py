@@ -11,7 +11,7 @@ from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes, home
 from unnoise.cli.options import flag, keys_of, option, with_settings, within
 from unnoise.cli.parse import parse_names
-from unnoise.cli.paths import existing
+from unnoise.cli.paths import existing_model
 from unnoise.cli.plot import plot as write_plot
 from unnoise.cli.plot import plottable
 from unnoise.cli.requests import present, rows_for
@@ -60,7 +60,7 @@ def evaluate(
 
     Under torchrun the processes divide the sampling among them.
     """
-    existing(model, "model")
+    existing_model(model)
     with asking():
         names = metric_names(metrics)
         if plot is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.options import flag, option
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, writable
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 
@@ -28,7 +28,7 @@ def export(
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Export a model as a diffusers folder: unet/, scheduler/, and CLIP text encoders with their tokenizers."""
-    existing(model, "model")
+    existing_model(model)
     writable(folder, "the diffusers folder", folder=True)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: name a new folder")

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from unnoise.cli.console import emit, say, show, table
+from unnoise.cli.console import UsageError, emit, say, show, table
 from unnoise.cli.options import flag, option
 from unnoise.cli.paths import existing
 from unnoise.config.usage import supported_inputs_of
 from unnoise.errors import UserError
-from unnoise.generate.describe import describe, known_card
+from unnoise.generate.describe import describe, is_described, known_card
 from unnoise.generate.recipe import NOT_SETTINGS
 from unnoise.io.printable import printable
 from unnoise.io.units import human
+from unnoise.io.whatis import not_a
 
 Rows = list[tuple[str, str]]
 
@@ -29,6 +30,8 @@ def info(
 ) -> None:
     """Show how a picture was made and the command that makes it again, or describe a run, a model or a weights file."""
     existing(path, "file, run or model")
+    if path.is_dir() and not is_described(path):
+        raise UsageError(str(not_a("a run or a model", path)))
     found = describe(path)
     if command and "command" not in found:
         raise UserError(f"{path} is not a picture: --command needs a picture that unnoise made")

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.options import flag, option, with_settings, within
 from unnoise.cli.parse import parse_names, parse_seeds
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing, existing_model, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, VALUE
 from unnoise.config.request import Request, RequestOptions
@@ -50,7 +50,7 @@ def interpolate(
     Between seeds the noise is interpolated on the sphere and sampled with DDIM. Pictures are noised up to --strength,
     mixed there, and sampled with DDPM.
     """
-    existing(model, "model")
+    existing_model(model)
     for path in pictures:
         existing(path, "picture")
     writable(grid_file, "the grid")

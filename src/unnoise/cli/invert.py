@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
 from unnoise.cli.options import flag, option, with_settings
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing, existing_model, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import FROM_ONE, LABEL, MODEL, VALUE
 from unnoise.config.request import Request, RequestOptions
@@ -82,7 +82,7 @@ def invert(
 
 def check_files(model: Path, pictures: Sequence[Path], outputs: dict[str, Path | None]) -> None:
     """Raises UsageError for a file that is missing, and for an output that cannot be written."""
-    existing(model, "model")
+    existing_model(model)
     for path in pictures:
         existing(path, "picture")
     if not pictures:

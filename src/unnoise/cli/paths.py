@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unnoise.cli.console import UsageError
+from unnoise.io.whatis import is_model, not_a
 
 
 def existing(path: Path, what: str) -> Path:
@@ -22,6 +23,13 @@ def existing(path: Path, what: str) -> Path:
         raise UsageError(f"no {what} at {path}; did you mean {folder / near[0]}?")
     entries = ", ".join(sorted(names)[:8]) or "nothing"
     raise UsageError(f"no {what} at {path}; the folder {folder} has: {entries}{' ...' if len(names) > 8 else ''}")
+
+
+def existing_model(path: Path) -> Path:
+    """`path`, if it has the files of a model. Raises UsageError, which says what the path is instead."""
+    if not is_model(existing(path, "model")):
+        raise UsageError(str(not_a("a model", path)))
+    return path
 
 
 def writable(path: Path, what: str, *, folder: bool = False) -> Path:

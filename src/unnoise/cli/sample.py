@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.options import with_settings
 from unnoise.cli.parse import MOST_PICTURES, parse_names, parse_seeds
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing, existing_model, writable
 from unnoise.cli.requests import one_label, prompted, prompts_of, rows_for, values_of
 from unnoise.cli.sampling_options import (
     ALL,
@@ -71,7 +71,7 @@ def sample(
 
     A picture depends on its seed, its condition and the settings alone, not on how many are generated beside it.
     """
-    existing(model, "model")
+    existing_model(model)
     files = (out, grid_file, strip, animation)
     if latents is not None and (any(files) or settings.get("previews")):
         raise UsageError("--latents writes no pictures: remove the other outputs")

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from unnoise.cli.console import asking, say
 from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.parse import parse_numbers
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import JSON, LABEL, MODEL, SEVERAL, VALUE
 from unnoise.config.request import Request, RequestOptions
@@ -42,7 +42,7 @@ def vary(
 
     Figure 7 of Ho et al. 2020. Needs a sampler that adds noise: ddpm unless another is named.
     """
-    existing(model, "model")
+    existing_model(model)
     writable(grid_file, "the grid")
     with asking():
         times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")

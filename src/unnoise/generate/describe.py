@@ -6,7 +6,6 @@ imports torch or loads a pickle.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from unnoise.generate.recipe import reproducibility_warnings, sample_command
 from unnoise.io.hashing import sha256
 from unnoise.io.json_files import last_metrics, read_json
 from unnoise.io.weights import read_header
+from unnoise.io.whatis import not_a
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how picture files begin
 
@@ -59,6 +59,11 @@ def describe_weights(path: Path) -> dict[str, Any]:
     }
 
 
+def is_described(path: Path) -> bool:
+    """Whether a folder has a file by which `describe_folder` knows it."""
+    return any((path / name).is_file() for name in ("config.yaml", "model.json", "model_index.json", "config.json"))
+
+
 def describe_folder(path: Path) -> dict[str, Any]:
     """A run (config.yaml), a model (model.json) or a diffusers folder (model_index.json or config.json)."""
     if (path / "config.yaml").is_file():
@@ -69,10 +74,7 @@ def describe_folder(path: Path) -> dict[str, Any]:
         inner = path / "unet" / "config.json"
         config = read_json(inner if inner.is_file() else path / "config.json")
         return {"kind": "diffusers folder", "path": str(path), "config": config}
-    raise UserError(
-        f"{path} is neither a run (config.yaml), a model (model.json) nor a diffusers folder (model_index.json). "
-        f"For a folder of pictures run: unnoise data {shlex.quote(str(path))}"
-    )
+    raise not_a("a run or a model", path)
 
 
 def describe_run(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from unnoise.cli.console import asking
 from unnoise.cli.options import option, with_settings
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,
@@ -46,7 +46,7 @@ def ddim(
 
     Estimates are clipped unless --no-clip is set; the authors clip in the row sigma-hat alone.
     """
-    existing(model, "model")
+    existing_model(model)
     with asking():
         axes = axes_of("ddim", steps, eta, guidance, spacing)
         writable(out, "the table", folder=True)

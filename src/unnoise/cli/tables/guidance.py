@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import asking
 from unnoise.cli.options import option, with_settings
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing, existing_model, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,
@@ -62,7 +62,7 @@ def guidance(
 
     Writes into --out: pictures.png (a row for each scale), plot.png (with matplotlib), table.md and table.json.
     """
-    existing(model, "model")
+    existing_model(model)
     with asking():
         axes = replace(axes_of(samplers, steps, eta, "1", spacing), guidance=scales_of(guidance, "--guidance"))
         scales = scales_of(classifier_scales, "--classifier-scales")

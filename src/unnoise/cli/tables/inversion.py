@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import asking, started
 from unnoise.cli.options import keys_of, option, with_settings, within
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, writable
 from unnoise.cli.progress import Progress
 from unnoise.cli.sampling_options import SAMPLING
 from unnoise.cli.tables.comparison import load
@@ -56,7 +56,7 @@ def inversion(
     Each picture is inverted and sampled with its own class, caption and values, where the model uses them. Guidance
     makes the error larger, since inversion does not undo a guided step: compare with --guidance 1,2,3.
     """
-    existing(model, "model")
+    existing_model(model)
     from unnoise.evaluation.variants import CONVENTIONS, InversionAxes
 
     with asking():
