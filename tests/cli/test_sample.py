@@ -372,8 +372,8 @@ def test_a_prompted_picture_is_made_again_from_what_it_says(worded: Path, run: C
         code, out, _ = run("info", str(path), "--command")
         assert code == 0
         again = shlex.split(out)
-        assert run(*again[1:], "--out", "second")[0] == 0
-        assert np.array_equal(pixels(path), pixels(Path("second") / path.name))
+        assert run(*again[1:], "--out", f"again/{path.stem}")[0] == 0
+        assert np.array_equal(pixels(path), pixels(Path("again") / path.stem / path.name))
         with Image.open(path) as picture:
             lines = picture.info["parameters"].splitlines()
         assert lines[0] == recipe["prompt"]
@@ -387,7 +387,7 @@ def test_prompts_come_from_a_file_too_and_stand_below_the_grid(worded: Path, run
     with Image.open("told.png") as lines:
         assert lines.width == 2 * 8 + 4 * (8 * 12 + 2) - 2  # four pictures a line, a line a prompt
         assert np.asarray(lines)[8 + 96 + 4 : 8 + 96 + 18].min() < 100  # words below the first line
-    assert run(*ask, "--seeds", "0")[0] == 0
+    assert run(*ask, "--seeds", "0", "--overwrite")[0] == 0
     recipe = read_recipe(Path("told.png"))
     assert recipe is not None
     assert recipe["prompts"] == ["a red bag", "a blue shoe"]

@@ -162,7 +162,7 @@ def test_the_command_inverts_what_it_draws(
     assert json.loads(capsys.readouterr().out)["squared_error"][0] < 1e-6
     for words in (["interpolate", "listener", "-n", "3"], ["vary", "listener", "-n", "2", "--shared", "0.5"]):
         assert main([*words, *told, "--steps", "2"]) == 0, capsys.readouterr().err
-        assert main([*words, "--value", "size=3"]) == 2
+        assert main([*words, "--value", "size=3", "--overwrite"]) == 2
         assert "size" in capsys.readouterr().err
 
 
@@ -178,7 +178,7 @@ def test_a_picture_beside_the_noise_is_shown_both_ways(tmp_path: Path, capsys: p
     assert main(["invert", *told, "0.png", "--json"]) == 0, capsys.readouterr().err
     assert json.loads(capsys.readouterr().out)["squared_error"][0] < 1e-6
     for command in (["interpolate", "-n", "3"], ["vary", "-n", "2", "--shared", "0.5"]):
-        assert main([*command, *told, "-o", str(tmp_path / "grid.png")]) == 0, capsys.readouterr().err
+        assert main([*command, *told, "-o", str(tmp_path / f"{command[0]}.png")]) == 0, capsys.readouterr().err
 
 
 def test_what_cannot_be_inverted_is_refused(model: Model) -> None:

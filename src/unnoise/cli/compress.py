@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
-from unnoise.cli.options import flag, option, within
+from unnoise.cli.options import OVERWRITE, flag, option, within
 from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.io.units import duration
 
@@ -49,7 +49,7 @@ def compress(
         option("nearest: code the best candidate. draw: code a sample of the posterior, with a third more bits."),
     ] = "nearest",
     device: DeviceOption = "auto",
-    overwrite: Annotated[bool, flag("Overwrite an existing file.")] = False,
+    overwrite: OVERWRITE = False,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Compress a picture to a few bytes by reverse channel coding with a diffusion model, coarse to fine.

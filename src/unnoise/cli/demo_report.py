@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -99,7 +100,7 @@ def numbers(
             "it is irreducible: the noise in a nearly clean picture cannot be known. So the curve is soon flat while "
             "the pictures still improve."
         ),
-        "commands": next_commands(run),
+        "commands": next_commands(run, config),
         "details": details(config, {"training": state["seconds"], **spent}),
     }
 
@@ -130,17 +131,18 @@ def prefixed(spent: Mapping[str, float]) -> dict[str, float]:
     return {f"evaluate_{name}": value for name, value in spent.items()}
 
 
-def next_commands(run: Path) -> list[tuple[str, str]]:
+def next_commands(run: Path, config: TrainConfig) -> list[tuple[str, str]]:
     """Returns commands to continue with, and what each is for."""
-    program = "unnoise" if Path(sys.argv[0]).name != "unnoise" else sys.argv[0]
+    program = shlex.quote(sys.argv[0]) if Path(sys.argv[0]).name == "unnoise" else "unnoise"
+    model, folder = shlex.quote(str(run)), run.parent
     return [
-        ("Sample sixty-four sneakers:", f"{program} sample {run} --seeds 0-63 --labels sneaker --grid sneakers.png"),
+        ("Sample sixty-four sneakers:", f"{program} sample {model} --seeds 0-63 --labels sneaker --grid sneakers.png"),
         ("Stronger classes, with guidance, and the sampling steps as an animation:",
-         f"{program} sample {run} --seeds 0-7 --labels all --guidance 2 --animation walk.gif"),
-        ("Show how a picture was made:", f"{program} info {run.parent / 'grid.png'}"),
-        ("Train ten times as long:", f"{program} train fashion --set fit.images=1500000"),
+         f"{program} sample {model} --seeds 0-7 --labels all --guidance 2 --animation walk.gif"),
+        ("Show how a picture was made:", f"{program} info {shlex.quote(str(folder / 'grid.png'))}"),
+        ("Train ten times as long:", f"{program} train {config.name} --set fit.images={10 * config.fit.images}"),
         ("Inspect pictures of your own, and train on them:",
          f"{program} data ./pictures --sheet sheet.png\n{program} train folder64 --data ./pictures"),
-        ("Measure with more pictures:", f"{program} evaluate {run} --count 10000"),
-        ("Use it from diffusers:", f"{program} export {run} {run.parent / 'diffusers'}"),
+        ("Measure with more pictures:", f"{program} evaluate {model} --count 10000"),
+        ("Use it from diffusers:", f"{program} export {model} {shlex.quote(str(folder / 'diffusers'))}"),
     ]  # fmt: skip

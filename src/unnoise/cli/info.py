@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from unnoise.cli.coding import described
 from unnoise.cli.console import UsageError, emit, say, show, table
 from unnoise.cli.options import flag, option
 from unnoise.cli.paths import existing
@@ -22,7 +23,7 @@ Rows = list[tuple[str, str]]
 
 
 def info(
-    path: Annotated[Path, option("A picture, a run, a model or a weights file.")],
+    path: Annotated[Path, option("A picture, a run, a model, a weights file or a compressed picture.")],
     /,
     *,
     command: Annotated[bool, flag("Print only the command that makes the picture again.")] = False,
@@ -32,7 +33,7 @@ def info(
     existing(path, "file, run or model")
     if path.is_dir() and not is_described(path):
         raise UsageError(str(not_a("a run or a model", path)))
-    found = describe(path)
+    found = described(path) or describe(path)
     if command and "command" not in found:
         raise UserError(f"{path} is not a picture: --command needs a picture that unnoise made")
     if json:

@@ -87,7 +87,8 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # disk full, no permission, a missing file: the system's message is enough
-        return complain(str(error), FAILED)
+        reason = f"{error.strerror}: {error.filename!r}" if error.strerror and error.filename else str(error)
+        return complain(reason, FAILED)
     except Exception as error:
         if "out of memory" in str(error) or isinstance(error, MemoryError):
             return complain(f"out of memory ({str(error).splitlines()[0]}). Set a smaller --batch", FAILED)

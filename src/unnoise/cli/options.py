@@ -44,6 +44,9 @@ def flag(text: str, *names: str, **how: Any) -> Parameter:
     return Parameter(help=text, alias=names, negative="", show_default=False, **how)
 
 
+OVERWRITE = Annotated[bool, flag("replace files that exist")]
+
+
 def shown(default: Any) -> str | None:
     """A default as people write it; None where it is that nothing is said."""
     if isinstance(default, tuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -126,24 +125,5 @@ SCALE = Annotated[
 METADATA = Annotated[
     bool, option("write into each picture how it was made, for `unnoise info`", show_default=False, group=WHERE)
 ]
+OVERWRITE = Annotated[bool, flag("replace files that exist", group=WHERE)]
 JSON = Annotated[bool, flag("one JSON document on stdout", group=WHERE)]
-
-
-@dataclass(frozen=True)
-class Output:
-    """Which files `sample` writes."""
-
-    out: Path | None  # a folder for one PNG per picture
-    grid: Path | None
-    strip: Path | None
-    animation: Path | None
-    latents: Path | None
-    columns: int | None
-    scale: int | None
-    metadata: bool
-    json: bool
-
-    @property
-    def walk(self) -> bool:
-        """Whether the estimates on the way are needed."""
-        return self.strip is not None or self.animation is not None

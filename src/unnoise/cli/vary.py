@@ -10,9 +10,9 @@ from cyclopts import Parameter
 from unnoise.cli.console import asking, say
 from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.parse import parse_numbers
-from unnoise.cli.paths import existing_model, writable
+from unnoise.cli.paths import existing_model, new_file
 from unnoise.cli.requests import rows_for, values_of
-from unnoise.cli.sampling_options import JSON, LABEL, MODEL, SEVERAL, VALUE
+from unnoise.cli.sampling_options import JSON, LABEL, MODEL, OVERWRITE, SEVERAL, VALUE
 from unnoise.config.request import Request, RequestOptions
 from unnoise.generate.describe import known_card
 
@@ -34,6 +34,7 @@ def vary(
         str, option("times up to which the walk is shared, from 1 (not at all) to 0, comma-separated")
     ] = "1,0.75,0.5,0.25",
     count: Annotated[int, option("pictures for each time", "--num", "-n", validator=within(1, 10_000, "pictures"))] = 8,
+    overwrite: OVERWRITE = False,
     grid_file: Annotated[Path, GRID] = Path("varied.png"),
     json: JSON = False,
     **settings: Any,
@@ -43,7 +44,7 @@ def vary(
     Figure 7 of Ho et al. 2020. Needs a sampler that adds noise: ddpm unless another is named.
     """
     existing_model(model)
-    writable(grid_file, "the grid")
+    new_file(grid_file, "the grid", overwrite, suffix=".png")
     with asking():
         times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")
         rows_for([(0, label)], (), known_card(model))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 from unnoise.config.field import setting
+from unnoise.config.synonyms import instead
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Request:
         parts: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             if name not in FLAT:
-                raise TypeError(f"Request has no setting {name!r}")
+                raise TypeError(f"Request has no setting {name!r}{instead(name, value, FLAT)}")
             part, field = FLAT[name]
             parts.setdefault(part, {})[field] = value
         own = parts.pop("", {})

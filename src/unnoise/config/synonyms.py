@@ -6,6 +6,7 @@ name. Words are compared without case, spaces, "-" and "_".
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
@@ -144,7 +145,6 @@ KEYWORDS = {  # of `Model.sample` in Python: the argument that is meant
     **dict.fromkeys(("dtype",), "precision"),
     **dict.fromkeys(("mask_image",), "mask"),
 }
-EXAMPLES = {"seeds": "seeds=range(4)", "labels": 'labels=["cat"]', "prompts": 'prompts="a cat"'}
 
 
 def plain(word: str) -> str:
@@ -155,6 +155,16 @@ def plain(word: str) -> str:
 def meaning(word: str, table: Mapping[str, T]) -> T | None:
     """The entry of a table for a word, or None."""
     return {plain(key): value for key, value in table.items()}.get(plain(word))
+
+
+def instead(name: str, value: object, keywords: Iterable[str]) -> str:
+    """`: did you mean labels='cat'?`, for a keyword in Python that does not exist; "" if it resembles none."""
+    meant = KEYWORDS.get(name) or next(iter(difflib.get_close_matches(name, list(keywords), n=1)), None)
+    if meant is None:
+        return ""
+    if meant == "seeds" and name not in ("seed", "generator"):
+        return f": each seed gives one picture, so write seeds=range({value if isinstance(value, int) else 4})"
+    return f": did you mean {meant}={value!r}?" if isinstance(value, str | int | float) else f": did you mean {meant}?"
 
 
 def check_sampler(name: str, samplers: Iterable[str], spacings: Iterable[str]) -> str:

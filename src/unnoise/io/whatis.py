@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unnoise.errors import UserError
 
-PICTURES = frozenset(".png .jpg .jpeg .jpe .jfif .webp .gif .bmp .tif .tiff .avif .heic .jp2".split())
+PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 LOOKED_AT = 5_000  # entries of a folder and the folders in it
 SHOWN = 5  # names in a sentence

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from unnoise.cli.console import asking
 from unnoise.cli.options import option, with_settings
-from unnoise.cli.paths import existing_model, writable
+from unnoise.cli.paths import existing_model, new_file, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,
@@ -49,7 +49,7 @@ def ddim(
     existing_model(model)
     with asking():
         axes = axes_of("ddim", steps, eta, guidance, spacing)
-        writable(out, "the table", folder=True)
+        new_file(writable(out, "the table", folder=True) / "table.json", "the table", values.get("overwrite", False))
     from unnoise.evaluation.tables import ddim_table
     from unnoise.evaluation.variants import ddim_variants
     from unnoise.generate.job import starts_in_a_picture

@@ -37,7 +37,7 @@ class Measurement:
     shown: int
 
 
-@with_settings(TableOptions, **COMMON)
+@with_settings(TableOptions, **COMMON | {"overwrite": None})
 def ddpm(
     preset: Annotated[str, option(preset_help())],
     /,

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import asking
 from unnoise.cli.options import option, with_settings
-from unnoise.cli.paths import existing, existing_model, writable
+from unnoise.cli.paths import existing, existing_model, new_file, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,
@@ -68,7 +68,7 @@ def guidance(
         scales = scales_of(classifier_scales, "--classifier-scales")
         if classifier is not None:
             existing(classifier, "classifier")
-        writable(out, "the table", folder=True)
+        new_file(writable(out, "the table", folder=True) / "table.json", "the table", values.get("overwrite", False))
     from unnoise.evaluation.tables import guidance_metrics, guidance_table
     from unnoise.evaluation.variants import guidance_variants
 

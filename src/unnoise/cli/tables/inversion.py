@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import asking, started
 from unnoise.cli.options import keys_of, option, with_settings, within
-from unnoise.cli.paths import existing_model, writable
+from unnoise.cli.paths import existing_model, new_file, writable
 from unnoise.cli.progress import Progress
 from unnoise.cli.sampling_options import SAMPLING
 from unnoise.cli.tables.comparison import load
@@ -68,7 +68,7 @@ def inversion(
         spacing = renamed.SPACINGS.get(spacing, spacing)
         if spacing not in (valid := keys_of("samplers/timesteps.py", "SPACINGS")):
             raise unknown("timestep spacing", spacing, valid)
-        writable(out, "the table", folder=True)
+        new_file(writable(out, "the table", folder=True) / "table.json", "the table", values.get("overwrite", False))
     own = {field.name for field in fields(TableOptions)}
     options = TableOptions(**{key: value for key, value in values.items() if key in own})
     placement = {key: value for key, value in values.items() if key not in own}

@@ -42,6 +42,7 @@ COMMON: dict[str, Parameter | None] = {
     "shown": SHOWN_HELP,
     "markdown": FLAG,
     "json": FLAG,
+    "overwrite": FLAG,
 }
 
 
@@ -54,6 +55,7 @@ class TableOptions:
     shown: int = 4
     markdown: bool = setting(False, "print a Markdown table")
     json: bool = setting(False, "print one JSON document")
+    overwrite: bool = setting(False, "replace files that exist")
 
 
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
