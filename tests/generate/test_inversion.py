@@ -93,7 +93,7 @@ def test_guidance_is_part_of_the_way(model: Model) -> None:
 
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model that hears words and a number, and follows a drawing; beside it in its folder, two drawings."""
+    """A model of captions, a number and a control image; beside it in its folder, two control images."""
     pytest.importorskip("tokenizers")
     text = TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2)
     net = UNetConfig(
@@ -143,7 +143,7 @@ def draw_floats(model: Model, how: Request, start: Start | None = None) -> torch
 
 
 @pytest.mark.parametrize("said", SAID)
-def test_what_is_shared_was_told_all_that_is_told(listener: Model, said: tuple[str, float, str]) -> None:
+def test_shared_steps_have_the_conditions_of_the_request(listener: Model, said: tuple[str, float, str]) -> None:
     """The first picture, whose way is shared, is that of its seed."""
     how = Request.of(seeds=(3, 4), steps=8, sampler="ddpm", precision="float32", **saying(listener, *said))
     alone = sample(listener, how).pixels[:1].int()

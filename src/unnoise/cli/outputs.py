@@ -28,7 +28,7 @@ class Output:
 
     @property
     def walk(self) -> bool:
-        """Whether the estimates on the way are needed."""
+        """Whether the estimates of all steps are needed."""
         return self.strip is not None or self.animation is not None
 
     def check(self) -> None:

@@ -48,8 +48,8 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
     "device": Parameter(group=HOW, help="auto, cpu, cuda, cuda:1, mps"),
     "previews": Parameter(
         group=WHERE,
-        help="number of estimates on the way to write beside each picture in --out",
-        validator=within(0, 1000, "estimates on the way"),
+        help="number of estimates during sampling to write beside each picture in --out",
+        validator=within(0, 1000, "estimates during sampling"),
     ),
     **dict.fromkeys(("values", "image", "mask")),  # `sample` has options of its own for these
 }
@@ -111,7 +111,7 @@ GRID = Annotated[
 STRIP = Annotated[
     Path | None, option("one PNG with the estimates from noise to picture, a line per picture", group=WHERE)
 ]
-ANIMATION = Annotated[Path | None, option("the walk from noise to pictures: a .gif or .mp4", group=WHERE)]
+ANIMATION = Annotated[Path | None, option("the sampling steps from noise to pictures, as a .gif or .mp4", group=WHERE)]
 LATENTS = Annotated[
     Path | None, option("a .safetensors file for the latents of a latent model, a row per picture", group=WHERE)
 ]

@@ -1,4 +1,4 @@
-"""`unnoise vary`: pictures that share the first part of their walk."""
+"""`unnoise vary`: pictures that share their first sampling steps."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def vary(
     model: MODEL,
     /,
     *,
-    seed: Annotated[int, option("seed of the walk whose first part is shared")] = 0,
+    seed: Annotated[int, option("seed of the picture whose first sampling steps are shared")] = 0,
     label: LABEL = None,
     value: VALUE = (),
     shared: Annotated[
-        str, option("times up to which the walk is shared, from 1 (not at all) to 0, comma-separated")
+        str, option("times down to which the steps are shared, from 1 (none) to 0 (all), comma-separated")
     ] = "1,0.75,0.5,0.25",
     count: Annotated[int, option("pictures for each time", "--num", "-n", validator=within(1, 10_000, "pictures"))] = 8,
     overwrite: OVERWRITE = False,
@@ -39,7 +39,7 @@ def vary(
     json: JSON = False,
     **settings: Any,
 ) -> None:
-    """Generate pictures that share the first part of their walk: coarse content is settled first.
+    """Generate pictures that share their first sampling steps, in which the coarse content is decided.
 
     Figure 7 of Ho et al. 2020. Needs a sampler that adds noise: ddpm unless another is named.
     """

@@ -38,7 +38,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a walk goes from noise to a picture."""
+    """How sampling goes from noise to a picture: the sampler, its steps and their spacing."""
 
     sampler: str = setting("auto", "a name in samplers.SAMPLERS; auto: the model's own default")
     steps: int = setting(50, "number of sampling steps")

@@ -58,7 +58,7 @@ def guidance(
     """Compare guidance scales, for the same seeds: fidelity against diversity.
 
     A model of captions is conditioned on those of real pictures. Whether its pictures agree with them is measured by
-    the exact reader for the sets that it reads (shapes), and by --evaluator, a contrastive run, for others.
+    a program that finds the shapes in a picture, for the set shapes, and by --evaluator, a contrastive run, for others.
 
     Writes into --out: pictures.png (a row for each scale), plot.png (with matplotlib), table.md and table.json.
     """
