@@ -13,9 +13,12 @@ class UserError(ValueError):
 def unknown(what: str, name: object, valid: Iterable[str], *, meant: str = "") -> UserError:
     """The error for a name that is not among the valid ones: `no sampler 'dimm'; did you mean 'ddim'? valid: ddim`
 
-    `meant` is what the name is known to mean; by default the valid name of the most similar spelling is proposed.
+    `meant` is what the name is known to mean; by default the valid name of the most similar
+    spelling is proposed, whatever its case.
     """
     names = list(valid)
-    near = [meant] if meant else [repr(name) for name in difflib.get_close_matches(str(name), names, n=1)]
-    hint = f"did you mean {near[0]}? " if near else ""
+    lower = {known.lower(): known for known in reversed(names)}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1)
+    hint = meant or (repr(lower[near[0]]) if near else "")
+    hint = f"did you mean {hint}? " if hint else ""
     return UserError(f"no {what} {str(name)!r}; {hint}valid: {', '.join(names)}")

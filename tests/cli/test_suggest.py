@@ -57,3 +57,29 @@ def test_every_word_means_something_that_exists(capsys: pytest.CaptureFixture[st
         listed += capsys.readouterr().out
     for options in synonyms.OPTIONS.values():
         assert any(f"{option} " in listed for option in options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample", "MODEL is missing: unnoise sample MODEL"),
+        ("info", "PATH is missing: unnoise info PATH"),
+        ("sample RUN a cat", "a cat: no such argument; a value with spaces needs quotes"),
+        ("sample RUN --prompts cat", "for one prompt write --prompt cat"),
+        ("sample RUN --prompts gone.txt", "no file of prompts at gone.txt"),
+    ],
+)
+def test_arguments_that_are_missing_or_too_many(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.json").write_text("{}")
+    assert main([str(tmp_path) if word == "RUN" else word for word in words.split()]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_without_a_checkpoint_is_refused_before_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    assert main(["sample", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "has no checkpoint yet: train until one is saved" in err
+    assert "loading" not in err

@@ -8,7 +8,7 @@ from unnoise.config import convert, synonyms
 from unnoise.config.convert import override
 from unnoise.config.request import FLAT
 from unnoise.config.training import TrainConfig
-from unnoise.errors import UserError
+from unnoise.errors import UserError, unknown
 from unnoise.samplers import SAMPLERS, SPACINGS, find, find_spacing
 
 
@@ -93,3 +93,8 @@ def test_a_name_of_ours_is_never_a_synonym(name: str) -> None:
 def test_settings_of_other_programs(written: str, key: str) -> None:
     with pytest.raises(UserError, match=f"no setting '{written}'; did you mean '{key}'"):
         override(TrainConfig(), {written: "1"})
+
+
+def test_a_name_in_another_case_is_found() -> None:
+    assert "did you mean 'fid'?" in str(unknown("metric", "FID", ["kid", "fid"]))
+    assert "did you mean 'Sneaker'?" in str(unknown("class", "SNEAKERS", ["Sneaker", "bag"]))

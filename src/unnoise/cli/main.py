@@ -7,12 +7,20 @@ A command's module is imported when the command is run, and torch when its argum
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
 
-from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from unnoise.cli.commands import COMMANDS, DETAILS, EARLIER, EPILOGUE, TABLES
 from unnoise.cli.console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, say
@@ -113,6 +121,10 @@ def usage(error: CycloptsError, argv: list[str]) -> str:
     elif isinstance(error, UnknownOptionError) and command:
         options = {name for argument in error.argument_collection for name in argument.names}
         message = option_instead(command, argv[1:], error.token.keyword or error.token.value, options)
+    elif isinstance(error, UnusedCliTokensError):
+        message = f"{shlex.join(error.unused_tokens)}: no such argument; a value with spaces needs quotes"
+    elif isinstance(error, MissingArgumentError) and error.argument and not error.argument.name.startswith("-"):
+        message = f"{error.argument.name} is missing: unnoise {command} {error.argument.name} ..."
     return f"{message or str(error).strip()}\nSee: unnoise {command + ' ' if command else ''}--help"
 
 

@@ -29,6 +29,8 @@ def existing_model(path: Path) -> Path:
     """`path`, if it has the files of a model. Raises UsageError, which says what the path is instead."""
     if not is_model(existing(path, "model")):
         raise UsageError(str(not_a("a model", path)))
+    if (path / "checkpoints").is_dir() and not any((path / "checkpoints").glob("step-*")):
+        raise UsageError(f"{path} has no checkpoint yet: train until one is saved")
     return path
 
 
