@@ -122,7 +122,7 @@ def usage(error: CycloptsError, argv: list[str]) -> str:
         options = {name for argument in error.argument_collection for name in argument.names}
         message = option_instead(command, argv[1:], error.token.keyword or error.token.value, options)
     elif isinstance(error, UnusedCliTokensError):
-        message = f"{shlex.join(error.unused_tokens)}: no such argument; a value with spaces needs quotes"
+        message = f"{shlex.join(error.unused_tokens or ())}: no such argument; a value with spaces needs quotes"
     elif isinstance(error, MissingArgumentError) and error.argument and not error.argument.name.startswith("-"):
         message = f"{error.argument.name} is missing: unnoise {command} {error.argument.name} ..."
     return f"{message or str(error).strip()}\nSee: unnoise {command + ' ' if command else ''}--help"
