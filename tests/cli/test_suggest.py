@@ -83,3 +83,10 @@ def test_a_run_without_a_checkpoint_is_refused_before_work(tmp_path: Path, capsy
     err = capsys.readouterr().err
     assert "has no checkpoint yet: train until one is saved" in err
     assert "loading" not in err
+
+
+@pytest.mark.parametrize("preset", ["nope", "emoji"])
+def test_a_demo_needs_a_preset_with_classes(preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--preset", preset, "--out", str(tmp_path / "demo")]) == 2
+    assert f"no preset with classes {preset!r}" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from unnoise.cli.console import DONE, emit, say, show
+from unnoise.cli.console import DONE, UsageError, emit, say, show
 from unnoise.cli.demo_pictures import gallery, sample_classes, save_grid
 from unnoise.cli.demo_report import evaluation, numbers
 from unnoise.cli.options import flag, option, within
@@ -21,6 +21,7 @@ from unnoise.cli.paths import writable
 from unnoise.config import files
 from unnoise.config.presets import PRESETS
 from unnoise.config.training import TrainConfig
+from unnoise.errors import unknown
 
 PRESET = "fashion"
 SLACK = 0.95  # fraction of the given time that is planned for steps: the rest is for sample sheets and checkpoints
@@ -44,6 +45,9 @@ def demo(
 ) -> int:
     """Train, sample and measure on pictures that come with the package; write a report. The same command resumes."""
     writable(out / "report.html", "the report")
+    valid = [name for name, make in PRESETS.items() if make().net.classes]
+    if preset not in valid:
+        raise UsageError(str(unknown("preset with classes", preset, valid)))
     run = out / "run"
     config = shortened(run, preset, minutes)
     from unnoise.cli.train_progress import train_with_progress
