@@ -282,14 +282,14 @@ def test_invert_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken.png").write_bytes(b"no picture")
     for words, said in (
         (["0.png", "--label", "cow"], "cow"),
-        (["broken.png"], "broken.png is not a picture"),
+        (["broken.png"], "the picture broken.png cannot be read"),
         (["2.png"], "no picture at 2.png"),
         ([], "no picture to invert"),
     ):
         assert main(["invert", "model", *words]) == 2
         assert said in capsys.readouterr().err
     assert main(["interpolate", "model", "0.png", "broken.png", "-o", "never.png"]) == 2
-    assert "broken.png is not a picture" in capsys.readouterr().err
+    assert "the picture broken.png cannot be read" in capsys.readouterr().err
 
 
 def test_interpolate_and_vary_write_grids(capsys: pytest.CaptureFixture[str]) -> None:

@@ -465,7 +465,7 @@ def test_nearest_lays_real_pictures_beside_generated_ones(
     first = [pixels[3:11, margin + 3 + 11 * i : margin + 11 + 11 * i] for i in range(3)]
     expected = [drawn[0], *(real.pixels(row).transpose(1, 2, 0) for row in found.row[0].tolist())]
     assert all(np.array_equal(a, b) for a, b in zip(first, expected, strict=True))
-    assert main([*ask, "--features", str(run)]) == 0
+    assert main([*ask, "--features", str(run), "--overwrite"]) == 0
     judged = json.loads(capsys.readouterr().out)
     assert judged["by"] == "embeddings"
     embed = contrastive.load(run)
