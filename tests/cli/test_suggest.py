@@ -17,8 +17,8 @@ from unnoise.config import synonyms
         ("generate RUN", "`unnoise sample`"),
         ("txt2img RUN", "`unnoise sample`"),
         ("resume RUN", "`unnoise train RUN`"),
-        ("LS", "`unnoise info runs`"),
-        ("list", "`unnoise info runs`"),
+        ("LS", "`unnoise runs`"),
+        ("list", "`unnoise runs`"),
         ("report RUN", "`unnoise info RUN`"),
         ("fashion", "it is a preset: unnoise train fashion"),
         ("sample RUN --scheduler ddim", "--sampler ddim?"),
@@ -83,10 +83,3 @@ def test_a_run_without_a_checkpoint_is_refused_before_work(tmp_path: Path, capsy
     err = capsys.readouterr().err
     assert "has no checkpoint yet: train until one is saved" in err
     assert "loading" not in err
-
-
-@pytest.mark.parametrize("preset", ["nope", "emoji"])
-def test_a_demo_needs_a_preset_with_classes(preset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--preset", preset, "--out", str(tmp_path / "demo")]) == 2
-    assert f"no preset with classes {preset!r}" in capsys.readouterr().err
-    assert not (tmp_path / "demo").exists()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unnoise.cli import demo as demos
 from unnoise.cli import demo_pictures, demo_report
@@ -19,7 +20,7 @@ from unnoise.cli.console import UsageError
 from unnoise.cli.main import main
 from unnoise.cli.train_settings import settings_from_options
 from unnoise.config import convert
-from unnoise.config.presets import PRESETS
+from unnoise.config.presets import ALL, PRESETS
 from unnoise.config.training import ClassifierConfig, TrainConfig
 from unnoise.recipes.settings import with_classes
 
@@ -194,6 +195,33 @@ def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
     assert f"{first['run']}/checkpoints/step-00000005" in capsys.readouterr().out  # not what comes after it
 
 
+def test_a_run_resumes_by_path_name_and_number_whatever_lies_beside_its_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unfinished step and a folder of another name announce no step, and the loss shown is the mean of the steps."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "toy", *TINY, "--name", "mine"]) == 0
+    saved = Path("runs/00001-mine/checkpoints")
+    for name in ("step-00000004", "step-final"):
+        (saved / name).mkdir()
+        (saved / name / "state.json").write_text('{"step": 4, "images": 32, "seconds": 1.0}')
+    for step, text in enumerate(("runs/00001-mine", "00001-mine", "1"), start=3):
+        capsys.readouterr()
+        assert main(["train", text, "--set", f"fit.images={8 * (step + 1)}"]) == 0
+        out, err = capsys.readouterr()
+        assert out == "runs/00001-mine\n"
+        assert f"resumes at step {step} of {step + 1}" in err
+        last = json.loads(Path("runs/00001-mine/metrics.jsonl").read_text().splitlines()[-1])
+        assert f"training: step {step + 1}/{step + 1}, {8 * (step + 1)} pictures, loss {last['loss']:.4f}" in err
+    assert main(["train", "2"]) == 2
+    damaged = saved / "step-00000006" / "state.json"
+    damaged.write_bytes(damaged.read_bytes().replace(b"6", b"7", 1))
+    capsys.readouterr()
+    assert main(["train", "1", "--set", "fit.images=80"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("unnoise: error: the newest checkpoint is damaged: runs/00001-mine/checkpoints/step-00000006")
+
+
 def test_a_classifier_is_trained_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = ["fit.images=24", "fit.batch=8", "log.log_every=1", "data.size=16", "width=16", "features=8"]
     sets = [word for value in values for word in ("--set", value)]
@@ -247,8 +275,8 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
     small = convert.override(
         PRESETS["fashion"](),
         {
-            "net.channels": "8,8,8",
-            "net.attention": "no,no,no",
+            "net.channels": "8,8",
+            "net.attention": "no,no",
             "fit.images": "16",
             "fit.batch": "8",
             "log.log_every": "1",
@@ -257,7 +285,7 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
             "log.grid_steps": "1",
         },
     )
-    monkeypatch.setitem(PRESETS, "fashion", lambda: small)
+    monkeypatch.setitem(ALL, "fashion", lambda: small)
     monkeypatch.setattr(demo_pictures, "STEPS", 3)
     monkeypatch.setattr(demo_report, "REAL", 200)
     monkeypatch.setattr("unnoise.cli.evaluate.home", lambda: tmp_path / "cache")
@@ -280,6 +308,35 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
     assert (tmp_path / "demo" / "evaluation.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("classes", [("cats", "dogs"), ()])
+def test_the_demo_trains_on_pictures_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], classes: tuple[str, ...]
+) -> None:
+    """A row of samples for each class, or four rows without classes, beside real pictures; nothing is measured."""
+    tiny = {"net.channels": "8,8,8", "net.head_width": "4", "fit.images": "16", "fit.batch": "8", "log.grid_every": "0"}
+    small = convert.override(PRESETS["my-pictures"](), tiny)
+    monkeypatch.setitem(ALL, "my-pictures", lambda: small)
+    monkeypatch.setattr(demo_pictures, "STEPS", 3)
+    for name in classes or (".",):
+        for k in range(3):
+            folder = tmp_path / "pictures" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 36), (80 * k, 20, 90)).save(folder / f"{k}.png")
+    words = ["demo", "--data", str(tmp_path / "pictures"), "--out", str(tmp_path / "demo"), "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert not {"metrics", "class_accuracy"} & report.keys()
+    assert any(f"--data {tmp_path / 'pictures'}" in line for _, line in report["commands"])
+    page = (tmp_path / "demo" / "report.html").read_text()
+    rows = len(classes) or demo_pictures.ROWS
+    real = len(classes) or 3  # pictures, one for each of three rows
+    assert page.count("data:image/png;base64,") == rows + real + len(demo_pictures.SHOWN) + 1
+    assert "real, from the training" in page
+    assert "class accuracy" not in page
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
+    assert "choose another folder with --out" in capsys.readouterr().err
+
+
 def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unnoise.recipes import cost as costs
 
@@ -298,7 +355,7 @@ def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytes
             }
 
     monkeypatch.setattr(costs, "cost", lambda config, timed: Slow())
-    config = demos.shortened(tmp_path, "fashion", minutes=6.0)
+    config = demos.shortened(tmp_path, PRESETS["fashion"](), minutes=6.0)
     assert 0.9 * 6 * 60 * 100 < config.fit.images < 6 * 60 * 100
     assert config.fit.images % config.fit.batch == 0
 

@@ -34,6 +34,14 @@ def existing_model(path: Path) -> Path:
     return path
 
 
+def existing_described(path: Path) -> Path:
+    """`path`, if it may be described: a file, or a folder with the settings of a run or of a model."""
+    known = ("config.yaml", "model.json", "model_index.json", "config.json")
+    if existing(path, "file, run or model").is_dir() and not any((path / name).is_file() for name in known):
+        raise UsageError(str(not_a("a run or a model", path)))
+    return path
+
+
 def writable(path: Path, what: str, *, folder: bool = False) -> Path:
     """`path`, if a file, or a `folder` of files, can be written there. Raises UsageError before any work is done."""
     import tempfile

@@ -21,7 +21,7 @@ COMMANDS = {  # a command of another name: what to type
     **dict.fromkeys(("fit", "finetune", "start", "launch"), "unnoise train"),
     **dict.fromkeys(("eval", "test", "measure", "score", "fid", "metrics", "benchmark"), "unnoise evaluate"),
     **dict.fromkeys(("report", "status", "show", "describe", "inspect"), "unnoise info RUN"),
-    **dict.fromkeys(("ls", "list"), "unnoise info runs"),
+    **dict.fromkeys(("ls", "list"), "unnoise runs"),
     **dict.fromkeys(("convert", "save"), "unnoise export"),
     **dict.fromkeys(("dataset", "stats"), "unnoise data"),
     **dict.fromkeys(("config", "configs", "models"), "unnoise presets"),
