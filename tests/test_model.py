@@ -20,6 +20,7 @@ from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats.directory import CARD, WEIGHTS, write_model
 from unnoise.generate.frames import generate, sample
+from unnoise.generate.job import place
 from unnoise.model import Model, load
 from unnoise.text.conditioner import Conditioner
 
@@ -284,7 +285,7 @@ def test_cards_are_strict(tmp_path: Path) -> None:
 def test_paths_without_a_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is not a run, a model directory"):
+    with pytest.raises(UserError, match="is an empty folder, not a model"):
         load(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
@@ -302,3 +303,59 @@ def test_grids_contain_every_picture(tmp_path: Path) -> None:
     for i, picture in enumerate(pictures):
         x, y = 2 + i % 3 * 10, 2 + i // 3 * 10
         assert list(sheet.crop((x, y, x + 8, y + 8)).convert("L").getdata()) == list(picture.getdata())
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "instead"),
+    [
+        ("n", 3, r"each seed gives one picture, so write seeds=range\(3\)"),
+        ("num_images", 2, r"seeds=range\(2\)"),
+        ("seed", 7, "did you mean seeds=7"),
+        ("label", "cat", "did you mean labels='cat'"),
+        ("prompt", "a cat", "did you mean prompts='a cat'"),
+        ("guidance_scale", 2.0, r"did you mean guidance=2\.0"),
+        ("num_inference_steps", 9, "did you mean steps=9"),
+        ("scheduler", "ddim", "did you mean sampler='ddim'"),
+        ("stepps", 9, "did you mean steps=9"),
+    ],
+)
+def test_a_keyword_of_another_name_is_answered_with_ours(keyword: str, value: object, instead: str) -> None:
+    with pytest.raises(TypeError, match=f"'{keyword}'.*{instead}"):
+        small().sample(**{keyword: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts": "a cat"}, r"not conditioned on text: .* it supports labels \(3 classes: cat, dog, bird\)"),
+        ({"seeds": ()}, r"for example seeds=range\(8\)"),
+        ({"sampler": "heun", "eta": 0.5}, 'use sampler="ddim", or eta=0$'),
+        ({"guidance_interval": (3.0, 1.0)}, r"guidance_interval=\(LOW, HIGH\)"),
+        ({"controls": ("a.png",)}, "remove controls"),
+    ],
+)
+def test_in_python_messages_name_keywords(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        small().sample(**settings)
+    assert "--" not in str(error.value)
+
+
+def test_one_seed_and_one_label_need_no_list() -> None:
+    model = small()
+    one, listed = model.sample(seeds=5, labels="dog", **FLOAT), model.sample(seeds=[5], labels=["dog"], **FLOAT)
+    assert torch.equal(one.pixels, listed.pixels)
+    assert model.sample(labels=1, **FLOAT).labels == ("dog",)
+
+
+def test_a_model_moves_to_a_device_as_a_module_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are computed there, unless a call names a device."""
+    model = small()
+    assert model.to("cpu") is model
+    monkeypatch.setattr("unnoise.acceleration.placement.torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("unnoise.acceleration.placement.torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("unnoise.acceleration.placement.fast_bfloat16", lambda device: False)
+    assert place(small()).placement.device == "cuda"
+    assert place(model).placement.device == "cpu"
+    assert place(model, "cuda").placement.device == "cuda"
+    with pytest.raises(UserError, match="no device 'gpu'"):
+        model.to("gpu")

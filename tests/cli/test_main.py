@@ -168,11 +168,10 @@ def test_the_help_of_sample_has_three_groups_of_options(capsys: pytest.CaptureFi
     ],
 )
 def test_usage_errors_name_the_fix(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    if "x" in words:
-        words = [str(tmp_path_factory.getbasetemp()) if word == "x" else word for word in words]
-    assert main(words) == console.USAGE
+    (tmp_path / "model.json").write_text("{}")
+    assert main([str(tmp_path) if word == "x" else word for word in words]) == console.USAGE
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
-from unnoise.cli.options import flag, option, within
-from unnoise.cli.paths import existing, new_file
+from unnoise.cli.options import OVERWRITE, flag, option, within
+from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.config.request import check_seed
 from unnoise.io.units import duration
 
@@ -51,7 +51,7 @@ def compress(
         option("nearest: code the best candidate. draw: code a sample of the posterior, with a third more bits."),
     ] = "nearest",
     device: DeviceOption = "auto",
-    overwrite: Annotated[bool, flag("Overwrite an existing file.")] = False,
+    overwrite: OVERWRITE = False,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Compress a picture to a few bytes by reverse channel coding with a diffusion model, coarse to fine.
@@ -59,7 +59,7 @@ def compress(
     Compression is lossy: more bits give a smaller error. A table of rates and errors is printed.
     """
     existing(picture, "picture")
-    existing(model, "model")
+    existing_model(model)
     new_file(out, "the compressed picture", overwrite)
     with asking():
         check_seed(seed, "--seed")

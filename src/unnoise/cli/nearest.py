@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
-from unnoise.cli.options import flag, option, within
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.options import OVERWRITE, flag, option, within
+from unnoise.cli.paths import existing, new_file
 from unnoise.cli.requests import present
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def nearest(
     grid_file: Annotated[Path, Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")] = Path(
         "nearest.png"
     ),
+    overwrite: OVERWRITE = False,
     scale: Annotated[int | None, option("enlarge by this factor", validator=within(1, 64, "times"))] = None,
     json: Annotated[bool, flag("one JSON document on stdout")] = False,
 ) -> None:
@@ -39,7 +40,7 @@ def nearest(
     existing(pictures, "pictures")
     if features is not None:
         existing(features, "contrastive run")
-    writable(grid_file, "the nearest pictures")
+    new_file(grid_file, "the grid", overwrite, suffix=".png")
     with asking():
         present(data)
     say(f"comparing with {data} ...")

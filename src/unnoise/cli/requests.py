@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -38,6 +39,8 @@ def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
     """The prompts of the command line, and those of a file, one per line."""
     if file is None:
         return tuple(given)
+    if not file.exists() and (" " in file.name or not file.suffix):
+        raise UsageError(f"--prompts names a text file; for one prompt write --prompt {shlex.quote(str(file))}")
     existing(file, "file of prompts")
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")

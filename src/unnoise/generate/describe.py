@@ -22,6 +22,7 @@ from unnoise.io import checkpoint
 from unnoise.io.hashing import sha256
 from unnoise.io.json_files import last_metrics, read_json
 from unnoise.io.weights import read_header
+from unnoise.io.whatis import not_a
 from unnoise.training.run_list import summary
 
 FEW = 16  # classes: all of them are shown in one grid
@@ -73,10 +74,7 @@ def describe_folder(path: Path) -> dict[str, Any]:
         return describe_model(path)
     if (path / "model_index.json").is_file() or (path / "config.json").is_file():
         return describe_diffusers(path)
-    raise UserError(
-        f"{path} is neither a run (config.yaml), a model (model.json) nor a diffusers folder (model_index.json). "
-        f"For a folder of pictures run: unnoise data {shlex.quote(str(path))}"
-    )
+    raise not_a("a run or a model", path)
 
 
 def describe_diffusers(path: Path) -> dict[str, Any]:
