@@ -80,10 +80,9 @@ def decompress(
 def _read(path: Path) -> tuple[bytes, File]:
     """A compressed file: its bytes and their meaning. Raises UserError for any other file."""
     from unnoise.compression import format
+    from unnoise.io.reading import read_bytes
 
-    if not path.is_file() or path.stat().st_size > FILE_BYTES:
-        raise UsageError(f"{path} is not a picture compressed by unnoise")
-    data = path.read_bytes()
+    data = read_bytes(path, FILE_BYTES)
     return data, format.read(data, str(path))
 
 

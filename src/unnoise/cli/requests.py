@@ -13,8 +13,9 @@ from unnoise.cli.parse import parse_names
 from unnoise.cli.paths import existing
 from unnoise.config.cards import ModelCard
 from unnoise.config.usage import supported_inputs_of
-from unnoise.errors import unknown
+from unnoise.errors import UserError, unknown
 from unnoise.generate.rows import Row, pairs
+from unnoise.io.reading import read_text
 
 
 def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) -> list[Row]:
@@ -40,9 +41,9 @@ def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
         return tuple(given)
     existing(file, "file of prompts")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--prompts {file}: not a text file in UTF-8 ({error})") from None
+        lines = read_text(file).splitlines()
+    except (OSError, UserError) as error:
+        raise UsageError(f"--prompts: {error}") from None
     found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise UsageError(f"--prompts {file}: the file has no prompts. Write one per line")

@@ -7,19 +7,32 @@ enough.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import os
+import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 from unnoise.data.layout import count_suffixes, hidden, is_picture, natural, read_layout
-from unnoise.data.source import FILE_BYTES, MEMBERS, Broken, Source, Unreadable, is_bomb
+from unnoise.data.source import BOMB_BYTES, BOMB_RATIO, FILE_BYTES, MEMBERS, Broken, Source, Unreadable, is_bomb
 from unnoise.errors import UserError
+from unnoise.io.reading import MOST_TEXT, open_regular
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 STREAM_BYTES = 2 * 2**30  # a compressed tar with larger contents has to be repacked
+
+DAMAGED = (  # what zipfile, tarfile and the decompressors raise for a damaged archive
+    *(zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError),
+    *(IndexError, KeyError, TypeError, OverflowError, MemoryError, struct.error, zlib.error, lzma.LZMAError),
+)
 
 Read = Callable[[str], bytes]
 
@@ -28,9 +41,9 @@ def archive(path: Path) -> Source:
     """The pictures in a zip or tar archive. Raises UserError if it cannot be opened, or contains none."""
     try:
         sizes, refused, read = _zip(path) if path.name.lower().endswith(".zip") else _tar(path)
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, NotImplementedError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except DAMAGED as error:
         raise UserError(
             f"{path} cannot be opened as an archive ({error}); make it again, or download it again"
         ) from error
@@ -41,6 +54,7 @@ def archive(path: Path) -> Source:
             "give an archive of .png, .jpg, .webp ... files"
         )
     others = [name for name in sizes if name.endswith((".txt", "metadata.jsonl"))]
+    _check_texts([sizes[name] for name in others], path)
     layout = read_layout(names, others, lambda name: _decoded(read, name, path), str(path))
     return Source(
         where=str(path),
@@ -76,7 +90,7 @@ def _refusal(name: str, *, regular: bool, size: int, packed: int) -> str:
 
 
 def _zip(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
-    file = zipfile.ZipFile(path)
+    file = zipfile.ZipFile(open_regular(path))
     infos = [info for info in file.infolist() if not info.is_dir()]
     _check_count(len(infos), path)
     members: dict[str, zipfile.ZipInfo] = {}
@@ -109,8 +123,8 @@ def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
     members: dict[str, tuple[int, int]] = {}  # offset and size
     contents: dict[str, bytes] = {}
     refused = []
-    total = count = 0
-    with tarfile.open(path, "r:" if plain else "r|*") as file:
+    count = 0
+    with open_regular(path) as opened, _opened_tar(opened, path, plain) as file:
         for member in file:
             count += 1
             _check_count(count, path)
@@ -125,8 +139,6 @@ def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
             elif not hidden(name):
                 members[name] = (member.offset_data, member.size)
                 if not plain:
-                    total += member.size
-                    _check_stream(total, path)
                     reader = file.extractfile(member)
                     contents[name] = reader.read() if reader else b""
 
@@ -134,7 +146,7 @@ def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
         offset, size = members[name]
         if not plain:
             return contents[name]
-        with open(path, "rb") as source:  # opened anew: two threads must not share a file position
+        with open_regular(path) as source:  # opened anew: two threads must not share a file position
             source.seek(offset)
             data = source.read(size)
         if len(data) < size:
@@ -144,11 +156,45 @@ def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
     return {name: size for name, (_, size) in members.items()}, refused, read
 
 
-def _check_stream(total: int, path: Path) -> None:
-    if total > STREAM_BYTES:
+def _opened_tar(file: BinaryIO, path: Path, plain: bool) -> tarfile.TarFile:
+    if plain:
+        return tarfile.open(fileobj=file, mode="r:")
+    kinds: dict[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    start = file.read(2)
+    file.seek(0)
+    unpacked = kinds[start](file) if start in kinds else file
+    most = max(BOMB_BYTES, BOMB_RATIO * os.fstat(file.fileno()).st_size)
+    return tarfile.open(fileobj=_Limited(unpacked, min(most, STREAM_BYTES), path), mode="r|")  # type: ignore[arg-type]
+
+
+class _Limited:
+    """A stream of which no more than a number of bytes are read, whether they are of pictures or of anything else."""
+
+    def __init__(self, file: IO[bytes], most: int, path: Path) -> None:
+        self._file, self._most, self._path, self._count = file, most, path, 0
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes. Raises UserError beyond the limit."""
+        data = self._file.read(size)
+        self._count += len(data)
+        if self._count > self._most:
+            if self._most == STREAM_BYTES:
+                raise UserError(
+                    f"{self._path} contains more than {STREAM_BYTES >> 30} GiB and, being compressed, cannot be read "
+                    "in place; repack it as a plain .tar or a .zip"
+                )
+            raise UserError(
+                f"{self._path} expands to more than {self._most:,} bytes, {BOMB_RATIO} times its size: a decompression "
+                "bomb; pictures hardly compress"
+            )
+        return data
+
+
+def _check_texts(sizes: Sequence[int], path: Path) -> None:
+    if max(sizes, default=0) > MOST_TEXT or sum(sizes) > STREAM_BYTES:
         raise UserError(
-            f"{path} contains more than {STREAM_BYTES >> 30} GiB and, being compressed, cannot be read in place; "
-            "repack it as a plain .tar or a .zip"
+            f"{path} contains text files of {sum(sizes):,} bytes, too large for captions or metadata: "
+            f"leave out those over {MOST_TEXT >> 20} MiB"
         )
 
 

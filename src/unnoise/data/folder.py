@@ -10,6 +10,7 @@ import numpy as np
 from unnoise.data.layout import count_suffixes, is_picture, natural, read_layout
 from unnoise.data.source import FILE_BYTES, Source, Unreadable
 from unnoise.errors import UserError
+from unnoise.io.reading import read_bytes
 
 TEXT_BYTES = 64 * 2**20  # a metadata.jsonl or caption larger than this is not text
 
@@ -24,10 +25,10 @@ def folder(path: Path) -> Source:
     layout = read_layout(names, others, lambda name: _text(path / name), str(path))
 
     def read(i: int) -> bytes:
-        with open(path / names[i], "rb") as file:
-            if os.fstat(file.fileno()).st_size > FILE_BYTES:
-                raise Unreadable(f"larger than {FILE_BYTES >> 20} MiB")
-            return file.read()
+        try:
+            return read_bytes(path / names[i], FILE_BYTES)
+        except UserError as error:  # a pipe, or larger than such a file may be
+            raise Unreadable(str(error)) from None
 
     return Source(
         where=str(path),
@@ -62,9 +63,7 @@ def _files(top: Path) -> dict[str, int]:
 
 
 def _text(path: Path) -> str:
-    if path.stat().st_size > TEXT_BYTES:
-        raise UserError(f"{path} is larger than {TEXT_BYTES >> 20} MiB, too large for captions or metadata")
-    return path.read_text(encoding="utf-8-sig", errors="replace")
+    return read_bytes(path, TEXT_BYTES).decode("utf-8-sig", errors="replace")
 
 
 def _no_pictures(path: Path, files: dict[str, int]) -> str:

@@ -19,6 +19,7 @@ from unnoise.data.source import Source
 from unnoise.data.table import table
 from unnoise.data.toy import toy
 from unnoise.errors import UserError, unknown
+from unnoise.io.reading import check_regular
 
 SETS: dict[str, Callable[[str, int], Source]] = {  # (split, size); sets that are rendered have that size
     "fashion": lambda split, size: fashion(split),
@@ -62,6 +63,8 @@ def find_controls(control: str) -> Source | None:
 def _at(path: Path, split: str) -> Source:
     lower = path.name.lower()
     suffix = Path(lower).suffix
+    if not path.is_dir():
+        check_regular(path)
     if suffix == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
         return table(path, split)
     if suffix == ".npz":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bisect
 import functools
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,8 @@ from numpy.typing import NDArray
 from unnoise.data.layout import natural
 from unnoise.data.source import FILE_BYTES, Source, Unreadable, number_classes, numbers
 from unnoise.errors import UserError
+from unnoise.io.json_files import parse_json
+from unnoise.io.reading import check_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +42,8 @@ def table(path: Path, split: str = "") -> Source:
         raise UserError(f"{path} is a parquet table, which needs pyarrow; run: pip install 'unnoise[data]'") from error
     shards, by_name = _shards(path, split)
     try:
+        for shard in shards:
+            check_regular(shard)
         files = [pq.ParquetFile(shard) for shard in shards]
         schema = files[0].schema_arrow
         column = _image_column(schema, path)
@@ -196,7 +199,7 @@ def _labels(
 def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """The names of the ClassLabel in the metadata of Hugging Face's `datasets`; empty if there is none."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"], column)["info"]["features"]
         return tuple(map(str, features[column]["names"]))
     except (KeyError, TypeError, ValueError):
         return ()

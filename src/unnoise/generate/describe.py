@@ -16,7 +16,8 @@ from unnoise.config.cards import ModelCard
 from unnoise.errors import UserError
 from unnoise.generate.recipe import reproducibility_warnings, sample_command
 from unnoise.io.hashing import sha256
-from unnoise.io.json_files import last_metrics, read_json
+from unnoise.io.json_files import last_metrics, read_json, read_object
+from unnoise.io.reading import open_regular
 from unnoise.io.weights import read_header
 
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how picture files begin
@@ -26,7 +27,7 @@ def describe(path: Path) -> dict[str, Any]:
     """What `path` is. Raises UserError, which names what it is instead, for what unnoise cannot read."""
     if path.is_dir():
         return describe_folder(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(512)
     return describe_picture(path) if head.startswith(PICTURES) else describe_weights(path)
 
@@ -115,12 +116,22 @@ def _unreadable(file: Path, values: Mapping[str, Any]) -> list[str]:
 
 def describe_model(path: Path) -> dict[str, Any]:
     """The card of a model directory and the header of its weights."""
-    found = {"kind": "model", "path": str(path), "card": read_json(path / "model.json").get("card", {})}
+    found = {"kind": "model", "path": str(path), "card": _card(path / "model.json")}
     weights = path / "model.safetensors"
     if not weights.is_file():
         return found | {"warnings": [f"{weights} is missing: the model cannot be loaded"]}
     header = describe_weights(weights)
     return found | {key: header[key] for key in ("tensors", "parameters", "dtypes", "sha256")} | {"warnings": []}
+
+
+def _card(file: Path) -> dict[str, Any]:
+    """The settings in a card, of this version or of another. Raises UserError for a file that is no card."""
+    card = read_object(file).get("card", {})
+    parts = [card.get(name, {}) for name in ("net", "process", "info")] if isinstance(card, dict) else [card]
+    lists = [card.get(name) or () for name in ("classes", "captions", "values")] if isinstance(card, dict) else []
+    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(each, list | tuple) for each in lists):
+        raise UserError(f"{file} is not the card of a model: its settings are of other types. Copy the model again")
+    return dict(card)
 
 
 def known_card(path: Path) -> ModelCard | None:

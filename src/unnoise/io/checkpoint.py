@@ -26,6 +26,8 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 from unnoise.io.hashing import sha256
+from unnoise.io.json_files import read_json
+from unnoise.io.weights import read_header
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
@@ -139,10 +141,10 @@ def verify(directory: Path) -> None:
     if not manifest.is_file():
         raise Damaged(directory, MANIFEST, "missing: this checkpoint is unfinished")
     try:
-        manifest_data = json.loads(manifest.read_text())
+        manifest_data = read_json(manifest)
         entries = manifest_data["files"]
-        whole = manifest_data["sha256"] == _digest_of(entries)
-    except (ValueError, KeyError, TypeError):
+        whole = manifest_data["sha256"] == _digest_of(entries) and all(map(_is_entry, entries.items()))
+    except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise Damaged(directory, MANIFEST, "not what was written")
@@ -154,6 +156,13 @@ def verify(directory: Path) -> None:
             raise Damaged(directory, file, f"has {path.stat().st_size:,} bytes, not the {entry['bytes']:,} written")
         if _entry(path) != entry:
             raise Damaged(directory, file, "not what was written: its SHA-256 differs from the manifest's")
+
+
+def _is_entry(item: tuple[str, Any]) -> bool:
+    """Whether an item of a manifest is a file of this directory and not one elsewhere."""
+    file, entry = Path(item[0]), item[1]
+    inside = not file.is_absolute() and ".." not in file.parts and "\0" not in item[0]
+    return inside and isinstance(entry, dict) and isinstance(entry.get("bytes"), int)
 
 
 def problems(directory: Path) -> str:
@@ -262,7 +271,10 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
 def read(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, on the CPU, with today's names. Raises Damaged if it cannot be read."""
     try:
+        read_header(path)  # the library accepts shapes of any length, and waits for a pipe
         return renamed(load_file(path))
+    except UserError as e:
+        raise Damaged(path.parent, path.name, f"cannot be read: {str(e).replace(str(path), 'the file', 1)}") from None
     except (SafetensorError, OSError) as e:
         raise Damaged(path.parent, path.name, f"cannot be read: {e}") from None
 

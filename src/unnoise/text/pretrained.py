@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.conditions import Cond
 from unnoise.config.networks import EncoderConfig
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.io.atomic import publish
 
 BATCH = 64  # captions encoded at once
@@ -70,8 +70,8 @@ class Encoder:
         file = self._file(wanted) if self.config.cache else None
         if file is not None and file.is_file():
             try:
-                found = load_file(file)["words"]
-            except (OSError, SafetensorError, KeyError):
+                found = checkpoint.read(file)["words"]
+            except (checkpoint.Damaged, KeyError):
                 found = torch.empty(0)
             if len(found) == len(wanted):
                 self.embeddings |= dict(zip(wanted, found.float()))

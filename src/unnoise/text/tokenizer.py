@@ -22,6 +22,8 @@ from torch import Tensor
 
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
+from unnoise.io.json_files import MOST_JSON, parse_json
+from unnoise.io.reading import read_text
 
 PAD, BEGIN, END = 0, 1, 2
 SPECIAL = ("<pad>", "<begin>", "<end>")
@@ -81,8 +83,8 @@ class Tokenizer:
     def load(cls, file: Path, length: int) -> Tokenizer:
         """The tokenizer in a file. Raises UserError if it is not one that `save` wrote."""
         try:
-            text = file.read_text(encoding="utf-8")
-            table = json.loads(text)["model"]["vocab"]
+            text = read_text(file, MOST_JSON)
+            table = parse_json(text, str(file))["model"]["vocab"]
             right = all(table.get(name) == i for i, name in enumerate(SPECIAL))
         except OSError as e:
             raise UserError(f"cannot read {file}: {e.strerror or e}") from None

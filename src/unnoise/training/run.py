@@ -31,6 +31,8 @@ from unnoise.config.data import DataConfig
 from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
 from unnoise.io.atomic import write_text
+from unnoise.io.json_files import read_json, read_object
+from unnoise.io.reading import read_bytes
 from unnoise.training.machine import machine
 
 
@@ -46,6 +48,8 @@ class Config(Protocol):
     @property
     def log(self) -> LogConfig: ...
 
+
+MOST_METRICS = 2**30  # bytes: a line every second for a month has less
 
 # settings without influence on what is learned: another value still means the same run
 INCIDENTAL = ("about", "device", "log.", "data.workers", "data.cache_bytes")
@@ -154,7 +158,7 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = [line for line in _lines(path) if line]
         valid = [line for line in lines if 0 <= _step(line) <= step]
         if valid != lines:
             write_text(path, "".join(line + "\n" for line in valid))
@@ -166,10 +170,10 @@ class Run:
         """
         file = self.path / "data.json"
         if file.exists():
-            old = json.loads(file.read_text(encoding="utf-8"))
-            if old["fingerprint"] != facts["fingerprint"]:
+            old = read_object(file)
+            if old.get("fingerprint") != facts["fingerprint"]:
                 raise UserError(
-                    f"{self.path}: the pictures are not those that this run began with ({old['count']} pictures then, "
+                    f"{self.path}: the pictures are not those that this run began with ({old.get('count')} pictures then, "
                     f"{facts['count']} now): restore them, or begin a new run"
                 )
         write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
@@ -185,14 +189,19 @@ class Run:
 def metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics.jsonl, without truncated ones."""
     file = path / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    lines = _lines(file) if file.exists() else []
     return [json.loads(line) for line in lines if _step(line) >= 0]
+
+
+def _lines(file: Path) -> list[str]:
+    """The lines of a file of metrics; bytes that a crash or a disk damaged make a line that is no JSON."""
+    return read_bytes(file, MOST_METRICS).decode("utf-8", "replace").split("\n")
 
 
 def _step(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return -1
 
 
@@ -266,8 +275,16 @@ def _lock(path: Path) -> Iterator[None]:
             f.truncate(0)
 
 
+def _starts(file: Path) -> list[Any]:
+    """The earlier starts in env.json; none where the file is missing or damaged, for no training needs them."""
+    with contextlib.suppress(UserError):
+        found = read_json(file)
+        return found if isinstance(found, list) else []
+    return []
+
+
 def _note_machine(run: Run, command: Sequence[str]) -> None:
     file = run.path / "env.json"
-    starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    starts = _starts(file)
     starts.append(machine() | {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "command": list(command)})
     write_text(file, json.dumps(starts, indent=1))
