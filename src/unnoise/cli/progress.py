@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from unnoise.cli.console import animated
+from unnoise.io.printable import visible
 from unnoise.io.units import duration, human
 
 if TYPE_CHECKING:
@@ -88,16 +89,16 @@ class Progress:
         parts = [f"{self.what}: {self.unit} {self.done}/{self.total}", note, f"{duration(elapsed)} elapsed"]
         if self.done < self.total:
             parts.append(f"{duration(remaining)} remaining")
-        print(", ".join(part for part in parts if part), file=self.out, flush=True)
+        print(visible(", ".join(part for part in parts if part)), file=self.out, flush=True)
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""
         if self.silent:
             return
         if self.bar is not None:
-            self.bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+            self.bar.console.print(visible(message), markup=False, highlight=False, soft_wrap=True)
         else:
-            print(message, file=self.out, flush=True)
+            print(visible(message), file=self.out, flush=True)
 
     def close(self) -> None:
         """Draws the bar a last time and leaves it on the terminal."""

@@ -22,8 +22,10 @@ from torch import Tensor
 from unnoise.errors import UserError, unknown
 from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
 from unnoise.formats.settings import missing
+from unnoise.io.json_files import MOST_JSON
+from unnoise.io.reading import read_text
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
-from unnoise.text.tokenizer import library, rows_of, truncated_part
+from unnoise.text.tokenizer import check_text, library, rows_of, truncated_part
 
 CONFIG, WEIGHTS = "config.json", "model"
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -205,7 +207,7 @@ class ClipTokenizer:
         whole, pad = folder / "tokenizer.json", _pad(folder)
         try:
             if whole.is_file():
-                made = library().Tokenizer.from_str(whole.read_text(encoding="utf-8"))
+                made = library().Tokenizer.from_str(read_text(whole, MOST_JSON))
                 made.no_padding()
                 made.no_truncation()
             else:
@@ -233,7 +235,10 @@ class ClipTokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [list(found.ids) for found in self._library.encode_batch(list(texts), add_special_tokens=False)]
+        return [
+            list(found.ids)
+            for found in self._library.encode_batch(list(map(check_text, texts)), add_special_tokens=False)
+        ]
 
     def _id(self, token: str) -> int:
         found = self._library.token_to_id(token)
@@ -249,7 +254,7 @@ def _of_merges(folder: Path, pad: str) -> Any:
         if not (folder / name).is_file():
             raise UserError(f"{folder} has neither tokenizer.json nor {name}: copy the whole folder")
     vocabulary = read_json(folder / "vocab.json")
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    lines = read_text(folder / "merges.txt").splitlines()
     merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
     model = lib.models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>", continuing_subword_prefix="")
     made = lib.Tokenizer(model)

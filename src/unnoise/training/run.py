@@ -173,8 +173,8 @@ class Run:
             old = read_object(file)
             if old.get("fingerprint") != facts["fingerprint"]:
                 raise UserError(
-                    f"{self.path}: the pictures are not those that this run began with ({old.get('count')} pictures then, "
-                    f"{facts['count']} now): restore them, or begin a new run"
+                    f"{self.path}: the pictures are not those that this run began with ({old.get('count')} pictures "
+                    f"then, {facts['count']} now): restore them, or begin a new run"
                 )
         write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
         if self._changes:
