@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unnoise import nn as networks
+from unnoise.acceleration.fork import check_fork
 from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
 from unnoise.config.cards import ModelCard
 from unnoise.config.diffusion import DiffusionConfig
@@ -176,6 +177,7 @@ class Model:
     ) -> Model:
         """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
         fit; `where` begins its message."""
+        check_fork()
         with torch.device("meta"):
             net = networks.build(card.net)
         count = sum(p.numel() for p in net.parameters())
