@@ -94,7 +94,7 @@ def from_config(given: Mapping[str, Any], where: str) -> Scheduler:
     setting or a value without an equivalent.
     """
     kind = given.get("_class_name", "DDPMScheduler")
-    if kind not in DEFAULTS:
+    if not isinstance(kind, str) or kind not in DEFAULTS:
         raise UserError(f"{where}: {unknown('scheduler', kind, DEFAULTS)}; save the pipeline with one of them")
     data = dict(DEFAULTS[kind])
     for key, value in given.items():
@@ -107,7 +107,7 @@ def from_config(given: Mapping[str, Any], where: str) -> Scheduler:
     _check(data, where)
     steps, schedule, options = _schedule(data, where)
     variance = data.get("variance_type", "fixed_small")
-    if variance not in SAMPLERS:
+    if not isinstance(variance, str) or variance not in SAMPLERS:
         raise unsupported(where, "variance_type", variance, " or ".join(SAMPLERS))
     process = DiffusionConfig(
         schedule=schedule,

@@ -99,7 +99,13 @@ def describe_run(path: Path) -> dict[str, Any]:
     warnings += _unreadable(path / "config.yaml", values)
     for name in ("env", "data"):
         if (path / f"{name}.json").is_file():
-            found[name] = read_json(path / f"{name}.json")
+            try:
+                found[name] = read_json(path / f"{name}.json")
+            except UserError as error:
+                warnings.append(f"{error}: it is left out")
+    if not isinstance(found.get("data", {}), dict):
+        warnings.append(f"{path / 'data.json'} is damaged: it is left out")
+        del found["data"]
     return found | {"warnings": warnings}
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise import artifacts
+from unnoise.config.convert import from_dict
 from unnoise.errors import UserError, unknown
 from unnoise.io import checkpoint
 from unnoise.io.atomic import publish_directory
@@ -120,13 +121,17 @@ def load_classifier(path: Path | str) -> ClassifierEvaluator:
     elif (folder / RESULT / CARD).is_file():
         folder = folder / RESULT
     card = _card(folder)
-    net = Classifier(Shape(**card["shape"]))
-    net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()))
+    shape = from_dict(Shape, card["shape"], str(folder / CARD))
+    if shape.width % 8 or shape.features % 8:
+        raise UserError(f"{folder / CARD}: width and features should be multiples of 8; train the classifier again")
+    with torch.device("meta"):  # nothing is allocated before the weights fit
+        net = Classifier(shape)
+    net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()), assign=True)
     found = ClassifierEvaluator(
         net.eval().requires_grad_(False),
         tuple(card["classes"]),
         card["name"],
-        Accuracy(**card["accuracy"]),
+        from_dict(Accuracy, card["accuracy"], str(folder / CARD)),
         card["trained"],
     )
     if len(found.classes) != net.shape.classes:
@@ -157,6 +162,11 @@ def _card(folder: Path) -> dict[str, Any]:
     _same_names(path, card, {"format", "name", "shape", "classes", "accuracy", "trained"})
     _same_names(path, card["shape"], {f.name for f in fields(Shape)})
     _same_names(path, card["accuracy"], {f.name for f in fields(Accuracy)})
+    texts = card["classes"] if isinstance(card["classes"], list) else [None]
+    if not all(isinstance(text, str) for text in (*texts, card["name"])) or not isinstance(card["trained"], dict):
+        raise UserError(
+            f"{path}: its classes, its name or its training are of another type; train the classifier again"
+        )
     return card
 
 
