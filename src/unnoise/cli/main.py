@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A UserError is one message on stderr; any other exception is a fault of the program, with its traceback.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`)
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open for the rest of the process
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no character ends a command
     try:

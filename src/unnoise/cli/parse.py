@@ -20,6 +20,8 @@ def parse_seeds(text: str) -> list[tuple[int, str | None]]:
                 f"--seeds: {part.strip()!r} in {text!r} is no seed: seeds are whole numbers from 0 on, and ranges of "
                 "them. Write for example --seeds 0-63,70"
             )
+        if max(len(first), len(last)) > 19:
+            raise UsageError(f"--seeds: {item[:20]}... is too large; seeds are below 2^63")
         low, high = int(first), int(last) if dash else int(first)
         if high < low:
             raise UsageError(f"--seeds: the range {item} runs backwards. Write {high}-{low}")

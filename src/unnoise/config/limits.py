@@ -18,9 +18,24 @@ LEVELS, LAYERS = 16, 1024  # resolutions of a network; blocks in a row
 ROWS = 2**24  # rows of an embedding: classes and tokens
 STEPS = 10**6  # entries of a table of betas
 
-_width, _side, _layers = (1, WIDTH), (1, SIDE), (1, LAYERS)
-_text = {"vocabulary": (1, ROWS), "length": (1, SIDE), "width": _width, "depth": (0, LAYERS), "heads": _width}
-_net = {"size": _side, "in_channels": _width, "out_channels": _width, "classes": (0, ROWS), "context": (0, WIDTH)}
+Range = tuple[float, float]  # smallest and largest
+
+_width: Range = (1, WIDTH)
+_side: Range = (1, SIDE)
+_text: dict[str, Range] = {
+    "vocabulary": (1, ROWS),
+    "length": (1, SIDE),
+    "width": _width,
+    "depth": (0, LAYERS),
+    "heads": _width,
+}
+_net: dict[str, Range] = {
+    "size": _side,
+    "in_channels": _width,
+    "out_channels": _width,
+    "classes": (0, ROWS),
+    "context": (0, WIDTH),
+}
 RANGES: dict[
     str, dict[str, tuple[float, float]]
 ] = {  # dataclass: {field: smallest and largest}; of each entry of a list

@@ -17,7 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
@@ -164,7 +164,8 @@ def _opened_tar(file: BinaryIO, path: Path, plain: bool) -> tarfile.TarFile:
     file.seek(0)
     unpacked = kinds[start](file) if start in kinds else file
     most = max(BOMB_BYTES, BOMB_RATIO * os.fstat(file.fileno()).st_size)
-    return tarfile.open(fileobj=_Limited(unpacked, min(most, STREAM_BYTES), path), mode="r|")  # type: ignore[arg-type]
+    limited = cast(BinaryIO, _Limited(unpacked, min(most, STREAM_BYTES), path))  # tarfile calls only `read`
+    return tarfile.open(fileobj=limited, mode="r|")
 
 
 class _Limited:

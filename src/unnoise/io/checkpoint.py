@@ -249,7 +249,7 @@ def _writer(pid: int) -> str:
 
 def _dead(name: str) -> bool:
     _, _, pid = name.rpartition(".")
-    if not pid.isdigit() or not name.endswith(_writer(int(pid))):
+    if not (pid.isascii() and pid.isdigit()) or not name.endswith(_writer(int(pid))):
         return False
     try:
         os.kill(int(pid), 0)

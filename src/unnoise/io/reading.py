@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from unnoise.errors import UserError
 
@@ -28,7 +28,7 @@ class NotRegular(UserError, OSError):
     """A path is a pipe, a socket, a device or a folder. An OSError too, so that one picture of many is skipped."""
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """The file opened for reading, in bytes.
 
     Raises NotRegular for what is no regular file, at once, and OSError as `open` does.

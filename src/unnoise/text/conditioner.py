@@ -204,7 +204,7 @@ class Conditioner:
             return self.null_class
         if label == "none":
             raise UserError("this model has no null class: give a class for every picture, and use --guidance 1")
-        if label.isascii() and label.isdigit() and int(label) < len(self.classes):
+        if label.isascii() and label.isdigit() and len(label) < 10 and int(label) < len(self.classes):
             return int(label)
         raise unknown("class", label, [*self.classes, *(["none"] if self.null_class is not None else [])])
 
