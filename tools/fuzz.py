@@ -2,8 +2,8 @@
 
 A file may be read, or refused by a UserError. Anything else is printed with the seed of its input, once for each place,
 and `--only KIND --input SEED --keep FOLDER` writes that input again. The memory of the process is limited, so that an
-input that allocates without end is a MemoryError, and each input has a time, after which the alarm is a fault as well;
-where even the alarm is not heard, the process ends with the stack of the input.
+input that allocates without end is a MemoryError, and each input has a time of the processor, beyond which it is a fault;
+one that waits for ten times as long ends the process, with the stack.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10**9, help="stop after this number of inputs")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all inputs")
     parser.add_argument("--start", type=int, default=0, help="number of the first round, to go on where a run ended")
-    parser.add_argument("--each", type=float, default=20.0, help="seconds for one input")
+    parser.add_argument("--each", type=float, default=20.0, help="seconds of the processor for one input")
     parser.add_argument("--only", choices=TARGETS, action="append", help="these kinds alone")
     parser.add_argument("--input", help="write this input into --keep and stop")
     parser.add_argument("--keep", type=Path, help="an empty folder")
@@ -69,7 +69,7 @@ def main() -> int:
     logging.disable()  # Pillow logs what it finds odd
     warnings.simplefilter("ignore")
     limit_memory()
-    signal.signal(signal.SIGALRM, alarm)
+    signal.signal(signal.SIGPROF, alarm)
     found: dict[str, tuple[str, str]] = {}
     inputs: Counter[str] = Counter()
     end = time.monotonic() + how.seconds
@@ -77,8 +77,8 @@ def main() -> int:
         if time.monotonic() > end or inputs.total() >= how.count:
             break
         seed = f"{how.seed} {number}"
-        faulthandler.dump_traceback_later(2 * how.each, exit=True)
-        signal.setitimer(signal.ITIMER_REAL, how.each)
+        faulthandler.dump_traceback_later(10 * how.each, exit=True)
+        signal.setitimer(signal.ITIMER_PROF, how.each)
         errors: list[BaseException]
         try:
             errors = [error for _, error in faults(name, [seed], whole[name])]
@@ -88,7 +88,7 @@ def main() -> int:
             if place(each) not in found:
                 found[place(each)] = name, seed
                 print(f"{name}, --input {seed!r}: {place(each)}", flush=True)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         inputs[name] += 1
     faulthandler.cancel_dump_traceback_later()
     last = how.start + max(inputs.values(), default=0)

@@ -14,6 +14,7 @@ import lzma
 import math
 import os
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -87,7 +88,7 @@ def _member(members: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.gener
         data = file.read(count * kind.itemsize) if count * kind.itemsize <= info.file_size else b""
     if len(data) < count * kind.itemsize:
         raise ValueError(f"its header states {count * kind.itemsize:,} bytes, and it has {info.file_size:,}")
-    return np.frombuffer(data, kind).reshape(shape, order=order)
+    return _valid(np.frombuffer(data, kind)).reshape(shape, order=order)
 
 
 def _load(path: Path) -> NDArray[np.generic]:
@@ -100,11 +101,20 @@ def _load(path: Path) -> NDArray[np.generic]:
                 raise ValueError(f"its header states {size:,} bytes, and it has fewer")
             if size == 0:
                 return np.empty(shape, kind)
-            return np.memmap(file, kind, "r", start, shape, order)
+            return _valid(np.memmap(file, kind, "r", start, shape, order))
     except UserError:
         raise
     except READING as error:
         raise UserError(_refusal(path, error)) from error
+
+
+def _valid(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """`values`, if they are text with code points of Unicode. NumPy trusts them, and Python fails on others."""
+    if values.dtype.kind == "U" and values.dtype.itemsize and values.size:
+        points = np.ascontiguousarray(values).reshape(-1).view(np.dtype("u4").newbyteorder(values.dtype.byteorder))
+        if points.max() > sys.maxunicode:
+            raise ValueError("its text has numbers that are no characters")
+    return values
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[np.generic]]:

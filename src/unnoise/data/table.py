@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unnoise.data.layout import natural
-from unnoise.data.source import FILE_BYTES, Source, Unreadable, number_classes, numbers
+from unnoise.data.source import FILE_BYTES, MEMBERS, Source, Unreadable, is_bomb, number_classes, numbers
 from unnoise.errors import UserError
 from unnoise.io.json_files import parse_json
 from unnoise.io.reading import check_regular
@@ -45,11 +45,14 @@ def table(path: Path, split: str = "") -> Source:
         for shard in shards:
             check_regular(shard)
         files = [pq.ParquetFile(shard) for shard in shards]
+        _check_sizes(files, shards)
         schema = files[0].schema_arrow
         column = _image_column(schema, path)
         numeric = _numeric(schema)
         rest = [name for name in schema.names if name in (*LABELS, *CAPTIONS, "split", *numeric)]
         texts = pa.concat_tables([file.read(columns=rest) for file in files])
+        texts.validate(full=True)  # that texts are UTF-8
+        groups = _Groups(files, column)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -62,7 +65,6 @@ def table(path: Path, split: str = "") -> Source:
         notes.append(f"all splits together ({', '.join(kinds)}); {path}:{kinds[0]} selects one")
     classes, labels = _labels(schema, texts, rows, path)
     values, odd = numbers({name: texts[name].take(rows).to_pylist() for name in numeric}, str(path))
-    groups = _Groups(files, column)
     places = [groups.place(int(row)) for row in rows]
     return Source(
         where=f"{path}:{split}" if split else str(path),
@@ -130,6 +132,18 @@ class _Groups:
         columns = [metadata.column(i) for i in range(metadata.num_columns)]
         own = [column for column in columns if column.path_in_schema.split(".")[0] == self._column]
         return sum(int(column.total_uncompressed_size) for column in own)
+
+
+def _check_sizes(files: Sequence[Any], shards: Sequence[Path]) -> None:
+    """Raises UserError for a table that says of itself that it expands like a bomb: a column of one value is a byte."""
+    for file, shard in zip(files, shards):
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        size = sum(int(group.total_byte_size) for group in groups)
+        if file.metadata.num_rows > MEMBERS or is_bomb(size, shard.stat().st_size):
+            raise UserError(
+                f"{shard} has {file.metadata.num_rows:,} rows of {size:,} bytes in a file of {shard.stat().st_size:,}: "
+                f"more than {MEMBERS:,} rows, or a decompression bomb; split it"
+            )
 
 
 def _shards(path: Path, split: str) -> tuple[list[Path], bool]:

@@ -133,11 +133,24 @@ def describe_model(path: Path) -> dict[str, Any]:
 def _card(file: Path) -> dict[str, Any]:
     """The settings in a card, of this version or of another. Raises UserError for a file that is no card."""
     card = read_object(file).get("card", {})
-    parts = [card.get(name, {}) for name in ("net", "process", "info")] if isinstance(card, dict) else [card]
-    lists = [card.get(name) or () for name in ("classes", "captions", "values")] if isinstance(card, dict) else []
-    if not all(isinstance(part, dict) for part in parts) or not all(isinstance(each, list | tuple) for each in lists):
-        raise UserError(f"{file} is not the card of a model: its settings are of other types. Copy the model again")
-    return dict(card)
+    if not (isinstance(card, dict) and all(isinstance(card.get(key, {}), dict) for key in ("net", "process", "info"))):
+        raise _odd(file)
+    lists = [card.get(key) or [] for key in ("classes", "captions", "values")] + [
+        card.get("net", {}).get("controls", [])
+    ]
+    if not all(isinstance(each, list) for each in lists) or not all(map(_is_range, lists[2])):
+        raise _odd(file)
+    return card
+
+
+def _is_range(value: object) -> bool:
+    """Whether an entry of a card's values has a name and a range."""
+    ends = [value.get("low"), value.get("high")] if isinstance(value, dict) and "name" in value else [None]
+    return all(isinstance(end, int | float) for end in ends)
+
+
+def _odd(file: Path) -> UserError:
+    return UserError(f"{file} is not the card of a model: its settings are of other types. Copy the model again")
 
 
 def known_card(path: Path) -> ModelCard | None:
