@@ -2,8 +2,8 @@
 
 A file may be read, or refused by a UserError. Anything else is printed with the seed of its input, once for each place,
 and `--only KIND --input SEED --keep FOLDER` writes that input again. The memory of the process is limited, so that an
-input that allocates without end is a MemoryError, and each input has a time of the processor, beyond which it is a fault;
-one that waits for ten times as long ends the process, with the stack.
+input that allocates without end is a MemoryError, and each input has a time of the processor, beyond which it is a
+fault; one that waits for ten times as long ends the process, with the stack.
 """
 
 from __future__ import annotations

@@ -184,5 +184,5 @@ def _whole_size(file: Path) -> int | None:
     try:
         entries = [entry for name, entry in parse_json(head, str(file)).items() if name != "__metadata__"]
         return int(8 + length + max(entry["data_offsets"][1] for entry in entries))
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
         return None
