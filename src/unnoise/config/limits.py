@@ -43,7 +43,7 @@ RANGES: dict[
     "EncoderConfig": {"length": (1, SIDE), "layer": (-LAYERS, -1)},
     "ControlConfig": {"channels": _width, "hint": _width, "scale": (1, 1024)},
     "UNetConfig": _net
-    | {"channels": _width, "blocks": (1, 64), "heads": _width, "head_width": _width, "groups": _width}
+    | {"patch": _side, "channels": _width, "blocks": (1, 64), "heads": _width, "head_width": _width, "groups": _width}
     | {"values": (0, 4096), "vector": (0, WIDTH), "value_width": (0, WIDTH), "concat_channels": (0, WIDTH)}
     | {"transformers": (1, 64), "frequency_shift": (-1e6, 1e6)},
     "DiTConfig": _net | {"patch": _side, "width": _width, "depth": (0, LAYERS), "heads": _width, "mlp_ratio": (0, 64)},

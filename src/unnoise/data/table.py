@@ -135,7 +135,7 @@ class _Groups:
 
 
 def _check_sizes(files: Sequence[Any], shards: Sequence[Path]) -> None:
-    """Raises UserError for a table that says of itself that it expands like a bomb: a column of one value is a byte."""
+    """Raises UserError for a table that says of itself that it expands like a bomb."""
     for file, shard in zip(files, shards):
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         size = sum(int(group.total_byte_size) for group in groups)

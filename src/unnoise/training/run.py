@@ -32,6 +32,7 @@ from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
 from unnoise.io.atomic import write_text
 from unnoise.io.json_files import read_json, read_object
+from unnoise.io.printable import visible
 from unnoise.io.reading import read_bytes
 from unnoise.training.machine import machine
 
@@ -139,7 +140,7 @@ class Run:
     def log(self, message: str) -> None:
         """Appends a line to log.txt, with the time."""
         with (self.path / "log.txt").open("a", encoding="utf-8") as f:
-            f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+            f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {visible(message)}\n")
 
     def record(self, step: int, values: Mapping[str, float | str]) -> None:
         """Appends a line to metrics.jsonl, and its numbers to the TensorBoard log."""
