@@ -11,7 +11,7 @@ from __future__ import annotations
 import bisect
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +42,7 @@ def table(path: Path, split: str = "") -> Source:
         raise UserError(f"{path} is a parquet table, which needs pyarrow; run: pip install 'unnoise[data]'") from error
     shards, by_name = _shards(path, split)
     try:
-        for shard in shards:
-            check_regular(shard)
-        files = [pq.ParquetFile(shard) for shard in shards]
-        _check_sizes(files, shards)
+        files = [_opened(shard, pq.ParquetFile) for shard in shards]
         schema = files[0].schema_arrow
         column = _image_column(schema, path)
         numeric = _numeric(schema)
@@ -134,16 +131,18 @@ class _Groups:
         return sum(int(column.total_uncompressed_size) for column in own)
 
 
-def _check_sizes(files: Sequence[Any], shards: Sequence[Path]) -> None:
-    """Raises UserError for a table that says of itself that it expands like a bomb."""
-    for file, shard in zip(files, shards):
-        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        size = sum(int(group.total_byte_size) for group in groups)
-        if file.metadata.num_rows > MEMBERS or is_bomb(size, shard.stat().st_size):
-            raise UserError(
-                f"{shard} has {file.metadata.num_rows:,} rows of {size:,} bytes in a file of {shard.stat().st_size:,}: "
-                f"more than {MEMBERS:,} rows, or a decompression bomb; split it"
-            )
+def _opened(shard: Path, open_table: Callable[[Path], Any]) -> Any:
+    """An open table. Raises UserError for a pipe, and for one that says of itself that it expands like a bomb."""
+    check_regular(shard)
+    file, packed = open_table(shard), shard.stat().st_size
+    rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
+    size = sum(int(file.metadata.row_group(group).total_byte_size) for group in groups)
+    if rows > MEMBERS or is_bomb(size, packed):
+        raise UserError(
+            f"{shard} has {rows:,} rows of {size:,} bytes in a file of {packed:,}: more than {MEMBERS:,} rows, or a "
+            "decompression bomb; split it"
+        )
+    return file
 
 
 def _shards(path: Path, split: str) -> tuple[list[Path], bool]:
