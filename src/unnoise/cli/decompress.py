@@ -10,6 +10,7 @@ from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
 from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.options import flag, option, within
 from unnoise.cli.paths import existing, new_file
+from unnoise.errors import UserError
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ def _read(path: Path) -> tuple[bytes, File]:
     from unnoise.compression import format
     from unnoise.io.reading import read_bytes
 
-    data = read_bytes(path, FILE_BYTES)
+    try:
+        data = read_bytes(path, FILE_BYTES)
+    except UserError as error:
+        raise UsageError(f"{path} is not a picture compressed by unnoise: {error}") from None
     return data, format.read(data, str(path))
 
 
