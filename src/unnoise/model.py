@@ -186,9 +186,9 @@ class Model:
         wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
         check_tensors({name: tuple(value.shape) for name, value in state.items()}, wanted, where)
         net.load_state_dict(dict(state), assign=True)
-        if any(buffer.is_meta for buffer in net.buffers()):  # buffers that are computed, not saved
-            net = networks.build(card.net)
-            net.load_state_dict(dict(state))
+        assert not any(tensor.is_meta for tensor in net.buffers()), (
+            "a buffer that is computed needs a device of its own"
+        )
         net.requires_grad_(False)
         return cls(make_diffusion(net.eval(), card.process).eval(), card, text)
 

@@ -27,7 +27,10 @@ def train(
     ] = (),
     out: Annotated[Path, option("the folder of runs", "--outdir")] = Path("runs"),
     name: Annotated[str | None, option("the run's name, instead of the preset's")] = None,
-    resume: Annotated[str, option("auto: resume the newest run with these settings; never; or a run's path")] = "auto",
+    resume: Annotated[
+        str,
+        option("auto: resume the newest run with these settings; never; or a run: its path, its name or its number"),
+    ] = "auto",
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps")] = None,
     dry_run: Annotated[
         bool, flag("show the settings, their origins, the cost and the data; start nothing", "-n")
@@ -39,12 +42,15 @@ def train(
     Ctrl-C or SIGTERM finishes the step, writes a checkpoint and exits with 130 or 143; a second one exits at once.
     Under torchrun the batch is split over the processes.
     """
+    what, resume = (named_run(text, out) for text in (what, resume))
     settings = settings_from_options(what, data=data, sets=set, device=device, name=name)
     with asking():
         check_pictures(what, settings)
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
     writable(out, "runs", folder=True)
+    if Path(settings.config.data.path).exists() and os.environ.get("RANK", "0") == "0":
+        say(f"reading {settings.config.data.path} ...")  # a million files take minutes
     settings = ready(settings, complete=not dry_run)
     config = settings.config
     if dry_run:
@@ -58,6 +64,16 @@ def train(
         emit(report) if json else show(str(path))
         say(next_steps(path, config) if code == DONE else "saved; the same command resumes")
     return code
+
+
+def named_run(text: str, out: Path) -> str:
+    """Returns the path of the run in `out` with this name or number; the text itself for anything else."""
+    from unnoise.config.presets import ALL
+    from unnoise.training.run import find
+
+    if text in ALL or text in ("auto", "never") or Path(text).exists():
+        return text
+    return str(find(out, text) or text)
 
 
 def ready(settings: Settings, *, complete: bool) -> Settings:
@@ -86,7 +102,8 @@ def run_training(
         with together.together():
             path = run_directory(out, config, resume, source) if together.first else out
             if together.first:
-                announce(config, path, together.world)
+                with asking():  # a damaged checkpoint is refused here
+                    announce(config, path, together.world)
         code = train_with_progress(config, path, together)
     return path if together.first else None, code
 

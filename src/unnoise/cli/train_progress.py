@@ -24,21 +24,24 @@ def train_with_progress(config: AnyConfig, path: Path, processes: Processes, *, 
 
     Raises UsageError where the training cannot start, and then leaves no empty directory.
     """
-    from unnoise.training import run as runs
+    from unnoise.io import checkpoint
     from unnoise.training.loop import steps
     from unnoise.training.signals import Stopped
 
-    total, start = steps(config.fit), runs.status(path)["step"] if (path / "config.yaml").is_file() else 0
+    total, start = (
+        steps(config.fit),
+        next(iter(checkpoint.steps(path / "checkpoints")), 0),
+    )  # verified when it is loaded
     bar = Progress(total, "training", start=start, every=config.log.log_every, silent=silent or not processes.first)
     loss = rate = 0.0
     ticks = recipe_of(config).train(config, path, processes, sys.argv)
     with bar:
         try:
-            for tick in started(ticks):
-                keep = min(0.98, 1 - 1 / (tick.step - start + 1))
+            for count, tick in enumerate(started(ticks), start=1):
+                keep = min(0.98, 1 - 1 / count)  # a mean over the first steps, then over about the last 50
                 loss, rate = keep * loss + (1 - keep) * tick.loss, keep * rate + (1 - keep) * tick.rate
                 bar.step(tick.step, f"{human(tick.images)} pictures, loss {loss:.4f}, {rate:.0f} pictures/s")
-                if "not saved" in tick.event or "skipped" in tick.event:
+                if any(what in tick.event for what in ("not saved", "skipped", "cannot be written")):
                     bar.say(f"step {tick.step}: {tick.event}")
         except UsageError:
             with suppress(OSError):  # the directory is not empty

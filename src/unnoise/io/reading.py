@@ -76,3 +76,8 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
     except UnicodeDecodeError as error:
         wrong = f"byte {error.start} is {error.object[error.start]:#04x}"
         raise UserError(f"{path} is not a text file in UTF-8 ({wrong}): save it in UTF-8") from None
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name in a list of files, relative to a directory, is of a file in it and not of one elsewhere."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name

@@ -45,7 +45,8 @@ def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = A
     Saves the classifier in the run's folder `classifier`; `metrics.classifier.load_classifier` loads it from the run's
     path. Raises UserError before the first step where the pictures have no classes.
     """
-    pictures, test, test_name = train_and_test(config)
+    with processes.together():
+        pictures, test, test_name = train_and_test(config)
     net = init_network(config, pictures)
     placement = best(config.device, config.fit.precision)
     # float32 on every machine: at this size bfloat16 is not faster, and an evaluator should not be rounded

@@ -46,7 +46,8 @@ def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processe
     path. Raises UserError before the first step where the pictures have no classes, or others than the network.
     """
     validate.check(config)
-    pictures, test, test_name = train_and_test(config)
+    with processes.together():
+        pictures, test, test_name = train_and_test(config)
     card = describe(config, pictures)
     placement = best(config.device, config.fit.precision)
     net = prepare(init_network(config), placement)

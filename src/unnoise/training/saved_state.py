@@ -9,7 +9,6 @@ discriminator-weights.safetensors, discriminator-ema-<half-life>.safetensors, ..
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def facts(players: Mapping[str, Player], states: Mapping[str, TrainState], secon
 
 def load(directory: Path, players: Mapping[str, Player], states: Mapping[str, TrainState]) -> dict[str, Any]:
     """Restores the players from a checkpoint; returns its state.json."""
-    found: dict[str, Any] = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+    found = checkpoint.read_state(directory)
     for name, player in players.items():
         prefix = _prefix(name, players)
         states[name].load(
