@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from unnoise.errors import UserError
+from unnoise.io.atomic import DISK_ERRORS
 from unnoise.io.hashing import sha256
 from unnoise.io.json_files import read_json
 from unnoise.io.reading import is_inside
@@ -35,16 +36,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d+)")
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of this user is used up",
-    errno.EFBIG: "a file may not become this large here",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "writing is not allowed there",
-    errno.EPERM: "writing is not allowed there",
-    errno.ENOENT: "the directory has vanished",
-    errno.EIO: "the disk reports an input/output error",
-}
 
 
 class CannotSave(UserError):
@@ -98,7 +89,7 @@ def _why(directory: Path, error: Exception, needed: int) -> str:
     code = error.errno if isinstance(error, OSError) else None
     if code is None and "os error" in str(error):  # the form of safetensors' message for a failed write
         code = int(re.search(r"os error (\d+)", str(error))[1])  # type: ignore[index]
-    reason = _DISK.get(code or 0, str(error))
+    reason = DISK_ERRORS.get(code or 0, str(error))
     existing = next(p for p in (directory.parent, *directory.parent.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     older = newest(directory.parent)
