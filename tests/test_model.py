@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import pickle
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from unnoise import nn as networks
+from unnoise.acceleration import placement
+from unnoise.acceleration.placement import best
 from unnoise.codec import to_bytes
 from unnoise.config.cards import ModelCard
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import DiTConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
-from unnoise.denoiser import make_diffusion
+from unnoise.denoiser import PREDICTIONS, make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats.directory import CARD, WEIGHTS, write_model
 from unnoise.generate.frames import generate, sample
@@ -272,7 +277,7 @@ def test_cards_are_strict(tmp_path: Path) -> None:
         ({"format": "other"}, "is not the card of an unnoise model"),
         ({"version": 3}, "update unnoise"),
         ({"card": {**good["card"], "clases": []}}, "clases"),
-        ({"card": {**good["card"], "net": {**good["card"]["net"], "channels": [8, 10**6]}}}, "parameters"),
+        ({"card": {**good["card"], "net": {**good["card"]["net"], "channels": [8, 10**6]}}}, "should be from 1 to"),
     ):
         (folder / CARD).write_text(json.dumps(good | change))
         with pytest.raises(UserError, match=message):
@@ -359,3 +364,33 @@ def test_a_model_moves_to_a_device_as_a_module_does(monkeypatch: pytest.MonkeyPa
     assert place(model, "cuda").placement.device == "cuda"
     with pytest.raises(UserError, match="no device 'gpu'"):
         model.to("gpu")
+
+
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_a_pickled_model_samples_the_same_pictures(predicts: str) -> None:
+    """Of every prediction, also after it has sampled: worker processes are sent models."""
+    model = small()
+    process = DiffusionConfig(schedule="cosine", steps=100, predicts=predicts)
+    model = Model(make_diffusion(model.diffusion.net, process).eval(), replace(model.card, process=process))
+    expected = model.sample(seeds=[1], labels=["dog"], **FLOAT)
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again.sample(seeds=[1], labels=["dog"], **FLOAT).pixels, expected.pixels)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_process_that_was_forked_after_loading_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for threads that it does not have; with one thread it samples."""
+    small().save(tmp_path / "model")
+    model = load(tmp_path / "model")
+    for threads, code in ((2, 7), (1, 0)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        child = os.fork()
+        if child == 0:
+            try:
+                placement.place(model.diffusion, best("cpu", "float32"))
+                os._exit(0)
+            except UserError as error:
+                os._exit(7 if "spawn" in str(error) else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from unnoise import nn as networks
+from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.placement import find as find_device
 from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
 from unnoise.config.cards import ModelCard
@@ -199,6 +200,7 @@ class Model:
     ) -> Model:
         """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
         fit; `where` begins its message."""
+        check_fork()
         with torch.device("meta"):
             net = networks.build(card.net)
         count = sum(p.numel() for p in net.parameters())

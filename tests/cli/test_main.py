@@ -261,6 +261,20 @@ def test_a_closed_pipe_is_no_error() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "> /dev/full 2>&-"])
+def test_closed_outputs_are_no_fault(closed: str) -> None:
+    shell = f"{sys.executable} -m unnoise.cli.main presets {closed}; echo $?"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1:] == ["1" if "full" in closed else "0"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, f"0-{'9' * 5000}", "9" * 5000 + ":a"])
+def test_a_seed_of_thousands_of_digits_is_too_large(text: str) -> None:
+    with pytest.raises(UsageError, match="too large"):
+        parse_seeds(text)
+
+
 def test_plain_terminals_get_plain_text() -> None:
     done = unnoise("--help", NO_COLOR="1", LANG="C", LC_ALL="C", PYTHONIOENCODING="ascii", COLUMNS="40")
     assert done.returncode == 0, done.stderr

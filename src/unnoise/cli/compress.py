@@ -11,6 +11,7 @@ from unnoise.cli.console import UsageError, asking, emit, say, show, table
 from unnoise.cli.options import OVERWRITE, flag, option, within
 from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.config.request import check_seed
+from unnoise.errors import UserError
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
@@ -108,11 +109,12 @@ def error_table(steps: Sequence[tuple[float, float]]) -> str:
 
 def _picture_bytes(path: Path) -> bytes:
     """The bytes of a file, which is opened once to check that it is a picture."""
-    from PIL import Image
+    from unnoise.io.picture_files import FILE_BYTES, open_picture
+    from unnoise.io.reading import read_bytes
 
     try:
-        with Image.open(path) as picture:
-            picture.verify()
-        return path.read_bytes()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        data = read_bytes(path, FILE_BYTES)
+        open_picture(data)
+        return data
+    except (OSError, UserError) as error:
         raise UsageError(f"{path} is not a picture that can be read: {error}") from None

@@ -11,6 +11,7 @@ from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.loading import load
 from unnoise.cli.options import OVERWRITE, flag, option, within
 from unnoise.cli.paths import existing, existing_model, new_file
+from unnoise.errors import UserError
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
@@ -77,10 +78,12 @@ def decompress(
 def _read(path: Path) -> tuple[bytes, File]:
     """A compressed file: its bytes and their meaning. Raises UserError for any other file."""
     from unnoise.compression import format
+    from unnoise.io.reading import read_bytes
 
-    if not path.is_file() or path.stat().st_size > FILE_BYTES:
-        raise UsageError(f"{path} is not a picture compressed by unnoise")
-    data = path.read_bytes()
+    try:
+        data = read_bytes(path, FILE_BYTES)
+    except UserError as error:
+        raise UsageError(f"{path} is not a picture compressed by unnoise: {error}") from None
     return data, format.read(data, str(path))
 
 

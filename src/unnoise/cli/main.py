@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from io import TextIOWrapper
 
 from cyclopts import (
     App,
@@ -58,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A UserError is one message on stderr; any other exception is a fault of the program, with its traceback.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`)
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open for the rest of the process
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no character ends a command
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -100,14 +106,14 @@ def run(argv: list[str]) -> int:
     except Exception as error:
         if "out of memory" in str(error) or isinstance(error, MemoryError):
             return complain(f"out of memory ({str(error).splitlines()[0]}). Set a smaller --batch", FAILED)
-        traceback.print_exc()
+        say(traceback.format_exc())
         return complain("this is a fault in unnoise, not in your command: please report the lines above", FAILED)
 
 
 def complain(message: str, code: int) -> int:
     """Prints an error and returns the exit code; with UNNOISE_TRACEBACK set, after the traceback."""
     if os.environ.get("UNNOISE_TRACEBACK"):
-        traceback.print_exc()
+        say(traceback.format_exc())
     say(f"unnoise: error: {message}")
     return code
 

@@ -20,8 +20,9 @@ from unnoise.config.networks import ControlConfig
 from unnoise.config.request import Request
 from unnoise.data import degrade
 from unnoise.data.decode import Picture, decode
-from unnoise.data.source import Unreadable, reason
+from unnoise.data.source import FILE_BYTES, Unreadable, reason
 from unnoise.errors import UserError
+from unnoise.io.reading import read_bytes
 from unnoise.model import Model
 from unnoise.nn.controlnet import guess_scales
 from unnoise.text.conditioner import Conditioner
@@ -202,8 +203,8 @@ def open_picture(file: Path, size: int, channels: int, what: str) -> Picture:
     background = (255, 255, 255) if what == "picture" else (0, 0, 0)
     try:
         config = DataConfig(size=size, channels=channels, background=background)
-        return decode(file.read_bytes(), config, control=what == "control image")
-    except (OSError, Unreadable) as error:
+        return decode(read_bytes(file, FILE_BYTES), config, control=what == "control image")
+    except (OSError, Unreadable, UserError) as error:
         raise UserError(f"the {what} {file} cannot be read: {reason(error)}") from None
 
 

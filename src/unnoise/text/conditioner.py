@@ -209,7 +209,7 @@ class Conditioner:
             return int(self._null_labels(1))
         if label in self.classes:
             return self.classes.index(label)
-        if label.isascii() and label.isdigit() and int(label) < len(self.classes):
+        if label.isascii() and label.isdigit() and len(label) < 10 and int(label) < len(self.classes):
             return int(label)
         raise unknown("class", label, [*self.classes, *(["none"] if self.null_class is not None else [])])
 
