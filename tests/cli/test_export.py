@@ -29,10 +29,10 @@ CONFIG = UNetConfig(
 )
 
 
-def saved(folder: Path, classes: int) -> ModelCard:
+def saved(folder: Path, classes: int, patch: int = 1) -> ModelCard:
     """The card of a model with random weights that is saved in a folder."""
     torch.manual_seed(0)
-    config = replace(CONFIG, classes=classes)
+    config = replace(CONFIG, classes=classes, patch=patch)
     net = nn.build(config)
     for p in net.parameters():  # some layers are zero at initialisation
         torch.nn.init.normal_(p, std=0.1)
@@ -117,13 +117,15 @@ def drawn_here(model: Model, request: Request) -> torch.Tensor:
     return collect(job.starting(Start(x, 1.0)))[0].clamp(-1, 1)
 
 
-@pytest.mark.parametrize("classes", [0, 10])
+@pytest.mark.parametrize(("classes", "patch"), [(0, 1), (10, 1), (10, 2)])
 def test_the_script_in_the_folder_draws_the_picture_of_unnoise(
-    classes: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    classes: int, patch: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("diffusers")
-    card = saved(tmp_path / "model", classes)
+    card = saved(tmp_path / "model", classes, patch)
     assert main(["export", str(tmp_path / "model"), str(tmp_path / "out")]) == 0
+    again = load(tmp_path / "out").card.net
+    assert replace(again, null_class=card.net.null_class) == card.net  # without classes there is none
     assert "draw.py --help" in capsys.readouterr().err
     labels = ("--label", card.classes[8]) if classes else ()
     model = load(tmp_path / "model")

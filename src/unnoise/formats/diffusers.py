@@ -110,6 +110,7 @@ def read_settings(places: Places) -> Settings:
     """
     ids = REFINER_IDS if places.index.get(REFINES) is True else condition_settings.TIME_IDS
     net, notes = _config(places.unet / part.CONFIG, ids)
+    net = unet2d.folded(net, _notes(places.pipeline)["patch"], str(places.pipeline / NOTES))
     given = {} if places.scheduler is None else read_json(places.scheduler)
     found = schedulers.from_config(given, str(places.scheduler or places.unet / SCHEDULER))
     outputs = net.in_channels * (2 if found.process.learned_variance else 1)
@@ -213,7 +214,7 @@ def _classes(config: UNetConfig, folder: Path) -> tuple[UNetConfig, tuple[str, .
 def _notes(folder: Path) -> dict[str, Any]:
     """The contents of unnoise.json, or what its absence means. Raises UserError for a wrong type."""
     file = folder / NOTES
-    notes: dict[str, Any] = {"classes": None, "null_class": False, "latents": False}
+    notes: dict[str, Any] = {"classes": None, "null_class": False, "latents": False, "patch": 1}
     if not file.is_file():
         return notes
     notes |= {"classes": []} | read_json(file)
@@ -223,6 +224,8 @@ def _notes(folder: Path) -> dict[str, Any]:
     for name in ("null_class", "latents"):
         if not isinstance(notes[name], bool):
             raise UserError(f"{file}: {name} has to be true or false")
+    if not isinstance(notes["patch"], int) or not 1 <= notes["patch"] <= 64:
+        raise UserError(f"{file}: patch has to be a whole number from 1 to 64")
     return notes
 
 
@@ -265,7 +268,7 @@ def write(
         process, sampler, clip=clip, spacing=spacing
     )
     alone, controls = controlnet.apart(config, state)
-    table = names.pieces_of(replace(config, controls=()))
+    table = names.pieces_of(unet2d.unfolded(replace(config, controls=())))
     part.check_ours(alone, table)
 
     part.write(folder / "unet", kind, settings, table, alone)
@@ -280,8 +283,9 @@ def write(
     index |= {REFINES: True} if config.values == REFINER_IDS else {}
     index |= controlnet.write_all(folder, config, controls)
     text_encoders.write_index(folder, index | (text_encoders.write(folder, text) if text is not None else {}))
-    if classes or latents:
+    if classes or latents or config.patch > 1:
         notes = {"classes": list(classes), "null_class": config.null_class and bool(classes), "latents": latents}
+        notes |= {"patch": config.patch} if config.patch > 1 else {}
         part.write_json(folder / NOTES, notes)
 
 

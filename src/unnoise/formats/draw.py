@@ -46,7 +46,7 @@ x = torch.randn((1, *SHAPE), generator=generator)
 scheduler.set_timesteps(args.steps)
 for t in scheduler.timesteps:
     with torch.no_grad():
-        out = unet(x, t, class_labels=labels).sample
+        out = {call}
     x = scheduler.step(out, t, x, generator=generator{clipped}).prev_sample
 """
 _PIPELINE = """
@@ -79,6 +79,10 @@ def script(card: ModelCard, scheduler: str, *, text: bool) -> str | None:
     imports.append("from safetensors.torch import save_file" if latents else "from PIL import Image")
     classes = f"CLASSES = {list(card.classes)!r}\n" if card.classes else ""
     clipped = ", use_clipped_model_output=True" if scheduler == "DDIMScheduler" else ""
+    call = "unet(x, t, class_labels=labels).sample"
+    if net.patch > 1:
+        call = f"pixel_shuffle(unet(pixel_unshuffle(x, {net.patch}), t, class_labels=labels).sample, {net.patch})"
+        imports.append("from torch.nn.functional import pixel_shuffle, pixel_unshuffle")
     labels = "torch.tensor([CLASSES.index(args.label)])" if card.classes else "None"
     return (
         _HEAD.format(
@@ -87,7 +91,7 @@ def script(card: ModelCard, scheduler: str, *, text: bool) -> str | None:
             options=_LABEL if card.classes else "",
             out="latents.safetensors" if latents else "picture.png",
         )
-        + _NET.format(scheduler=scheduler, labels=labels, clipped=clipped)
+        + _NET.format(scheduler=scheduler, labels=labels, clipped=clipped, call=call)
         + ('save_file({"latents": x}, args.out)\n' if latents else _PIXELS)
     )
 

@@ -7,9 +7,10 @@ missing from a file has the class's default. One without an equivalent is an err
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from unnoise.config.networks import UNetConfig
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.formats.settings import (
     LAYERS,
@@ -175,10 +176,7 @@ def _check_rest(data: Mapping[str, Any], channels: tuple[int, ...], groups: int,
 
 def to_config(config: UNetConfig) -> dict[str, Any]:
     """The config.json of a network, with every setting. Raises UserError for a network without an equivalent."""
-    if config.patch > 1:
-        raise UserError(
-            f"diffusers' UNet2DModel has no patches: a network with patch {config.patch} cannot be exported"
-        )
+    config = unfolded(config)
     levels = list(zip(config.channels, config.attention, strict=True))
     plain = "Resnet{}sampleBlock2D" if config.residual_resampling else "{}Block2D"
     down = ["AttnDownBlock2D" if attends else plain.format("Down") for _, attends in levels]
@@ -220,6 +218,36 @@ def _number(config: UNetConfig) -> bool:
             "this network cannot be exported"
         )
     return bool(config.values)
+
+
+def unfolded(config: UNetConfig) -> UNetConfig:
+    """The network without patches that has the same weights, of pictures that are folded into channels."""
+    height, width = (side // config.patch for side in height_width(config.size))
+    pixels = config.patch**2
+    return replace(
+        config,
+        patch=1,
+        size=height if height == width else (height, width),
+        in_channels=pixels * config.in_channels,
+        out_channels=pixels * config.out_channels,
+        concat_channels=pixels * config.concat_channels,
+    )
+
+
+def folded(config: UNetConfig, patch: int, where: str) -> UNetConfig:
+    """The network in patches that `unfolded` was made of. Raises UserError where the channels do not divide."""
+    pixels = patch**2
+    if patch < 1 or any(n % pixels for n in (config.in_channels, config.out_channels, config.concat_channels)):
+        raise UserError(f"{where}: the channels of the network do not belong to patches of {patch} pixels")
+    height, width = (side * patch for side in height_width(config.size))
+    return replace(
+        config,
+        patch=patch,
+        size=height if height == width else (height, width),
+        in_channels=config.in_channels // pixels,
+        out_channels=config.out_channels // pixels,
+        concat_channels=config.concat_channels // pixels,
+    )
 
 
 def _head_width(config: UNetConfig) -> int | None:
