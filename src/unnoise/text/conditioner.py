@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unnoise.conditions import NOTHING, Cond
 from unnoise.config.cards import ValueRange
-from unnoise.config.usage import supported_inputs
+from unnoise.config.usage import class_row, supported_inputs
 from unnoise.errors import UserError, unknown
 from unnoise.noise import uniform
 from unnoise.text.tokenizer import PromptEncoder
@@ -198,14 +198,13 @@ class Conditioner:
         return found[torch.tensor(rows, dtype=torch.int64)]
 
     def _index(self, label: str) -> int:
-        if label in self.classes:
-            return self.classes.index(label)
+        row = class_row(label, self.classes)
+        if row is not None:
+            return row
         if label == "none" and self.null_class is not None:
             return self.null_class
         if label == "none":
             raise UserError("this model has no null class: give a class for every picture, and use --guidance 1")
-        if label.isascii() and label.isdigit() and int(label) < len(self.classes):
-            return int(label)
         raise unknown("class", label, [*self.classes, *(["none"] if self.null_class is not None else [])])
 
 
