@@ -49,7 +49,8 @@ def data(
     side, depth = stored(path)
     # broken files are listed here, not refused
     config = DataConfig(path=path, size=size or side, channels=channels or depth, max_broken=1.0, **settings)
-    found = pictures.open(config)
+    with asking():
+        found = pictures.open(config)
     about = describe(found) | {"path": path}
     if sheet is not None:
         write_sheet(found, sheet)

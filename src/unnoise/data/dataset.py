@@ -20,7 +20,7 @@ from unnoise.data.control_images import control_images
 from unnoise.data.decode import decode
 from unnoise.data.fingerprint import fingerprint
 from unnoise.data.random import CROP, FLIP, REPLACE, bits, uniform
-from unnoise.data.scan import crop, scan, too_many
+from unnoise.data.scan import crop, dark_notes, scan, too_many
 from unnoise.data.source import Broken, Source, Unreadable, reason
 from unnoise.errors import UserError, unknown
 
@@ -62,6 +62,7 @@ class Dataset:
         self.checked = found.checked + len(source.refused)  # number of pictures opened at the start; all, if they fit
         self.sizes = found.sizes  # (n, 2) widths and heights as stored, of the good ones among them
         self.modes = found.modes  # how often each mode occurs, by Pillow's name for it
+        self.notes = (*source.notes, *dark_notes(found))  # for the user, about how the pictures are interpreted
         self._pixels, self._good = found.pixels, found.good
         self.fingerprint = fingerprint(source, config, controls)
         self._unreadable: dict[int, str] = {}  # rows that could not be read after the start: the reason of each

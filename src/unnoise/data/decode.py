@@ -76,6 +76,7 @@ class Picture(NamedTuple):
     pixels: NDArray[np.uint8]  # (C, H, W), the shorter of H and W is config.size
     size: tuple[int, int]  # width and height in the file, upright
     mode: str  # as stored, by Pillow's name for it
+    brightest: float  # the largest value as stored, as a fraction of white: 4095 / 65535 for 12 bits in 16
 
 
 def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool = False) -> Picture:
@@ -86,9 +87,9 @@ def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool
     with _reading():
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, config)
         mode, image = image.mode, _upright(image)
-        flat = _flatten(image, config.background)
+        brightest, flat = _brightest(image), _flatten(image, config.background)
         small = _resize(flat, config, control_resampling(flat) if control else Image.Resampling.LANCZOS)
-        return Picture(_pixels(small, config.channels), image.size, mode)
+        return Picture(_pixels(small, config.channels), image.size, mode, brightest)
 
 
 def control_resampling(image: Image.Image) -> Image.Resampling:
@@ -168,9 +169,20 @@ def _upright(image: Image.Image) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
+def _brightest(image: Image.Image) -> float:
+    """The largest value as a fraction of white; 1 where transparency or a palette decides what is white."""
+    if _sixteen_bits(image):
+        return float(np.asarray(image).max()) / 65535
+    return float(np.max(image.getextrema())) / 255 if image.mode in ("L", "RGB") else 1.0
+
+
+def _sixteen_bits(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """The picture without transparency, in 8 bits: mode L or RGB."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if _sixteen_bits(image):
         image = _eight_bits(image)
     elif image.mode in ("I", "F"):
         raise Unreadable(f"pixels of mode {image.mode} (32 bits) have no known range: save it with 8 or 16 bits")

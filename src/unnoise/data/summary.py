@@ -47,7 +47,7 @@ def describe(dataset: Dataset) -> dict[str, object]:
         "checked": dataset.checked,  # pictures decoded at the start
         "cached": dataset.cached,
         "values": _values(dataset),
-        "notes": list(source.notes),
+        "notes": list(dataset.notes),
         "fingerprint": dataset.fingerprint,
         "fingerprint_reads": f"1 picture in {stride(source)}",
     }

@@ -13,6 +13,7 @@ import torch
 
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.data import Dataset
+from unnoise.data.scan import listed
 from unnoise.errors import UserError
 from unnoise.evaluation.sample_metrics import LEAST, metric_names
 from unnoise.metrics import contrastive
@@ -39,7 +40,9 @@ def find_evaluators(config: EvaluateConfig, classes: tuple[str, ...], pictures: 
         raise UserError(f"{config.count} sampled pictures are too few to measure: use --count {LEAST} or more")
     if config.real < 2 * LEAST or len(pictures) < 2 * LEAST:
         few = min(config.real, len(pictures))
-        raise UserError(f"{few} real pictures are too few to compare with: use {2 * LEAST} or more")
+        raise UserError(
+            f"{few} real pictures are too few to compare with: use {2 * LEAST} or more{listed(pictures.broken)}"
+        )
     # a contrastive run evaluates captions, not classes
     reads_captions = config.evaluator != "auto" and contrastive.is_evaluator(config.evaluator)
     name = (

@@ -23,9 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-
-# squared distances are compared up to this part of the squared norms: features are float32, so that those of one picture
-# computed in two batches differ by about 1e-7 of their norm
+# a squared distance is known up to this part of the squared norms: features are float32, and those of one picture,
+# computed in two batches, differ by about 1e-7 of their norm
 ROUNDING = 1e-12
 
 
@@ -75,7 +74,7 @@ def _check(real: Tensor, generated: Tensor, k: int) -> None:
 
 
 def _centred(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float64, minus the mean of the real ones: the norms, and with them the rounding, are as small as can be."""
+    """Both in float64, minus the mean of the real ones, so that norms, and with them the rounding, are small."""
     mean = real.double().mean(0)
     return real.double() - mean, generated.double() - mean
 
