@@ -53,6 +53,7 @@ def archive(path: Path) -> Source:
         values=layout.values,
         refused=tuple(sorted(refused, key=lambda broken: natural(broken.path))),
         notes=layout.notes,
+        file=lambda i: path,
     )
 
 

@@ -64,7 +64,8 @@ class Dataset:
         self.modes = found.modes  # how often each mode occurs, by Pillow's name for it
         self.notes = (*source.notes, *dark_notes(found))  # for the user, about how the pictures are interpreted
         self._pixels, self._good = found.pixels, found.good
-        self.fingerprint = fingerprint(source, config, controls)
+        known = fingerprint(source, config, controls)
+        self.fingerprint, self.fingerprint_parts = known.digest, known.parts
         self._unreadable: dict[int, str] = {}  # rows that could not be read after the start: the reason of each
         self._control_of = control_images(source, config, controls) if config.control else None
         self._control_pixels = self._cache_controls()

@@ -39,6 +39,7 @@ def folder(path: Path) -> Source:
         captions=layout.captions,
         values=layout.values,
         notes=layout.notes,
+        file=lambda i: path / names[i],
     )
 
 

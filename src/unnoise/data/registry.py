@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -65,17 +66,17 @@ def _at(path: Path, split: str) -> Source:
     if suffix == ".parquet" or (path.is_dir() and any(path.rglob("*.parquet"))):
         return table(path, split)
     if suffix == ".npz":
-        return arrays(path, split)
+        return replace(arrays(path, split), file=lambda i: path)
     if split:
         raise UserError(f"{path} has no splits to select {split!r} from; give the path of that part alone")
     if path.is_dir():
         return folder(path)
     if suffix == ".npy":
-        return arrays(path)
+        return replace(arrays(path), file=lambda i: path)
     if lower.endswith(ARCHIVES):
         return archive(path)
     if is_idx(path):
-        return idx(path)
+        return replace(idx(path), file=lambda i: path)
     if suffix in PICTURES:
         raise UserError(f"{path} is one picture; give the folder that contains it")
     if suffix in PICKLES:

@@ -71,6 +71,7 @@ def table(path: Path, split: str = "") -> Source:
         captions=_captions(rest, texts, rows),
         values=values,
         notes=(*notes, *odd),
+        file=lambda i: shards[places[i][0]],
     )
 
 

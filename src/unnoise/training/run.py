@@ -168,9 +168,12 @@ class Run:
         if file.exists():
             old = json.loads(file.read_text(encoding="utf-8"))
             if old["fingerprint"] != facts["fingerprint"]:
+                changed, fix = _changed_parts(old, facts), "restore them, or begin a new run"
+                if changed == ["times of modification"]:
+                    fix = f"copy them with cp -a or rsync -a, or, if you are sure of them, remove {file} and resume"
                 raise UserError(
                     f"{self.path}: the pictures are not those that this run began with ({old['count']} pictures then, "
-                    f"{facts['count']} now): restore them, or begin a new run"
+                    f"{facts['count']} now{'; changed: ' if changed else ''}{', '.join(changed)}): {fix}"
                 )
         write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
         if self._changes:
@@ -180,6 +183,12 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl."""
         return metrics(self.path)
+
+
+def _changed_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The parts of a data set's fingerprint that differ; empty where an earlier version did not store them."""
+    before, now = old.get("parts", {}), new.get("parts", {})
+    return [name for name in now if before and before.get(name) != now[name]]
 
 
 def metrics(path: Path) -> list[dict[str, Any]]:
