@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise import nn as networks
 from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
@@ -176,13 +176,7 @@ class Model:
     ) -> Model:
         """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
         fit; `where` begins its message."""
-        with torch.device("meta"):
-            net = networks.build(card.net)
-        count = sum(p.numel() for p in net.parameters())
-        if count > MOST_PARAMETERS:
-            raise UserError(f"{where}: the card describes {count:,} parameters, more than {MOST_PARAMETERS:,}")
-        wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-        check_tensors({name: tuple(value.shape) for name, value in state.items()}, wanted, where)
+        net = _network_for(card, {name: tuple(value.shape) for name, value in state.items()}, where)
         net.load_state_dict(dict(state), assign=True)
         if any(buffer.is_meta for buffer in net.buffers()):  # buffers that are computed, not saved
             net = networks.build(card.net)
@@ -195,8 +189,21 @@ class Model:
         """The model in a model directory. Raises UserError that names the file and what is wrong with it."""
         folder = Path(path)
         card = read_card(folder)
-        state = checkpoint.renamed(Tensors.of(folder / WEIGHTS).load())
+        tensors = Tensors.of(folder / WEIGHTS)
+        _network_for(card, checkpoint.renamed(tensors.shapes()), str(folder))  # compared before a tensor is loaded
+        state = checkpoint.renamed(tensors.load())
         return cls.from_state(card, state, str(folder), load_text_encoder(card, folder))
+
+
+def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: str) -> nn.Module:
+    """The network of a card, without memory for its weights. Raises UserError if weights of these shapes do not fit."""
+    with torch.device("meta"):
+        net = networks.build(card.net)
+    count = sum(p.numel() for p in net.parameters())
+    if count > MOST_PARAMETERS:
+        raise UserError(f"{where}: the card describes {count:,} parameters, more than {MOST_PARAMETERS:,}")
+    check_tensors(shapes, {name: tuple(value.shape) for name, value in net.state_dict().items()}, where)
+    return net
 
 
 def make_conditioner(card: ModelCard, text: PromptEncoder | None) -> Conditioner:

@@ -77,7 +77,7 @@ def test_damage_is_an_error_that_names_the_file(classifier: ClassifierEvaluator,
             load_classifier(tmp_path / "c")
 
     weights.write_bytes(whole[:-7])
-    refused("damaged")
+    refused("cannot be read")
     state = classifier.net.state_dict()
     save_file({k: v for k, v in state.items() if k != "head.bias"}, weights)
     refused("head.bias")

@@ -18,15 +18,17 @@ import shutil
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.errors import UserError
 from unnoise.io.hashing import sha256
+from unnoise.io.weights import difference
 
+T = TypeVar("T")
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d+)")
 _DISK = {
@@ -259,15 +261,25 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU, with today's names. Raises Damaged if it cannot be read."""
+def read(path: Path, wanted: Mapping[str, Tensor] | None = None, *, partial: bool = False) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, with today's names.
+
+    With `wanted`, names, shapes and kinds of numbers are compared before a tensor is loaded; with `partial` the file
+    may lack some. Raises Damaged with the file, and with the tensor that differs.
+    """
     try:
-        return renamed(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            names = renamed({name: name for name in file.keys()})  # noqa: SIM118  # it has no iterator
+            heads = {name: file.get_slice(stored) for name, stored in names.items() if wanted and name in wanted}
+            shapes = {name: (head.get_shape(), head.get_dtype()) for name, head in heads.items()}
+            if wanted is not None and (why := difference(names, shapes, wanted, partial=partial)):
+                raise Damaged(path.parent, path.name, why)
+            return {name: file.get_tensor(stored) for name, stored in names.items()}
     except (SafetensorError, OSError) as e:
         raise Damaged(path.parent, path.name, f"cannot be read: {e}") from None
 
 
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def renamed(state: Mapping[str, T]) -> dict[str, T]:
     """Weights, averages or moments of an earlier version with today's names: `tell` is `emb_proj` since format 2."""
     return {re.sub(r"(?<!\w)tell\.", "emb_proj.", name): tensor for name, tensor in state.items()}
 

@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read without torch and without loading a tensor.
+"""The header of a safetensors file, read without torch and without loading a tensor, and what differs in it.
 
 A safetensors file begins with the length of its header (8 bytes, little endian), then the header (JSON: dtype, shape
 and place of each tensor), then the tensors. Files of other kinds are recognised by their first bytes, and the error
@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unnoise.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # the first bytes of protocols 2 to 5
@@ -59,6 +63,32 @@ def read_header(path: Path) -> WeightsHeader:
     if expected != size:
         raise UserError(f"{path} is {size:,} bytes long, but its header states {expected:,}: cut off. Fetch it again")
     return WeightsHeader(len(header), parameters, dtypes, metadata)
+
+
+def difference(
+    names: Collection[str],
+    found: Mapping[str, tuple[Sequence[int], str]],
+    wanted: Mapping[str, Tensor],
+    *,
+    partial: bool = False,
+) -> str:
+    """The first difference between a file's tensors and those of a network, as a clause; empty if there is none.
+
+    `names` are all names in the file, `found` shape and dtype, as safetensors spells it, of those that are wanted. With
+    `partial` the file may lack some. A tensor of one element does not stand for a larger one.
+    """
+    for name in () if partial else wanted:
+        if name not in names:
+            return f"the tensor {name} is missing"
+    for name in names:
+        if name not in wanted:
+            return f"the tensor {name} is unknown"
+        (shape, dtype), like = found[name], wanted[name]
+        if tuple(shape) != tuple(like.shape):
+            return f"the tensor {name} has the shape {tuple(shape)}, not {tuple(like.shape)} as in the network"
+        if dtype.lstrip("B").startswith("F") != like.is_floating_point():
+            return f"the tensor {name} has the type {dtype}, not {like.dtype} as in the network"
+    return ""
 
 
 def _refuse_other_kinds(path: Path, head: bytes, size: int) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise import artifacts
 from unnoise.errors import UserError, unknown
+from unnoise.io import checkpoint
 from unnoise.io.atomic import publish_directory
 from unnoise.nn.classifier import Classifier, Shape
 
@@ -167,15 +167,11 @@ def _same_names(path: Path, found: Any, wanted: set[str]) -> None:
 
 
 def _weights(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    try:
-        state = load_file(path)
-    except FileNotFoundError as error:
+    if not path.is_file():
         why = "no model.safetensors, so the directory is incomplete; copy it again or train again"
-        raise UserError(f"{path.parent}: {why}") from error
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged ({error}); copy it again or train again") from error
-    wrong = [n for n in sorted(set(state) | set(wanted)) if n not in state or n not in wanted]
-    wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
-    if wrong:
-        raise UserError(f"{path}: not the weights that classifier.json describes: {', '.join(wrong[:5])}")
+        raise UserError(f"{path.parent}: {why}")
+    try:
+        state = checkpoint.read(path, wanted)
+    except checkpoint.Damaged as error:
+        raise UserError(f"{error}; copy it again or train again") from error
     return {name: value.float() for name, value in state.items()}
