@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unnoise.metrics.precision_recall import density_coverage, precision_recall
+from unnoise.metrics.precision_recall import density_coverage, expected_coverage, precision_recall
 
 
 def line(*at: float) -> Tensor:
@@ -118,6 +118,7 @@ def test_expectations_for_equal_distributions(n: int, m: int, k: int) -> None:
     """Naeem et al. 2020, sec. 3.3: density 1, coverage 1 - prod_{i=1..k} (n - i) / (n + m - i), in any space."""
     found = [density_coverage(draws(n, 3, 100 + s), draws(m, 3, 900 + s), k=k) for s in range(150)]
     coverage = 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
+    assert expected_coverage(n, m, k=k) == pytest.approx(coverage)
     for values, expected in (([d.density for d in found], 1.0), ([d.coverage for d in found], coverage)):
         x = torch.tensor(values)
         assert float(x.mean()) == pytest.approx(expected, abs=3.5 * float(x.std()) / 150**0.5)

@@ -17,7 +17,7 @@ from unnoise.data.scan import listed
 from unnoise.errors import UserError
 from unnoise.evaluation.sample_metrics import LEAST, metric_names
 from unnoise.metrics import contrastive
-from unnoise.metrics.classifier import ClassifierEvaluator, check_pictures, load_classifier, shipped
+from unnoise.metrics.classifier import ClassifierEvaluator, check_pictures, load_classifier, shipped, train_command
 from unnoise.metrics.features import Features, classifier_features, find_features
 from unnoise.metrics.inception import find_weights
 
@@ -82,14 +82,14 @@ def _default(pictures: Dataset, contrastive_run: str) -> str:
         return "inception"
     if contrastive_run:
         return contrastive_run
-    path, size = pictures.config.path, pictures.shape[1]
+    path = pictures.config.path
     if pictures.captions and not pictures.classes:
         raise UserError(
-            f"no features to compare {path} in: train a contrastive model of its pictures and captions (unnoise train "
-            f"emoji-contrastive --data {path} --set data.size={size}) and give its run as --features, or as "
+            f"no features to compare {path} in: train a contrastive model of its pictures and captions "
+            f"({train_command(path, pictures.shape, 'emoji-contrastive')}) and give its run as --features, or as "
             "--evaluator to evaluate captions too; or give Inception-v3's weight file as --features"
         )
     raise UserError(
-        f"no features to compare {path} in: train a classifier on it (unnoise train classifier --data {path}) and give "
-        "its directory as --features, or give Inception-v3's weight file"
+        f"no features to compare {path} in: train a classifier on it ({train_command(path, pictures.shape)}) and give "
+        "its run as --features, or give Inception-v3's weight file"
     )

@@ -18,6 +18,7 @@ distances are equal, all four are those counted in exact arithmetic.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -62,6 +63,11 @@ def density_coverage(real: Tensor, generated: Tensor, *, k: int = 5, chunk: int 
     balls = zip(torch.split(real, chunk), torch.split(radius, chunk), strict=True)
     held = torch.cat([(_beyond(rows, generated) <= edge[:, None]).sum(1) for rows, edge in balls])
     return DensityCoverage(float(held.sum()) / (k * len(generated)), float((held > 0).double().mean()))
+
+
+def expected_coverage(real: int, generated: int, *, k: int = 5) -> float:
+    """The mean coverage of `real` samples by `generated` ones of the same distribution (Naeem et al. 2020, lemma 2)."""
+    return 1 - math.prod((real - i) / (real + generated - i) for i in range(1, k + 1))
 
 
 def _check(real: Tensor, generated: Tensor, k: int) -> None:
