@@ -46,10 +46,10 @@ def data(
     from unnoise import data as pictures
     from unnoise.data.summary import describe
 
-    side, depth = stored(path)
-    # broken files are listed here, not refused
-    config = DataConfig(path=path, size=size or side, channels=channels or depth, max_broken=1.0, **settings)
     with asking():
+        side, depth = stored(path)
+        # broken files are listed here, not refused
+        config = DataConfig(path=path, size=size or side, channels=channels or depth, max_broken=1.0, **settings)
         found = pictures.open(config)
     about = describe(found) | {"path": path}
     if sheet is not None:

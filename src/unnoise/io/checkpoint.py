@@ -26,6 +26,7 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 from unnoise.io.hashing import sha256
+from unnoise.io.units import human
 from unnoise.io.weights import difference
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ def _why(directory: Path, error: Exception, needed: int) -> str:
     free = shutil.disk_usage(existing).free
     older = newest(directory.parent)
     untouched = f"; {older} is unchanged" if older else ""
-    return f"cannot save {directory}: {reason}; at least {needed:,} bytes needed, {free:,} free{untouched}"
+    return f"cannot save {directory}: {reason}; at least {human(needed)}B needed, {human(free)}B free{untouched}"
 
 
 def _seal(directory: Path) -> None:

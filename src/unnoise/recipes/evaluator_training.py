@@ -40,6 +40,8 @@ def fit_evaluator(
     facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
     if run is not None:
         run.record_data(facts | {"parts": pictures.fingerprint_parts})
+        for note in pictures.notes:
+            run.log(f"note: {note}")
 
     def batches(step: int) -> Iterator[Batch]:
         return data.batches(
