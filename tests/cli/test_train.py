@@ -96,7 +96,6 @@ def test_classes_follow_the_data_where_nobody_said_how_many() -> None:
         (["toy", "--set", "lrr=1"], "did you mean 'lr'"),
         (["toy", "--set", "lr"], "key=value"),
         (["toy", "--set", "lr=fast"], "should be a number"),
-        (["toy", "--set", "size=8"], "net.size"),
         (["toy", "--set", "net.size=8"], "should be data.size"),
         (["toy", "--set", "fit.lr=-1"], "above 0"),
         (["toy", "--data", "no/such"], "no folder no"),
@@ -376,6 +375,25 @@ def test_a_disk_without_room_for_the_checkpoints_is_said_at_the_start(
     (written,) = (tmp_path / "runs").glob("*/checkpoints/step-*")
     files = sum(checkpoint.size(checkpoint.read(file)) for file in written.glob("*.safetensors"))
     assert size == pytest.approx(files, rel=0.01)  # what was announced is what is written
+
+
+def test_notes_about_the_pictures_are_in_the_dry_run_and_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For example that 12 bits in 16 are nearly black."""
+    monkeypatch.setattr("unnoise.recipes.cost._rate", lambda *_: 1000.0)
+    (tmp_path / "scans").mkdir()
+    for i in range(4):
+        values = np.random.default_rng(i).integers(0, 4096, (16, 16), np.uint16)
+        values[0, 0] = 4095
+        Image.fromarray(values).save(tmp_path / "scans" / f"{i}.png")
+    command = ["train", "toy", *TINY, "--data", str(tmp_path / "scans"), "--out", str(tmp_path / "runs")]
+    assert main([*command, "--dry-run"]) == 0
+    note = "the 4 pictures stored as I;16 the largest value is 4,095 of 65,535"
+    assert note in capsys.readouterr().out
+    assert main(command) == 0
+    (log,) = (tmp_path / "runs").glob("*/log.txt")
+    assert note in log.read_text()
 
 
 @pytest.mark.parametrize(("rate", "words"), [(1000.0, ""), (1.0, "unnoise train my-captions --data ")])

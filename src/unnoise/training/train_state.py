@@ -137,7 +137,8 @@ class TrainState:
     def expected(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Returns tensors with the names and shapes of `state`, and with all those that `moments` may have."""
         shapes = {name: torch.empty(p.shape, device="meta") for name, p in zip(self.names, self._params)}
-        others = {n: torch.empty_like(t, device="meta") for n, t in self.net.state_dict().items() if n not in shapes}
+        rest = {n: t for n, t in self.net.state_dict().items() if n not in shapes}
+        others = {n: torch.empty(t.shape, dtype=t.dtype, device="meta") for n, t in rest.items()}
         once = torch.empty((), device="meta")
         moments = {f"{n}/{key}": once if key == "step" else like for n, like in shapes.items() for key in MOMENTS}
         return shapes | others, moments
