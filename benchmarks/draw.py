@@ -36,18 +36,18 @@ def ours(diffusion: Diffusion, steps: int) -> Callable[[Tensor], Tensor]:
     return draw
 
 
-def theirs(net: Any, steps: int, *, inference: bool) -> Callable[[Tensor], Tensor]:
-    """The loop of diffusers' DDIMPipeline; by default it runs under no_grad."""
+def theirs(net: Any, steps: int, how: peers.Tuning | None = None) -> Callable[[Tensor], Tensor]:
+    """The loop of diffusers' DDIMPipeline; by default in float32 under no_grad, tuned in inference mode."""
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(clip_sample=False)
     dtype = next(net.parameters()).dtype
 
     def draw(x: Tensor) -> Tensor:
-        with torch.inference_mode() if inference else torch.no_grad():
+        with torch.no_grad() if how is None else torch.inference_mode():
             x = x.to(dtype)
-            if inference:
-                x = x.contiguous(memory_format=torch.channels_last)
+            if how is not None:
+                x = x.contiguous(memory_format=how.memory_format)
             scheduler.set_timesteps(steps)
             for t in scheduler.timesteps:
                 x = scheduler.step(net(x, t).sample, t, x, eta=0.0).prev_sample
@@ -60,13 +60,14 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
     net = peers.our_network(peers.CONFIG)
     reference = peers.their_network(net)
     diffusion = place(Diffusion(net, LinearBeta()).eval(), best("cpu"))
-    tuned = peers.tuned(reference)
+    how = peers.fastest(lambda how: partial(theirs(peers.tuned(reference, how), 1, how), peers.start(4)), clock)
+    tuned = peers.tuned(reference, how)
     flops = peers.our_cost(net)
     lucid = peers.lucidrains(flops, STEPS)
     ways: dict[str, Callable[[Tensor], object]] = {
         "unnoise": ours(diffusion, STEPS),
-        "diffusers": theirs(reference, STEPS, inference=False),
-        "diffusers tuned": theirs(tuned, STEPS, inference=True),
+        "diffusers": theirs(reference, STEPS),
+        "diffusers tuned": theirs(tuned, STEPS, how),
     }
     if lucid is not None:
         ways["denoising-diffusion-pytorch"] = lambda x: lucid.sample(batch_size=len(x))
@@ -79,8 +80,9 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
         "title": f"drawing: a DDIM step of the 35.7M U-Net at 32x32, {flops / 1e9:.1f} GFLOP a picture",
         "rows": rows,
         "notes": {
+            "diffusers tuned": f"{how} in inference mode, the fastest of {', '.join(map(str, peers.TUNINGS))}",
             "targets": "batch 16: 6 times diffusers, 1.3 times tuned; batch 1: 2.8 and 1.4 (set on a CPU with AMX)",
-            "grey levels of 256 off diffusers' float32 pictures": errors(net, reference, 4 if quick else 10),
+            "grey levels of 256 off diffusers' float32 pictures": errors(net, reference, how, 4 if quick else 10),
         },
         "profile": {"unnoise": shares(ways["unnoise"]), "diffusers tuned": shares(ways["diffusers tuned"])},
     }
@@ -111,13 +113,13 @@ def shares(way: Callable[[Tensor], object], batch: int = 16) -> dict[str, float]
 
 
 @torch.no_grad()
-def errors(net: Any, reference: Any, steps: int) -> dict[str, float]:
+def errors(net: Any, reference: Any, how: peers.Tuning, steps: int) -> dict[str, float]:
     """Mean absolute difference to the float32 pictures, in grey levels of 256, of ours and of diffusers tuned."""
     x = peers.start(4)
-    exact = theirs(reference, steps, inference=False)(x)
+    exact = theirs(reference, steps)(x)
     ours_exact = ours(Diffusion(net, LinearBeta()).eval(), steps)(x)
     placed = ours(place(Diffusion(net, LinearBeta()).eval(), best("cpu")), steps)(x)
-    tuned = theirs(peers.tuned(reference), steps, inference=True)(x)
+    tuned = theirs(peers.tuned(reference, how), steps, how)(x)
     scale = 127.5 / exact.abs().max()  # random weights draw no pictures: measured on their own range
 
     def off(a: Tensor) -> float:

@@ -17,12 +17,18 @@ LIBRARIES = ("unnoise", "diffusers", "diffusers tuned")
 
 
 def peak(what: str, library: str) -> None:
-    """Runs once or twice in this (child) process and prints its peak resident set, in MiB."""
+    """Runs once or twice in this (child) process and prints its peak resident set, in MiB.
+
+    diffusers is tuned with the dtype that is fast on this machine, in channels_last.
+    """
     import torch
 
+    from unnoise.acceleration.placement import best
+
+    how = peers.Tuning(best("cpu").dtype, torch.channels_last) if library == "diffusers tuned" else None
     if what == "draw":
         from benchmarks import draw
-        from unnoise.acceleration.placement import best, place
+        from unnoise.acceleration.placement import place
         from unnoise.denoiser import Diffusion
         from unnoise.schedules import LinearBeta
 
@@ -31,18 +37,13 @@ def peak(what: str, library: str) -> None:
             call = draw.ours(place(Diffusion(net, LinearBeta()).eval(), best("cpu")), 2)
         else:
             theirs = peers.their_network(net)
-            tuned = library == "diffusers tuned"
-            call = draw.theirs(peers.tuned(theirs) if tuned else theirs, 2, inference=tuned)
+            call = draw.theirs(theirs if how is None else peers.tuned(theirs, how), 2, how)
         call(peers.start(16))
     else:
         from benchmarks import train_step
 
         net = peers.our_network(peers.CONFIG)
-        one = (
-            train_step.ours(net)
-            if library == "unnoise"
-            else train_step.theirs(peers.their_network(net), tuned=library == "diffusers tuned")
-        )
+        one = train_step.ours(net) if library == "unnoise" else train_step.theirs(peers.their_network(net), how)
         for _ in range(2):
             one()
     del torch

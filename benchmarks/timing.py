@@ -12,16 +12,21 @@ not."""
 
 
 def in_turn(
-    ways: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 1, clock: str = "wall"
+    ways: Mapping[str, Callable[[], object]], *, rounds: int, warm: int = 1, clock: str = "wall", limit: float = 60.0
 ) -> dict[str, float]:
-    """Median seconds of each way. Each round runs every way once, in an order that turns."""
+    """Median seconds of each way. Each round runs every way once, in an order that turns.
+
+    No round after the second begins later than `limit` seconds after the first, so that a slow machine is done too.
+    """
     now = CLOCKS[clock]
     for _ in range(warm):
         for run in ways.values():
             run()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
+    names, first = list(ways), time.perf_counter()
     for turn in range(rounds):
+        if turn > 1 and time.perf_counter() - first > limit:
+            break
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             begin = now()
             ways[name]()

@@ -24,7 +24,7 @@ from unnoise.cli.main import main
 from unnoise.cli.train_report import how_far
 from unnoise.cli.train_settings import settings_from_options
 from unnoise.config import convert
-from unnoise.config.presets import PRESETS
+from unnoise.config.presets import ALL, PRESETS
 from unnoise.config.training import ClassifierConfig, TrainConfig
 from unnoise.io import checkpoint
 from unnoise.io.units import human
@@ -253,8 +253,8 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
     small = convert.override(
         PRESETS["fashion"](),
         {
-            "net.channels": "8,8,8",
-            "net.attention": "no,no,no",
+            "net.channels": "8,8",
+            "net.attention": "no,no",
             "fit.images": "16",
             "fit.batch": "8",
             "log.log_every": "1",
@@ -263,7 +263,7 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
             "log.grid_steps": "1",
         },
     )
-    monkeypatch.setitem(PRESETS, "fashion", lambda: small)
+    monkeypatch.setitem(ALL, "fashion", lambda: small)
     monkeypatch.setattr(demo_pictures, "STEPS", 3)
     monkeypatch.setattr(demo_report, "REAL", 200)
     monkeypatch.setattr("unnoise.cli.evaluate.home", lambda: tmp_path / "cache")
@@ -286,6 +286,35 @@ def test_the_demo_ends_in_a_report_and_finds_what_is_done(
     assert (tmp_path / "demo" / "evaluation.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("classes", [("cats", "dogs"), ()])
+def test_the_demo_trains_on_pictures_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], classes: tuple[str, ...]
+) -> None:
+    """A row of samples for each class, or four rows without classes, beside real pictures; nothing is measured."""
+    tiny = {"net.channels": "8,8,8", "net.head_width": "4", "fit.images": "16", "fit.batch": "8", "log.grid_every": "0"}
+    small = convert.override(PRESETS["my-pictures"](), tiny)
+    monkeypatch.setitem(ALL, "my-pictures", lambda: small)
+    monkeypatch.setattr(demo_pictures, "STEPS", 3)
+    for name in classes or (".",):
+        for k in range(3):
+            folder = tmp_path / "pictures" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 36), (80 * k, 20, 90)).save(folder / f"{k}.png")
+    words = ["demo", "--data", str(tmp_path / "pictures"), "--out", str(tmp_path / "demo"), "--json"]
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert not {"metrics", "class_accuracy"} & report.keys()
+    assert any(f"--data {tmp_path / 'pictures'}" in line for _, line in report["commands"])
+    page = (tmp_path / "demo" / "report.html").read_text()
+    rows = len(classes) or demo_pictures.ROWS
+    real = len(classes) or 3  # pictures, one for each of three rows
+    assert page.count("data:image/png;base64,") == rows + real + len(demo_pictures.SHOWN) + 1
+    assert "real, from the training" in page
+    assert "class accuracy" not in page
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
+    assert "choose another folder with --out" in capsys.readouterr().err
+
+
 def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from unnoise.recipes import cost as costs
 
@@ -304,7 +333,7 @@ def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytes
             }
 
     monkeypatch.setattr(costs, "cost", lambda config, timed: Slow())
-    config = demos.shortened(tmp_path, "fashion", minutes=6.0)
+    config = demos.shortened(tmp_path, PRESETS["fashion"](), minutes=6.0)
     assert 0.9 * 6 * 60 * 100 < config.fit.images < 6 * 60 * 100
     assert config.fit.images % config.fit.batch == 0
 

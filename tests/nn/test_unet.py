@@ -66,6 +66,27 @@ def test_any_size_that_can_be_halved(config: UNetConfig) -> None:
         net(normal((4, 3, 8, 22), "oblong"), TIMES, conditions(config))
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_patches_are_pixels_folded_into_channels(config: UNetConfig) -> None:
+    """With the same weights: the network without patches, of a quarter of the pixels with four times the channels."""
+    whole = replace(config, patch=2, concat_channels=1)
+    plain = replace(
+        config,
+        size=config.size // 2,
+        in_channels=4 * config.in_channels,
+        out_channels=4 * config.out_channels,
+        concat_channels=4,
+    )
+    net, reference = random_network(whole), UNet(plain)
+    reference.load_state_dict(net.state_dict())
+    x, joined = pictures(whole), normal((4, 1, config.size, config.size), "concat")
+    cond, folded = (replace(conditions(config), concat=each) for each in (joined, F.pixel_unshuffle(joined, 2)))
+    expected = reference(F.pixel_unshuffle(x, 2), TIMES, folded)
+    found = net(x, TIMES, cond)
+    assert torch.equal(found, F.pixel_shuffle(expected, 2))
+    assert found.shape == (4, config.out_channels, config.size, config.size)
+
+
 # --- birth ---
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.unets import SMALL
+from unnoise.config.networks import ControlConfig
 from unnoise.errors import UserError
 from unnoise.nn import UNet
 
@@ -19,7 +20,13 @@ from unnoise.nn import UNet
         ({"channels": ()}, "channels must be a width for each level"),
         ({"groups": 3}, "channels 8 are not divisible by groups 3"),
         ({"channels": (8, 20, 18)}, "channels 18 are not divisible by groups 4"),
-        ({"size": 18}, "size 18 cannot be halved 2 times"),
+        ({"size": 18}, "size 18 is not a multiple of 4"),
+        ({"size": 20, "patch": 2}, "size 20 is not a multiple of 8, as patches of 2 pixels and 3 levels"),
+        (
+            {"patch": 2, "controls": (ControlConfig(scale=1),)},
+            "scale of a control must be a multiple of patch, 2, not 1",
+        ),
+        ({"patch": 0}, "patch must be at least 1"),
         ({"heads": 3}, "heads 3 does not divide the 16 channels"),
         ({"head_width": 32}, "head_width 32 does not divide the 16 channels"),
         ({"heads": 0}, "heads 0 does not divide"),

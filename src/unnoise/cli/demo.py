@@ -1,5 +1,7 @@
 """`unnoise demo`: trains, samples and measures, and writes a report with the next commands.
 
+With `--data` the pictures are a user's own, and what is measured is left to `unnoise evaluate`.
+
     demo/run/        the training          demo/grid.png      ten classes, eight seeds each
     demo/report.html the page              demo/report.json   its numbers
 
@@ -13,21 +15,25 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-from unnoise.cli.console import DONE, emit, say, show
-from unnoise.cli.demo_pictures import gallery, sample_classes, save_grid
+from unnoise.cli.console import DONE, UsageError, asking, emit, say, show
+from unnoise.cli.demo_pictures import gallery, packaged, sample_classes, save_grid
 from unnoise.cli.demo_report import evaluation, numbers
 from unnoise.cli.options import flag, option, within
 from unnoise.cli.paths import writable
+from unnoise.cli.train import ready
+from unnoise.cli.train_settings import check_pictures, settings_from_options
 from unnoise.config import files
-from unnoise.config.presets import PRESETS
 from unnoise.config.training import TrainConfig
 
-PRESET = "fashion"
+PRESET, OWN = "fashion", "my-pictures"  # the preset without and with pictures of one's own
 SLACK = 0.95  # fraction of the given time that is planned for steps: the rest is for sample sheets and checkpoints
 
 
 def demo(
     *,
+    data: Annotated[
+        str | None, option(f"pictures of your own: a folder, an archive or a table; trains the preset {OWN}")
+    ] = None,
     out: Annotated[Path, option("the folder for all output")] = Path("demo"),
     minutes: Annotated[
         float,
@@ -39,13 +45,20 @@ def demo(
     count: Annotated[
         int, option("samples for the measurement", validator=within(20, 50_000, "fewer give no result"))
     ] = 1000,
-    preset: Annotated[str, option("what to train")] = PRESET,
+    preset: Annotated[str | None, option(f"what to train  [default: {PRESET}, or {OWN} with --data]")] = None,
     json: Annotated[bool, flag("print report.json on stdout")] = False,
 ) -> int:
-    """Train, sample and measure on pictures that come with the package; write a report. The same command resumes."""
+    """Train on pictures of clothes, or on yours; sample, measure and write a report. The same command resumes."""
+    name = preset or (OWN if data else PRESET)
+    settings = settings_from_options(name, data=data)
+    with asking():
+        check_pictures(name, settings)
+    config = ready(settings, complete=True).config
+    if not isinstance(config, TrainConfig):
+        raise UsageError(f"{name} does not train a diffusion model: choose another --preset")
     writable(out / "report.html", "the report")
     run = out / "run"
-    config = shortened(run, preset, minutes)
+    config = shortened(run, config, minutes)
     from unnoise.cli.train_progress import train_with_progress
     from unnoise.training.distributed import ALONE
 
@@ -56,11 +69,10 @@ def demo(
     report = finish(out, run, config, count)
     if json:
         emit(report)
-    else:
-        show(
-            f"class accuracy {percent(report.get('class_accuracy'))}, real {percent(report.get('class_accuracy_real'))}"
-        )
-        show(str(out / "report.html"))
+        return DONE
+    if "class_accuracy" in report:
+        show(f"class accuracy {percent(report['class_accuracy'])}, real {percent(report['class_accuracy_real'])}")
+    show(str(out / "report.html"))
     return DONE
 
 
@@ -68,15 +80,23 @@ def percent(value: float | None) -> str:
     return "not measured" if value is None else f"{100 * value:.1f} %"
 
 
-def shortened(run: Path, preset: str, minutes: float) -> TrainConfig:
-    """Returns the preset, shortened to the time on this machine; a run that has begun keeps its length."""
+def shortened(run: Path, config: TrainConfig, minutes: float) -> TrainConfig:
+    """Returns the training, shortened to the time on this machine; a run that has begun keeps its length.
+
+    Raises UsageError for a run that has begun on other pictures or with another preset.
+    """
     from unnoise.cli.train_progress import cost_text
     from unnoise.recipes.cost import cost
 
     if (run / "config.yaml").is_file():
+        begun = files.load(run / "config.yaml", TrainConfig)
+        if (begun.name, begun.data) != (config.name, config.data):
+            raise UsageError(
+                f"{run} is a training of {begun.name} on {begun.data.path}, and this one would be of {config.name} on "
+                f"{config.data.path}: choose another folder with --out"
+            )
         say(f"resumes in {run}")
-        return files.load(run / "config.yaml", TrainConfig)
-    config = PRESETS[preset]()
+        return begun
     say("measuring the speed of this machine ...")
     expected = cost(config, timed=6).as_dict()
     fit = config.fit
@@ -105,7 +125,7 @@ def finish(out: Path, run: Path, config: TrainConfig, count: int) -> dict[str, A
     drawn, request = sample_classes(model)
     seconds = time.perf_counter() - started
     save_grid(out / "grid.png", drawn, folder, model, request)
-    found = evaluation(out / "evaluation.json", model, folder, config, count)
+    found = evaluation(out / "evaluation.json", model, folder, config, count) if packaged(config) else {}
     report = numbers(run, config, model, found, request, seconds, len(drawn))
     publish(out / "report.json", lambda path: path.write_text(json.dumps(report, indent=2), encoding="utf-8"))
     html = page(report, gallery(run, config, model, drawn))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unnoise.config.data import DataConfig
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
 from unnoise.io.units import human
@@ -19,28 +19,30 @@ if TYPE_CHECKING:
     from unnoise.model import Model
 
 SEEDS = 8  # pictures of each class
-STEPS = 50
+CLASSES = 12  # classes, or captions, that are shown
+ROWS = 4  # rows of pictures where there are no classes
+SAMPLER, STEPS = "dpm++2m", 20
 GUIDANCE = 3.0  # for samples and measurements: after a short training, classes are a little vague without guidance
-SHOWN = (0, 10, 20, 30, 40)  # sampling steps that are shown, before the pictures themselves
-HELD_OUT = 4  # real pictures of each class beside the samples
+SHOWN = (0, 4, 8, 12, 16)  # sampling steps that are shown, before the pictures themselves
+REAL = 4  # real pictures beside each row of samples
 
 
 def sample_classes(model: Model) -> tuple[list[Sample], Request]:
-    """Returns eight pictures of each class, with the same seeds for all, and their intermediate steps."""
+    """Returns samples with their intermediate steps: of each class with the same seeds, where there are classes."""
     from unnoise.cli.sampling import sampled
     from unnoise.generate.job import prepare
-    from unnoise.generate.rows import pairs
+    from unnoise.generate.rows import pairs, request_for
 
-    rows = pairs([(seed, None) for seed in range(SEEDS)], model.card.classes)
-    request = Request.of(
-        seeds=tuple(seed for seed, _ in rows),
-        labels=tuple(label for _, label in rows if label is not None),
-        sampler="ddim",
-        steps=STEPS,
-        guidance=GUIDANCE,
-        batch=len(rows),
-    )
+    names = named_rows(model)
+    rows = pairs([(seed, None) for seed in range(SEEDS if names else ROWS * SEEDS)], names)
+    settings = {"sampler": SAMPLER, "steps": STEPS, "guidance": GUIDANCE if names else 1.0, "batch": len(rows)}
+    request = request_for(rows, settings, prompted=bool(model.card.captions))
     return list(sampled(prepare(model, request), rows, walk=True)), request
+
+
+def named_rows(model: Model) -> tuple[str, ...]:
+    """Returns the first classes, or captions, of a model: a row of pictures for each."""
+    return (model.card.captions or model.card.classes)[:CLASSES]
 
 
 def save_grid(path: Path, drawn: Sequence[Sample], folder: Path, model: Model, request: Request) -> None:
@@ -53,7 +55,7 @@ def save_grid(path: Path, drawn: Sequence[Sample], folder: Path, model: Model, r
     columns = columns_for(rows)
     recipe = build_recipe(folder, model, request)
     recipe = grid_recipe(recipe, rows, columns=columns, size=model.picture_shape[:0:-1])
-    write_png(path, sheet(drawn, columns, None, prompted=False), recipe)
+    write_png(path, sheet(drawn, columns, None, prompted=bool(request.prompt.prompts)), recipe)
 
 
 def gallery(run: Path, config: TrainConfig, model: Model, drawn: Sequence[Sample]) -> Gallery:
@@ -61,31 +63,52 @@ def gallery(run: Path, config: TrainConfig, model: Model, drawn: Sequence[Sample
     from unnoise.evaluation.page import Gallery, row
     from unnoise.io.images import image
 
-    classes = model.card.classes
-    made = {name: [image(d.pixels) for d in drawn if d.row[1] == name] for name in classes}
-    first = [next(d for d in drawn if d.row[1] == name) for name in classes]
+    names = named_rows(model)
+    if names:
+        made = {name: [image(d.pixels) for d in drawn if d.row[1] == name] for name in names}
+        first = [next(d for d in drawn if d.row[1] == name) for name in names]
+    else:
+        starts = range(0, len(drawn), SEEDS)
+        made = {f"seeds {k}-{k + SEEDS - 1}": [image(d.pixels) for d in drawn[k : k + SEEDS]] for k in starts}
+        first = list(drawn[:SEEDS])
     walk = []
     for at in SHOWN:
         stages = [min(d.previews, key=lambda preview: abs(preview[0] - at)) for d in first]
         walk.append(("noise" if at == 0 else f"step {stages[0][0]}", row([image(pixels) for _, pixels in stages])))
     walk.append((f"step {STEPS}", row([image(d.pixels) for d in first])))
-    return Gallery(made, held_out(config, classes), over_time(run, config), walk)
+    real = {} if model.card.captions else real_pictures(config, list(made))
+    return Gallery(made, real, over_time(run, config), walk)
 
 
-def held_out(config: TrainConfig, classes: Sequence[str]) -> dict[str, list[Image.Image]]:
-    """Returns real pictures of each class from the test part of the data set."""
+def real_pictures(config: TrainConfig, names: Sequence[str]) -> dict[str, list[Image.Image]]:
+    """Returns real pictures for each row of samples: of its class, from the test part where the set has one."""
     import numpy as np
 
     from unnoise import data
     from unnoise.generate.sheets import as_bytes
     from unnoise.io.images import image
 
-    real = data.open(DataConfig(path=f"{config.data.path}:test", size=config.data.size, channels=config.data.channels))
+    part = ":test" if packaged(config) else ""
+    real = data.open(replace(config.data, path=f"{config.data.path}{part}"))
     labels = real.labels()
-    if labels is None:
-        return {}
-    places = {name: np.flatnonzero(labels == k)[:HELD_OUT].tolist() for k, name in enumerate(classes)}
-    return {name: [image(pixels) for pixels in as_bytes(real.batch(rows).x)] for name, rows in places.items()}
+    if real.classes and labels is not None:
+        places = [np.flatnonzero(labels == real.classes.index(name))[:REAL] for name in names]
+    else:
+        places = np.array_split(
+            np.linspace(0, len(real) - 1, min(len(real), REAL * len(names))).astype(int), len(names)
+        )
+    return {
+        name: [image(pixels) for pixels in as_bytes(real.batch(rows.tolist()).x)]
+        for name, rows in zip(names, places)
+        if len(rows)
+    }
+
+
+def packaged(config: TrainConfig) -> bool:
+    """Whether the pictures come with the package, and with a classifier of them."""
+    from unnoise.metrics.classifier import shipped
+
+    return config.data.path in shipped()
 
 
 def over_time(run: Path, config: TrainConfig, most: int = 5) -> list[tuple[str, Image.Image]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.cli import demo_pictures
+from unnoise.cli.demo_commands import next_commands
 from unnoise.config import convert
 from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
@@ -35,6 +35,7 @@ def evaluation(path: Path, model: Model, folder: Path, config: TrainConfig, coun
         "sha256": sha256(folder / "model.safetensors"),
         "count": count,
         "real": REAL,
+        "sampler": demo_pictures.SAMPLER,
         "steps": demo_pictures.STEPS,
         "guidance": demo_pictures.GUIDANCE,
     }
@@ -45,7 +46,9 @@ def evaluation(path: Path, model: Model, folder: Path, config: TrainConfig, coun
     except (OSError, ValueError, KeyError, TypeError):
         pass
     settings = EvaluateConfig(count=count, seed=10_000, real=REAL)
-    request = Request.of(sampler="ddim", steps=demo_pictures.STEPS, guidance=demo_pictures.GUIDANCE, batch=250)
+    request = Request.of(
+        sampler=demo_pictures.SAMPLER, steps=demo_pictures.STEPS, guidance=demo_pictures.GUIDANCE, batch=250
+    )
     real = data.open(DataConfig(path=config.data.path, size=config.data.size, channels=config.data.channels))
     report = measuring.run(model, settings, request, real, measuring.home() / "features")
     publish(path, lambda beside: beside.write_text(json.dumps({"of": key, "report": report}), encoding="utf-8"))
@@ -61,24 +64,22 @@ def numbers(
     seconds: float,
     drawn: int,
 ) -> dict[str, Any]:
-    """Returns report.json: the contents of the page, as a JSON document."""
+    """Returns report.json: the contents of the page, as a JSON document; `found` is {} where nothing was measured."""
     from unnoise.training import run as runs
 
     state = runs.status(run)
     lines = runs.metrics(run)
     parameters = sum(p.numel() for p in model.diffusion.net.parameters())
-    spent, scale = found["seconds"], request.guidance.scale
+    spent, scale = found.get("seconds", {}), request.guidance.scale
+    own = not demo_pictures.packaged(config)
+    columns = "Each column starts from the same noise." if demo_pictures.named_rows(model) else ""
     return {
+        **measured(found, scale),
         "kind": "demo",
-        "title": "Clothes, from noise",
+        "title": "Your pictures, from noise" if own else "Clothes, from noise",
         "summary": summary(config, model, parameters),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "class_accuracy": found.get("class_accuracy"),
-        "class_accuracy_real": found.get("class_accuracy_real"),
-        "class_accuracy_each": found.get("class_accuracy_each", {}),
-        "class_accuracy_real_each": found.get("class_accuracy_real_each", {}),
-        "metrics": found["metrics"],
-        "quality_note": f"{found['quality_note']} Sampled with guidance {scale:g}: clearer, less varied.",
+        "real_title": "real, from the training" if own else "real, held out",
         "warnings": found.get("warnings", []),
         "seconds": {"train": state["seconds"], "sample": seconds, "evaluate": sum(spent.values()), **prefixed(spent)},
         "images": state["images"],
@@ -86,30 +87,41 @@ def numbers(
         "guidance": scale,
         "pictures_per_second": {
             "train": state["images"] / max(state["seconds"], 1e-9),
-            "sample": found["pictures_per_second"],
+            "sample": found.get("pictures_per_second", drawn / max(seconds, 1e-9)),
         },
         "parameters": parameters,
-        "drawn_note": (
-            f"DDIM, {request.sampling.steps} steps, guidance {scale:g}. "
-            "Each column starts from the same noise; only the class differs."
-        ),
+        "drawn_note": f"{request.sampling.sampler}, {request.sampling.steps} steps, guidance {scale:g}. {columns}",
         "curve": [(line["images"], line["loss"]) for line in lines if "loss" in line],
         "curve_note": (
             "Mean squared error of the velocity over training pictures (thin: as logged; thick: running mean). Most of "
             "it is irreducible: the noise in a nearly clean picture cannot be known. So the curve is soon flat while "
             "the pictures still improve."
         ),
-        "commands": next_commands(run),
+        "commands": next_commands(run, config, model.card.classes, own=own),
         "details": details(config, {"training": state["seconds"], **spent}),
     }
 
 
+def measured(found: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """Returns what the page shows of an evaluation: metrics, class accuracy and a note on them."""
+    if not found:
+        return {}
+    note = f"{found['quality_note']} Sampled with guidance {scale:g}: clearer, less varied."
+    accuracy = {name: value for name, value in found.items() if name.startswith("class_accuracy")}
+    return {**accuracy, "metrics": found["metrics"], "quality_note": note}
+
+
 def summary(config: TrainConfig, model: Model, parameters: int) -> str:
     """Returns what was trained, on what, in two sentences."""
+    classes = model.card.classes
+    kinds = f"It samples {len(classes)} classes." if classes else ""
+    if not classes and not model.card.captions:
+        kinds = "It has no classes: sub-folders of the pictures would be classes."
+    kind = "class-conditional diffusion model" if classes else "diffusion model"
     return (
-        f"A class-conditional diffusion model with {human(parameters)} parameters, trained on this machine on "
-        f"{model.card.info.get('pictures', 0):,} real pictures ({config.data.path}, {config.data.size}x"
-        f"{config.data.size} pixels). It samples {len(model.card.classes)} kinds of clothes."
+        f"A {kind} with {human(parameters)} parameters, trained on this "
+        f"machine on {model.card.info.get('pictures', 0):,} real pictures ({config.data.path}, {config.data.size}x"
+        f"{config.data.size} pixels). {kinds}"
     )
 
 
@@ -128,19 +140,3 @@ def details(config: TrainConfig, seconds: Mapping[str, float]) -> dict[str, dict
 def prefixed(spent: Mapping[str, float]) -> dict[str, float]:
     """Returns the durations of the evaluation under names of their own."""
     return {f"evaluate_{name}": value for name, value in spent.items()}
-
-
-def next_commands(run: Path) -> list[tuple[str, str]]:
-    """Returns commands to continue with, and what each is for."""
-    program = "unnoise" if Path(sys.argv[0]).name != "unnoise" else sys.argv[0]
-    return [
-        ("Sample sixty-four sneakers:", f"{program} sample {run} --seeds 0-63 --labels sneaker --grid sneakers.png"),
-        ("Stronger classes, with guidance, and the sampling steps as an animation:",
-         f"{program} sample {run} --seeds 0-7 --labels all --guidance 2 --animation walk.gif"),
-        ("Show how a picture was made:", f"{program} info {run.parent / 'grid.png'}"),
-        ("Train ten times as long:", f"{program} train fashion --set fit.images=1500000"),
-        ("Inspect pictures of your own, and train on them:",
-         f"{program} data ./pictures --sheet sheet.png\n{program} train folder64 --data ./pictures"),
-        ("Measure with more pictures:", f"{program} evaluate {run} --count 10000"),
-        ("Use it from diffusers:", f"{program} export {run} {run.parent / 'diffusers'}"),
-    ]  # fmt: skip

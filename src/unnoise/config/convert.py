@@ -61,8 +61,8 @@ def override(config: T, values: Mapping[str, Any], where: str = "") -> T:
     """`config` with some values replaced; text is converted to the type of the field.
 
     A name is a dotted path ("fit.lr") or the end of one if that is unique ("lr"); "size" and "channels" are those of
-    the pictures ("data.size"), which the network's follow. Another "net.kind" keeps the fields
-    that both kinds have. A list is written "1,2,3", and nothing is "none".
+    the pictures ("data.size"), which the network's follow. Another "net.kind" keeps the fields that both kinds have and
+    that were not at their defaults. A list is written "1,2,3", and nothing is "none".
     """
     if not dataclasses.is_dataclass(config):
         raise TypeError("a configuration is a dataclass")
@@ -100,15 +100,16 @@ def _leaves(config: Any, key: Key = ()) -> Iterator[tuple[Key, Any]]:
 
 
 def _switch(config: Any, key: Key, holder: dict[str, Any], kind: Any, where: str) -> None:
-    """Delete the fields that the new kind lacks, or has with another type."""
+    """Delete the fields that the new kind lacks or has with another type, and those at the old kind's defaults."""
     owner: Any = config
     for part in key[:-2]:
         owner = getattr(owner, part)
     known = kinds(get_type_hints(type(owner))[key[-2]])
     if kind not in known:
         raise Place(where, key, key).error(str(errors.unknown("kind", kind, known)))
-    old, new = get_type_hints(type(getattr(owner, key[-2]))), get_type_hints(known[kind])
-    for name in [n for n in holder if old[n] != new.get(n)]:
+    before = type(getattr(owner, key[-2]))
+    old, new, defaults = get_type_hints(before), get_type_hints(known[kind]), to_dict(before())
+    for name in [n for n in holder if old[n] != new.get(n) or holder[n] == defaults[n]]:
         del holder[name]
 
 

@@ -45,7 +45,7 @@ class ControlConfig:
     order: Literal["rgb", "bgr"] = setting("rgb", "order of these channels")
     hint: tuple[int, ...] = setting((16, 32, 96, 256), "widths of the network that embeds the control image")
     scale: int = setting(
-        8, "pixels of the control image for each pixel of x, a power of two: 8 for latents, 1 for pixels"
+        8, "pixels of the control image for each at the first level, a power of two: 8 for latents, 1 for pixels"
     )
     pooled: bool = setting(False, "the residuals are spatial means (`global_pool_conditions`)")
 
@@ -62,6 +62,9 @@ class UNetConfig:
     size: int = setting(32, "height and width in pixels; the network itself accepts multiples of 2 ** (levels - 1)")
     in_channels: int = 3
     out_channels: int = setting(3, "twice the picture's channels if the variance is learned")
+    patch: int = setting(
+        1, "patch x patch pixels are the channels of one at the first level: 2 is a quarter of its work"
+    )
     channels: tuple[int, ...] = setting((128, 256, 256, 256), "width of each level, the finest first")
     blocks: int = setting(2, "residual blocks of each level of the encoder; the decoder has one more")
     attention: tuple[bool, ...] = setting((False, True, False, False), "which levels attend")

@@ -171,6 +171,10 @@ def _check_rest(data: Mapping[str, Any], channels: tuple[int, ...], groups: int,
 
 def to_config(config: UNetConfig) -> dict[str, Any]:
     """The config.json of a network, with every setting. Raises UserError for a network without an equivalent."""
+    if config.patch > 1:
+        raise UserError(
+            f"diffusers' UNet2DModel has no patches: a network with patch {config.patch} cannot be exported"
+        )
     levels = list(zip(config.channels, config.attention, strict=True))
     plain = "Resnet{}sampleBlock2D" if config.residual_resampling else "{}Block2D"
     down = ["AttnDownBlock2D" if attends else plain.format("Down") for _, attends in levels]

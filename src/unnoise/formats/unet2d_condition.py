@@ -184,6 +184,8 @@ def to_config(config: UNetConfig) -> dict[str, Any]:
     """The config.json of a UNet2DConditionModel, with every setting. Raises UserError for a network without one."""
     if config.text is not None:
         raise _no_equivalent("text encoder inside the network")
+    if config.patch > 1:
+        raise _no_equivalent("patches")
     if not config.middle_attention:
         raise _no_equivalent("middle block without attention")
     if config.residual_resampling:

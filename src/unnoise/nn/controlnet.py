@@ -77,7 +77,7 @@ class ControlNet(UNetEncoder):
     ) -> list[Tensor]:
         """The residual of each skip, in the order of the levels down, and the middle's; `pooled` as in `embed`."""
         emb = self.embed(time, cond, pooled)
-        skips = self.down(self.conv_in(x) + hint, emb, contexts, run)
+        skips = self.down(self.first(x) + hint, emb, contexts, run)
         middle = self.mid_block(skips[-1], emb, contexts, run)
         residuals = [conv(skip) for conv, skip in zip(self.zero_convs, skips, strict=True)]
         residuals.append(self.zero_middle(middle))

@@ -38,7 +38,7 @@ class EncoderClassifier(UNetEncoder):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         emb, contexts = self.embed(time, NOTHING, None), self.contexts((), None)
-        h = self.down(self.conv_in(x), emb, contexts, _run)[-1]
+        h = self.down(self.first(x), emb, contexts, _run)[-1]
         h = self.mid_block(h, emb, contexts, _run)
         logits: Tensor = self.pool(self.norm_out(h, silu=True))
         return logits

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -55,7 +56,7 @@ class UNet(UNetEncoder):
         skips = list(self.skip_channels)
         self.up_blocks = nn.ModuleList(UpLevel(config, level, skips) for level in reversed(range(len(config.channels))))
         self.conv_norm_out = Norm(config.groups, config.channels[0], eps=config.norm_eps)
-        self.conv_out = nn.Conv2d(config.channels[0], config.out_channels, 3, padding=1)
+        self.conv_out = nn.Conv2d(config.channels[0], config.patch**2 * config.out_channels, 3, padding=1)
         self.text = TextEncoder(config.text) if config.text is not None else None
         self.finish()
         nn.init.zeros_(self.conv_out.weight)
@@ -90,14 +91,14 @@ class UNet(UNetEncoder):
         return replace(cond, tokens=None, text=None, control=(), mask=mask, encoded=encoded)
 
     def forward(self, x: Tensor, time: Tensor, cond: Cond) -> Tensor:
-        _check_size(x, 2 ** (len(self.config.channels) - 1))
+        _check_size(x, self.config.patch * 2 ** (len(self.config.channels) - 1))
         cond = self.encode(cond)
         encoded = cond.encoded or Encoded()
         self._check_encoded(encoded)
         bias = score_bias(cond.mask, x.dtype) if self.depth else None
         emb, contexts = self.embed(time, cond, encoded.pooled), self.contexts(encoded.keys_values, bias)
         x = concat(x, cond, self.config.concat_channels)
-        skips = self.down(self.conv_in(x), emb, contexts, self.run)
+        skips = self.down(self.first(x), emb, contexts, self.run)
         h = self.mid_block(skips[-1], emb, contexts, self.run)
         residuals = self._control_residuals(x, time, cond, encoded, bias)
         if residuals:
@@ -105,7 +106,7 @@ class UNet(UNetEncoder):
         for level in self.up_blocks:
             h = level(h, skips, emb, contexts, self.run)
         out: Tensor = self.conv_out(self.conv_norm_out(h, silu=True))
-        return out
+        return F.pixel_shuffle(out, self.config.patch) if self.config.patch > 1 else out
 
     def each_control(self) -> list[ControlNet]:
         return [control for control in self.controls if isinstance(control, ControlNet)]
@@ -123,7 +124,7 @@ class UNet(UNetEncoder):
         """The sum over control networks of their residuals for each skip, and for the middle; [] without any."""
         total: list[Tensor] = []
         for place, (control, own) in enumerate(zip(self.each_control(), encoded.controls)):
-            _check_hint(x, own.hint)
+            _check_hint(x, own.hint, self.config.patch)
             contexts = control.contexts(own.keys_values, bias)
             residuals = control(x, time, cond, own.hint, pooled=encoded.pooled, contexts=contexts, run=self.run)
             scale = None if cond.control_scale is None else cond.control_scale[:, place]
@@ -175,9 +176,10 @@ def _check_size(x: Tensor, multiple: int) -> None:
         )
 
 
-def _check_hint(x: Tensor, hint: Tensor) -> None:
-    if hint.shape[2:] != x.shape[2:]:
+def _check_hint(x: Tensor, hint: Tensor, patch: int) -> None:
+    height, width = (patch * side for side in hint.shape[2:])
+    if (height, width) != x.shape[2:]:
         raise UserError(
-            f"a control image for pictures of {hint.shape[3]}x{hint.shape[2]} with an x_t of "
-            f"{x.shape[3]}x{x.shape[2]}: give it in the size of the picture"
+            f"a control image for pictures of {width}x{height} with an x_t of {x.shape[3]}x{x.shape[2]}: "
+            "give it in the size of the picture"
         )

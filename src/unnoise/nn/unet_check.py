@@ -16,10 +16,15 @@ def check(config: UNetConfig) -> None:
     _check_heads(config)
     for control in config.controls:
         controlnet.check(control)
+        if control.scale % config.patch:
+            raise UserError(
+                f"scale of a control must be a multiple of patch, {config.patch}, not {control.scale}: the control "
+                "image is added to the first level"
+            )
 
 
 def _check_sizes(config: UNetConfig) -> None:
-    sizes = {"blocks": config.blocks, "groups": config.groups, "size": config.size}
+    sizes = {"blocks": config.blocks, "groups": config.groups, "size": config.size, "patch": config.patch}
     sizes |= {"in_channels": config.in_channels, "out_channels": config.out_channels}
     for name, value in sizes.items():
         if value < 1:
@@ -40,9 +45,11 @@ def _check_channels(config: UNetConfig) -> None:
         raise UserError(
             f"attention must be true or false for each of the {levels} levels, but has {len(config.attention)} values"
         )
-    if config.size % 2 ** (levels - 1):
+    multiple = config.patch * 2 ** (levels - 1)
+    if config.size % multiple:
+        patches = f"patches of {config.patch} pixels and " if config.patch > 1 else ""
         raise UserError(
-            f"size {config.size} cannot be halved {levels - 1} times, as {levels} levels of channels require: "
+            f"size {config.size} is not a multiple of {multiple}, as {patches}{levels} levels of channels require: "
             "use fewer levels or another size"
         )
     for width in config.channels:

@@ -50,7 +50,7 @@ class UNetEncoder(nn.Module):
         self.pooled_embedding: nn.Linear | None = None  # of the pooled caption; zero at initialisation
         if config.text is not None:
             self.pooled_embedding = nn.Linear(context_width(config), 4 * first)
-        self.conv_in = nn.Conv2d(config.in_channels + config.concat_channels, first, 3, padding=1)
+        self.conv_in = nn.Conv2d(config.patch**2 * (config.in_channels + config.concat_channels), first, 3, padding=1)
         self.skip_channels = [first]  # of the skips, in the order of the levels down
         self.down_blocks = nn.ModuleList(
             DownLevel(config, level, self.skip_channels) for level in range(len(config.channels))
@@ -67,6 +67,11 @@ class UNetEncoder(nn.Module):
         self.depths = [part.depth for part in self.modules() if isinstance(part, Block)]
         self.emb_proj = nn.Linear(4 * self.config.channels[0], sum(self.emb_channels))
         initialise(self)
+
+    def first(self, x: Tensor) -> Tensor:
+        """x (B, C, H, W), with its concatenated channels -> (B, C_0, H / patch, W / patch)."""
+        out: Tensor = self.conv_in(F.pixel_unshuffle(x, self.config.patch) if self.config.patch > 1 else x)
+        return out
 
     def embed(self, time: Tensor, cond: Cond, pooled: Tensor | None) -> Iterator[Tensor]:
         """The embedding of time and conditions for each block, (B, emb_channels), in the order in which they run.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from unnoise.config.presets.captions import emoji, my_captions, shapes_control, shapes_text, shapes_text_core
 from unnoise.config.presets.classifiers import classifier, emoji_contrastive, fashion_noisy_classifier
 from unnoise.config.presets.published import celeba64, cifar10_ddpm, cifar10_improved, folder64, half_life, lsun256
-from unnoise.config.presets.small import fashion, fashion_ddpm, fashion_edm, fashion_flow, fashion_ve, toy
+from unnoise.config.presets.small import fashion, fashion_ddpm, fashion_edm, fashion_flow, fashion_ve, my_pictures, toy
 from unnoise.config.training import AnyConfig, ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
@@ -25,6 +25,7 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "shapes-text-core": shapes_text_core,
     "shapes-control": shapes_control,
     "emoji": emoji,
+    "my-pictures": my_pictures,
     "my-captions": my_captions,
     "cifar10-ddpm": cifar10_ddpm,
     "cifar10-improved": cifar10_improved,
@@ -61,6 +62,7 @@ __all__ = [
     "half_life",
     "lsun256",
     "my_captions",
+    "my_pictures",
     "shapes_control",
     "shapes_text",
     "shapes_text_core",

@@ -29,7 +29,7 @@ def fashion_noisy_classifier() -> NoisyClassifierConfig:
         name="fashion-noisy-classifier",
         about="ours, in size; the way down of the U-Net with attention pooling of Dhariwal & Nichol 2021",
         data=base.data,
-        net=replace(base.net, channels=(16, 32, 64)),  # classification needs fewer channels than sampling
+        net=replace(base.net, patch=1, channels=(16, 32, 64), attention=(False, False, True)),  # at 7x7
         process=base.process,
         fit=Fit(
             images=150_000,
