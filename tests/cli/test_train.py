@@ -326,6 +326,7 @@ def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytes
                 "steps": 1,
                 "images": 150_000,
                 "memory": 1,
+                "checkpoint": 0,
                 "images_per_second": 100.0,
                 "seconds": 1500.0,
                 "device": "cpu",
@@ -380,6 +381,15 @@ def test_the_dry_run_refuses_what_the_training_refuses(
     if "memory" not in messages[0]:  # whose free bytes change all the time
         assert messages[0] == messages[1]
     assert not [*(tmp_path / "runs").glob("*")]
+
+
+def test_the_demo_refuses_pictures_before_it_measures_the_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unnoise.recipes.cost._rate", lambda *_: pytest.fail("measured before it is refused"))
+    one = save_pictures(tmp_path / "one", 1)
+    assert main(["demo", "--data", one, "--out", str(tmp_path / "demo")]) == 2
+    assert "has 1 readable picture; give at least 2" in capsys.readouterr().err
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_said_at_the_start(
