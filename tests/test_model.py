@@ -78,6 +78,26 @@ def test_names_of_weights_are_compared_before_they_are_loaded(tmp_path: Path, mo
         load(tmp_path / "model", verify=False)
 
 
+def test_loading_initialises_nothing_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are read into a network without any: random ones, made first, would take as long and twice the memory."""
+    nets = (NET, DiTConfig(size=8, in_channels=1, out_channels=1, patch=2, width=24, depth=2, heads=2, classes=3))
+    for net in nets:
+        small(net).save(tmp_path / net.kind)
+    real, devices = networks.build, []
+
+    def build(config: NetConfig) -> torch.nn.Module:
+        net = real(config)
+        devices.append({p.device.type for p in net.parameters()})
+        return net
+
+    monkeypatch.setattr(networks, "build", build)
+    before = torch.get_rng_state()
+    for net in nets:
+        load(tmp_path / net.kind)
+    assert devices == [{"meta"}] * 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])
 def test_a_picture_belongs_to_its_seed(sampler: str) -> None:
     """Not to its batch, its neighbours or its place. Convolutions of another batch size may round by 1 of 255."""

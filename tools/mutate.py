@@ -55,7 +55,7 @@ FIRST = {  # the tests of a folder or a file, which run before the others
     "patch.py": ["test_patch"],
     "acceleration/": ["acceleration/test_placement"],
     "nn/slices.py": ["nn/test_slices"],
-    "training/": ["training/test_player", "training/test_loop"],
+    "training/": ["training/test_player", "training/test_loop", "training/test_train_state"],
 }
 
 FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fault)
@@ -78,6 +78,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("denoiser.py", "self.predicts.error(level).square()", "self.predicts.error(level)"),
     ("denoiser.py", "-sigma_data * level.alpha / norm(level)", "sigma_data * level.alpha / norm(level)"),
 
+    ("training/train_state.py", "(self.step + 1) * self.config.batch", "self.step * self.config.batch"),
     ("training/turn.py", "first = first + other", "first = first - other"),
     ("training/turn.py", "p.requires_grad_(False)", "p.requires_grad_(True)"),
     ("training/loop.py", "rate(turn.player.fit, turn.state.step)", "rate(turns[0].player.fit, turn.state.step)"),

@@ -31,6 +31,7 @@ from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
+from unnoise.io.weights import renamed
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
 
@@ -177,10 +178,17 @@ class Model:
         """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
         fit; `where` begins its message."""
         net = _network_for(card, {name: tuple(value.shape) for name, value in state.items()}, where)
+        return cls._assembled(net, card, state, text)
+
+    @classmethod
+    def _assembled(
+        cls, net: nn.Module, card: ModelCard, state: Mapping[str, Tensor], text: PromptEncoder | None
+    ) -> Model:
+        """The model of a network on the meta device and its weights, which fit."""
         net.load_state_dict(dict(state), assign=True)
-        if any(buffer.is_meta for buffer in net.buffers()):  # buffers that are computed, not saved
-            net = networks.build(card.net)
-            net.load_state_dict(dict(state))
+        assert not any(tensor.is_meta for tensor in net.buffers()), (
+            "a buffer that is computed needs a device of its own"
+        )
         net.requires_grad_(False)
         return cls(make_diffusion(net.eval(), card.process).eval(), card, text)
 
@@ -190,9 +198,8 @@ class Model:
         folder = Path(path)
         card = read_card(folder)
         tensors = Tensors.of(folder / WEIGHTS)
-        _network_for(card, checkpoint.renamed(tensors.shapes()), str(folder))  # compared before a tensor is loaded
-        state = checkpoint.renamed(tensors.load())
-        return cls.from_state(card, state, str(folder), load_text_encoder(card, folder))
+        net = _network_for(card, renamed(tensors.shapes()), str(folder))  # compared before a tensor is loaded
+        return cls._assembled(net, card, renamed(tensors.load()), load_text_encoder(card, folder))
 
 
 def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: str) -> nn.Module:

@@ -200,6 +200,33 @@ def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
     assert f"{first['run']}/checkpoints/step-00000005" in capsys.readouterr().out  # not what comes after it
 
 
+def test_a_run_resumes_by_path_name_and_number_whatever_lies_beside_its_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unfinished step and a folder of another name announce no step, and the loss shown is the mean of the steps."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "toy", *TINY, "--name", "mine"]) == 0
+    saved = Path("runs/00001-mine/checkpoints")
+    for name in ("step-00000004", "step-final"):
+        (saved / name).mkdir()
+        (saved / name / "state.json").write_text('{"step": 4, "images": 32, "seconds": 1.0}')
+    for step, text in enumerate(("runs/00001-mine", "00001-mine", "1"), start=3):
+        capsys.readouterr()
+        assert main(["train", text, "--set", f"fit.images={8 * (step + 1)}"]) == 0
+        out, err = capsys.readouterr()
+        assert out == "runs/00001-mine\n"
+        assert f"resumes at step {step} of {step + 1}" in err
+        last = json.loads(Path("runs/00001-mine/metrics.jsonl").read_text().splitlines()[-1])
+        assert f"training: step {step + 1}/{step + 1}, {8 * (step + 1)} pictures, loss {last['loss']:.4f}" in err
+    assert main(["train", "2"]) == 2
+    damaged = saved / "step-00000006" / "state.json"
+    damaged.write_bytes(damaged.read_bytes().replace(b"6", b"7", 1))
+    capsys.readouterr()
+    assert main(["train", "1", "--set", "fit.images=80"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("unnoise: error: the newest checkpoint is damaged: runs/00001-mine/checkpoints/step-00000006")
+
+
 def test_a_classifier_is_trained_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     values = ["fit.images=24", "fit.batch=8", "log.log_every=1", "data.size=16", "width=16", "features=8"]
     sets = [word for value in values for word in ("--set", value)]

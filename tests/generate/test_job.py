@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,32 @@ def test_a_job_is_a_value() -> None:
     assert all(torch.equal(found[i], whole) for i in range(2))
     assert torch.allclose(collect(ready[[3, 1]]), whole[[3, 1]], atol=1e-4)
     assert ready[[3, 1]].labels() == (ready.labels()[3], "cat")
+
+
+def test_threads_that_begin_at_once_share_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first use of a placed model copies its network; a thread that comes meanwhile waits for that copy."""
+    copies, begin = [], threading.Barrier(4)
+
+    def slow(*args):
+        copies.append(args)
+        time.sleep(0.2)
+        return real(*args)
+
+    def use() -> None:
+        begin.wait()
+        found.append(placed.diffusion)
+
+    real = job.place_diffusion
+    monkeypatch.setattr(job, "place_diffusion", slow)
+    placed, found = place(small(), precision="float32"), []
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(copies) == 1
+    assert len(found) == 4
+    assert all(diffusion is found[0] for diffusion in found)
 
 
 def test_a_row_without_a_label_has_the_class_of_its_seed() -> None:

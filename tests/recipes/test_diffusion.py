@@ -152,7 +152,9 @@ def test_it_draws_on_its_way(straight):
     files = sorted(path.name for path in (straight / "samples").iterdir())
     assert files == ["step-00000006.png", "step-00000012.png"]
     with Image.open(straight / "samples" / files[-1]) as sheet:
-        assert sheet.size == (4 * 10 + 2, 2 * 10 + 2)  # a column a class, a row a seed
+        line = 56 + 3  # a picture of 8 pixels, seven times as large, and the gap
+        assert sheet.height == 4 * line + 3  # a line a class
+        assert sheet.width > 2 * line + 3  # a column a seed, and the names of the classes at the left
 
 
 def test_it_says_which_pictures(straight):
@@ -175,7 +177,9 @@ def test_it_resumes_bit_for_bit(stop, straight, tmp_path):
     assert [tick.step for tick in train(SMALL, tmp_path)] == list(range(stop + 1, 13))
     assert same(contents(tmp_path), contents(straight))
     first, second = (straight / "samples" / "step-00000012.png", tmp_path / "samples" / "step-00000012.png")
-    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as whole, Image.open(second) as resumed:
+        assert whole.tobytes() == resumed.tobytes()
+        assert whole.info["unnoise"].replace(str(straight), str(tmp_path)) == resumed.info["unnoise"]  # the recipe
 
 
 def test_other_pictures_are_refused(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers.tiny_training import TinyConfig, changed, ticks
-from unnoise.io import checkpoint
+from unnoise.io import checkpoint, weights
 
 FILES = ("weights", "model", "ema-16", "optimizer")
 
@@ -84,7 +84,7 @@ def test_other_tensors_are_refused_with_file_and_name(
 def test_names_are_compared_before_a_tensor_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save({f"t{i}": torch.zeros(2) for i in range(1000)}, tmp_path / "weights.safetensors")
     loaded: list[str] = []
-    opened = checkpoint.safe_open
+    opened = weights.safe_open
 
     class Counting:
         """An open file that notes which tensors are loaded."""
@@ -106,7 +106,7 @@ def test_names_are_compared_before_a_tensor_is_loaded(tmp_path: Path, monkeypatc
             found: Tensor = self.file.get_tensor(name)
             return found
 
-    monkeypatch.setattr(checkpoint, "safe_open", Counting)
+    monkeypatch.setattr(weights, "safe_open", Counting)
     wanted = {"a": torch.empty(2, device="meta")}
     with pytest.raises(checkpoint.Damaged, match=r"weights\.safetensors: the tensor a is missing"):
         checkpoint.read(tmp_path / "weights.safetensors", wanted)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
@@ -86,18 +87,19 @@ class Progress:
         elapsed = self.line_time - self.began
         remaining = elapsed / max(self.done - self.start, 1) * (self.total - self.done)
         parts = [f"{self.what}: {self.unit} {self.done}/{self.total}", note, f"{duration(elapsed)} elapsed"]
-        if self.done < self.total:
-            parts.append(f"{duration(remaining)} remaining")
-        print(", ".join(part for part in parts if part), file=self.out, flush=True)
+        parts += [f"{duration(remaining)} remaining"] if self.done < self.total else []
+        self._print(", ".join(part for part in parts if part))
+
+    def _print(self, line: str) -> None:
+        with suppress(OSError):  # a log on a full disk, or a closed pipe, ends no work
+            print(line, file=self.out, flush=True)
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""
-        if self.silent:
-            return
         if self.bar is not None:
             self.bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(message, file=self.out, flush=True)
+        elif not self.silent:
+            self._print(message)
 
     def close(self) -> None:
         """Draws the bar a last time and leaves it on the terminal."""

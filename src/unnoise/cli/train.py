@@ -27,7 +27,10 @@ def train(
     ] = (),
     out: Annotated[Path, option("the folder of runs", "--outdir")] = Path("runs"),
     name: Annotated[str | None, option("the run's name, instead of the preset's")] = None,
-    resume: Annotated[str, option("auto: resume the newest run with these settings; never; or a run's path")] = "auto",
+    resume: Annotated[
+        str,
+        option("auto: resume the newest run with these settings; never; or a run: its path, its name or its number"),
+    ] = "auto",
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps")] = None,
     dry_run: Annotated[
         bool, flag("show the settings, their origins, the cost and the data; start nothing", "-n")
@@ -39,12 +42,15 @@ def train(
     Ctrl-C or SIGTERM finishes the step, writes a checkpoint and exits with 130 or 143; a second one exits at once.
     Under torchrun the batch is split over the processes.
     """
+    what, resume = (named_run(text, out) for text in (what, resume))
     settings = settings_from_options(what, data=data, sets=set, device=device, name=name)
     with asking():
         check_pictures(what, settings)
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
     writable(out, "runs", folder=True)
+    if Path(settings.config.data.path).exists() and os.environ.get("RANK", "0") == "0":
+        say(f"reading {settings.config.data.path} ...")  # a million files take minutes
     settings = ready(settings)
     config = settings.config
     if dry_run:
@@ -62,6 +68,16 @@ def train(
     return code
 
 
+def named_run(text: str, out: Path) -> str:
+    """Returns the path of the run in `out` with this name or number; the text itself for anything else."""
+    from unnoise.config.presets import ALL
+    from unnoise.training.run import find
+
+    if text in ALL or text in ("auto", "never") or Path(text).exists():
+        return text
+    return str(find(out, text) or text)
+
+
 def ready(settings: Settings) -> Settings:
     """Returns the settings with the data's classes. Raises UsageError for what is wrong or missing."""
     from unnoise.data.registry import find
@@ -70,8 +86,6 @@ def ready(settings: Settings) -> Settings:
     with asking():
         recipe.check_names(settings.config)
         recipe.check_start(settings.config)
-        if os.environ.get("RANK", "0") == "0":  # one of torchrun's processes
-            say(f"reading {settings.config.data.path} ...")
         return with_classes(settings, len(find(settings.config.data.path).classes))
 
 

@@ -41,21 +41,24 @@ def train_with_progress(
     `pictures` is the data set where it is open already. Raises UsageError where the training cannot start, and then
     leaves no empty directory.
     """
-    from unnoise.training import run as runs
+    from unnoise.io import checkpoint
     from unnoise.training.loop import steps
     from unnoise.training.signals import Stopped
 
-    total, start = steps(config.fit), runs.status(path)["step"] if (path / "config.yaml").is_file() else 0
+    total, start = (
+        steps(config.fit),
+        next(iter(checkpoint.steps(path / "checkpoints")), 0),
+    )  # verified when it is loaded
     bar = Progress(total, "training", start=start, every=config.log.log_every, silent=silent or not processes.first)
     loss = rate = 0.0
     ticks = recipe_of(config).train(config, path, processes, sys.argv, pictures)
     with bar, removed_if_empty(path):
         try:
-            for tick in started(ticks):
-                keep = min(0.98, 1 - 1 / (tick.step - start + 1))
+            for count, tick in enumerate(started(ticks), start=1):
+                keep = min(0.98, 1 - 1 / count)  # a mean over the first steps, then over about the last 50
                 loss, rate = keep * loss + (1 - keep) * tick.loss, keep * rate + (1 - keep) * tick.rate
                 bar.step(tick.step, f"{human(tick.images)} pictures, loss {loss:.4f}, {rate:.0f} pictures/s")
-                if "not saved" in tick.event or "skipped" in tick.event:
+                if any(what in tick.event for what in ("not saved", "skipped", "cannot be written")):
                     bar.say(f"step {tick.step}: {tick.event}")
         except Stopped as stopped:
             bar.say(f"{signal.Signals(stopped.number).name}: stopped after a checkpoint")

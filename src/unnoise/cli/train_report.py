@@ -85,7 +85,9 @@ def next_steps(path: Path, config: AnyConfig) -> str:
 
 
 def _sample_text(path: Path, result: Mapping[str, Any]) -> str:
-    return f"sample from it: unnoise sample {path} --seeds 0-63 --grid grid.png"
+    from unnoise.generate.describe import first_command
+
+    return f"sample from it: {first_command(path)}"
 
 
 def _accuracy_text(path: Path, result: Mapping[str, Any]) -> str:

@@ -20,11 +20,11 @@ def supported_inputs(
     options = []
     if classes:
         count = "1 class" if len(classes) == 1 else f"{len(classes):,} classes"
-        options.append(f"--label ({count}: {_some(list(classes))})")
+        options.append(f"--label ({count}: {some(classes)})")
     if words:
         options.append("--prompt")
     if values:
-        options.append(_some([f"--value {known.name}=... ({known.low:g} to {known.high:g})" for known in values]))
+        options.append(some([f"--value {known.name}=... ({known.low:g} to {known.high:g})" for known in values]))
     options += pictures
     return f"it supports {' and '.join(options)}" if options else "it is unconditional"
 
@@ -54,5 +54,6 @@ def picture_options(card: ModelCard) -> tuple[str, ...]:
     return (*concat, f"--control{times}") if controls else concat
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+def some(names: Sequence[str], most: int = SHOWN) -> str:
+    """The first of these names, and how many more there are: `a, b, c, d, ... and 6 more`."""
+    return ", ".join(names[:most]) + (f", ... and {len(names) - most:,} more" if len(names) > most else "")

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from unnoise.config import convert, files
 from unnoise.config.cards import ModelCard
+from unnoise.config.networks import UNetConfig
+from unnoise.config.usage import uses_text
 from unnoise.errors import UserError
-from unnoise.generate.recipe import reproducibility_warnings, sample_command
+from unnoise.generate.recipe import option_word, reproducibility_warnings, sample_command
+from unnoise.io import checkpoint
 from unnoise.io.hashing import sha256
 from unnoise.io.json_files import last_metrics, read_json
 from unnoise.io.weights import read_header
+from unnoise.training.run_list import summary
 
+FEW = 16  # classes: all of them are shown in one grid
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how picture files begin
 
 
@@ -76,21 +82,21 @@ def describe_folder(path: Path) -> dict[str, Any]:
 
 
 def describe_run(path: Path) -> dict[str, Any]:
-    """A run's configuration, its last metrics, its checkpoints and the model in the newest of them.
+    """A run's configuration, how far it is, its last metrics, its checkpoints and the model in the newest of them.
 
     `done` is the part of the training that is done, in [0, 1].
     """
     values, _ = files.read(path / "config.yaml")
     last = last_metrics(path / "metrics.jsonl")
     found: dict[str, Any] = {"kind": "run", "path": str(path), "name": values.get("name"), "config": values}
-    found["last"] = last
-    fit = values.get("fit", {})
-    if isinstance(fit, Mapping) and isinstance(fit.get("images"), int) and isinstance(last.get("images"), (int, float)):
-        found["done"] = min(1.0, last["images"] / max(1, fit["images"]))
-    folders = sorted((path / "checkpoints").glob("step-*")) if (path / "checkpoints").is_dir() else []
-    found["checkpoints"] = [folder.name for folder in folders if (folder / "manifest.json").is_file()]
-    incomplete = [folder.name for folder in folders if folder.name not in found["checkpoints"]]
-    warnings = [f"checkpoints/{name} is incomplete and is not used" for name in incomplete]
+    about = summary(path)
+    found |= {"last": last, "summary": asdict(about)}
+    if about.step is not None and about.steps:
+        found["done"] = min(1.0, about.step / about.steps)
+    found["checkpoints"] = [folder.name for folder in reversed(checkpoint.steps(path / "checkpoints").values())]
+    others = [name for name in checkpoint.stray(path / "checkpoints") if not name.startswith(".")]
+    warnings = [about.problem] if about.problem else []
+    warnings += [f"checkpoints/{name} is not a finished checkpoint and is not used" for name in others]
     if found["checkpoints"]:
         found["model"] = describe_model(path / "checkpoints" / found["checkpoints"][-1])
     else:
@@ -125,9 +131,29 @@ def describe_model(path: Path) -> dict[str, Any]:
 
 def known_card(path: Path) -> ModelCard | None:
     """The card of a model directory, or of a run's newest checkpoint; None where there is none that can be read."""
-    for file in [path / "model.json", *sorted(path.glob("checkpoints/step-*/model.json"), reverse=True)]:
+    for file in [folder / "model.json" for folder in (path, *checkpoint.steps(path / "checkpoints").values())]:
         try:
             return convert.from_dict(ModelCard, read_json(file)["card"], str(file))
         except (OSError, UserError, ValueError, KeyError, TypeError):
             continue
     return None
+
+
+def first_command(path: Path) -> str:
+    """A command that samples from a model or a run, with an input of each kind that its network is conditioned on."""
+    words, card = ["unnoise", "sample", str(path)], known_card(path)
+    seeds = "0-15"
+    if card is not None:
+        if uses_text(card):
+            words += option_word("--prompt", next(iter(card.captions), "a description"))
+        if card.classes:
+            few = len(card.classes) <= FEW
+            words += ["--labels", "all"] if few else option_word("--label", card.classes[0])
+            seeds = "0-7" if few else seeds
+        for known in card.values:
+            words += ["--value", f"{known.name}={(known.low + known.high) / 2:g}"]
+        if card.process.concat:
+            words += ["--image", "FILE"]
+            words += ["--mask", "FILE"] if card.process.concat == "masked" else []
+        words += ["--control", "FILE"] * (len(card.net.controls) if isinstance(card.net, UNetConfig) else 0)
+    return shlex.join([*words, "--seeds", seeds, "--grid", "grid.png"])

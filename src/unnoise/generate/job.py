@@ -11,6 +11,7 @@ interpolation and evaluation build jobs too, so that a label, a prompt or a guid
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -45,16 +46,27 @@ from unnoise.text.conditioner import Conditioner
 VISIBLE = 0.2  # share of the picture in x_t's standard deviation above which it shows in a sample that starts there
 
 
+_PLACING = threading.Lock()  # of all models: no value needs a lock of its own
+
+
 @dataclass(frozen=True)
 class Placed:
-    """A model on one device. The network is copied, cast and packed when `diffusion` is first used, and only once."""
+    """A model on one device. The network is copied, cast and packed when `diffusion` is first used, and only once.
+
+    Several threads may use it at once: the first one makes the copy, and the others wait for it.
+    """
 
     model: Model
     placement: Placement
 
-    @cached_property
+    @property
     def diffusion(self) -> Diffusion:
         """The copy to sample with: no gradients; the model itself stays as it is."""
+        with _PLACING:
+            return self._copy
+
+    @cached_property
+    def _copy(self) -> Diffusion:
         return place_diffusion(self.model.diffusion, self.placement)
 
 

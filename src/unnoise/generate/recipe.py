@@ -1,6 +1,7 @@
 """Recipes: how a picture was made, as the JSON document that its PNG file contains.
 
-    model            path, weights (the file), sha256 (of that file)
+    model            path, weights (the file), sha256 (of that file); in a sheet of a training, its step instead
+    inputs           "data", where the pictures that a sheet is conditioned on are of the data set
     control_models   paths of the models whose control networks were added
     request          the settings that all pictures of a request have in common, by the names of `Request`
     files            SHA-256 of each picture that the request names: image, mask, control images
@@ -11,7 +12,7 @@
 Law: on the same machine, with the same versions, `sample_command(recipe)` makes the same picture bit for bit
 (tests/cli/test_sample.py). `reproducibility_warnings` lists what has changed since.
 
-torch is imported by `build_recipe` only: a recipe is read without it.
+torch is imported by `request_recipe` only: a recipe is read without it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from unnoise.io.hashing import sha256
 from unnoise.io.printable import printable
 
 if TYPE_CHECKING:
+    from unnoise.config.cards import ModelCard
     from unnoise.model import Model
 
 Recipe = dict[str, Any]
@@ -51,16 +53,22 @@ def build_recipe(folder: Path, model: Model, request: Request) -> Recipe:
 
     `folder` is the directory that `model` was loaded from. Raises UserError where it contains no weights.
     """
+    weights = weights_file(folder)
+    about = {"path": str(folder), "weights": str(weights), "sha256": sha256(weights)}
+    return request_recipe(about, model.card, request)
+
+
+def request_recipe(model: Mapping[str, Any], card: ModelCard, request: Request) -> Recipe:
+    """The same with `model` as what the recipe states of the model."""
     import torch
 
-    weights = weights_file(folder)
     per_picture = ("seeds", "prompts") if request.prompt.prompts else ("seeds", "labels", "prompts")
     settings = {name: value for name, value in request.flat().items() if name not in per_picture}
-    settings["sampler"] = model.card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
+    settings["sampler"] = card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
     files = [file for file in (request.prompt.image, request.prompt.mask, *request.prompt.controls) if file]
     return {
         "format": FORMAT,
-        "model": {"path": str(folder), "weights": str(weights), "sha256": sha256(weights)},
+        "model": dict(model),
         "request": settings,
         **({"files": {file: sha256(Path(file)) for file in files}} if files else {}),
         "versions": {
@@ -117,7 +125,7 @@ def sample_command(recipe: Mapping[str, Any]) -> str:
         model, request = recipe["model"]["path"], upgrade("Request", recipe["request"])
         words = ["unnoise", "sample", str(model), "--seeds", str(recipe["together"])]
         for prompt in recipe.get("prompts", ()):
-            words += _option("--prompt", str(prompt))
+            words += option_word("--prompt", str(prompt))
         for path in recipe.get("control_models", ()):
             words += ["--control-model", str(path)]
         for name, number in request.get("values", {}).items():
@@ -142,6 +150,10 @@ def _changed_model(recipe: Mapping[str, Any]) -> list[str]:
     model = recipe.get("model", {})
     path, weights = str(model.get("path", "")), Path(str(model.get("weights", "")))
     if not Path(path).exists():
+        if "step" in model:
+            return [
+                f"the checkpoint {printable(path)} is not there any more: the path of another one makes other pictures"
+            ]
         return [f"the model {printable(path)} does not exist here: put its path here into the command"]
     if model.get("sha256") and weights.is_file() and sha256(weights) != model["sha256"]:
         return [f"the weights in {printable(str(weights))} have changed since: the command makes another picture"]
@@ -150,6 +162,8 @@ def _changed_model(recipe: Mapping[str, Any]) -> list[str]:
 
 def _changed_files(recipe: Mapping[str, Any]) -> list[str]:
     found = []
+    if recipe.get("inputs") == "data":
+        found.append("the pictures that this sheet is conditioned on are of the data set: add --image to the command")
     for name, digest in recipe.get("files", {}).items():
         if not Path(str(name)).is_file():
             found.append(f"the input picture {printable(str(name))} does not exist here: put its path into the command")
@@ -200,10 +214,10 @@ def option_words(values: Mapping[str, Any], settings: type, names: Mapping[str, 
             elif tuple(value) != default:
                 words += [part for each in value for part in (f"--{name}", str(each))]
         else:
-            words += _option(f"--{name}", repr(value) if isinstance(value, float) else str(value))
+            words += option_word(f"--{name}", repr(value) if isinstance(value, float) else str(value))
     return words
 
 
-def _option(name: str, value: str) -> list[str]:
+def option_word(name: str, value: str) -> list[str]:
     """An option and its value; in one word where the value starts with a dash, which would be read as an option."""
     return [f"{name}={value}"] if value.startswith("-") else [name, value]

@@ -4,7 +4,7 @@
 
 Three laws (tests/io/test_checkpoint.py): after a kill at any instant the newest published checkpoint is whole; a full
 disk leaves the older ones unchanged; a changed byte is detected before it is used, and its file is named. The files are
-safetensors and JSON, so that reading them cannot run code.
+safetensors and JSON, so that reading them cannot run code. torch is imported only where tensors are written or read.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors import SafetensorError
 
 from unnoise.errors import UserError
 from unnoise.io.hashing import sha256
 from unnoise.io.units import human
-from unnoise.io.weights import difference
+from unnoise.io.weights import Different, load_tensors
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from torch import Tensor
+
 MANIFEST = "manifest.json"
+STATE = "state.json"
 _NAME = re.compile(r"step-(\d+)")
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -136,8 +138,11 @@ def _digest_of(entries: dict[str, Any]) -> str:
 # --- verification ---
 
 
-def verify(directory: Path) -> None:
-    """Reads every byte. Raises Damaged with the file that is missing or differs from the manifest."""
+def verify(directory: Path, *, largest: float = math.inf) -> None:
+    """Reads every byte. Raises Damaged with the file that is missing or differs from the manifest.
+
+    Of files of more than `largest` bytes only the size is compared.
+    """
     manifest = directory / MANIFEST
     if not manifest.is_file():
         raise Damaged(directory, MANIFEST, "missing: this checkpoint is unfinished")
@@ -155,14 +160,14 @@ def verify(directory: Path) -> None:
             raise Damaged(directory, file, "missing")
         if path.stat().st_size != entry["bytes"]:
             raise Damaged(directory, file, f"has {path.stat().st_size:,} bytes, not the {entry['bytes']:,} written")
-        if _entry(path) != entry:
+        if entry["bytes"] <= largest and _entry(path) != entry:
             raise Damaged(directory, file, "not what was written: its SHA-256 differs from the manifest's")
 
 
-def problems(directory: Path) -> str:
-    """The reason why a checkpoint is damaged, as text; empty if it is whole."""
+def problems(directory: Path, *, largest: float = math.inf) -> str:
+    """The reason why a checkpoint is damaged, as text; empty if it is whole. `largest` is as in `verify`."""
     try:
-        verify(directory)
+        verify(directory, largest=largest)
     except Damaged as e:
         return str(e)
     return ""
@@ -182,8 +187,8 @@ def newest(folder: Path) -> Path | None:
     return next(iter(steps(folder).values()), None)
 
 
-def sound(folder: Path) -> Path | None:
-    """The newest checkpoint, verified; None if there is none.
+def sound(folder: Path, *, largest: float = math.inf) -> Path | None:
+    """The newest checkpoint, verified; None if there is none. `largest` is as in `verify`.
 
     If it is damaged, raises UserError with the file and the newest whole checkpoint: to continue from an older one
     loses work, so the user has to decide.
@@ -191,12 +196,23 @@ def sound(folder: Path) -> Path | None:
     found = list(steps(folder).values())
     if not found:
         return None
-    wrong = problems(found[0])
+    wrong = problems(found[0], largest=largest)
     if not wrong:
         return found[0]
-    whole = next((path for path in found[1:] if not problems(path)), None)
+    whole = next((path for path in found[1:] if not problems(path, largest=largest)), None)
     fix = f"remove {found[0]} to continue from {whole}, which is whole" if whole else "no older checkpoint is whole"
     raise UserError(f"the newest checkpoint is damaged: {wrong}; {fix}")
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """The state.json of a checkpoint: at least its step, its images and its seconds. Raises Damaged without them."""
+    try:
+        state = json.loads((directory / STATE).read_text(encoding="utf-8"))
+        if all(isinstance(state[name], (int, float)) for name in ("step", "images", "seconds")):
+            return dict(state)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise Damaged(directory, STATE, "missing, or not the state of a training")
 
 
 def stray(folder: Path) -> list[str]:
@@ -259,6 +275,8 @@ def _dead(name: str) -> bool:
 
 def save(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Writes tensors to a safetensors file."""
+    from safetensors.torch import save_file
+
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
 
 
@@ -269,20 +287,11 @@ def read(path: Path, wanted: Mapping[str, Tensor] | None = None, *, partial: boo
     may lack some. Raises Damaged with the file, and with the tensor that differs.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            names = renamed({name: name for name in file.keys()})  # noqa: SIM118  # it has no iterator
-            heads = {name: file.get_slice(stored) for name, stored in names.items() if wanted and name in wanted}
-            shapes = {name: (head.get_shape(), head.get_dtype()) for name, head in heads.items()}
-            if wanted is not None and (why := difference(names, shapes, wanted, partial=partial)):
-                raise Damaged(path.parent, path.name, why)
-            return {name: file.get_tensor(stored) for name, stored in names.items()}
+        return load_tensors(path, wanted, partial=partial)
+    except Different as e:
+        raise Damaged(path.parent, path.name, str(e)) from None
     except (SafetensorError, OSError) as e:
         raise Damaged(path.parent, path.name, f"cannot be read: {e}") from None
-
-
-def renamed(state: Mapping[str, T]) -> dict[str, T]:
-    """Weights, averages or moments of an earlier version with today's names: `tell` is `emb_proj` since format 2."""
-    return {re.sub(r"(?<!\w)tell\.", "emb_proj.", name): tensor for name, tensor in state.items()}
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safetensors import safe_open
 
 from unnoise.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+T = TypeVar("T")
 LONGEST_HEADER = 100_000_000  # bytes: the format's own limit
 PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # the first bytes of protocols 2 to 5
 PICKLE_NAMES = (".ckpt", ".pt", ".pth")  # a zip file with a pickle in it
@@ -63,6 +67,29 @@ def read_header(path: Path) -> WeightsHeader:
     if expected != size:
         raise UserError(f"{path} is {size:,} bytes long, but its header states {expected:,}: cut off. Fetch it again")
     return WeightsHeader(len(header), parameters, dtypes, metadata)
+
+
+class Different(Exception):
+    """A file has other tensors than those that are wanted; the message is a clause."""
+
+
+def load_tensors(path: Path, wanted: Mapping[str, Tensor] | None, *, partial: bool) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, with today's names; all of them where `wanted` is None.
+
+    Raises Different, before a tensor is loaded, as `difference` states; SafetensorError or OSError for another file.
+    """
+    with safe_open(path, framework="pt") as file:
+        names = renamed({name: name for name in file.keys()})  # noqa: SIM118  # it has no iterator
+        heads = {name: file.get_slice(stored) for name, stored in names.items() if wanted and name in wanted}
+        shapes = {name: (head.get_shape(), head.get_dtype()) for name, head in heads.items()}
+        if wanted is not None and (why := difference(names, shapes, wanted, partial=partial)):
+            raise Different(why)
+        return {name: file.get_tensor(stored) for name, stored in names.items()}
+
+
+def renamed(state: Mapping[str, T]) -> dict[str, T]:
+    """Weights, averages or moments of an earlier version with today's names: `tell` is `emb_proj` since format 2."""
+    return {re.sub(r"(?<!\w)tell\.", "emb_proj.", name): tensor for name, tensor in state.items()}
 
 
 def difference(

@@ -50,7 +50,8 @@ def train(
     path. `pictures` is the data set where it is open already. Raises UserError before the first step where the pictures
     have no classes.
     """
-    pictures, test, test_name = train_and_test(config, pictures)
+    with processes.together():
+        pictures, test, test_name = train_and_test(config, pictures)
     net = init_network(config, pictures)
     placement = best(config.device, config.fit.precision)
     # float32 on every machine: at this size bfloat16 is not faster, and an evaluator should not be rounded

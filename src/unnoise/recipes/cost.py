@@ -64,7 +64,7 @@ def cost(config: TrainConfig, *, timed: int = 3, processes: int = 1) -> Cost:
     validate.check(config)
     placement = best(config.device, config.fit.precision)
     with torch.device("meta"):
-        net = networks.build(config.net)
+        net = networks.build(config.net).to("meta")  # and its computed buffers
     parameters = sum(p.numel() for p in net.parameters())
     flops, saved = _count(net, config)
     width = 2 if placement.dtype == torch.bfloat16 else 4

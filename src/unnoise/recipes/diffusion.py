@@ -112,10 +112,11 @@ def train(
     the data set of `config.data` where it is open already.
     """
     validate.check(config)
-    pictures = data.open(config.data) if pictures is None else pictures
-    base = load_base(config, run)
-    card = describe(config, pictures, base)
-    text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
+    with processes.together():
+        pictures = data.open(config.data) if pictures is None else pictures
+        base = load_base(config, run)
+        card = describe(config, pictures, base)
+        text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
     placement = place(config, processes)
     net = prepare(init_network(config, base), placement)
     state = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)

@@ -11,6 +11,7 @@ import numpy as np
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.networks import EncoderConfig, UNetConfig
 from unnoise.config.training import TrainConfig
+from unnoise.config.usage import some
 from unnoise.data import Dataset
 from unnoise.errors import UserError
 from unnoise.model import Model
@@ -25,7 +26,7 @@ def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) 
     if wanted and wanted != len(classes):
         raise UserError(
             f"net.classes {wanted} should be {len(classes)}, the classes of {config.data.path}"
-            + (f" ({', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''})" if classes else ", which has none")
+            + (f" ({some(classes, 8)})" if classes else ", which has none")
         )
     return ModelCard(
         net=config.net,

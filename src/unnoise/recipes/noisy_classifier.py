@@ -49,7 +49,8 @@ def train(
     have no classes, or others than the network.
     """
     validate.check(config)
-    pictures, test, test_name = train_and_test(config, pictures)
+    with processes.together():
+        pictures, test, test_name = train_and_test(config, pictures)
     card = describe(config, pictures)
     placement = best(config.device, config.fit.precision)
     net = prepare(init_network(config), placement)

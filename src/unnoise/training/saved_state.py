@@ -9,7 +9,6 @@ discriminator-weights.safetensors, discriminator-ema-<half-life>.safetensors, ..
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def load(directory: Path, players: Mapping[str, Player], states: Mapping[str, Tr
 
     Raises Damaged with the file and the tensor where a name or a shape is not that of the network or of its optimizer.
     """
-    found: dict[str, Any] = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+    found = checkpoint.read_state(directory)
     for name, player in players.items():
         prefix, state = _prefix(name, players), states[name]
         weights, moments = state.expected()
