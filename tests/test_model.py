@@ -18,7 +18,7 @@ from unnoise.config.networks import DiTConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.formats.directory import CARD, WEIGHTS, save_weights
+from unnoise.formats.directory import CARD, WEIGHTS, save_weights, write_model
 from unnoise.formats.files import Tensors
 from unnoise.generate.frames import generate, sample
 from unnoise.model import Model, load
@@ -96,6 +96,20 @@ def test_loading_initialises_nothing_at_random(tmp_path: Path, monkeypatch: pyte
         load(tmp_path / net.kind)
     assert devices == [{"meta"}] * 2
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_saved_class_called_none_is_not_the_null_row(tmp_path: Path) -> None:
+    model = small()
+    write_model(tmp_path, model.diffusion.net.state_dict(), model.card, None)
+    card = tmp_path / CARD
+    card.write_text(card.read_text().replace('"dog"', '"none"').replace('"bird"', '"all"'))
+    again = load(tmp_path)
+    assert again.classes == ("cat", "none_", "all_")
+    asked = {"seeds": [1, 2, 3], "guidance": 3.0, **FLOAT}
+    before = model.sample(labels=["cat", "dog", "none"], **asked)
+    after = again.sample(labels=["cat", "none_", "none"], **asked)
+    assert torch.equal(before.pixels, after.pixels)
+    assert torch.equal(again.sample(labels=[0, 1, "none"], **asked).pixels, after.pixels)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])

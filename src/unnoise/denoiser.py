@@ -11,7 +11,7 @@ a denoiser for each condition; samplers and distillation on a `Denoiser`, a func
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -31,6 +31,11 @@ Weight = Callable[[Level], Tensor]
 def discrete(steps: int) -> Clock:
     """The clock of a network trained on T steps: k - 1 at t = k/T, linear in between."""
     return lambda t, level: t * steps - 1
+
+
+def scaled(steps: int) -> Clock:
+    """The clock of flow matching in diffusers: t T, which is T at the noise and 0 at the picture."""
+    return lambda t, level: t * steps
 
 
 def quarter_log_sigma(t: Tensor, level: Level) -> Tensor:
@@ -175,13 +180,7 @@ class Diffusion(nn.Module):
         self.steps = steps
         self.learned_variance = learned_variance
         self._clock = predicts.c_noise or discrete(steps)
-        end = schedule.at(1.0)
-        time = self._clock(torch.ones((), dtype=torch.float64), end)
-        if not (predicts.error(end) < 1e12 and torch.isfinite(time)):
-            raise UserError(
-                "this schedule has zero terminal SNR, where this prediction does not determine the picture: predict v, "
-                "flow or x0, or choose a schedule with alpha(1) > 0"
-            )
+        check_determined(schedule, predicts)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = NOTHING) -> Estimate:
         """The estimate of the picture from x_t (B, C, H, W) at times t, () or (B,)."""
@@ -230,6 +229,17 @@ class Diffusion(nn.Module):
         return out, (fraction + 1) / 2
 
 
+def check_determined(schedule: Schedule, predicts: Prediction) -> None:
+    """Raises UserError where the prediction does not determine the picture at t = 1, or the network's time there."""
+    end = schedule.at(1.0)
+    time = 0 * end.alpha if predicts.c_noise is None else predicts.c_noise(torch.ones_like(end.alpha), end)
+    if not (predicts.error(end) < 1e12 and torch.isfinite(time)):
+        raise UserError(
+            "this schedule has zero terminal SNR, where this prediction does not determine the picture: predict v, "
+            "flow or x0, or choose a schedule with alpha(1) > 0"
+        )
+
+
 # --- by name ---
 
 PREDICTIONS: dict[str, Callable[[Schedule, int], Prediction]] = {
@@ -247,7 +257,12 @@ def make_prediction(process: DiffusionConfig, schedule: Schedule) -> Prediction:
     """The prediction that a configuration names. Raises UserError for an unknown one."""
     if process.predicts not in PREDICTIONS:
         raise unknown("prediction", process.predicts, PREDICTIONS)
-    return PREDICTIONS[process.predicts](schedule, process.steps)
+    found = PREDICTIONS[process.predicts](schedule, process.steps)
+    if process.time_input == "entry":
+        return found
+    if found.c_noise is not None:
+        raise UserError(f"process.time_input scaled has no effect on the prediction {process.predicts!r}: remove it")
+    return replace(found, c_noise=scaled(process.steps))
 
 
 def schedule_of(process: DiffusionConfig) -> Schedule:

@@ -19,7 +19,7 @@ from unnoise import nn as networks
 from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
 from unnoise.config.cards import ModelCard
 from unnoise.config.diffusion import DiffusionConfig
-from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig
+from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig, height_width
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
 from unnoise.config.usage import picture_options
@@ -153,7 +153,12 @@ class Model:
             raise UserError(f"controls need a U-Net, and this model is a {net.kind}: load a U-Net")
         more = [each for other in others for each in self._controls_of(other, net)]
         net, state = controlnet.beside(net, self.diffusion.net.state_dict(), more)
-        return Model.from_state(replace(self.card, net=net), state, "this model and its controls", self.text)
+        folders = [
+            Path(other) for other in others if isinstance(other, str | Path) and controlnet.is_folder(Path(other))
+        ]
+        notes = (note for folder in folders for note in controlnet.notes(folder))
+        card = replace(self.card, net=net, notes=(*self.card.notes, *notes))
+        return Model.from_state(card, state, "this model and its controls", self.text)
 
     def _controls_of(self, other: Model | str | Path, net: UNetConfig) -> list[tuple[ControlConfig, dict[str, Tensor]]]:
         """The controls of another model, each with its weights. Raises UserError if they do not fit this model."""
@@ -230,7 +235,7 @@ def process_of(config: TrainConfig | ModelCard) -> DiffusionConfig:
     """The settings that define what the network's output means, without those of its training."""
     p = config.process
     plain = DiffusionConfig(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
-    return replace(plain, concat=p.concat, concat_factor=p.concat_factor)
+    return replace(plain, time_input=p.time_input, concat=p.concat, concat_factor=p.concat_factor)
 
 
 def null_row(card: ModelCard) -> int | None:
@@ -275,5 +280,5 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
             checkpoint.verify(folder)
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
-    card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)
+    card = ModelCard(net=net, process=process, size=height_width(net.size), **hints)
     return Model.from_state(card, state, str(folder), diffusers.read_text_encoder(folder, net))

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import unnoise
 from unnoise.cli import demo as demos
 from unnoise.cli import demo_pictures, demo_report
 from unnoise.cli.console import UsageError
@@ -165,6 +166,41 @@ def test_a_dry_run_says_everything_and_starts_nothing(tmp_path: Path, capsys: py
     assert "1,000 pictures of toy:train, 4 classes" in text
     assert "parameters" in text
     assert not runs.exists()
+
+
+def test_what_is_not_used_of_the_data_is_in_the_dry_run_and_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    for name in ("disc", "none"):
+        (pictures / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (16, 16), 10 * i).save(pictures / name / f"{i}.png")
+    (pictures / "x.heic").write_text("x")
+    notes = [
+        "1 .heic are not read: convert them to PNG or JPEG",
+        "class 'none' is called 'none_', because the labels '', 'none' and 'all' have another meaning",
+    ]
+    words = ["train", "toy", *TINY, "--data", str(pictures), "--out", str(tmp_path / "runs")]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["data"]["notes"] == notes
+    assert err.startswith(f"reading {pictures} ...\n")
+    assert main([*words, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"note: {note}\n" in text for note in notes)
+    assert main(words) == 0
+    run = Path(capsys.readouterr().out.strip())
+    log = (run / "log.txt").read_text()
+    assert all(f" note: {note}\n" in log for note in notes)
+    model = unnoise.load(run)
+    assert model.classes == ("disc", "none_")
+    assert model.conditioner.null(1).label.tolist() == [2]  # type: ignore[union-attr]
+    sets = ["fit.images=24", "fit.batch=8", "data.size=16", "width=8", "features=8", "held_out=0.4"]
+    sets = [word for value in sets for word in ("--set", value)]
+    assert main(["train", "classifier", "--data", str(pictures), *sets, "--out", str(tmp_path / "runs")]) == 0
+    log = (Path(capsys.readouterr().out.strip()) / "log.txt").read_text()
+    assert all(f" note: {note}\n" in log for note in notes)
 
 
 def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(

@@ -586,6 +586,34 @@ def test_contact_sheet_has_a_row_for_each_class(tmp_path: Path) -> None:
     assert spread[4, 4::6].tolist() == [10, 30, 20]  # numbers 0, 2 and 4 of 7
 
 
+def test_pictures_with_transparent_pixels_are_counted(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.arange(240, 256, dtype=np.uint8).reshape(4, 4))
+    deep = Image.fromarray(257 * np.arange(240, 256, dtype=np.uint16).reshape(4, 4))
+    some, none = Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 255)
+    some.putpixel((1, 2), 254)
+    for name, alpha in (("clear", some), ("opaque", none)):
+        Image.merge("LA", (grey, alpha)).save(tmp_path / f"{name}-la.png")
+        Image.merge("RGBA", (grey, grey, grey, alpha)).save(tmp_path / f"{name}-rgba.png")
+    for name, key in (("clear", 243), ("opaque", 200)):
+        grey.save(tmp_path / f"{name}-grey.png", transparency=key)
+        deep.save(tmp_path / f"{name}-deep.png", transparency=257 * key)
+    grey.convert("P").save(tmp_path / "clear-palette.png", transparency=245)
+    grey.convert("RGB").save(tmp_path / "opaque-rgb.png")
+    about = "5 pictures have transparent pixels, which are composited over data.background=255,255,255 (white)"
+    assert data.open(DataConfig(path=str(tmp_path), size=4, channels=3)).notes == (about,)
+    red = DataConfig(path=str(tmp_path), size=4, channels=3, background=(255, 0, 0), cache_bytes=0)
+    assert data.open(red).notes == (
+        "5 pictures of the 10 that were opened have transparent pixels, which are composited over "
+        "data.background=255,0,0",
+    )
+    array = np.full((3, 5, 5, 4), 255, np.uint8)
+    array[1, 2, 3, 3] = 0
+    np.save(tmp_path / "a.npy", array)
+    assert (
+        data.open(DataConfig(path=str(tmp_path / "a.npy"), size=5, channels=3)).notes[0].startswith("1 pictures have")
+    )
+
+
 def test_a_batch_is_much_faster_than_a_training_step() -> None:
     pictures = data.open(DataConfig(flip=True))
     stream = data.batches(pictures, batch=128, seed=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import lzma
 import struct
@@ -14,63 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.helpers.trees import Put, png, to_tar, to_zip, write
 from unnoise.data.layout import natural
 from unnoise.data.registry import find
 from unnoise.errors import UserError
-
-
-def png(value: int, size: int = 4) -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (size, size), value).save(file, "PNG")
-    return file.getvalue()
-
-
-def write(top: Path, files: dict[str, bytes | str]) -> Path:
-    for name, data in files.items():
-        (top / name).parent.mkdir(parents=True, exist_ok=True)
-        (top / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-    return top
-
-
-def to_folder(path: Path, files: dict[str, bytes | str]) -> Path:
-    return write(path / "set", files)
-
-
-def to_zip(path: Path, files: dict[str, bytes | str]) -> Path:
-    with zipfile.ZipFile(path / "set.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        for name, data in files.items():
-            file.writestr(name, data)
-    return path / "set.zip"
-
-
-def to_tar(path: Path, files: dict[str, bytes | str], suffix: str = ".tar") -> Path:
-    mode = {".tar": "w", ".tar.gz": "w:gz", ".tar.xz": "w:xz"}[suffix]
-    with tarfile.open(path / f"set{suffix}", mode) as file:
-        for name, data in files.items():
-            raw = data if isinstance(data, bytes) else data.encode()
-            member = tarfile.TarInfo(f"./{name}")
-            member.size = len(raw)
-            file.addfile(member, io.BytesIO(raw))
-    return path / f"set{suffix}"
-
-
-PLACES: dict[str, Callable[[Path, dict[str, bytes | str]], Path]] = {
-    "folder": to_folder,
-    "zip": to_zip,
-    "tar": to_tar,
-    "tar.gz": lambda path, files: to_tar(path, files, ".tar.gz"),
-    "tar.xz": lambda path, files: to_tar(path, files, ".tar.xz"),
-}
-
-
-@pytest.fixture(params=PLACES)
-def put(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, bytes | str]], str]:
-    return lambda files: str(PLACES[request.param](tmp_path, files))
-
-
-Put = Callable[[dict[str, bytes | str]], str]
 
 
 def test_natural_order() -> None:

@@ -54,6 +54,20 @@ def drawn(model: Model, count: int = 3) -> torch.Tensor:
     return from_bytes(sample(model, how).pixels)
 
 
+@pytest.mark.parametrize("convention", ["own", "target", "exact"])
+def test_an_inversion_asks_no_time_below_the_table(model: Model, convention: str) -> None:
+    """The network's time input is k - 1 at t = k/T: 0 at the first entry, also for a picture, whose time is 0."""
+    asked: list[float] = []
+    hook = model.diffusion.net.register_forward_pre_hook(lambda net, inputs: asked.extend(inputs[1].tolist()))
+    try:
+        cat = model.conditioner.encode(["cat"])
+        inverted(model, torch.zeros((1, *model.x_shape)), cat, HOW.but(spacing="even"), convention)
+    finally:
+        hook.remove()
+    assert asked
+    assert min(asked) > -1e-6
+
+
 def test_exact_inversion_draws_the_picture_again(model: Model) -> None:
     x = drawn(model)
     cat = model.conditioner.encode(["cat"] * 3)

@@ -32,6 +32,7 @@ from unnoise.likelihood.bound import (
     small,
 )
 from unnoise.likelihood.decoder import tanh_log_likelihood
+from unnoise.noise import Seeds
 from unnoise.samplers.timesteps import trailing
 from unnoise.schedules import Cosine, CosineContinuous, Flow, LinearBeta, Schedule, VarianceExploding, over
 
@@ -241,6 +242,15 @@ def test_a_figure_depends_on_its_own_picture_and_time() -> None:
     half = run(x, 90, steps=chain(schedule, torch.linspace(1, 0, 16, dtype=torch.float64)))
     assert torch.allclose(half.errors, whole.errors[:, ::2], rtol=1e-9)
     assert not torch.allclose(half.terms, whole.terms[:, ::2], rtol=1e-2)
+
+
+def test_the_largest_seeds_do_not_wrap() -> None:
+    """Picture i of the seed s has the noise of seed s + i, and the steps that follow those of the one before it."""
+    seed, t = 2**63 - 2, torch.tensor([0.3, 0.3, 0.3], dtype=torch.float64)
+    found = noise_of(seed, (1, 2, 2))(torch.tensor([0, 1, 5]), t)
+    assert torch.equal(found, Seeds((seed, seed + 1, seed + 5), (1, 2, 2))(t))
+    stride = math.ceil((30 - 3) / 4)
+    assert torch.equal(rotating(12, 30, 7, seed), rotating(12, 30, 7, seed % stride))
 
 
 @pytest.mark.parametrize(("length", "times"), [(30, 2), (30, 7), (31, 10), (12, 11), (12, 12), (2, 2)])

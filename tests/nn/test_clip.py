@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.random_weights import randomised
 from unnoise.errors import UserError
 from unnoise.formats import clip
-from unnoise.formats.clip import BEGIN, END, ClipTokenizer
+from unnoise.formats.clip_tokenizer import BEGIN, END, ClipTokenizer
 from unnoise.nn.clip import ClipConfig, ClipText
 
 transformers = pytest.importorskip("transformers")

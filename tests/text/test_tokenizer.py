@@ -54,6 +54,18 @@ def test_no_text_is_unknown() -> None:
     assert words._library.decode(inside).strip() == "ünïcödé 🦩 zebra"
 
 
+@pytest.mark.parametrize("text", ["a <pad> b", "<begin>red<end>", "<END> <end>", "<end>"])
+def test_the_names_of_special_tokens_are_text_in_a_caption(text: str) -> None:
+    words = learned(length=64)
+    rows = words.encode([text]).tokens
+    assert rows is not None
+    ids = rows[0].tolist()
+    inside = ids[1 : ids.index(END)]
+    assert min(inside) > END
+    assert words._library.decode(inside).strip() == text.lower()
+    assert words.truncated(text) == ""
+
+
 def test_long_captions_are_truncated_before_the_end_token() -> None:
     words = learned(length=5)
     rows = words.encode(["a red circle on white"]).tokens

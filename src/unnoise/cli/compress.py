@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
 from unnoise.cli.options import flag, option, within
 from unnoise.cli.paths import existing, new_file
+from unnoise.config.request import check_seed
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
     from unnoise.compression.compress import Sent
 from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
+from unnoise.cli.loading import load
 
 ROWS = 8  # of the table of errors, at most
 
@@ -59,17 +61,15 @@ def compress(
     existing(picture, "picture")
     existing(model, "model")
     new_file(out, "the compressed picture", overwrite)
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed {seed}: seeds are integers from 0 to 2^63 - 1")
     with asking():
+        check_seed(seed, "--seed")
         require_coder()
         data = _picture_bytes(picture)
     say(f"loading {model} ...")
-    from unnoise import model as models
     from unnoise.compression import compress
     from unnoise.io.atomic import publish
 
-    loaded = models.load(model)
+    loaded = load(model)
     start = time.perf_counter()
     with asking():
         pixels = compress.pixels(loaded, data)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
 from unnoise.cli.console import UsageError, asking, emit, say, show
+from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option, within
 from unnoise.cli.paths import existing, new_file
 from unnoise.io.units import duration
@@ -57,9 +58,7 @@ def decompress(
     if not read.whole:
         say(f"note: {file} is cut off: it contains {len(read.payload):,} of {read.size:,} bytes of the picture")
     say(f"loading {model} ...")
-    from unnoise import model as models
-
-    loaded = models.load(model)
+    loaded = load(model)
     start = time.perf_counter()
     with asking():
         estimates = _estimates(loaded, data, bits, device, str(file))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
+from unnoise.cli.loading import load
 from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes, home
 from unnoise.cli.options import flag, keys_of, option, with_settings, within
 from unnoise.cli.parse import parse_names
@@ -69,10 +70,9 @@ def evaluate(
         if data is not None:
             present(data)
     say(f"loading {model} ...")
-    from unnoise import model as models
     from unnoise.evaluation.report import markdown as as_markdown
 
-    loaded = models.load(model)
+    loaded = load(model)
     with asking():
         loaded.require_pictures()
         pictures = data_for(loaded, data)

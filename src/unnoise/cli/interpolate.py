@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, say
+from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option, with_settings, within
 from unnoise.cli.parse import parse_names, parse_seeds
 from unnoise.cli.paths import existing, writable
@@ -60,13 +61,12 @@ def interpolate(
         rows_for([(0, name) for name in names], (), known_card(model))
         check_ends(pictures, ends, names)
     say(f"loading {model} ...")
-    from unnoise import model as models
     from unnoise.cli.sampling import finished, unconditional, with_bar, write_grid
     from unnoise.generate.conditions import input_picture
     from unnoise.generate.interpolation import between, between_pictures
     from unnoise.generate.job import prepare
 
-    loaded = models.load(model)
+    loaded = load(model)
     lines = down if len(ends) == 4 and not pictures else 1
     count = across * lines
     with asking():

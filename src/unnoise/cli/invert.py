@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
+from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option, with_settings
 from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
@@ -98,11 +99,10 @@ def inversion_of(
     """The pictures (B, C, H, W), and the job of inverting them with a model. Raises UserError."""
     import torch
 
-    from unnoise import model as models
     from unnoise.generate.conditions import input_picture
     from unnoise.generate.inversion import prepare_inversion
 
-    loaded = models.load(path).require_pictures()
+    loaded = load(path).require_pictures()
     x = torch.cat([input_picture(file, loaded) for file in pictures])
     labels = (label or "none",) * len(x) if loaded.classes or settings.get("classifier") else ()
     request = Request.of(seeds=tuple(range(len(x))), labels=labels, **settings)

@@ -40,7 +40,7 @@ def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
         return tuple(given)
     existing(file, "file of prompts")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--prompts {file}: not a text file in UTF-8 ({error})") from None
     found = [line.strip() for line in lines if line.strip()]

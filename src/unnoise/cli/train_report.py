@@ -34,7 +34,8 @@ def dry_run_text(document: Mapping[str, Any]) -> str:
         f"data: {data['count']:,} pictures of {data['where']}, {len(data['classes'])} classes, "
         f"{data['captions']['count']:,} captions{broken}",
     ]
-    parts += [f"note: {printable(note)}" for note in data["notes"]]
+    if data["notes"]:
+        parts.append("\n".join(f"note: {printable(note)}" for note in data["notes"]))
     if "cost" in document:
         parts.append(f"cost: {cost_text(document['cost'])}")
         parts += long_text(document["cost"], document["settings"], captions=data["captions"]["count"] > 0)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import asking, say
+from unnoise.cli.loading import load
 from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.parse import parse_numbers
 from unnoise.cli.paths import existing, writable
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import JSON, LABEL, MODEL, SEVERAL, VALUE
-from unnoise.config.request import Request, RequestOptions
+from unnoise.config.request import Request, RequestOptions, check_seed
 from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
@@ -45,18 +46,18 @@ def vary(
     existing(model, "model")
     writable(grid_file, "the grid")
     with asking():
+        check_seed(seed, "--seed")
         times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")
         rows_for([(0, label)], (), known_card(model))
         settings["values"] = values_of(value)
     say(f"loading {model} ...")
     import torch
 
-    from unnoise import model as models
     from unnoise.cli.sampling import finished, unconditional, with_bar, write_grid
     from unnoise.generate.interpolation import shared as share
     from unnoise.generate.job import prepare
 
-    loaded = models.load(model)
+    loaded = load(model)
     if settings.get("sampler", "auto") == "auto":
         settings["sampler"] = "ddpm"
     with asking():

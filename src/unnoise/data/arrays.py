@@ -11,6 +11,7 @@ Nothing is unpickled, so a file cannot run code. A .npy file of bytes is memory-
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,10 @@ def arrays(path: Path, split: str = "") -> Source:
                     f"no pictures in {path}: it contains {', '.join(keys) or 'nothing'}; name the array 'images'"
                 )
             labels, names = _find(keys, LABELS, split), _find(keys, NAMES, "")
-            return _source(file[images], file[labels] if labels else None, file[names] if names else None, str(path))
+            found = _source(file[images], file[labels] if labels else None, file[names] if names else None, str(path))
+            unread = [key for key in keys if key not in (images, labels, names)]
+            note = (f"arrays that are not read: {', '.join(unread)}",) if unread else ()
+            return replace(found, notes=(*found.notes, *note))
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, UserError):
             raise

@@ -41,10 +41,15 @@ SUFFIXES = frozenset(
         ".png",
         ".jpg",
         ".jpeg",
+        ".jpe",
         ".jfif",
+        ".jif",
+        ".mpo",
         ".webp",
         ".gif",
+        ".apng",
         ".bmp",
+        ".dib",
         ".tif",
         ".tiff",
         ".ppm",
@@ -53,10 +58,13 @@ SUFFIXES = frozenset(
         ".pnm",
         ".avif",
         ".jp2",
+        ".j2k",
     )
 )
 
 MOST_CLASSES = 32  # a control image with at most so many colours is a segmentation map
+
+STORED = "stored size"  # the key of Image.info for the size before a JPEG is decoded at a smaller scale
 
 _UPRIGHT = {  # EXIF 2.3, tag 0x0112: how to turn the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -77,6 +85,7 @@ class Picture(NamedTuple):
     size: tuple[int, int]  # width and height in the file, upright
     mode: str  # as stored, by Pillow's name for it
     brightest: float  # the largest value as stored, as a fraction of white: 4095 / 65535 for 12 bits in 16
+    transparent: bool = False  # whether a pixel is, in part or whole
 
 
 def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool = False) -> Picture:
@@ -86,10 +95,13 @@ def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool
     """
     with _reading():
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, config)
+        width, height = _stored_size(image)
+        turned = _orientation(image) >= 5
         mode, image = image.mode, _upright(image)
         brightest, flat = _brightest(image), _flatten(image, config.background)
         small = _resize(flat, config, control_resampling(flat) if control else Image.Resampling.LANCZOS)
-        return Picture(_pixels(small, config.channels), image.size, mode, brightest)
+        size = (height, width) if turned else (width, height)
+        return Picture(_pixels(small, config.channels), size, mode, brightest, _transparent(image))
 
 
 def control_resampling(image: Image.Image) -> Image.Resampling:
@@ -142,6 +154,7 @@ def _open(data: bytes, config: DataConfig) -> Image.Image:
     if width * height > config.max_pixels:
         raise Unreadable(f"{width} x {height} pixels are more than max_pixels = {config.max_pixels:,}")
     if image.format == "JPEG":
+        image.info[STORED] = image.size
         image.draft(None, (2 * config.size, 2 * config.size))  # never below twice the size that Lanczos resizes to
     image.load()
     return image
@@ -161,12 +174,24 @@ def what_it_is(data: bytes) -> str:
     return "not a picture in a supported format (" + ", ".join(FORMATS) + ")"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in the file, which is decoded smaller if it is a large JPEG."""
+    size: tuple[int, int] = image.info.get(STORED, image.size)
+    return size
+
+
+def _orientation(image: Image.Image) -> int:
+    """A key of _UPRIGHT, or 1 for a picture that is upright."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # damaged EXIF does not make the pixels unusable
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
+    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
 
 
 def _brightest(image: Image.Image) -> float:
@@ -192,6 +217,15 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
         below.paste(above, mask=above.getchannel("A"))
         return below
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _transparent(image: Image.Image) -> bool:
+    """Whether the background is visible somewhere in the picture."""
+    if not image.has_transparency_data:
+        return False
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return bool((np.asarray(image) == image.info.get("transparency")).any())
+    return bool((np.asarray(image.convert("RGBA").getchannel("A")) < 255).any())
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -63,6 +63,9 @@ def fingerprint(source: Source, config: DataConfig, controls: Source | None = No
         beside = config.control if controls is None else fingerprint(controls, replace(config, control="")).digest
         found.append(b"control" + beside.encode())
         parts["control images"] = _digest(beside.encode())
+    if source.more_captions is not None:
+        found.append(b"captions" + _json(source.more_captions))
+        parts["captions"] = _digest(_json([source.captions, source.more_captions]))
     if config.values:  # the same for numbers
         columns = [b"value" + name.encode() + source.values[name].astype("<f8").tobytes() for name in config.values]
         found += columns

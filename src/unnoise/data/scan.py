@@ -37,6 +37,7 @@ class Scan(NamedTuple):
     sizes: NDArray[np.int64]  # (n, 2) widths and heights as stored, of the pictures that were decoded
     modes: dict[str, int]  # how often each mode occurs, by Pillow's name for it
     brightest: dict[str, float]  # the largest value in the pictures of each mode, as a fraction of white
+    transparent: int = 0  # how many of the pictures that were decoded have transparent pixels
 
 
 def scan(source: Source, config: DataConfig) -> Scan:
@@ -63,6 +64,7 @@ def scan(source: Source, config: DataConfig) -> Scan:
         np.array(decoded.sizes, np.int64).reshape(-1, 2),
         dict(decoded.modes),
         decoded.brightest,
+        transparent=decoded.transparent.total(),
     )
     refused = len(source.refused)
     failed = (len(decoded.failed) + refused) / max(len(rows) + refused, 1)
@@ -76,11 +78,12 @@ class _Decoded(NamedTuple):
     sizes: list[tuple[int, int]]
     modes: Counter[str]
     brightest: dict[str, float]
+    transparent: Counter[str]  # mode -> pictures with transparent pixels
 
 
 def _decode_all(source: Source, config: DataConfig, rows: Sequence[int], *, cache: bool) -> _Decoded:
     cached: list[NDArray[np.uint8]] | None = [] if cache else None
-    found = _Decoded(None, {}, [], Counter(), {})
+    found = _Decoded(None, {}, [], Counter(), {}, Counter())
     used = 0
     for row, picture in zip(rows, _decoded(source, config, rows)):
         if isinstance(picture, str):
@@ -89,6 +92,7 @@ def _decode_all(source: Source, config: DataConfig, rows: Sequence[int], *, cach
         found.sizes.append(picture.size)
         found.modes[picture.mode] += 1
         found.brightest[picture.mode] = max(found.brightest.get(picture.mode, 0.0), picture.brightest)
+        found.transparent[picture.mode] += picture.transparent
         if cached is not None:
             cached.append(crop(picture.pixels, 0.5) if config.crop == "center" else picture.pixels)
             used += cached[-1].nbytes
@@ -132,6 +136,16 @@ def dark_notes(found: Scan) -> list[str]:
                 f"multiply their values by {int(1 / brightest)} and save them again"
             )
     return notes
+
+
+def transparent_notes(found: Scan, config: DataConfig) -> list[str]:
+    """A note about pictures with transparent pixels, if there are any."""
+    opened = f" of the {found.checked:,} that were opened" if found.pixels is None else ""
+    behind = ",".join(map(str, config.background))
+    about = f"composited over data.background={behind}" + (" (white)" if config.background == (255, 255, 255) else "")
+    if not found.transparent:
+        return []
+    return [f"{found.transparent:,} pictures{opened} have transparent pixels, which are {about}"]
 
 
 def _decoded(source: Source, config: DataConfig, rows: Sequence[int]) -> Iterator[Picture | str]:

@@ -58,9 +58,14 @@ class Source:
     classes: tuple[str, ...] = ()
     labels: NDArray[np.int64] | None = None  # (N,) rows of `classes`
     captions: tuple[str, ...] | None = None
+    more_captions: tuple[tuple[str, ...], ...] | None = (
+        None  # of each picture besides the first; None: no picture has more
+    )
     values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (N,) each; NaN if missing
     # kind -> the control image of picture i, as pixels like those of `read`
     controls: Mapping[str, Callable[[int], NDArray[np.uint8]]] = field(default_factory=dict)
+    # column of the metadata -> the control images that it names, under the names of their pictures
+    control_columns: Mapping[str, Source] = field(default_factory=dict)
     refused: tuple[Broken, ...] = ()  # found, but refused without reading
     notes: tuple[str, ...] = ()  # remarks for the user about how the files were interpreted
     file: Callable[[int], Path] | None = None  # the file that holds picture i; None for pictures that are not in files
@@ -76,6 +81,7 @@ class Source:
             array=None if self.array is None else self.array[rows],
             labels=None if self.labels is None else self.labels[rows],
             captions=None if self.captions is None else tuple(self.captions[row] for row in rows),
+            more_captions=None if self.more_captions is None else tuple(self.more_captions[row] for row in rows),
             values={name: column[rows] for name, column in self.values.items()},
             controls={name: _renumbered(draw, rows) for name, draw in self.controls.items()},
             refused=(),

@@ -48,6 +48,9 @@ def _unpickled(file: Path, *, pickles: bool) -> dict[str, Tensor]:
             "UNet2DModel.from_pretrained(...).save_pretrained(...) writes safetensors"
         )
     state = torch.load(file, map_location="cpu", weights_only=True)
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise UserError(f"{file}: {name} is {tensor.dtype}: weights are floating-point numbers")
     return {name: tensor.to(torch.float32) for name, tensor in state.items()}
 
 

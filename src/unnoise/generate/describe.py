@@ -1,7 +1,7 @@
 """What a file or a folder is: a picture with its recipe, a run, a model, a diffusers folder or a weights file.
 
 Each description is a JSON document with `kind` first. Descriptions come from headers, JSON and YAML: nothing here
-imports torch or loads a pickle.
+loads a pickle, and nothing but the description of a diffusers folder imports torch.
 """
 
 from __future__ import annotations
@@ -72,13 +72,24 @@ def describe_folder(path: Path) -> dict[str, Any]:
     if (path / "model.json").is_file():
         return describe_model(path)
     if (path / "model_index.json").is_file() or (path / "config.json").is_file():
-        inner = path / "unet" / "config.json"
-        config = read_json(inner if inner.is_file() else path / "config.json")
-        return {"kind": "diffusers folder", "path": str(path), "config": config}
+        return describe_diffusers(path)
     raise UserError(
         f"{path} is neither a run (config.yaml), a model (model.json) nor a diffusers folder (model_index.json). "
         f"For a folder of pictures run: unnoise data {shlex.quote(str(path))}"
     )
+
+
+def describe_diffusers(path: Path) -> dict[str, Any]:
+    """The settings of a diffusers folder's network; the warnings are its notes, or why it cannot be loaded."""
+    from unnoise.formats import diffusers, places  # here, for they import torch
+
+    inner = path / "unet" / "config.json"
+    config = read_json(inner if inner.is_file() else path / "config.json")
+    try:
+        warnings = list(diffusers.read_settings(places.locate(path)).hints["notes"])
+    except UserError as error:
+        warnings = [f"it cannot be loaded: {error}"]
+    return {"kind": "diffusers folder", "path": str(path), "config": config, "warnings": warnings}
 
 
 def describe_run(path: Path) -> dict[str, Any]:
@@ -126,7 +137,9 @@ def describe_model(path: Path) -> dict[str, Any]:
     if not weights.is_file():
         return found | {"warnings": [f"{weights} is missing: the model cannot be loaded"]}
     header = describe_weights(weights)
-    return found | {key: header[key] for key in ("tensors", "parameters", "dtypes", "sha256")} | {"warnings": []}
+    found |= {key: header[key] for key in ("tensors", "parameters", "dtypes", "sha256")}
+    notes = found["card"].get("notes", ()) if isinstance(found["card"], Mapping) else ()
+    return found | {"warnings": list(map(str, notes if isinstance(notes, list) else ()))}
 
 
 def known_card(path: Path) -> ModelCard | None:

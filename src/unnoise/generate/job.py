@@ -37,6 +37,7 @@ from unnoise.guidance import (
     noisy_classifier,
 )
 from unnoise.guidance.noisy_classifier import NoisyClassifier
+from unnoise.losses import ON_STEPS
 from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.samplers import Step, find, find_spacing
@@ -180,13 +181,17 @@ def guide_of(request: Request, placement: Placement) -> NoisyClassifier | None:
 
 
 def timesteps(model: Model, request: Request) -> Tensor:
-    """The times (N + 1,) of a request's walks. Raises UserError for a spacing that has not so many steps."""
-    card = model.card
+    """The times (N + 1,) of a request's walks. Raises UserError for a spacing that has not so many steps.
+
+    A model's own spacing, whether by default or by its name, has the options of the model's card.
+    """
+    card, steps = model.card, model.diffusion.steps
     name = card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
     own = card.spacing if name == card.sampler and card.spacing != "auto" else find(name).spacing
-    spacing = find_spacing(
-        own if request.sampling.spacing == "auto" else request.sampling.spacing, model.diffusion.steps
-    )
+    chosen = own if request.sampling.spacing == "auto" else request.sampling.spacing
+    options = card.spacing_options if chosen == card.spacing else {}
+    least = 1 / steps if card.process.time_sampler in ON_STEPS else 0.0  # below it the network has learned nothing
+    spacing = find_spacing(chosen, steps, least, options)
     return spacing(model.diffusion.schedule, request.sampling.steps)
 
 

@@ -6,7 +6,7 @@ import math
 
 from unnoise.conditions import Cond
 from unnoise.config.cards import NoisyClassifierCard
-from unnoise.config.request import Request
+from unnoise.config.request import Request, check_seed
 from unnoise.errors import UserError
 from unnoise.guidance import noisy_classifier
 from unnoise.model import Model
@@ -20,6 +20,8 @@ def check_request(model: Model, request: Request, cond: Cond | None) -> Sampler:
     """
     if not request.seeds:
         raise UserError("no seeds: ask for at least one picture, for example --seeds 0-7")
+    for seed in request.seeds:
+        check_seed(seed)
     if request.batch < 1:
         raise UserError(f"batch is {request.batch}: set it to 1 or more")
     _check_numbers(request)

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise import artifacts
+from unnoise.config.class_names import unreserved
 from unnoise.errors import UserError, unknown
 from unnoise.io import checkpoint
 from unnoise.io.atomic import publish_directory
@@ -140,7 +141,7 @@ def load_classifier(path: Path | str) -> ClassifierEvaluator:
     net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()))
     found = ClassifierEvaluator(
         net.eval().requires_grad_(False),
-        tuple(card["classes"]),
+        unreserved(card["classes"]),
         card["name"],
         Accuracy(**card["accuracy"]),
         card["trained"],

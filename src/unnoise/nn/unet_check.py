@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unnoise.config.networks import UNetConfig
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.nn import controlnet, text
 from unnoise.nn.blocks import at_level, context_width
@@ -24,7 +24,8 @@ def check(config: UNetConfig) -> None:
 
 
 def _check_sizes(config: UNetConfig) -> None:
-    sizes = {"blocks": config.blocks, "groups": config.groups, "size": config.size, "patch": config.patch}
+    size = min(height_width(config.size))
+    sizes = {"blocks": config.blocks, "groups": config.groups, "size": size, "patch": config.patch}
     sizes |= {"in_channels": config.in_channels, "out_channels": config.out_channels}
     for name, value in sizes.items():
         if value < 1:
@@ -46,7 +47,7 @@ def _check_channels(config: UNetConfig) -> None:
             f"attention must be true or false for each of the {levels} levels, but has {len(config.attention)} values"
         )
     multiple = config.patch * 2 ** (levels - 1)
-    if config.size % multiple:
+    if any(side % multiple for side in height_width(config.size)):
         patches = f"patches of {config.patch} pixels and " if config.patch > 1 else ""
         raise UserError(
             f"size {config.size} is not a multiple of {multiple}, as {patches}{levels} levels of channels require: "

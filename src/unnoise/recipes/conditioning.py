@@ -97,10 +97,9 @@ def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | No
     if text is None and config.encoder is None:
         return None
     check_captions(config, pictures)
-    captions = (pictures.caption(row) for row in range(len(pictures)))
     if text is None:
-        return pretrained_encoder(config, captions)
-    return Tokenizer.learn(captions, vocabulary=text.vocabulary, length=text.length)
+        return pretrained_encoder(config, pictures.every_caption())
+    return Tokenizer.learn(pictures.every_caption(), vocabulary=text.vocabulary, length=text.length)
 
 
 def pretrained_encoder(config: TrainConfig, captions: Iterable[str]) -> Encoder:

@@ -56,7 +56,7 @@ def train(
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         contrastive.write(folder, weights, tokenizer, card)
 
-    if run is not None and (note := truncation_note(tokenizer, map(pictures.caption, range(len(pictures))))):
+    if run is not None and (note := truncation_note(tokenizer, pictures.every_caption())):
         run.log(note)
     yield from fit_evaluator(config, pictures, state, objective(net, tokenizer, config), write, run, processes)
     average = state.average(config.fit.ema[0])
@@ -110,8 +110,7 @@ def learn_tokenizer(config: ContrastiveConfig, pictures: Dataset) -> Tokenizer:
     """Returns the tokenizer of the captions. Raises UserError where there are none."""
     check_captions(config, pictures)
     text = config.net.text
-    captions = (pictures.caption(row) for row in range(len(pictures)))
-    return Tokenizer.learn(captions, vocabulary=text.vocabulary, length=text.length)
+    return Tokenizer.learn(pictures.every_caption(), vocabulary=text.vocabulary, length=text.length)
 
 
 def objective(

@@ -29,7 +29,7 @@ from unnoise.likelihood.bound import bound_term
 from unnoise.model import make_conditioner
 from unnoise.recipes.conditioning import batch_condition, check_captions, concat_input, drop_conditions, prompt_encoder
 from unnoise.recipes.initialization import init_network, load_base
-from unnoise.recipes.model_card import data_facts, describe
+from unnoise.recipes.model_card import data_facts, describe, log_notes
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import truncation_note
@@ -142,9 +142,8 @@ def train(
                 opened = stack.enter_context(open_run(run, config, command=command))
                 opened.record_data(data_facts(pictures))
                 opened.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
-                for line in pictures.notes:
-                    opened.log(f"note: {line}")
-                if text is not None and (note := truncation_note(text, map(pictures.caption, range(len(pictures))))):
+                log_notes(opened, pictures)
+                if text is not None and (note := truncation_note(text, pictures.every_caption())):
                     opened.log(note)
         yield from trainer.train(opened, task, state, processes=processes)
         if opened is not None:

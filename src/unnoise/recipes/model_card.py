@@ -13,8 +13,10 @@ from unnoise.config.networks import EncoderConfig, UNetConfig
 from unnoise.config.training import TrainConfig
 from unnoise.config.usage import some
 from unnoise.data import Dataset
+from unnoise.data.plain_text import escaped
 from unnoise.errors import UserError
 from unnoise.model import Model
+from unnoise.training.run import Run
 
 
 def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) -> ModelCard:
@@ -41,7 +43,7 @@ def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) 
         info={
             "training": config.name,
             "about": config.about,
-            "data": config.data.path,
+            "data": escaped(config.data.path),
             **({"control": config.data.control} if config.data.control else {}),
             "pictures": len(pictures),
             "fingerprint": pictures.fingerprint,
@@ -90,8 +92,14 @@ def data_facts(pictures: Dataset) -> dict[str, Any]:
     return {
         "fingerprint": pictures.fingerprint,
         "parts": pictures.fingerprint_parts,
-        "path": pictures.config.path,
+        "path": escaped(pictures.config.path),
         "count": len(pictures),
         "classes": list(pictures.classes),
         "broken": [{"path": broken.path, "why": broken.why} for broken in pictures.broken],
     }
+
+
+def log_notes(run: Run, pictures: Dataset) -> None:
+    """Writes to the run's log how the files of the data set are interpreted, and which of them are not used."""
+    for note in pictures.notes:
+        run.log(f"note: {note}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 from unnoise.config import renamed
 from unnoise.config.request import Request
@@ -149,12 +151,18 @@ def find(name: str) -> Sampler:
     return SAMPLERS[name]
 
 
-def find_spacing(name: str, table: int) -> Spacing:
+def find_spacing(
+    name: str, table: int, least: float = 0.0, options: Mapping[str, Any] = MappingProxyType({})
+) -> Spacing:
     """Returns the timestep spacing of this name, or of this earlier name, on a table of so many entries.
 
-    Raises UserError, with the nearest name, where there is none.
+    `least` is the least time that the network was trained at, where the schedule is a curve. Raises UserError, with the
+    nearest name, where there is none, and for options that it does not have.
     """
     name = renamed.SPACINGS.get(name, name)
     if name not in SPACINGS:
         raise unknown("timestep spacing", name, SPACINGS)
-    return SPACINGS[name](table)
+    try:
+        return SPACINGS[name](table, least, **options)
+    except TypeError:
+        raise UserError(f"the timestep spacing {name!r} does not take {sorted(options)}") from None

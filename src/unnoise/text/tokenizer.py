@@ -3,8 +3,8 @@
     <begin> a red circle on white <end> <pad> <pad> ...
 
 Captions are lower-cased and runs of spaces become one. Frequent words are one token each; other words are several, down
-to bytes, so no text is unknown. The empty caption, <begin> <end>, is the null condition. The `tokenizers` library does
-the work, and its JSON is what is saved.
+to bytes, so no text is unknown; "<end>" in a caption is text too. The empty caption, <begin> <end>, is the null
+condition. The `tokenizers` library does the work, and its JSON is what is saved.
 """
 
 from __future__ import annotations
@@ -113,7 +113,9 @@ class Tokenizer:
     def _library(self) -> Any:
         """The library's tokenizer, created on first use, so that a model can be inspected without the library."""
         try:
-            return library().Tokenizer.from_str(self.text)
+            made = library().Tokenizer.from_str(self.text)
+            made.encode_special_tokens = True  # "<end>" in a caption is text, and ends nothing
+            return made
         except UserError:
             raise
         except Exception as e:  # the library raises bare Exceptions for JSON that is not a tokenizer
