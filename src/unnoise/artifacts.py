@@ -21,6 +21,7 @@ from torch import nn
 from unnoise.config.convert import to_dict
 from unnoise.errors import UserError
 from unnoise.io import checkpoint
+from unnoise.io.json_files import read_object
 
 Net = TypeVar("Net", bound=nn.Module)
 WEIGHTS = "model.safetensors"
@@ -61,10 +62,9 @@ def write_card(file: Path, card: Any, kind: str) -> None:
 def read_card(file: Path, *, again: str) -> tuple[dict[str, Any], Any]:
     """The contents of a card, and the name of its format. Raises UserError, with the fix `again`, if it is not JSON."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): {again}") from None
-    data = data if isinstance(data, dict) else {}
+        data = read_object(file)
+    except UserError as error:
+        raise UserError(f"{error}; {again}") from None
     return data.get("card", {}), data.get("format")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -30,12 +31,20 @@ Weight = Callable[[Level], Tensor]
 
 def discrete(steps: int) -> Clock:
     """The clock of a network trained on T steps: k - 1 at t = k/T, linear in between."""
-    return lambda t, level: t * steps - 1
+    return partial(_discrete, steps)
+
+
+def _discrete(steps: int, t: Tensor, level: Level) -> Tensor:
+    return t * steps - 1
 
 
 def scaled(steps: int) -> Clock:
     """The clock of flow matching in diffusers: t T, which is T at the noise and 0 at the picture."""
-    return lambda t, level: t * steps
+    return partial(_scaled, steps)
+
+
+def _scaled(steps: int, t: Tensor, level: Level) -> Tensor:
+    return t * steps
 
 
 def quarter_log_sigma(t: Tensor, level: Level) -> Tensor:
@@ -81,40 +90,64 @@ def _zero(level: Level) -> Tensor:
     return torch.zeros_like(level.alpha)
 
 
-EPSILON = Prediction(lambda level: (_zero(level), _ones(level)))
-SAMPLE = Prediction(lambda level: (_ones(level), _zero(level)))
-VELOCITY = Prediction(lambda level: (-level.sigma, level.alpha))  # Salimans & Ho 2022
-FLOW = Prediction(lambda level: (-_ones(level), _ones(level)))  # eps - x: Lipman et al. 2022
+Row = tuple[Tensor, Tensor]
+
+
+def _epsilon(level: Level) -> Row:  # functions with names, here and below: a model can be pickled
+    return _zero(level), _ones(level)
+
+
+def _sample(level: Level) -> Row:
+    return _ones(level), _zero(level)
+
+
+def _velocity(level: Level) -> Row:  # Salimans & Ho 2022
+    return -level.sigma, level.alpha
+
+
+def _flow(level: Level) -> Row:  # eps - x: Lipman et al. 2022
+    return -_ones(level), _ones(level)
+
+
+def _unit_noise(level: Level) -> Tensor:
+    return (level.alpha.square() + level.sigma.square()).rsqrt()
+
+
+EPSILON, SAMPLE, VELOCITY, FLOW = map(Prediction, (_epsilon, _sample, _velocity, _flow))
 
 # eps, which is -sigma times the score, from an input scaled to unit variance of the noise: for variance-exploding
 # schedules. NCSN++ reads x_t unscaled (Song et al. 2021), which its norms make possible.
-SCORE = Prediction(EPSILON.row, lambda level: (level.alpha.square() + level.sigma.square()).rsqrt())
+SCORE = Prediction(_epsilon, _unit_noise)
 
 
 def edm(sigma_data: float = 0.5) -> Prediction:
     """The preconditioning of EDM, for data of standard deviation `sigma_data`. Table 1 of Karras et al. 2022."""
+    return Prediction(partial(_edm_row, sigma_data), partial(_edm_in, sigma_data), quarter_log_sigma)
 
-    def norm(level: Level) -> Tensor:  # the standard deviation of x_t
-        return (level.sigma.square() + (sigma_data * level.alpha).square()).sqrt()
 
-    def row(level: Level) -> tuple[Tensor, Tensor]:
-        return level.sigma / (sigma_data * norm(level)), -sigma_data * level.alpha / norm(level)
+def _norm(sigma_data: float, level: Level) -> Tensor:
+    """The standard deviation of x_t."""
+    return (level.sigma.square() + (sigma_data * level.alpha).square()).sqrt()
 
-    def c_in(level: Level) -> Tensor:
-        return 1 / norm(level)
 
-    return Prediction(row, c_in, quarter_log_sigma)
+def _edm_row(sigma_data: float, level: Level) -> Row:
+    norm = _norm(sigma_data, level)
+    return level.sigma / (sigma_data * norm), -sigma_data * level.alpha / norm
+
+
+def _edm_in(sigma_data: float, level: Level) -> Tensor:
+    return 1 / _norm(sigma_data, level)
 
 
 def posterior_mean(schedule: Schedule, steps: int) -> Prediction:
     """DDPM's first parametrisation, the mean of q(x_{t - 1/T} | x_t, x). Table 2 of Ho et al. 2020."""
+    return Prediction(partial(_posterior_row, schedule, steps))
 
-    def row(level: Level) -> tuple[Tensor, Tensor]:
-        to = schedule((schedule.time(level.log_ratio) - 1 / steps).clamp(min=0))
-        kernel = posterior(level, to)
-        return kernel.x_coef + kernel.x_t_coef * level.alpha, kernel.x_t_coef * level.sigma
 
-    return Prediction(row)
+def _posterior_row(schedule: Schedule, steps: int, level: Level) -> Row:
+    to = schedule((schedule.time(level.log_ratio) - 1 / steps).clamp(min=0))
+    kernel = posterior(level, to)
+    return kernel.x_coef + kernel.x_t_coef * level.alpha, kernel.x_t_coef * level.sigma
 
 
 # --- the network, the schedule, the prediction: what is trained ---

@@ -16,13 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from unnoise import nn as networks
+from unnoise.acceleration.fork import check_fork
+from unnoise.acceleration.placement import find as find_device
 from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
 from unnoise.config.cards import ModelCard
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig, height_width
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
-from unnoise.config.usage import picture_options
+from unnoise.config.usage import as_keywords, picture_options
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, diffusers
@@ -32,6 +34,7 @@ from unnoise.formats.part import check_tensors
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
 from unnoise.io.weights import renamed
+from unnoise.io.whatis import is_model, not_a
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
 
@@ -45,6 +48,7 @@ class Model:
     diffusion: Diffusion
     card: ModelCard
     text: PromptEncoder | None = None  # encodes captions
+    device: str = "auto"  # where samples are computed if a call names no device
 
     @property
     def codec(self) -> Codec:
@@ -118,10 +122,10 @@ class Model:
     def sample(
         self,
         *,
-        labels: Sequence[str | int] = (),
+        labels: str | int | Sequence[str | int] = (),
         prompts: str | Sequence[str] = (),
         values: Mapping[str, float | Sequence[float]] = MappingProxyType({}),
-        seeds: Sequence[int] = (0,),
+        seeds: int | Sequence[int] = (0,),
         **settings: Any,
     ) -> Pictures:
         """Generate a picture for each seed, with one label, prompt or value of each name for all seeds, or one a seed.
@@ -131,6 +135,8 @@ class Model:
         """
         from unnoise.generate.frames import sample
 
+        labels = (labels,) if isinstance(labels, str | int) else labels
+        seeds = (seeds,) if isinstance(seeds, int) else seeds
         texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
         request = Request.of(
@@ -138,7 +144,20 @@ class Model:
         )
         if note := truncation_note(self.text, filter(None, (*texts, request.prompt.negative_prompt))):
             warnings.warn(note, stacklevel=2)
-        return sample(self, request)
+        try:
+            return sample(self, request)
+        except UserError as error:  # its messages name options of the command line
+            raise UserError(as_keywords(str(error))) from None
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move the network to a device (cpu, cuda, cuda:1, mps), on which `sample` then runs unless a call names one.
+
+        Returns this model. Raises UserError for a device that is unknown or not available. The precision is not changed
+        by moving: it is the setting `precision` of `sample`.
+        """
+        self.device = find_device(str(device))
+        self.diffusion.net.to(self.device)
+        return self
 
     def with_controlnets(self, *others: Model | str | Path) -> Model:
         """This model with the controls of `others` after its own, in this order; each needs a control image.
@@ -190,6 +209,7 @@ class Model:
         cls, net: nn.Module, card: ModelCard, state: Mapping[str, Tensor], text: PromptEncoder | None
     ) -> Model:
         """The model of a network on the meta device and its weights, which fit."""
+        check_fork()
         net.load_state_dict(dict(state), assign=True)
         assert not any(tensor.is_meta for tensor in net.buffers()), (
             "a buffer that is computed needs a device of its own"
@@ -253,8 +273,8 @@ def find(path: str | Path) -> Path:
         raise UserError(
             f"{folder} does not exist: give a run (runs/00001-fashion), a model directory or a diffusers folder"
         )
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file: give the directory that contains it")
+    if not is_model(folder):
+        raise not_a("a model", folder)
     if (folder / CARD).is_file():
         return folder
     if (folder / "checkpoints").is_dir():
@@ -262,11 +282,7 @@ def find(path: str | Path) -> Path:
         if newest is None:
             raise UserError(f"{folder} has no checkpoint yet: train until one is saved")
         return newest
-    if diffusers.is_folder(folder):
-        return folder
-    raise UserError(
-        f"{folder} is not a run, a model directory or a diffusers folder: it has no {CARD}, checkpoints/ or config.json"
-    )
+    return folder
 
 
 def load(path: str | Path, *, verify: bool = True) -> Model:

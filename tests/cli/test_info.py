@@ -222,5 +222,5 @@ def test_info_describes_a_model_and_refuses_other_folders(tmp_path: Path, capsys
     assert lines["sha256"] == sha256(tmp_path / "model" / "model.safetensors")
     assert lines["classes"] == "bag, ankle-boot"
     assert "--label (2 classes: bag, ankle-boot)" in lines["inputs"]
-    assert main(["info", str(tmp_path)]) == 1
-    assert "neither a run" in capsys.readouterr().err
+    assert main(["info", str(tmp_path)]) == 2
+    assert "a folder with models in it, not a run or a model" in capsys.readouterr().err

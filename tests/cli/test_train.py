@@ -125,7 +125,7 @@ SETS = ("fashion", "toy", "emoji", "shapes", "shapes-one", "shapes-two")  # that
 def test_a_preset_for_pictures_of_ones_own_says_what_to_type(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it says to type is taken, once there are pictures; captions are spoken of where they are heard."""
+    """The command that it prints works, once there are pictures; captions are named if they are needed."""
     monkeypatch.chdir(tmp_path)
     assert main(["train", name]) == 2
     err = capsys.readouterr().err

@@ -388,6 +388,28 @@ def test_parquet_splits_and_shards(tmp_path: Path) -> None:
         find(str(tmp_path / "hub"))
 
 
+def test_a_table_that_expands_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table says how many rows it has, and of how many bytes, before they are read."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    zeros = pa.table({"image": [bytes(2**16)] * 2000})
+    pq.write_table(zeros, tmp_path / "a.parquet", use_dictionary=False, compression="gzip")
+    with pytest.raises(UserError, match="a decompression bomb; split it"):
+        find(str(tmp_path / "a.parquet"))
+    pq.write_table(pa.table({"image": [b"x"] * 4}), tmp_path / "b.parquet")
+    assert len(find(str(tmp_path / "b.parquet")).names) == 4
+    monkeypatch.setattr("unnoise.data.table.MEMBERS", 3)
+    with pytest.raises(UserError, match="has 4 rows"):
+        find(str(tmp_path / "b.parquet"))
+
+
+def test_text_in_an_array_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    names = np.array(["ab", "cd"])
+    names.view("<u4")[0] = 0x110000
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8), np.uint8), labels=names)
+    with pytest.raises(UserError, match="no characters"):
+        find(str(tmp_path / "a.npz"))
+
+
 def test_parquet_without_pictures(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="columns of bytes"):
         find(str(parquet(tmp_path / "a.parquet", {"x": [1, 2]})))

@@ -126,7 +126,7 @@ def make_net(dropout: float = 0.3) -> Net:
 
 
 def objective(net: nn.Module) -> Callable[[Batch, SampleRNG], Tensor]:
-    """Guess the noise in a half noisy picture; one row in five is told no class."""
+    """Guess the noise in a half noisy picture; one row in five has no class."""
 
     def loss(batch: Batch, rows: SampleRNG) -> Tensor:
         eps = rows.normal((1, 4, 4), "noise")

@@ -296,3 +296,15 @@ def test_the_package_never_unpickles_or_evaluates():
 def test_the_manifest_is_plain_json(folder):
     manifest = json.loads((folder / "step-00000200" / "manifest.json").read_text())
     assert set(manifest["files"]) == set(FILES[:3])
+
+
+@pytest.mark.parametrize("file", ["../secret", "/etc/hostname", "a/../../b"])
+def test_a_manifest_names_files_of_its_own_directory_only(file: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    directory = tmp_path / "step-00000001"
+    directory.mkdir()
+    entries = {file: {"bytes": 1, "sha256": "0" * 64}}
+    whole = {"files": entries, "sha256": checkpoint._digest_of(entries)}
+    (directory / checkpoint.MANIFEST).write_text(json.dumps(whole))
+    with pytest.raises(checkpoint.Damaged, match="not what was written"):
+        checkpoint.verify(directory)

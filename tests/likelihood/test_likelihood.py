@@ -302,7 +302,7 @@ def test_the_network_is_asked_at_the_steps_of_the_estimate_alone() -> None:
     assert [step for step in range(10) if rmse[step].isnan()] == [0, 4]
 
 
-def test_clipping_is_done_and_said() -> None:
+def test_clipping_is_done_and_reported() -> None:
     x = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
     schedule = Cosine(steps=10)
     above = Denoiser(schedule, lambda x_t, t: Estimate(torch.full_like(x_t, 3.0)))
@@ -342,7 +342,7 @@ def test_the_network_is_asked_for_the_pictures_rows_in_whole_batches() -> None:
 
 def test_totals_and_rates_are_sums_of_what_came() -> None:
     """The accounts alone, with terms that are given: four bits sent one a step for -log2 p(x_i | x_<i), the chain that
-    sec. 4.3 of Ho et al. 2020 tells of. All of them cost H(x) in the mean, and the rate is the entropy of what came."""
+    sec. 4.3 of Ho et al. 2020 shows. All of them cost H(x) in the mean, and the rate is the entropy of what came."""
     generator = torch.Generator().manual_seed(0)
     joint = torch.rand(2, 2, 2, 2, generator=generator, dtype=torch.float64)
     joint /= joint.sum()

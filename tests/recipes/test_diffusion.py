@@ -50,7 +50,7 @@ def straight(tmp_path_factory):
 
 
 class Perfect(torch.nn.Module):
-    """Says what it is told to say; remembers what it is asked."""
+    """Returns a given output, and records its inputs."""
 
     def __init__(self, answer: torch.Tensor) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def test_a_learned_variance_is_taught_by_the_bound_and_the_mean_is_not():
     torch.testing.assert_close(loss, simple + 0.05 * bound, rtol=1e-4, atol=1e-5)
 
 
-def test_without_classes_nothing_is_told():
+def test_without_classes_there_is_no_label():
     config = override(EXACT, {"net.classes": "0"})
     net = Perfect(torch.zeros(4, 1, 8, 8))
     loss = objective(make_diffusion(net, config.process), config, placeholder_conditioner(config))

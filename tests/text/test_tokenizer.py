@@ -132,3 +132,13 @@ def test_files_that_are_not_tokenizers_are_refused(tmp_path: Path, text: str) ->
         Tokenizer.load(tmp_path / "tokenizer.json", 12)
     with pytest.raises(UserError, match="cannot read"):
         Tokenizer.load(tmp_path / "none.json", 12)
+
+
+def test_text_that_is_not_unicode_is_refused() -> None:
+    """A lone surrogate stands for a byte of a command line that is not UTF-8."""
+    tokenizer = Tokenizer.learn(["a cat"], vocabulary=300, length=8)
+    for read in (lambda text: tokenizer.encode([text]), tokenizer.truncated):
+        with pytest.raises(UserError, match=r"the text 'a cat\\udcff' is not valid Unicode: remove \\udcff"):
+            read("a cat\udcff")
+    with pytest.raises(UserError, match="is not valid Unicode"):
+        Tokenizer.learn(["a cat\udcff"], vocabulary=300, length=8)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unnoise.cli.console import asking, emit, say, show, table
-from unnoise.cli.options import flag, option, with_settings, within
-from unnoise.cli.paths import writable
+from unnoise.cli.options import OVERWRITE, flag, option, with_settings, within
+from unnoise.cli.paths import new_file
 from unnoise.cli.requests import present
 from unnoise.config.data import DataConfig
 from unnoise.io.printable import printable
@@ -36,12 +36,13 @@ def data(
         option("pixels to resize and crop to; default: as stored, at most 64", validator=within(1, 4096, "pixels")),
     ] = None,
     channels: Annotated[Literal[1, 3] | None, option("1 grey, 3 colour; default: as stored, or 3")] = None,
+    overwrite: OVERWRITE = False,
     json: Annotated[bool, flag("one JSON document on stdout")] = False,
     **settings: Any,
 ) -> None:
     """Describe a set of pictures: counts, sizes, classes, captions, broken files, values, a contact sheet."""
     if sheet is not None:
-        writable(sheet, "the contact sheet")
+        new_file(sheet, "the contact sheet", overwrite, suffix=".png")
     with asking():
         present(path)
     say(f"reading {path} ...")

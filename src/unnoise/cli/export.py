@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, writable
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 
@@ -33,7 +33,7 @@ def export(
 
     Where a label or a prompt is all that the model needs, draw.py in that folder samples from it with diffusers.
     """
-    existing(model, "model")
+    existing_model(model)
     writable(folder, "the diffusers folder", folder=True)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: name a new folder")

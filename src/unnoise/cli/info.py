@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from unnoise.cli.coding import described
 from unnoise.cli.console import emit, say, show, table
 from unnoise.cli.options import flag, option
-from unnoise.cli.paths import existing
+from unnoise.cli.paths import existing_described
 from unnoise.config import convert
 from unnoise.config.request import RequestOptions
 from unnoise.config.usage import some, supported_inputs_of
@@ -24,15 +25,14 @@ USUAL = ("sampler", "steps", "guidance")
 
 
 def info(
-    path: Annotated[Path, option("A picture, a run, a model or a weights file.")],
+    path: Annotated[Path, option("A picture, a run, a model, a weights file or a compressed picture.")],
     /,
     *,
     command: Annotated[bool, flag("Print only the command that makes the picture again.")] = False,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Show how a picture was made and the command that makes it again, or describe a run, a model or a weights file."""
-    existing(path, "file, run or model")
-    found = describe(path)
+    found = described(existing_described(path)) or describe(path)
     if command and "command" not in found:
         raise UserError(f"{path} is not a picture: --command needs a picture that unnoise made")
     if json:

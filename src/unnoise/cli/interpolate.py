@@ -12,9 +12,9 @@ from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option, with_settings, within
 from unnoise.cli.parse import parse_names, parse_seeds
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.cli.requests import rows_for, values_of
-from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, VALUE
+from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, OVERWRITE, VALUE
 from unnoise.config.request import Request, RequestOptions
 from unnoise.generate.describe import known_card
 
@@ -42,6 +42,7 @@ def interpolate(
     linear: Annotated[
         bool, flag("mix two noisy pictures linearly, as Ho et al. 2020: too little noise in the middle")
     ] = False,
+    overwrite: OVERWRITE = False,
     grid_file: Annotated[Path, GRID] = Path("between.png"),
     json: JSON = False,
     **settings: Any,
@@ -51,10 +52,10 @@ def interpolate(
     Between seeds the noise is interpolated on the sphere and sampled with DDIM. Pictures are noised up to --strength,
     mixed there, and sampled with DDPM.
     """
-    existing(model, "model")
+    existing_model(model)
     for path in pictures:
         existing(path, "picture")
-    writable(grid_file, "the grid")
+    new_file(grid_file, "the grid", overwrite, suffix=".png")
     with asking():
         ends, names = [seed for seed, _ in parse_seeds(seeds)], parse_names(labels)
         settings["values"] = values_of(value)

@@ -3,8 +3,7 @@
     sampling ━━━━━━━━━━╺━━━━━━━━━━━━━━━━━━ 24% 12/50 0:00:03 < 0:00:09 4.1 step/s loss 0.123
     sampling: step 12/50, loss 0.123, 3.1 s elapsed, 9.4 s remaining
 
-The library draws no bar: it yields, and commands report what it yields.
-"""
+The library draws no bar: it yields, and commands report what it yields."""
 
 from __future__ import annotations
 
@@ -15,6 +14,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from unnoise.cli.console import animated
+from unnoise.io.printable import visible
 from unnoise.io.units import duration, human
 
 if TYPE_CHECKING:
@@ -92,12 +92,12 @@ class Progress:
 
     def _print(self, line: str) -> None:
         with suppress(OSError):  # a log on a full disk, or a closed pipe, ends no work
-            print(line, file=self.out, flush=True)
+            print(visible(line), file=self.out, flush=True)
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""
         if self.bar is not None:
-            self.bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
+            self.bar.console.print(visible(message), markup=False, highlight=False, soft_wrap=True)
         elif not self.silent:
             self._print(message)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from unnoise.cli.parse import parse_names
 from unnoise.cli.paths import existing
 from unnoise.config.cards import ModelCard
 from unnoise.config.usage import class_row, supported_inputs_of
-from unnoise.errors import unknown
+from unnoise.errors import UserError, unknown
 from unnoise.generate.rows import Row, pairs
+from unnoise.io.reading import read_text
 
 
 def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) -> list[Row]:
@@ -38,11 +40,13 @@ def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
     """The prompts of the command line, and those of a file, one per line."""
     if file is None:
         return tuple(given)
+    if not file.exists() and (" " in file.name or not file.suffix):
+        raise UsageError(f"--prompts names a text file; for one prompt write --prompt {shlex.quote(str(file))}")
     existing(file, "file of prompts")
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--prompts {file}: not a text file in UTF-8 ({error})") from None
+        lines = read_text(file).split("\n")
+    except (OSError, UserError) as error:
+        raise UsageError(f"--prompts: {error}") from None
     found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise UsageError(f"--prompts {file}: the file has no prompts. Write one per line")

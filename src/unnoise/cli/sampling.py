@@ -21,7 +21,7 @@ from unnoise.io.units import duration
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unnoise.cli.sampling_options import Output
+    from unnoise.cli.outputs import Output
     from unnoise.model import Model
 
 

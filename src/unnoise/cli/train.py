@@ -23,7 +23,8 @@ def train(
     *,
     data: Annotated[str | None, option("the pictures: a folder, a file, or a set that comes with the package")] = None,
     set: Annotated[
-        tuple[str, ...], option("key=value: replaces a setting; the end of its name is enough where that is unique")
+        tuple[str, ...],
+        option("key=value: replaces a setting, for example fit.lr=1e-4, or lr=1e-4, as no other setting ends in lr"),
     ] = (),
     out: Annotated[Path, option("the folder of runs", "--outdir")] = Path("runs"),
     name: Annotated[str | None, option("the run's name, instead of the preset's")] = None,

@@ -157,7 +157,7 @@ def _denoiser(model: Model, cond: Cond, device: str) -> tuple[Denoiser, str]:
     """The denoiser in float32 on every machine: half precision would cost bits."""
     if not isinstance(model.codec, Pixels):
         raise UserError("this model works in the latents of an autoencoder: use a model in pixels to compress pictures")
-    placement = best(device, "float32")
+    placement = best(model.device if device == "auto" else device, "float32")
     denoiser = place(model.diffusion, placement).given(cond.to(placement.device))
     return clip_denoised(denoiser) if model.card.clip else denoiser, placement.device
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 from unnoise.config.field import setting
+from unnoise.config.synonyms import instead
 from unnoise.errors import UserError
 
 SEEDS = 2**63  # seeds lie below
@@ -41,7 +42,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a walk goes from noise to a picture."""
+    """How sampling goes from noise to a picture: the sampler, its steps and their spacing."""
 
     sampler: str = setting("auto", "a name in samplers.SAMPLERS; auto: the model's own default")
     steps: int = setting(50, "number of sampling steps")
@@ -93,7 +94,7 @@ class Request:
         parts: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             if name not in FLAT:
-                raise TypeError(f"Request has no setting {name!r}")
+                raise TypeError(f"Request has no setting {name!r}{instead(name, value, FLAT)}")
             part, field = FLAT[name]
             parts.setdefault(part, {})[field] = value
         own = parts.pop("", {})

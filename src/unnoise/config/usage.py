@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.networks import UNetConfig
 
 SHOWN = 4  # names of classes or numbers in a sentence
+OPTION = re.compile(r"--([a-z][a-z-]*)(?: (\w+)=\.\.\.| ((?:[A-Z_]+(?: HIGH)?|\d[\d.-]*|ddim)(?![\w])))?")
+KEYWORDS = {"label": "labels", "prompt": "prompts", "value": "values", "control": "controls"}  # of these options
 
 
 def supported_inputs(
@@ -57,3 +60,25 @@ def picture_options(card: ModelCard) -> tuple[str, ...]:
 def some(names: Sequence[str], most: int = SHOWN) -> str:
     """The first of these names, and how many more there are: `a, b, c, d, ... and 6 more`."""
     return ", ".join(names[:most]) + (f", ... and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def as_keywords(message: str) -> str:
+    """A message about options of the command line, as one about the keywords of `Model.sample` in Python.
+
+    "add for example --guidance 4" becomes "add for example guidance=4".
+    """
+    return OPTION.sub(_keyword, message)
+
+
+def _keyword(found: re.Match[str]) -> str:
+    option, key, value = found.groups()
+    name = KEYWORDS.get(option, "spacing" if option == "timestep-spacing" else option.replace("-", "_"))
+    if key:
+        return f'{name}={{"{key}": ...}}'
+    if value is None:
+        return name
+    if option == "seeds":
+        return f"{name}=range({int(value.rpartition('-')[2]) + 1})"
+    if value == "LOW HIGH":
+        return f"{name}=(LOW, HIGH)"
+    return f"{name}={value}" if value[0].isdigit() else f'{name}="{value}"'

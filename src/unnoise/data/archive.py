@@ -7,21 +7,36 @@ enough.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import os
 import posixpath
+import struct
 import tarfile
 import zipfile
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
+from unnoise.data.captions import ENDINGS
 from unnoise.data.layout import Read, hidden, is_picture, tree_source
+from unnoise.data.metadata import FILES, LABELS
 from unnoise.data.plain_text import escaped
-from unnoise.data.source import FILE_BYTES, MEMBERS, Broken, Source, Unreadable, is_bomb
+from unnoise.data.source import BOMB_BYTES, BOMB_RATIO, FILE_BYTES, MEMBERS, Broken, Source, Unreadable, is_bomb
 from unnoise.data.unused import count_endings
 from unnoise.errors import UserError
+from unnoise.io.reading import MOST_TEXT, open_regular
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 STREAM_BYTES = 2 * 2**30  # a compressed tar with larger contents has to be repacked
+
+DAMAGED = (  # what zipfile, tarfile and the decompressors raise for a damaged archive
+    *(zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError),
+    *(IndexError, KeyError, TypeError, OverflowError, MemoryError, struct.error, zlib.error, lzma.LZMAError),
+)
 
 
 class Members(NamedTuple):
@@ -51,9 +66,9 @@ def archive(path: Path) -> Source:
     """The pictures in a zip or tar archive. Raises UserError if it cannot be opened, or contains none."""
     try:
         members, read = _zip(path) if path.name.lower().endswith(".zip") else _tar(path)
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, NotImplementedError) as error:
-        if isinstance(error, UserError):
-            raise
+    except UserError:
+        raise
+    except DAMAGED as error:
         raise UserError(
             f"{path} cannot be opened as an archive ({error}); make it again, or download it again"
         ) from error
@@ -62,6 +77,8 @@ def archive(path: Path) -> Source:
             f"no pictures in {path}: it contains {count_endings(members.sizes)}; "
             "give an archive of .png, .jpg, .webp ... files"
         )
+    texts = (*ENDINGS, *FILES, LABELS)
+    _check_texts([size for name, size in members.sizes.items() if name.endswith(texts)], path)
     source = tree_source(members.sizes, read, str(path), refused=members.broken, reasons=members.reasons)
     return replace(source, file=lambda i: path)
 
@@ -86,7 +103,7 @@ def _refusal(name: str, *, regular: bool, size: int, packed: int) -> str:
 
 
 def _zip(path: Path) -> tuple[Members, Read]:
-    file = zipfile.ZipFile(path)
+    file = zipfile.ZipFile(open_regular(path))
     infos = [info for info in file.infolist() if not info.filename.endswith(("/", "\\"))]
     _check_count(len(infos), path)
     members: dict[str, zipfile.ZipInfo] = {}
@@ -125,8 +142,8 @@ def _tar(path: Path) -> tuple[Members, Read]:
     members: dict[str, tuple[int, int]] = {}  # offset and size
     contents: dict[str, bytes] = {}
     found = Members({}, [], {})
-    total = count = 0
-    with tarfile.open(path, "r:" if plain else "r|*") as file:
+    count = 0
+    with open_regular(path) as opened, _opened_tar(opened, path, plain) as file:
         for member in file:
             count += 1
             _check_count(count, path)
@@ -139,8 +156,6 @@ def _tar(path: Path) -> tuple[Members, Read]:
             if name:
                 members[name] = (member.offset_data, member.size)
                 if not plain:
-                    total += member.size
-                    _check_stream(total, path)
                     reader = file.extractfile(member)
                     contents[name] = reader.read() if reader else b""
 
@@ -148,7 +163,7 @@ def _tar(path: Path) -> tuple[Members, Read]:
         offset, size = members[name]
         if not plain:
             return contents[name]
-        with open(path, "rb") as source:  # opened anew: two threads must not share a file position
+        with open_regular(path) as source:  # opened anew: two threads must not share a file position
             source.seek(offset)
             data = source.read(size)
         if len(data) < size:
@@ -158,11 +173,46 @@ def _tar(path: Path) -> tuple[Members, Read]:
     return found, read
 
 
-def _check_stream(total: int, path: Path) -> None:
-    if total > STREAM_BYTES:
+def _opened_tar(file: BinaryIO, path: Path, plain: bool) -> tarfile.TarFile:
+    if plain:
+        return tarfile.open(fileobj=file, mode="r:")
+    kinds: dict[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    start = file.read(2)
+    file.seek(0)
+    unpacked = kinds[start](file) if start in kinds else file
+    most = max(BOMB_BYTES, BOMB_RATIO * os.fstat(file.fileno()).st_size)
+    limited = cast(BinaryIO, _Limited(unpacked, min(most, STREAM_BYTES), path))  # tarfile calls only `read`
+    return tarfile.open(fileobj=limited, mode="r|")
+
+
+class _Limited:
+    """A stream of which no more than a number of bytes are read, whether they are of pictures or of anything else."""
+
+    def __init__(self, file: IO[bytes], most: int, path: Path) -> None:
+        self._file, self._most, self._path, self._count = file, most, path, 0
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes. Raises UserError beyond the limit."""
+        data = self._file.read(size)
+        self._count += len(data)
+        if self._count > self._most:
+            if self._most == STREAM_BYTES:
+                raise UserError(
+                    f"{self._path} contains more than {STREAM_BYTES >> 30} GiB and, being compressed, cannot be read "
+                    "in place; repack it as a plain .tar or a .zip"
+                )
+            raise UserError(
+                f"{self._path} expands to more than {self._most:,} bytes, {BOMB_RATIO} times its size: a decompression "
+                "bomb; pictures hardly compress"
+            )
+        return data
+
+
+def _check_texts(sizes: Sequence[int], path: Path) -> None:
+    if max(sizes, default=0) > MOST_TEXT or sum(sizes) > STREAM_BYTES:
         raise UserError(
-            f"{path} contains more than {STREAM_BYTES >> 30} GiB and, being compressed, cannot be read in place; "
-            "repack it as a plain .tar or a .zip"
+            f"{path} contains text files of {sum(sizes):,} bytes, too large for captions or metadata: "
+            f"leave out those over {MOST_TEXT >> 20} MiB"
         )
 
 

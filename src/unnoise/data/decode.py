@@ -15,27 +15,23 @@ How each kind is converted (tests/data/test_decode.py has a picture with known p
                            pixels, because a mixture of two colours may be that of a third class. Others by Lanczos,
                            because thin black and white lines would break
 
-Only raster formats that cannot run a program are opened (EPS, for example, is a program). Pixel counts are checked
-against `max_pixels` before decoding, so that a decompression bomb uses no memory.
+Which formats are opened, and that pixel counts are checked against `max_pixels` before decoding: io/picture_files.py.
 """
 
 from __future__ import annotations
 
-import io
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from unnoise.config.data import DataConfig
 from unnoise.data.source import Unreadable
+from unnoise.io.picture_files import open_picture
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = frozenset(
     (
         ".png",
@@ -75,7 +71,6 @@ _UPRIGHT = {  # EXIF 2.3, tag 0x0112: how to turn the stored picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_filters = threading.Lock()  # warnings.catch_warnings replaces a global list: one thread at a time
 
 
 class Picture(NamedTuple):
@@ -142,36 +137,12 @@ def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
 
 def _open(data: bytes, config: DataConfig) -> Image.Image:
     """Checks the header, then loads the picture."""
-    try:
-        with _filters, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unreadable("a decompression bomb, or far too large: " + str(error)) from error
-    except UnidentifiedImageError as error:
-        raise Unreadable(what_it_is(data)) from error
-    width, height = image.size
-    if width * height > config.max_pixels:
-        raise Unreadable(f"{width} x {height} pixels are more than max_pixels = {config.max_pixels:,}")
+    image = open_picture(data, config.max_pixels)
     if image.format == "JPEG":
         image.info[STORED] = image.size
         image.draft(None, (2 * config.size, 2 * config.size))  # never below twice the size that Lanczos resizes to
     image.load()
     return image
-
-
-def what_it_is(data: bytes) -> str:
-    """The reason why these bytes are no picture, as far as their beginning shows."""
-    head = data[:512].lstrip().lower()
-    if not data:
-        return "empty (0 bytes)"
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the file itself: run `git lfs pull`"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not a picture: the download went wrong"
-    if head.startswith((b"<?xml", b"<svg")):
-        return "an XML or SVG file, not a raster picture"
-    return "not a picture in a supported format (" + ", ".join(FORMATS) + ")"
 
 
 def _stored_size(image: Image.Image) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 from unnoise.config.data import DataConfig
 from unnoise.data.source import Source, Unreadable
+from unnoise.io.reading import open_regular
 
 HASHED_BYTES = 256 * 2**20  # stored bytes that are read: about a second of work
 EDGE_BYTES = 4096  # at each end of a file: a block of most file systems
@@ -85,7 +86,7 @@ def _files(source: Source) -> tuple[bytes, bytes]:
     times, edges = hashlib.sha256(), hashlib.sha256()
     for path in dict.fromkeys(map(source.file, range(len(source.names)))):  # an archive holds many pictures
         try:
-            with open(path, "rb") as file:  # whole seconds: copies may not keep the fractions
+            with open_regular(path) as file:  # whole seconds: copies may not keep the fractions
                 status = os.fstat(file.fileno())
                 times.update(struct.pack("<q", int(status.st_mtime)))
                 edges.update(struct.pack("<q", status.st_size) + file.read(EDGE_BYTES))

@@ -12,6 +12,7 @@ from unnoise.data.plain_text import escaped, some
 from unnoise.data.source import FILE_BYTES, Source, Unreadable
 from unnoise.data.unused import count_endings
 from unnoise.errors import UserError
+from unnoise.io.reading import read_bytes
 
 
 class Files(NamedTuple):
@@ -32,10 +33,10 @@ def folder(path: Path, files: Files) -> Source:
         raise UserError(_no_pictures(path, files))
 
     def read(name: str) -> bytes:
-        with open(files.paths[name], "rb") as file:
-            if os.fstat(file.fileno()).st_size > FILE_BYTES:
-                raise Unreadable(f"larger than {FILE_BYTES >> 20} MiB")
-            return file.read()
+        try:
+            return read_bytes(files.paths[name], FILE_BYTES)
+        except UserError as error:  # a pipe, or larger than such a file may be
+            raise Unreadable(str(error)) from None
 
     source = tree_source(files.sizes, read, str(path), notes=files.notes)
     return replace(source, file=lambda i: files.paths[source.names[i]])

@@ -23,6 +23,7 @@ from unnoise.data.source import Source
 from unnoise.data.table import has_pictures, shards_in, table
 from unnoise.data.toy import toy
 from unnoise.errors import UserError, unknown
+from unnoise.io.reading import check_regular
 
 SETS: dict[str, Callable[[str, int], Source]] = {  # (split, size); sets that are rendered have that size
     "fashion": lambda split, size: fashion(split),
@@ -77,6 +78,7 @@ def _at(path: Path, split: str) -> Source:
     suffix = Path(lower).suffix
     if path.is_dir():
         return _in_folder(path, split)
+    check_regular(path)
     if suffix == ".parquet":
         return table(path, [path], split)
     if suffix == ".npz":

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unnoise.errors import UserError
+from unnoise.io.picture_files import FILE_BYTES as FILE_BYTES
 
 T = TypeVar("T")
 
-FILE_BYTES = 256 * 2**20  # an encoded picture larger than this is not read
 ARRAY_BYTES = 16 * 2**30  # a compressed array larger than this is not decompressed; .npy files are mapped
 MEMBERS = 5_000_000  # files in one archive
 BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # data that expands beyond both is a bomb: real pictures hardly compress
@@ -37,7 +37,7 @@ class Unreadable(Exception):
     """One picture cannot be read; the message is the reason. Only that picture is skipped, the training goes on."""
 
 
-def reason(error: Unreadable | OSError) -> str:
+def reason(error: Exception) -> str:
     """The reason as text, without the path."""
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 

@@ -9,11 +9,7 @@ are read on demand, and the last ones used stay in memory.
 
 from __future__ import annotations
 
-import bisect
-import functools
-import json
 import posixpath
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +22,12 @@ from unnoise.data.captions import caption_notes, texts_of
 from unnoise.data.folder import Files
 from unnoise.data.layout import hidden, natural
 from unnoise.data.plain_text import escaped
-from unnoise.data.source import FILE_BYTES, Source, Unreadable, number_classes, numbers
-from unnoise.data.unused import count_endings
+from unnoise.data.row_groups import Groups
+from unnoise.data.source import MEMBERS, Source, is_bomb, number_classes, numbers
+from unnoise.data.unused import count_endings, unused_columns
 from unnoise.errors import UserError
+from unnoise.io.json_files import parse_json
+from unnoise.io.reading import check_regular
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 IMAGES = ("image", "img", "picture", "jpg", "png", "webp", "bytes", "image_bytes")
 LABELS = ("label", "labels", "class", "category", "fine_label")
 CAPTIONS = ("caption", "text", "prompt", "captions", "texts", "prompts", "name")
-CACHE_BYTES = 512 * 2**20  # decompressed row groups in memory
 
 
 def table(path: Path, shards: Sequence[Path], split: str = "", files: Files | None = None) -> Source:
@@ -44,15 +42,17 @@ def table(path: Path, shards: Sequence[Path], split: str = "", files: Files | No
 
     Raises UserError for a table without pictures, or with several splits.
     """
-    pa, pq = _pyarrow(path)
+    pa, _ = _pyarrow(path)
     shards, by_name = _of_split(path, shards, split)
     try:
-        tables = [pq.ParquetFile(shard) for shard in shards]
+        tables = [_opened(shard) for shard in shards]
         schema = tables[0].schema_arrow
         column, others = _image_columns(schema, path)
         numeric = _numeric(schema)
         rest = [name for name in schema.names if name in (*LABELS, *CAPTIONS, "split", *numeric)]
         texts = pa.concat_tables([file.read(columns=rest) for file in tables])
+        texts.validate(full=True)  # that texts are UTF-8
+        groups = {name: Groups(tables, name) for name in (column, *others)}
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
@@ -64,13 +64,13 @@ def table(path: Path, shards: Sequence[Path], split: str = "", files: Files | No
     values, odd = numbers({name: texts[name].take(rows).to_pylist() for name in numeric}, str(path))
     captions, more = _captions(rest, texts, rows, path, notes)
     notes += [*odd, *_unused(schema, column, others, rest), *_unused_files(files)]
+    places = [groups[column].place(int(row)) for row in rows]
+    names = tuple(f"{escaped(shards[file].name)}/{row}" for file, row, _, _ in places)
 
     def source(column: str, where: str) -> Source:
-        groups = _Groups(tables, column)
-        places = [groups.place(int(row)) for row in rows]
-        names = tuple(f"{escaped(shards[file].name)}/{row}" for file, row, _, _ in places)
-        sizes = np.array([groups.mean_size(file, group) for file, _, group, _ in places], np.int64)
-        return Source(where, names, sizes, lambda i: groups.read(places[i]), file=lambda i: shards[places[i][0]])
+        own = groups[column]
+        sizes = np.array([own.mean_size(file, group) for file, _, group, _ in places], np.int64)
+        return Source(where, names, sizes, lambda i: own.read(places[i]), file=lambda i: shards[places[i][0]])
 
     return replace(
         source(column, f"{path}:{split}" if split else str(path)),
@@ -93,6 +93,7 @@ def shards_in(files: Files) -> list[Path]:
 def has_pictures(shard: Path) -> bool:
     """Whether a parquet file has a column of picture files. Raises UserError if it cannot be read."""
     pa, pq = _pyarrow(shard)
+    check_regular(shard)
     try:
         return bool(_byte_columns(pq.read_schema(shard)))
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -108,59 +109,20 @@ def _pyarrow(path: Path) -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-Place = tuple[int, int, int, int]  # file, row in it, row group, row in that
+def _opened(shard: Path) -> Any:
+    """An open table. Raises UserError for a pipe, and for one that says of itself that it expands like a bomb."""
+    import pyarrow.parquet as pq
 
-
-class _Groups:
-    """The row groups of the picture column, decompressed on first use, with a cache of a few."""
-
-    def __init__(self, files: Sequence[Any], column: str) -> None:
-        self._files, self._column = files, column
-        self._lock = threading.Lock()  # one reader at a time: a ParquetFile has one file position
-        self._starts = [
-            np.cumsum([0] + [f.metadata.row_group(g).num_rows for g in range(f.metadata.num_row_groups)]) for f in files
-        ]
-        self._firsts = np.cumsum([0] + [f.metadata.num_rows for f in files]).tolist()
-        largest = max((self._bytes(f, g) for f in range(len(files)) for g in range(files[f].num_row_groups)), default=1)
-        self._group = functools.lru_cache(maxsize=max(2, CACHE_BYTES // max(largest, 1)))(self._load)
-
-    def place(self, row: int) -> Place:
-        file = bisect.bisect_right(self._firsts, row) - 1
-        local = row - self._firsts[file]
-        group = int(np.searchsorted(self._starts[file], local, side="right")) - 1
-        return file, local, group, local - int(self._starts[file][group])
-
-    def mean_size(self, file: int, group: int) -> int:
-        rows = int(self._files[file].metadata.row_group(group).num_rows)
-        return self._bytes(file, group) // max(rows, 1)
-
-    def read(self, place: Place) -> bytes:
-        file, _, group, row = place
-        with self._lock:
-            column = self._group(file, group)
-        value = column[row]
-        if hasattr(value, "keys"):  # a struct; null has no bytes either
-            value = value["bytes"] if value.is_valid else value
-        if not value.is_valid:
-            raise Unreadable("no bytes in this row")
-        buffer = value.as_buffer()
-        if buffer.size > FILE_BYTES:
-            raise Unreadable(f"larger than {FILE_BYTES >> 20} MiB")
-        return bytes(buffer)
-
-    def _load(self, file: int, group: int) -> pa.ChunkedArray:
-        import pyarrow as pa
-
-        try:
-            return self._files[file].read_row_group(group, columns=[self._column])[self._column]
-        except (pa.ArrowException, OSError) as error:
-            raise Unreadable(f"row group {group} cannot be read: {error}") from error
-
-    def _bytes(self, file: int, group: int) -> int:
-        metadata = self._files[file].metadata.row_group(group)
-        columns = [metadata.column(i) for i in range(metadata.num_columns)]
-        own = [column for column in columns if column.path_in_schema.split(".")[0] == self._column]
-        return sum(int(column.total_uncompressed_size) for column in own)
+    check_regular(shard)
+    file, packed = pq.ParquetFile(shard), shard.stat().st_size
+    rows, groups = file.metadata.num_rows, range(file.metadata.num_row_groups)
+    size = sum(int(file.metadata.row_group(group).total_byte_size) for group in groups)
+    if rows > MEMBERS or is_bomb(size, packed):
+        raise UserError(
+            f"{shard} has {rows:,} rows of {size:,} bytes in a file of {packed:,}: more than {MEMBERS:,} rows, or a "
+            "decompression bomb; split it"
+        )
+    return file
 
 
 def _of_split(path: Path, shards: Sequence[Path], split: str) -> tuple[list[Path], bool]:
@@ -203,12 +165,7 @@ def _unused(schema: pa.Schema, column: str, others: Sequence[str], read: Sequenc
     caption = next((name for name in CAPTIONS if name in read), "")
     label = next((name for name in LABELS if name in read), "")
     known = {column, *others, caption, label, "split", *_numeric(schema)}
-    unread = [name for name in schema.names if name not in known]
-    notes = [f"columns that are not read: {', '.join(unread)}"] if unread else []
-    return notes + [
-        f"column {name} is not trained on: data.control={name} conditions a ControlNet on it, if it has pictures"
-        for name in others
-    ]
+    return unused_columns([name for name in schema.names if name not in known], others)
 
 
 def _unused_files(files: Files | None) -> list[str]:
@@ -266,7 +223,7 @@ def _labels(
 def _class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     """The names of the ClassLabel in the metadata of Hugging Face's `datasets`; empty if there is none."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"], column)["info"]["features"]
         return tuple(map(str, features[column]["names"]))
     except (KeyError, TypeError, ValueError):
         return ()

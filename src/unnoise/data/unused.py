@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from os.path import splitext
 
 from unnoise.data.captions import ENDINGS
@@ -41,3 +41,12 @@ def _reason(ending: str) -> str:
     if ending in FOREIGN:
         return "convert them to PNG or JPEG"
     return "no picture has their names" if ending in ENDINGS else "they are neither pictures nor captions"
+
+
+def unused_columns(unread: Sequence[str], pictures: Sequence[str]) -> list[str]:
+    """Notes about the columns of a table that are not read, and about those with other `pictures`."""
+    notes = [f"columns that are not read: {', '.join(unread)}"] if unread else []
+    return notes + [
+        f"column {name} is not trained on: data.control={name} conditions a ControlNet on it, if it has pictures"
+        for name in pictures
+    ]

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 from unnoise.formats.files import read_json
-from unnoise.text.tokenizer import library, rows_of, truncated_part
+from unnoise.io.json_files import MOST_JSON
+from unnoise.io.reading import read_text
+from unnoise.text.tokenizer import check_text, library, rows_of, truncated_part
 
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 NAMED: dict[str, str | None] = {  # special tokens that have a name, with CLIP's own, in the order they are added
@@ -93,7 +95,10 @@ class ClipTokenizer:
         (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [list(found.ids) for found in self._library.encode_batch(list(texts), add_special_tokens=False)]
+        return [
+            list(found.ids)
+            for found in self._library.encode_batch(list(map(check_text, texts)), add_special_tokens=False)
+        ]
 
     def _id(self, token: str) -> int:
         found = self._library.token_to_id(token)
@@ -218,8 +223,8 @@ def _number(value: object, where: str) -> int:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as problem:
+        return read_text(file, MOST_JSON)
+    except OSError as problem:
         raise UserError(f"{file} cannot be read: {problem}") from None
 
 

@@ -20,8 +20,10 @@ from unnoise.errors import UserError
 from unnoise.generate.recipe import option_word, reproducibility_warnings, sample_command
 from unnoise.io import checkpoint
 from unnoise.io.hashing import sha256
-from unnoise.io.json_files import last_metrics, read_json
+from unnoise.io.json_files import last_metrics, read_json, read_object
+from unnoise.io.reading import open_regular
 from unnoise.io.weights import read_header
+from unnoise.io.whatis import not_a
 from unnoise.training.run_list import summary
 
 FEW = 16  # classes: all of them are shown in one grid
@@ -32,7 +34,7 @@ def describe(path: Path) -> dict[str, Any]:
     """What `path` is. Raises UserError, which names what it is instead, for what unnoise cannot read."""
     if path.is_dir():
         return describe_folder(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(512)
     return describe_picture(path) if head.startswith(PICTURES) else describe_weights(path)
 
@@ -73,10 +75,7 @@ def describe_folder(path: Path) -> dict[str, Any]:
         return describe_model(path)
     if (path / "model_index.json").is_file() or (path / "config.json").is_file():
         return describe_diffusers(path)
-    raise UserError(
-        f"{path} is neither a run (config.yaml), a model (model.json) nor a diffusers folder (model_index.json). "
-        f"For a folder of pictures run: unnoise data {shlex.quote(str(path))}"
-    )
+    raise not_a("a run or a model", path)
 
 
 def describe_diffusers(path: Path) -> dict[str, Any]:
@@ -115,7 +114,13 @@ def describe_run(path: Path) -> dict[str, Any]:
     warnings += _unreadable(path / "config.yaml", values)
     for name in ("env", "data"):
         if (path / f"{name}.json").is_file():
-            found[name] = read_json(path / f"{name}.json")
+            try:
+                found[name] = read_json(path / f"{name}.json")
+            except UserError as error:
+                warnings.append(f"{error}: it is left out")
+    if not isinstance(found.get("data", {}), dict):
+        warnings.append(f"{path / 'data.json'} is damaged: it is left out")
+        del found["data"]
     return found | {"warnings": warnings}
 
 
@@ -132,7 +137,7 @@ def _unreadable(file: Path, values: Mapping[str, Any]) -> list[str]:
 
 def describe_model(path: Path) -> dict[str, Any]:
     """The card of a model directory and the header of its weights."""
-    found = {"kind": "model", "path": str(path), "card": read_json(path / "model.json").get("card", {})}
+    found = {"kind": "model", "path": str(path), "card": _card(path / "model.json")}
     weights = path / "model.safetensors"
     if not weights.is_file():
         return found | {"warnings": [f"{weights} is missing: the model cannot be loaded"]}
@@ -140,6 +145,29 @@ def describe_model(path: Path) -> dict[str, Any]:
     found |= {key: header[key] for key in ("tensors", "parameters", "dtypes", "sha256")}
     notes = found["card"].get("notes", ()) if isinstance(found["card"], Mapping) else ()
     return found | {"warnings": list(map(str, notes if isinstance(notes, list) else ()))}
+
+
+def _card(file: Path) -> dict[str, Any]:
+    """The settings in a card, of this version or of another. Raises UserError for a file that is no card."""
+    card = read_object(file).get("card", {})
+    if not (isinstance(card, dict) and all(isinstance(card.get(key, {}), dict) for key in ("net", "process", "info"))):
+        raise _odd(file)
+    lists = [card.get(key) or [] for key in ("classes", "captions", "values")] + [
+        card.get("net", {}).get("controls", [])
+    ]
+    if not all(isinstance(each, list) for each in lists) or not all(map(_is_range, lists[2])):
+        raise _odd(file)
+    return card
+
+
+def _is_range(value: object) -> bool:
+    """Whether an entry of a card's values has a name and a range."""
+    ends = [value.get("low"), value.get("high")] if isinstance(value, dict) and "name" in value else [None]
+    return all(isinstance(end, int | float) for end in ends)
+
+
+def _odd(file: Path) -> UserError:
+    return UserError(f"{file} is not the card of a model: its settings are of other types. Copy the model again")
 
 
 def known_card(path: Path) -> ModelCard | None:

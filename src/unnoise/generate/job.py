@@ -73,7 +73,9 @@ class Placed:
 
 def place(model: Model | Placed, device: str = "auto", precision: str = "auto") -> Placed:
     """The model on a device, in a precision; a placed model stays where it is. Raises UserError for an unknown one."""
-    return model if isinstance(model, Placed) else Placed(model, best(device, precision))
+    if isinstance(model, Placed):
+        return model
+    return Placed(model, best(model.device if device == "auto" else device, precision))
 
 
 class Start(NamedTuple):

@@ -18,8 +18,8 @@ torch is imported by `request_recipe` only: a recipe is read without it.
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -30,7 +30,7 @@ from unnoise.config.request import Request, RequestOptions
 from unnoise.errors import UserError
 from unnoise.generate.rows import Row, seeds_text
 from unnoise.io.hashing import sha256
-from unnoise.io.printable import printable
+from unnoise.io.printable import command_line, printable
 
 if TYPE_CHECKING:
     from unnoise.config.cards import ModelCard
@@ -121,24 +121,49 @@ def sample_command(recipe: Mapping[str, Any]) -> str:
     The order of the sums inside a network may depend on the batch size, so that a picture sampled alone can differ
     from the same picture sampled in a batch in its last bits. Raises UserError for a recipe that lacks a part.
     """
-    try:
-        model, request = recipe["model"]["path"], upgrade("Request", recipe["request"])
-        words = ["unnoise", "sample", str(model), "--seeds", str(recipe["together"])]
-        for prompt in recipe.get("prompts", ()):
-            words += option_word("--prompt", str(prompt))
-        for path in recipe.get("control_models", ()):
-            words += ["--control-model", str(path)]
-        for name, number in request.get("values", {}).items():
-            words += ["--value", f"{name}={number[0]!r}"]
-        for path in request.get("controls", ()):
-            words += ["--control", str(path)]
-        settings = {name: value for name, value in request.items() if name not in NOT_SETTINGS}
-        words += option_words(settings, RequestOptions, OPTION_NAMES)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"the recipe in this picture is damaged: it lacks {error}") from error
+    check(recipe)
+    model, request = str(recipe["model"]["path"]), upgrade("Request", recipe["request"])
+    words = ["--seeds", str(recipe["together"])]
+    for prompt in recipe.get("prompts", ()):
+        words += option_word("--prompt", str(prompt))
+    for path in recipe.get("control_models", ()):
+        words += option_word("--control-model", str(path))
+    for name, number in request.get("values", {}).items():
+        words += option_word("--value", f"{name}={number[0]!r}")
+    for path in request.get("controls", ()):
+        words += option_word("--control", str(path))
+    settings = {name: value for name, value in request.items() if name not in NOT_SETTINGS}
+    words += option_words(settings, RequestOptions, OPTION_NAMES)
     if "columns" in recipe:
-        words += ["--grid", "grid.png", "--columns", str(recipe["columns"])]
-    return shlex.join(printable(word) for word in words)
+        words += ["--grid", "grid.png", *option_word("--columns", str(recipe["columns"]))]
+    dashed = model.startswith("-")  # after the options, behind the mark that ends them
+    return command_line(["unnoise", "sample", *([] if dashed else [model]), *words, *(["--", model] if dashed else [])])
+
+
+def check(recipe: Mapping[str, Any]) -> None:
+    """Raises UserError, which names the part, for a recipe that lacks a part or has one of another type."""
+    for name in ("model", "request", "together"):
+        if name not in recipe:
+            raise _damaged(f"it lacks {name!r}")
+    groups = {"model": recipe["model"], "request": recipe["request"]}
+    groups |= {name: recipe.get(name, {}) for name in ("versions", "files")}
+    lists = {name: recipe.get(name, []) for name in ("prompts", "control_models", "size")}
+    if isinstance(recipe["request"], Mapping):
+        groups["values"] = recipe["request"].get("values", {})
+        lists["controls"] = recipe["request"].get("controls", [])
+    odd = [name for name, part in groups.items() if not isinstance(part, Mapping)]
+    odd += [name for name, part in lists.items() if not isinstance(part, list | tuple)]
+    if odd:
+        raise _damaged(f"its {odd[0]!r} is not of the right type")
+    if "path" not in recipe["model"]:
+        raise _damaged("it lacks the model's 'path'")
+    for name, number in groups["values"].items():
+        if not isinstance(number, list | tuple) or not number or not isinstance(number[0], int | float):
+            raise _damaged(f"the value {name!r} is no number")
+
+
+def _damaged(why: str) -> UserError:
+    return UserError(f"the recipe in this picture is damaged: {why}")
 
 
 def reproducibility_warnings(recipe: Mapping[str, Any]) -> list[str]:
@@ -149,13 +174,13 @@ def reproducibility_warnings(recipe: Mapping[str, Any]) -> list[str]:
 def _changed_model(recipe: Mapping[str, Any]) -> list[str]:
     model = recipe.get("model", {})
     path, weights = str(model.get("path", "")), Path(str(model.get("weights", "")))
-    if not Path(path).exists():
+    if not os.path.exists(path):  # unlike Path's, False for a name that is too long or has a NUL
         if "step" in model:
             return [
                 f"the checkpoint {printable(path)} is not there any more: the path of another one makes other pictures"
             ]
         return [f"the model {printable(path)} does not exist here: put its path here into the command"]
-    if model.get("sha256") and weights.is_file() and sha256(weights) != model["sha256"]:
+    if model.get("sha256") and os.path.isfile(weights) and sha256(weights) != model["sha256"]:
         return [f"the weights in {printable(str(weights))} have changed since: the command makes another picture"]
     return []
 
@@ -165,14 +190,14 @@ def _changed_files(recipe: Mapping[str, Any]) -> list[str]:
     if recipe.get("inputs") == "data":
         found.append("the pictures that this sheet is conditioned on are of the data set: add --image to the command")
     for name, digest in recipe.get("files", {}).items():
-        if not Path(str(name)).is_file():
+        if not os.path.isfile(str(name)):
             found.append(f"the input picture {printable(str(name))} does not exist here: put its path into the command")
         elif sha256(Path(str(name))) != digest:
             found.append(
                 f"the input picture {printable(str(name))} has changed since: the command makes another picture"
             )
     for path in recipe.get("control_models", ()):
-        if not Path(str(path)).exists():
+        if not os.path.exists(str(path)):
             found.append(f"the control model {printable(str(path))} does not exist here: put its path into the command")
     return found
 

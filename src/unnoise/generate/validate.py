@@ -11,6 +11,7 @@ from unnoise.errors import UserError
 from unnoise.guidance import noisy_classifier
 from unnoise.model import Model
 from unnoise.samplers import Sampler, find
+from unnoise.text.tokenizer import check_text
 
 
 def check_request(model: Model, request: Request, cond: Cond | None) -> Sampler:
@@ -42,6 +43,8 @@ def _check_text(model: Model, request: Request, cond: Cond | None) -> None:
             "this network is conditioned on text, but its text encoder is not beside it: load the folder of the whole "
             "pipeline, or pass the encoder to the model, text=..."
         )
+    for text in (*request.prompt.prompts, request.prompt.negative_prompt):
+        check_text(text)
     conditional = bool(model.card.classes or model.text is not None or model.card.values)
     if request.guidance.scale != 1 and not conditional:
         raise UserError(

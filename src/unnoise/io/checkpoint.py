@@ -24,9 +24,12 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from unnoise.errors import UserError
+from unnoise.io.atomic import DISK_ERRORS
 from unnoise.io.hashing import sha256
+from unnoise.io.json_files import read_json
+from unnoise.io.reading import is_inside
 from unnoise.io.units import human
-from unnoise.io.weights import Different, load_tensors
+from unnoise.io.weights import Different, load_tensors, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,16 +37,6 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 STATE = "state.json"
 _NAME = re.compile(r"step-(\d+)")
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of this user is used up",
-    errno.EFBIG: "a file may not become this large here",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "writing is not allowed there",
-    errno.EPERM: "writing is not allowed there",
-    errno.ENOENT: "the directory has vanished",
-    errno.EIO: "the disk reports an input/output error",
-}
 
 
 class CannotSave(UserError):
@@ -97,7 +90,7 @@ def _why(directory: Path, error: Exception, needed: int) -> str:
     code = error.errno if isinstance(error, OSError) else None
     if code is None and "os error" in str(error):  # the form of safetensors' message for a failed write
         code = int(re.search(r"os error (\d+)", str(error))[1])  # type: ignore[index]
-    reason = _DISK.get(code or 0, str(error))
+    reason = DISK_ERRORS.get(code or 0, str(error))
     existing = next(p for p in (directory.parent, *directory.parent.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     older = newest(directory.parent)
@@ -147,10 +140,12 @@ def verify(directory: Path, *, largest: float = math.inf) -> None:
     if not manifest.is_file():
         raise Damaged(directory, MANIFEST, "missing: this checkpoint is unfinished")
     try:
-        manifest_data = json.loads(manifest.read_text())
+        manifest_data = read_json(manifest)
         entries = manifest_data["files"]
-        whole = manifest_data["sha256"] == _digest_of(entries)
-    except (ValueError, KeyError, TypeError):
+        whole = manifest_data["sha256"] == _digest_of(entries) and all(
+            is_inside(f) and int(e["bytes"]) >= 0 for f, e in entries.items()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise Damaged(directory, MANIFEST, "not what was written")
@@ -259,7 +254,7 @@ def _writer(pid: int) -> str:
 
 def _dead(name: str) -> bool:
     _, _, pid = name.rpartition(".")
-    if not pid.isdigit() or not name.endswith(_writer(int(pid))):
+    if not (pid.isascii() and pid.isdigit()) or not name.endswith(_writer(int(pid))):
         return False
     try:
         os.kill(int(pid), 0)
@@ -287,11 +282,13 @@ def read(path: Path, wanted: Mapping[str, Tensor] | None = None, *, partial: boo
     may lack some. Raises Damaged with the file, and with the tensor that differs.
     """
     try:
+        read_header(path)  # the library accepts shapes of any length, and waits for a pipe
         return load_tensors(path, wanted, partial=partial)
     except Different as e:
         raise Damaged(path.parent, path.name, str(e)) from None
-    except (SafetensorError, OSError) as e:
-        raise Damaged(path.parent, path.name, f"cannot be read: {e}") from None
+    except (UserError, SafetensorError, OSError) as e:
+        why = str(e).replace(str(path), "the file", 1)
+        raise Damaged(path.parent, path.name, f"cannot be read: {why}") from None
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:

@@ -23,9 +23,11 @@ from torch import Tensor
 
 from unnoise import artifacts
 from unnoise.config.class_names import unreserved
+from unnoise.config.convert import from_dict
 from unnoise.errors import UserError, unknown
 from unnoise.io import checkpoint
 from unnoise.io.atomic import publish_directory
+from unnoise.io.json_files import read_object
 from unnoise.nn.classifier import Classifier, Shape
 
 FORMAT = "unnoise-classifier-1"
@@ -137,13 +139,17 @@ def load_classifier(path: Path | str) -> ClassifierEvaluator:
     elif (folder / RESULT / CARD).is_file():
         folder = folder / RESULT
     card = _card(folder)
-    net = Classifier(Shape(**card["shape"]))
-    net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()))
+    shape = from_dict(Shape, card["shape"], str(folder / CARD))
+    if shape.width % 8 or shape.features % 8:
+        raise UserError(f"{folder / CARD}: width and features should be multiples of 8; train the classifier again")
+    with torch.device("meta"):  # nothing is allocated before the weights fit
+        net = Classifier(shape)
+    net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()), assign=True)
     found = ClassifierEvaluator(
         net.eval().requires_grad_(False),
         unreserved(card["classes"]),
         card["name"],
-        Accuracy(**card["accuracy"]),
+        from_dict(Accuracy, card["accuracy"], str(folder / CARD)),
         card["trained"],
     )
     if len(found.classes) != net.shape.classes:
@@ -162,18 +168,23 @@ def shipped() -> tuple[str, ...]:
 
 def _card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         why = "no classifier.json, so this is no classifier; `unnoise train classifier` makes one"
-        raise UserError(f"{folder}: {why}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); train the classifier again") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise UserError(f"{folder}: {why}")
+    try:
+        card = read_object(path)
+    except UserError as error:
+        raise UserError(f"{path}: cannot be read ({error}); train the classifier again") from None
+    if card.get("format") != FORMAT:
         raise UserError(f"{path}: not of the format {FORMAT}; it was written by another version of unnoise")
     _same_names(path, card, {"format", "name", "shape", "classes", "accuracy", "trained"})
     _same_names(path, card["shape"], {f.name for f in fields(Shape)})
     _same_names(path, card["accuracy"], {f.name for f in fields(Accuracy)})
+    texts = card["classes"] if isinstance(card["classes"], list) else [None]
+    if not all(isinstance(text, str) for text in (*texts, card["name"])) or not isinstance(card["trained"], dict):
+        raise UserError(
+            f"{path}: its classes, its name or its training are of another type; train the classifier again"
+        )
     return card
 
 
@@ -185,11 +196,11 @@ def _same_names(path: Path, found: Any, wanted: set[str]) -> None:
 
 
 def _weights(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    if not path.is_file():
-        why = "no model.safetensors, so the directory is incomplete; copy it again or train again"
-        raise UserError(f"{path.parent}: {why}")
     try:
         state = checkpoint.read(path, wanted)
     except checkpoint.Damaged as error:
-        raise UserError(f"{error}; copy it again or train again") from error
+        if not path.exists():
+            why = "no model.safetensors, so the directory is incomplete; copy it again or train again"
+            raise UserError(f"{path.parent}: {why}") from None
+        raise UserError(f"{error}; it is damaged: copy it again or train again") from None
     return {name: value.float() for name, value in state.items()}

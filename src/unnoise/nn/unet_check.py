@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unnoise.config.limits import LAYERS
 from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.nn import controlnet, text
@@ -14,6 +15,7 @@ def check(config: UNetConfig) -> None:
     _check_channels(config)
     _check_conditions(config)
     _check_heads(config)
+    _check_layers(config)
     for control in config.controls:
         controlnet.check(control)
         if control.scale % config.patch:
@@ -81,6 +83,16 @@ def _check_conditions(config: UNetConfig) -> None:
         )
     if min(depths, default=0) < 1:
         raise UserError(f"transformers must be at least 1, not {config.transformers}")
+
+
+def _check_layers(config: UNetConfig) -> None:
+    """Raises UserError for a network of more blocks than LAYERS, which would take minutes to build."""
+    each = [1 + at_level(config.transformers, level) * attends for level, attends in enumerate(config.attention)]
+    count = sum(each) * ((2 + len(config.controls)) * config.blocks + 1)
+    if count > LAYERS:
+        raise UserError(
+            f"the network has {count:,} blocks, more than {LAYERS:,}: use fewer blocks, levels or transformers"
+        )
 
 
 def _check_heads(config: UNetConfig) -> None:

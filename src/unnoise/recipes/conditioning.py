@@ -72,7 +72,7 @@ def placeholder_conditioner(config: TrainConfig) -> Conditioner:
     classes = tuple(map(str, range(config.net.classes)))
     text: PromptEncoder | None = None
     if config.encoder is not None:
-        text = Encoder(config.encoder)
+        text = Encoder(config.encoder, local=False)
     elif config.net.text is not None:
         text = Tokenizer.learn([], vocabulary=config.net.text.vocabulary, length=config.net.text.length)
     values = tuple(ValueRange(name) for name in config.data.values)
@@ -105,7 +105,7 @@ def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | No
 def pretrained_encoder(config: TrainConfig, captions: Iterable[str]) -> Encoder:
     """Returns the pretrained encoder after it has encoded all captions. Raises UserError for another width."""
     assert config.encoder is not None
-    encoder = Encoder(config.encoder)
+    encoder = Encoder(config.encoder, local=False)
     if config.net.context != encoder.width:
         raise UserError(
             f"net.context {config.net.context} should be {encoder.width}, the width of {encoder.config.path}"

@@ -6,7 +6,6 @@ No torch is imported before a function that trains or measures is called.
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from unnoise.config.training import (
     NoisyClassifierConfig,
     TrainConfig,
 )
+from unnoise.errors import UserError
+from unnoise.io.json_files import read_object
 
 if TYPE_CHECKING:
     from unnoise.data import Dataset
@@ -161,7 +162,10 @@ def _card_of(kind: str, find: Callable[[Mapping[str, Any]], dict[str, Any]]) -> 
 
     def result(run: Path) -> dict[str, Any]:
         card = run / kind / f"{kind}.json"
-        return find(json.loads(card.read_text(encoding="utf-8"))) if card.is_file() else {}
+        try:
+            return find(read_object(card)) if card.is_file() else {}
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{card} is damaged: it lacks {error}; train again, or copy the run again") from None
 
     return result
 

@@ -16,6 +16,7 @@ from unnoise.config import convert, files
 from unnoise.config.presets import ALL
 from unnoise.config.training import AnyConfig
 from unnoise.errors import UserError, unknown
+from unnoise.io.whatis import not_a
 from unnoise.recipes.registry import RECIPES, recipe_of
 
 
@@ -60,9 +61,7 @@ def load(source: str) -> Settings:
     path = Path(source)
     if path.is_dir():
         if not (path / "config.yaml").is_file():
-            raise UserError(
-                f"{source} is a folder without config.yaml, so it is not a run: name a preset, and --data {source}"
-            )
+            raise not_a("a preset or a run", path)
         path = path / "config.yaml"
     if path.is_file():
         return from_file(path)
