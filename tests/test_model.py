@@ -23,7 +23,8 @@ from unnoise.config.networks import DiTConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.denoiser import PREDICTIONS, make_diffusion
 from unnoise.errors import UserError
-from unnoise.formats.directory import CARD, WEIGHTS, write_model
+from unnoise.formats.directory import CARD, WEIGHTS, save_weights, write_model
+from unnoise.formats.files import Tensors
 from unnoise.generate.frames import generate, sample
 from unnoise.generate.job import place
 from unnoise.model import Model, load
@@ -60,6 +61,27 @@ def test_a_saved_model_generates_the_same_pictures(tmp_path: Path) -> None:
         a, b = (m.sample(seeds=[1, 2], labels=["dog", "2"], sampler="ddpm", **FLOAT) for m in (model, again))
         assert torch.equal(a.pixels, b.pixels)
         assert a.labels == ("dog", "bird")
+
+
+@pytest.mark.parametrize("names", [(), ("cat",), ("cat", "dog"), (*NAMES, "cow")])
+def test_other_numbers_of_names_than_classes_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    small().save(tmp_path / "model")
+    card = tmp_path / "model" / CARD
+    content = json.loads(card.read_text())
+    content["card"]["classes"] = list(names)
+    card.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{card}: classes has {len(names)} names for the 3 classes .*net\.classes"):
+        load(tmp_path / "model", verify=False)
+
+
+def test_names_of_weights_are_compared_before_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    model.save(tmp_path / "model")
+    state = model.diffusion.net.state_dict() | {f"more.{i}": torch.zeros(1) for i in range(100)}
+    save_weights(tmp_path / "model" / WEIGHTS, state)
+    monkeypatch.setattr(Tensors, "load", lambda self: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=r"more\.0 is unknown"):
+        load(tmp_path / "model", verify=False)
 
 
 def test_loading_initialises_nothing_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise import nn as networks
 from unnoise.acceleration.fork import check_fork
@@ -33,6 +33,7 @@ from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
+from unnoise.io.weights import renamed
 from unnoise.io.whatis import is_model, not_a
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
@@ -200,14 +201,15 @@ class Model:
     ) -> Model:
         """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
         fit; `where` begins its message."""
+        net = _network_for(card, {name: tuple(value.shape) for name, value in state.items()}, where)
+        return cls._assembled(net, card, state, text)
+
+    @classmethod
+    def _assembled(
+        cls, net: nn.Module, card: ModelCard, state: Mapping[str, Tensor], text: PromptEncoder | None
+    ) -> Model:
+        """The model of a network on the meta device and its weights, which fit."""
         check_fork()
-        with torch.device("meta"):
-            net = networks.build(card.net)
-        count = sum(p.numel() for p in net.parameters())
-        if count > MOST_PARAMETERS:
-            raise UserError(f"{where}: the card describes {count:,} parameters, more than {MOST_PARAMETERS:,}")
-        wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-        check_tensors({name: tuple(value.shape) for name, value in state.items()}, wanted, where)
         net.load_state_dict(dict(state), assign=True)
         assert not any(tensor.is_meta for tensor in net.buffers()), (
             "a buffer that is computed needs a device of its own"
@@ -220,8 +222,20 @@ class Model:
         """The model in a model directory. Raises UserError that names the file and what is wrong with it."""
         folder = Path(path)
         card = read_card(folder)
-        state = checkpoint.renamed(Tensors.of(folder / WEIGHTS).load())
-        return cls.from_state(card, state, str(folder), load_text_encoder(card, folder))
+        tensors = Tensors.of(folder / WEIGHTS)
+        net = _network_for(card, renamed(tensors.shapes()), str(folder))  # compared before a tensor is loaded
+        return cls._assembled(net, card, renamed(tensors.load()), load_text_encoder(card, folder))
+
+
+def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: str) -> nn.Module:
+    """The network of a card, without memory for its weights. Raises UserError if weights of these shapes do not fit."""
+    with torch.device("meta"):
+        net = networks.build(card.net)
+    count = sum(p.numel() for p in net.parameters())
+    if count > MOST_PARAMETERS:
+        raise UserError(f"{where}: the card describes {count:,} parameters, more than {MOST_PARAMETERS:,}")
+    check_tensors(shapes, {name: tuple(value.shape) for name, value in net.state_dict().items()}, where)
+    return net
 
 
 def make_conditioner(card: ModelCard, text: PromptEncoder | None) -> Conditioner:

@@ -100,8 +100,20 @@ def test_data_that_is_not_there(words: list[str], said: str, capsys: pytest.Capt
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", str(tmp_path)]) == 1
+    assert main(["data", str(tmp_path)]) == 2
     assert "empty folder" in capsys.readouterr().err
+
+
+def test_data_says_why_pictures_are_broken_where_too_few_are_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        Image.new("F", (8, 8)).save(tmp_path / name)
+    assert main(["data", str(tmp_path)]) == 2
+    text = capsys.readouterr().err
+    assert "has 0 readable pictures; give at least 2" in text
+    for name in ("a.tif", "b.tif"):
+        assert f"{name}: pixels of mode F (32 bits) have no known range" in text
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate

@@ -27,6 +27,7 @@ from unnoise.generate.frames import collect, sample
 from unnoise.generate.job import prepare
 from unnoise.guidance import noisy_classifier
 from unnoise.io import checkpoint
+from unnoise.io.weights import renamed
 from unnoise.model import load
 
 VERSION_1 = Path(__file__).parent.parent / "data_files" / "version_1"
@@ -140,7 +141,7 @@ def test_a_run_is_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str], no
     end = run / "checkpoints" / "step-00000008"
     assert "step-00000004" in (run / "log.txt").read_text()
     assert "settings changed" not in (run / "log.txt").read_text()
-    then = checkpoint.renamed(load_file(VERSION_1 / "run-at-the-end.safetensors"))
+    then = renamed(load_file(VERSION_1 / "run-at-the-end.safetensors"))
     now = load_file(end / "weights.safetensors")
     assert now.keys() == then.keys()
     for name, tensor in now.items():

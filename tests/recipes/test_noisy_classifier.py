@@ -135,7 +135,10 @@ def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="clean pictures"):
         noisy_classifier.load(tmp_path)
     noisy_classifier.write(tmp_path, net_of(NET).state_dict(), card(net=replace(NET, channels=(8, 24))))
-    with pytest.raises(UserError, match="does not have the weights that"):
+    with pytest.raises(UserError, match=r"model\.safetensors: the tensor .* has the shape"):
+        noisy_classifier.load(tmp_path)
+    noisy_classifier.write(tmp_path, net_of(NET).state_dict(), card(classes=("only one",)))
+    with pytest.raises(UserError, match=r"classifier\.json: classes has 1 names for the \d+ classes"):
         noisy_classifier.load(tmp_path)
     (tmp_path / "classifier.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
@@ -291,7 +294,7 @@ def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
         "was trained with the schedule cosine in 500 steps": card(process=replace(COSINE, steps=500)),
         "was trained with the schedule cosine, zero terminal SNR": card(process=replace(COSINE, zero_snr=True)),
         "reads pictures of 32x32 with 1 channels, the model has 16x16 with 1": card(net=replace(NET, size=32)),
-        "has the classes a, b": card(classes=("a", "b")),
+        "has the classes a, b": card(net=replace(NET, classes=2), classes=("a", "b")),
     }
     for why, other in wrong.items():
         folder = tmp_path_factory.mktemp("wrong")

@@ -387,7 +387,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
     net = Classifier(Shape(4, 1, 2, 8, 16)).eval().requires_grad_(False)
     folder = tmp_path_factory.mktemp("judge") / "judge"
     save_classifier(
-        folder, ClassifierEvaluator(net, ("a", "b"), "lights", Accuracy(0.9, 20, "lights", {"a": 1.0, "b": 1.0}))
+        folder, ClassifierEvaluator(net, ("a", "b"), "lights", Accuracy(0.9, 200, "lights", {"a": 1.0, "b": 1.0}))
     )
     return str(folder)
 

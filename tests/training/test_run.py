@@ -144,6 +144,23 @@ def test_other_pictures_are_refused_and_nothing_is_changed(tmp_path):
     assert json.loads((tmp_path / "data.json").read_text()) == {"fingerprint": "abc", "count": 10, "path": "moved"}
 
 
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"names": "1", "contents": "b", "times of modification": "t"}, r"changed: names, contents\): restore them"),
+        ({"names": "0", "contents": "a", "times of modification": "u"}, r"changed: times of modification\): copy them"),
+    ],
+)
+def test_what_changed_of_the_pictures_is_named(parts, message, tmp_path):
+    take(tmp_path, facts=FACTS | {"parts": {"names": "0", "contents": "a", "times of modification": "t"}})
+    now = FACTS | {"fingerprint": "other", "parts": parts}
+    with pytest.raises(UserError, match=message) as refused:
+        take(tmp_path, facts=now)
+    if "remove" in str(refused.value):  # the fix of the message works
+        (tmp_path / "data.json").unlink()
+        take(tmp_path, facts=now)
+
+
 # --- the lock ---
 
 

@@ -50,11 +50,12 @@ def data(
     from unnoise.data.registry import find, find_controls
     from unnoise.data.summary import describe
 
-    source = find(path, size or LARGEST)  # rendered sets have that size
-    side, depth = stored(source)
-    # broken files are listed here, not refused
-    config = DataConfig(path=path, size=size or side, channels=channels or depth, max_broken=1.0, **settings)
-    found = Dataset(source, config, find_controls(config.control))
+    with asking():
+        source = find(path, size or LARGEST)  # rendered sets have that size
+        side, depth = stored(source)
+        # broken files are listed here, not refused
+        config = DataConfig(path=path, size=size or side, channels=channels or depth, max_broken=1.0, **settings)
+        found = Dataset(source, config, find_controls(config.control))
     about = describe(found) | {"path": path}
     if sheet is not None:
         write_sheet(found, sheet)

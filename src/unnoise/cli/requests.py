@@ -13,7 +13,7 @@ from unnoise.cli.options import keys_of
 from unnoise.cli.parse import parse_names
 from unnoise.cli.paths import existing
 from unnoise.config.cards import ModelCard
-from unnoise.config.usage import supported_inputs_of
+from unnoise.config.usage import class_row, supported_inputs_of
 from unnoise.errors import UserError, unknown
 from unnoise.generate.rows import Row, pairs
 from unnoise.io.reading import read_text
@@ -28,17 +28,12 @@ def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) 
     if "all" in labels and not classes:
         raise UsageError(f"this model was trained without classes: remove --labels; {supported_inputs_of(card)}")
     for label in named:
-        if label not in classes and label != "none" and not is_row(label, len(classes)):
+        if label != "none" and class_row(label, classes) is None:
             if not classes:
                 inputs = supported_inputs_of(card)
                 raise UsageError(f"this model was trained without classes: remove the label {label!r}; {inputs}")
             raise unknown("class", label, [*classes, "none"])
     return pairs(seeds, tuple(name for label in labels for name in (classes if label == "all" else (label,))))
-
-
-def is_row(text: str, count: int) -> bool:
-    """Whether a text is a whole number below `count`."""
-    return text.isascii() and text.isdigit() and len(text) < 10 and int(text) < count
 
 
 def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
@@ -85,7 +80,7 @@ def prompted(seeds: list[Row], prompts: Sequence[str]) -> list[Row]:
     """Every seed with every prompt; a seed with a number after its colon, as in 5:0, with that prompt alone."""
     rows: list[Row] = []
     for seed, number in pairs(seeds, tuple(map(str, range(len(prompts))))):
-        if number is None or not is_row(number, len(prompts)):
+        if number is None or number not in map(str, range(len(prompts))):
             raise UsageError(
                 f"--seeds {seed}:{number}: after the colon stands a prompt's number, 0 to {len(prompts) - 1}"
             )

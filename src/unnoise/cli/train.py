@@ -9,7 +9,7 @@ from typing import Annotated
 from unnoise.cli.console import DONE, asking, emit, say, show
 from unnoise.cli.options import flag, option
 from unnoise.cli.paths import existing, writable
-from unnoise.cli.train_progress import announce, train_with_progress
+from unnoise.cli.train_progress import announce, check_room, removed_if_empty, train_with_progress
 from unnoise.cli.train_report import dry_run_text, next_steps, outcome
 from unnoise.cli.train_settings import check_pictures, preset_help, settings_from_options
 from unnoise.config.training import AnyConfig
@@ -52,11 +52,13 @@ def train(
     writable(out, "runs", folder=True)
     if Path(settings.config.data.path).exists() and os.environ.get("RANK", "0") == "0":
         say(f"reading {settings.config.data.path} ...")  # a million files take minutes
-    settings = ready(settings, complete=not dry_run)
+    settings = ready(settings)
     config = settings.config
     if dry_run:
         with asking():
-            document = dry_run_facts(settings)
+            run = Path(what) if (Path(what) / "config.yaml").is_file() else out / "new"
+            document = dry_run_facts(settings, run)
+            check_room(document, run, config.log.keep)
         emit(document) if json else show(dry_run_text(document))
         return DONE
     path, code = run_training(config, out, resume, Path(what), device)
@@ -77,38 +79,36 @@ def named_run(text: str, out: Path) -> str:
     return str(find(out, text) or text)
 
 
-def ready(settings: Settings, *, complete: bool) -> Settings:
-    """Returns the settings with the data's classes. Raises UsageError for what is wrong, or missing if `complete`."""
+def ready(settings: Settings) -> Settings:
+    """Returns the settings with the data's classes. Raises UsageError for what is wrong or missing."""
     from unnoise.data.registry import find
 
-    path = settings.config.data.path
-    if os.environ.get("RANK", "0") == "0":  # one of several processes; a million files take a minute
-        say(f"reading {path} ...")
-    settings = with_classes(settings, len(find(path).classes))
     recipe = recipe_of(settings.config)
     with asking():
         recipe.check_names(settings.config)
-        if complete:
-            recipe.check_start(settings.config)
-    return settings
+        recipe.check_start(settings.config)
+        return with_classes(settings, len(find(settings.config.data.path).classes))
 
 
 def run_training(
     config: AnyConfig, out: Path, resume: str, source: Path, device: str | None
 ) -> tuple[Path | None, int]:
     """Trains; returns the run's directory, in the first process alone, and the exit code."""
+    from unnoise import data
     from unnoise.acceleration.placement import best
     from unnoise.training.distributed import processes
 
     with asking():
         kind = best(device or config.device).device.partition(":")[0]
     with processes(os.environ, kind) as together:
-        with together.together():
+        with asking(), together.together():
+            pictures = data.open(config.data)
             path = run_directory(out, config, resume, source) if together.first else out
             if together.first:
-                with asking():  # a damaged checkpoint is refused here
+                with removed_if_empty(path):
+                    recipe_of(config).check_data(config, pictures, path)
                     announce(config, path, together.world)
-        code = train_with_progress(config, path, together)
+        code = train_with_progress(config, path, together, pictures=pictures)
     return path if together.first else None, code
 
 

@@ -60,8 +60,9 @@ def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 def override(config: T, values: Mapping[str, Any], where: str = "") -> T:
     """`config` with some values replaced; text is converted to the type of the field.
 
-    A name is a dotted path ("fit.lr") or the end of one if that is unique ("lr"). Another "net.kind" keeps the fields
-    that both kinds have and that were not at their defaults. A list is written "1,2,3", and nothing is "none".
+    A name is a dotted path ("fit.lr") or the end of one if that is unique ("lr"); "size" and "channels" are those of
+    the pictures ("data.size"), which the network's follow. Another "net.kind" keeps the fields that both kinds have and
+    that were not at their defaults. A list is written "1,2,3", and nothing is "none".
     """
     if not dataclasses.is_dataclass(config):
         raise TypeError("a configuration is a dataclass")
@@ -122,6 +123,7 @@ def _find(config: Any, name: str, where: str) -> Key:
     if wanted in found:
         return wanted
     found = [key for key in found if len(key) == min(map(len, found))]  # `net.width` before `net.text.width`
+    found = [key for key in found if key[0] == "data"] or found  # the network's size and channels follow the data's
     if len(found) == 1:
         return found[0]
     for earlier in renamed.candidates(wanted):

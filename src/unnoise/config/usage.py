@@ -37,6 +37,13 @@ def supported_inputs_of(card: ModelCard) -> str:
     return supported_inputs(card.classes, words=uses_text(card), values=card.values, pictures=picture_options(card))
 
 
+def class_row(label: str, classes: Sequence[str]) -> int | None:
+    """The class index of a name, or of a number as it is written plainly ("1", not "01" or "+1"); None for others."""
+    if label in classes:
+        return list(classes).index(label)
+    return next((row for row in range(len(classes)) if str(row) == label), None)
+
+
 def uses_text(card: ModelCard) -> bool:
     """Whether the model with this card has a text encoder."""
     return card.net.text is not None or card.encoder is not None

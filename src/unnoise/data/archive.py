@@ -17,6 +17,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any, BinaryIO, NamedTuple, cast
 
@@ -78,7 +79,8 @@ def archive(path: Path) -> Source:
         )
     texts = (*ENDINGS, *FILES, LABELS)
     _check_texts([size for name, size in members.sizes.items() if name.endswith(texts)], path)
-    return tree_source(members.sizes, read, str(path), refused=members.broken, reasons=members.reasons)
+    source = tree_source(members.sizes, read, str(path), refused=members.broken, reasons=members.reasons)
+    return replace(source, file=lambda i: path)
 
 
 def escapes(name: str) -> bool:

@@ -21,7 +21,7 @@ from unnoise.data.control_images import control_images
 from unnoise.data.decode import decode
 from unnoise.data.fingerprint import fingerprint
 from unnoise.data.random import CAPTION, CROP, FLIP, REPLACE, bits, uniform
-from unnoise.data.scan import crop, scan, too_many, transparent_notes
+from unnoise.data.scan import crop, dark_notes, scan, too_many, transparent_notes
 from unnoise.data.source import Broken, Source, Unreadable, reason
 from unnoise.errors import UserError, unknown
 
@@ -64,9 +64,11 @@ class Dataset:
         self.checked = found.checked + len(source.refused)  # number of pictures opened at the start; all, if they fit
         self.sizes = found.sizes  # (n, 2) widths and heights as stored, of the good ones among them
         self.modes = found.modes  # how often each mode occurs, by Pillow's name for it
-        self.notes = (*source.notes, *transparent_notes(found, config))  # for the user: how the files are interpreted
+        # for the user: how the files are interpreted
+        self.notes = (*source.notes, *transparent_notes(found, config), *dark_notes(found))
         self._pixels, self._good = found.pixels, found.good
-        self.fingerprint = fingerprint(source, config, controls)
+        known = fingerprint(source, config, controls)
+        self.fingerprint, self.fingerprint_parts = known.digest, known.parts
         self._unreadable: dict[int, str] = {}  # rows that could not be read after the start: the reason of each
         self._control_of = control_images(source, config, controls) if config.control else None
         self._control_pixels = self._cache_controls()

@@ -79,6 +79,7 @@ class Picture(NamedTuple):
     pixels: NDArray[np.uint8]  # (C, H, W), the shorter of H and W is config.size
     size: tuple[int, int]  # width and height in the file, upright
     mode: str  # as stored, by Pillow's name for it
+    brightest: float  # the largest value as stored, as a fraction of white: 4095 / 65535 for 12 bits in 16
     transparent: bool = False  # whether a pixel is, in part or whole
 
 
@@ -92,11 +93,10 @@ def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool
         width, height = _stored_size(image)
         turned = _orientation(image) >= 5
         mode, image = image.mode, _upright(image)
-        flat = _flatten(image, config.background)
+        brightest, flat = _brightest(image), _flatten(image, config.background)
         small = _resize(flat, config, control_resampling(flat) if control else Image.Resampling.LANCZOS)
-        return Picture(
-            _pixels(small, config.channels), (height, width) if turned else (width, height), mode, _transparent(image)
-        )
+        size = (height, width) if turned else (width, height)
+        return Picture(_pixels(small, config.channels), size, mode, brightest, _transparent(image))
 
 
 def control_resampling(image: Image.Image) -> Image.Resampling:
@@ -165,9 +165,20 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
 
 
+def _brightest(image: Image.Image) -> float:
+    """The largest value as a fraction of white; 1 where transparency or a palette decides what is white."""
+    if _sixteen_bits(image):
+        return float(np.asarray(image).max()) / 65535
+    return float(np.max(image.getextrema())) / 255 if image.mode in ("L", "RGB") else 1.0
+
+
+def _sixteen_bits(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+
+
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """The picture without transparency, in 8 bits: mode L or RGB."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if _sixteen_bits(image):
         image = _eight_bits(image)
     elif image.mode in ("I", "F"):
         raise Unreadable(f"pixels of mode {image.mode} (32 bits) have no known range: save it with 8 or 16 bits")

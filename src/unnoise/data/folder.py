@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,8 @@ def folder(path: Path, files: Files) -> Source:
         except UserError as error:  # a pipe, or larger than such a file may be
             raise Unreadable(str(error)) from None
 
-    return tree_source(files.sizes, read, str(path), notes=files.notes)
+    source = tree_source(files.sizes, read, str(path), notes=files.notes)
+    return replace(source, file=lambda i: files.paths[source.names[i]])
 
 
 def files_in(top: Path) -> Files:

@@ -82,15 +82,15 @@ def _at(path: Path, split: str) -> Source:
     if suffix == ".parquet":
         return table(path, [path], split)
     if suffix == ".npz":
-        return arrays(path, split)
+        return replace(arrays(path, split), file=lambda i: path)
     if split:
         raise _no_splits(path, split)
     if suffix == ".npy":
-        return arrays(path)
+        return replace(arrays(path), file=lambda i: path)
     if lower.endswith(ARCHIVES):
         return archive(path)
     if is_idx(path):
-        return idx(path)
+        return replace(idx(path), file=lambda i: path)
     if path.name in METADATA:
         raise UserError(f"{path} describes pictures in other files: give the folder that contains them")
     if suffix in PICTURES:

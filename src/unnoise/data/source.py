@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -67,6 +68,7 @@ class Source:
     control_columns: Mapping[str, Source] = field(default_factory=dict)
     refused: tuple[Broken, ...] = ()  # found, but refused without reading
     notes: tuple[str, ...] = ()  # remarks for the user about how the files were interpreted
+    file: Callable[[int], Path] | None = None  # the file that holds picture i; None for pictures that are not in files
 
     def only(self, mask: NDArray[np.bool_]) -> Source:
         """The source of the pictures whose entry in `mask` (N,) is true."""
@@ -83,6 +85,7 @@ class Source:
             values={name: column[rows] for name, column in self.values.items()},
             controls={name: _renumbered(draw, rows) for name, draw in self.controls.items()},
             refused=(),
+            file=None if self.file is None else _renumbered(self.file, rows),
         )
 
 

@@ -52,8 +52,13 @@ def describe(dataset: Dataset) -> dict[str, object]:
         "values": _values(dataset),
         "notes": list(dataset.notes),
         "fingerprint": dataset.fingerprint,
-        "fingerprint_reads": f"1 picture in {stride(source)}",
+        "fingerprint_reads": _fingerprint_reads(dataset),
     }
+
+
+def _fingerprint_reads(dataset: Dataset) -> str:
+    every = stride(dataset.source)
+    return "all pictures" if every == 1 else f"1 picture in {every}, the ends and times of all files"
 
 
 def stored_size(source: Source) -> int:

@@ -70,7 +70,7 @@ def table(path: Path, shards: Sequence[Path], split: str = "", files: Files | No
     def source(column: str, where: str) -> Source:
         own = groups[column]
         sizes = np.array([own.mean_size(file, group) for file, _, group, _ in places], np.int64)
-        return Source(where, names, sizes, lambda i: own.read(places[i]))
+        return Source(where, names, sizes, lambda i: own.read(places[i]), file=lambda i: shards[places[i][0]])
 
     return replace(
         source(column, f"{path}:{split}" if split else str(path)),

@@ -100,7 +100,7 @@ def load(path: str | Path) -> NoisyClassifier:
     """
     folder = find(Path(path))
     card = read_card(folder)
-    return NoisyClassifier(artifacts.load_net(lambda: EncoderClassifier(card.net), folder, CARD), card).eval()
+    return NoisyClassifier(artifacts.load_net(lambda: EncoderClassifier(card.net), folder), card).eval()
 
 
 def find(path: Path) -> Path:
@@ -122,4 +122,10 @@ def read_card(folder: Path) -> NoisyClassifierCard:
         clean = str(found).startswith("unnoise-classifier")
         what = "is a classifier of clean pictures, which cannot guide" if clean else f"has the format {found!r}"
         raise UserError(f"{file} {what}: use a noisy classifier, as `unnoise train fashion-noisy-classifier` trains")
-    return from_dict(NoisyClassifierCard, card, str(file))
+    read = from_dict(NoisyClassifierCard, card, str(file))
+    if len(read.classes) != read.net.classes:
+        raise UserError(
+            f"{file}: classes has {len(read.classes)} names for the {read.net.classes} classes of the network "
+            "(net.classes): train the classifier again"
+        )
+    return read

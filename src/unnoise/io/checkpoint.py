@@ -28,7 +28,8 @@ from unnoise.io.atomic import DISK_ERRORS
 from unnoise.io.hashing import sha256
 from unnoise.io.json_files import read_json
 from unnoise.io.reading import is_inside
-from unnoise.io.weights import read_header
+from unnoise.io.units import human
+from unnoise.io.weights import Different, load_tensors, read_header
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +95,7 @@ def _why(directory: Path, error: Exception, needed: int) -> str:
     free = shutil.disk_usage(existing).free
     older = newest(directory.parent)
     untouched = f"; {older} is unchanged" if older else ""
-    return f"cannot save {directory}: {reason}; at least {needed:,} bytes needed, {free:,} free{untouched}"
+    return f"cannot save {directory}: {reason}; at least {human(needed)}B needed, {human(free)}B free{untouched}"
 
 
 def _seal(directory: Path) -> None:
@@ -274,21 +275,20 @@ def save(tensors: Mapping[str, Tensor], path: Path) -> None:
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU, with today's names. Raises Damaged if it cannot be read."""
-    from safetensors.torch import load_file
+def read(path: Path, wanted: Mapping[str, Tensor] | None = None, *, partial: bool = False) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, with today's names.
 
+    With `wanted`, names, shapes and kinds of numbers are compared before a tensor is loaded; with `partial` the file
+    may lack some. Raises Damaged with the file, and with the tensor that differs.
+    """
     try:
         read_header(path)  # the library accepts shapes of any length, and waits for a pipe
-        return renamed(load_file(path))
+        return load_tensors(path, wanted, partial=partial)
+    except Different as e:
+        raise Damaged(path.parent, path.name, str(e)) from None
     except (UserError, SafetensorError, OSError) as e:
         why = str(e).replace(str(path), "the file", 1)
         raise Damaged(path.parent, path.name, f"cannot be read: {why}") from None
-
-
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights, averages or moments of an earlier version with today's names: `tell` is `emb_proj` since format 2."""
-    return {re.sub(r"(?<!\w)tell\.", "emb_proj.", name): tensor for name, tensor in state.items()}
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:

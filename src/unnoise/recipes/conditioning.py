@@ -79,6 +79,15 @@ def placeholder_conditioner(config: TrainConfig) -> Conditioner:
     return Conditioner(classes, len(classes) if classes and config.net.null_class else None, text, values)
 
 
+def check_captions(config: TrainConfig, pictures: Dataset) -> None:
+    """Raises UserError where the network is conditioned on captions and the data set has none."""
+    if (config.net.text or config.encoder) and not pictures.captions:
+        raise UserError(
+            f"this network is conditioned on captions, and {config.data.path} has none: put a text file of the same "
+            "name beside each picture, or a metadata.jsonl, or set net.text=none"
+        )
+
+
 def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | None:
     """Returns what encodes captions: a tokenizer learned from the data set's, a pretrained encoder, or None.
 
@@ -87,11 +96,7 @@ def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | No
     text = config.net.text
     if text is None and config.encoder is None:
         return None
-    if not pictures.captions:
-        raise UserError(
-            f"this network is conditioned on captions, and {config.data.path} has none: put a text file of the same "
-            "name beside each picture, or a metadata.jsonl, or set net.text=none"
-        )
+    check_captions(config, pictures)
     if text is None:
         return pretrained_encoder(config, pictures.every_caption())
     return Tokenizer.learn(pictures.every_caption(), vocabulary=text.vocabulary, length=text.length)

@@ -36,14 +36,17 @@ from unnoise.training.run import Run
 from unnoise.training.train_state import TrainState
 
 
-def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
+def train(
+    config: ContrastiveConfig, run: Run | None, *, processes: Processes = ALONE, pictures: Dataset | None = None
+) -> Iterator[Tick]:
     """Trains in a run, which the first process passes, from its newest checkpoint to the end.
 
-    Saves the model in the run's folder `contrastive`; `metrics.contrastive.load` loads it from the run's path. Raises
-    UserError before the first step where the pictures have no captions, or a step would be split.
+    Saves the model in the run's folder `contrastive`; `metrics.contrastive.load` loads it from the run's path.
+    `pictures` is the data set where it is open already. Raises UserError before the first step where the pictures have
+    no captions, or a step would be split.
     """
     check(config, processes)
-    pictures = data.open(config.data)
+    pictures = data.open(config.data) if pictures is None else pictures
     tokenizer = learn_tokenizer(config, pictures)
     net = init_network(config)
     placement = best(config.device, "float32")  # an evaluator should not be rounded
@@ -86,13 +89,26 @@ def check(config: ContrastiveConfig, processes: Processes) -> None:
         )
 
 
-def learn_tokenizer(config: ContrastiveConfig, pictures: Dataset) -> Tokenizer:
-    """Returns the tokenizer of the captions. Raises UserError where there are none."""
+def check_data(config: ContrastiveConfig, pictures: Dataset, run: Path) -> None:
+    """Raises UserError where the training could not start with these pictures, in one process."""
+    check(config, ALONE)
+    check_captions(config, pictures)
+    with torch.device("meta"):
+        Contrastive(config.net)
+
+
+def check_captions(config: ContrastiveConfig, pictures: Dataset) -> None:
+    """Raises UserError where the data set has no captions."""
     if not pictures.captions:
         raise UserError(
             f"{config.data.path} has no captions, which a contrastive training needs: use a data set with captions, "
             "such as emoji"
         )
+
+
+def learn_tokenizer(config: ContrastiveConfig, pictures: Dataset) -> Tokenizer:
+    """Returns the tokenizer of the captions. Raises UserError where there are none."""
+    check_captions(config, pictures)
     text = config.net.text
     return Tokenizer.learn(pictures.every_caption(), vocabulary=text.vocabulary, length=text.length)
 

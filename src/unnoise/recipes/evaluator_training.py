@@ -40,7 +40,7 @@ def fit_evaluator(
     fit = config.fit
     facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
     if run is not None:
-        run.record_data(facts)
+        run.record_data(facts | {"parts": pictures.fingerprint_parts})
         log_notes(run, pictures)
 
     def batches(step: int) -> Iterator[Batch]:

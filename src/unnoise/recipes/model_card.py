@@ -91,6 +91,7 @@ def data_facts(pictures: Dataset) -> dict[str, Any]:
     """Returns the contents of data.json, which identify the data set."""
     return {
         "fingerprint": pictures.fingerprint,
+        "parts": pictures.fingerprint_parts,
         "path": escaped(pictures.config.path),
         "count": len(pictures),
         "classes": list(pictures.classes),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unnoise.conditions import NOTHING, Cond
 from unnoise.config.cards import ValueRange
-from unnoise.config.usage import supported_inputs
+from unnoise.config.usage import class_row, supported_inputs
 from unnoise.errors import UserError, unknown
 from unnoise.noise import uniform
 from unnoise.text.tokenizer import PromptEncoder
@@ -207,10 +207,9 @@ class Conditioner:
     def _index(self, label: str) -> int:
         if label == "none":
             return int(self._null_labels(1))
-        if label in self.classes:
-            return self.classes.index(label)
-        if label.isascii() and label.isdigit() and len(label) < 10 and int(label) < len(self.classes):
-            return int(label)
+        row = class_row(label, self.classes)
+        if row is not None:
+            return row
         raise unknown("class", label, [*self.classes, *(["none"] if self.null_class is not None else [])])
 
 

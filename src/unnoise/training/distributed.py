@@ -182,7 +182,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def put(value: Tensor, into: Tensor) -> None:
-    """Overwrites `into` with an unsharded tensor that every process has."""
+    """Overwrites `into` with an unsharded tensor of its shape that every process has."""
+    assert value.shape == into.shape, f"{tuple(value.shape)} is not {tuple(into.shape)}"
     if isinstance(into, DTensor):
         value = distribute_tensor(value.to(into.device), into.device_mesh, into.placements, src_data_rank=None)
     here(into).copy_(here(value))

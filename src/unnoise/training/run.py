@@ -32,6 +32,7 @@ from unnoise.io import checkpoint
 from unnoise.io.atomic import write_text
 from unnoise.io.json_files import read_json
 from unnoise.training import metrics_file
+from unnoise.training.data_record import check_same
 from unnoise.training.lock import lock
 from unnoise.training.machine import machine
 
@@ -206,12 +207,7 @@ class Run:
         """
         file = self.path / "data.json"
         if file.exists():
-            old = _began_with(file)
-            if old["fingerprint"] != facts["fingerprint"]:
-                raise UserError(
-                    f"{self.path}: the pictures are not those that this run began with ({old['count']} pictures then, "
-                    f"{facts['count']} now): restore them, or begin a new run"
-                )
+            check_same(file, facts)
         with _writing(self.path):
             write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
             write_text(self.path / "config.yaml", files.dumps(self._config))
@@ -272,18 +268,6 @@ def _allowed(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
 
 def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changes.items())
-
-
-def _began_with(file: Path) -> dict[str, Any]:
-    """The contents of data.json. Raises UserError where it does not identify the data set."""
-    try:
-        found = read_json(file)
-        return {"fingerprint": found["fingerprint"], "count": found["count"]}
-    except (UserError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{file} is damaged, so it is not known which pictures this run began with: restore it, or remove it if "
-            "they are the same"
-        ) from error
 
 
 def _note_machine(run: Run, command: Sequence[str]) -> None:
