@@ -205,7 +205,7 @@ def test_labels_are_read() -> None:
         ({"guidance_rescale": 5.0}, "guidance_rescale is 5: give a number"),
         ({"dynamic_threshold": math.nan}, "threshold is nan: give a number"),
         ({"dynamic_threshold": 99.5}, "threshold is 99.5: give a number"),
-        ({"spacing": "leading", "steps": 101}, "table of 100"),
+        ({"spacing": "leading", "steps": 101}, "101 steps do not fit a network of 100 steps"),
     ],
 )
 def test_impossible_requests_are_refused_before_the_first_step(settings: dict[str, object], message: str) -> None:

@@ -71,7 +71,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("schedules/tables.py", "offset: float = 0.008", "offset: float = 0.08"),
     ("schedules/continuous.py", "return Level(1 - t, t.clone())", "return Level(1 - t, (1 - t))"),
     ("schedules/continuous.py", "(t * self.steps - 1) / (self.steps - 1)", "(t * self.steps) / self.steps"),
-    ("denoiser.py", "return t * steps - 1", "return t * steps"),
+    ("denoiser.py", "return t * steps - first", "return t * steps"),
     ("denoiser.py", "return -level.log_ratio / 4", "return -level.log_ratio / 2"),
     ("denoiser.py", "return -level.sigma, level.alpha", "return level.sigma, level.alpha"),
     ("denoiser.py", "return -_ones(level), _ones(level)", "return _ones(level), _ones(level)"),

@@ -31,20 +31,16 @@ Weight = Callable[[Level], Tensor]
 
 def discrete(steps: int) -> Clock:
     """The clock of a network trained on T steps: k - 1 at t = k/T, linear in between."""
-    return partial(_discrete, steps)
-
-
-def _discrete(steps: int, t: Tensor, level: Level) -> Tensor:
-    return t * steps - 1
+    return partial(_entry, steps, 1)
 
 
 def scaled(steps: int) -> Clock:
     """The clock of flow matching in diffusers: t T, which is T at the noise and 0 at the picture."""
-    return partial(_scaled, steps)
+    return partial(_entry, steps, 0)
 
 
-def _scaled(steps: int, t: Tensor, level: Level) -> Tensor:
-    return t * steps
+def _entry(steps: int, first: int, t: Tensor, level: Level) -> Tensor:
+    return t * steps - first
 
 
 def quarter_log_sigma(t: Tensor, level: Level) -> Tensor:
@@ -235,13 +231,7 @@ class Diffusion(nn.Module):
         return self.loss_and_estimate(x, t, cond, noise=noise, weight=weight)[0]
 
     def loss_and_estimate(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cond: Cond = NOTHING,
-        *,
-        noise: Tensor,
-        weight: Weight,
+        self, x: Tensor, t: Tensor, cond: Cond = NOTHING, *, noise: Tensor, weight: Weight
     ) -> tuple[Tensor, Tensor, Estimate]:
         """The same loss, with its x_t and estimate, which the hybrid loss of learned variances needs."""
         level = self.schedule(t)

@@ -189,7 +189,7 @@ def _several(steps: int, schedule: Schedule, least: float) -> int:
 
 
 def _within(steps: int, table: int) -> int:
-    if not 1 <= steps <= table:
+    if _positive(steps) > table:
         raise UserError(
             f"{steps} steps do not fit a network of {table} steps: use 1 to {table}, or the spacing log-snr, whose "
             "times lie between them"
