@@ -27,6 +27,7 @@ from unnoise.config.training import TrainConfig
 from unnoise.recipes.registry import recipe_of
 
 PRESET, OWN = "fashion", "my-pictures"  # the preset without and with pictures of one's own
+EARLY = 20_000  # pictures seen: clothes are recognised after so many, and noise before
 SLACK = 0.95  # fraction of the given time that is planned for steps: the rest is for sample sheets and checkpoints
 
 
@@ -40,7 +41,7 @@ def demo(
         float,
         option(
             "the longest training, where the preset's own length takes longer on this machine",
-            validator=within(0.01, 1e4, ""),
+            validator=within(0.01, 1e4, "less trains nothing"),
         ),
     ] = 6.0,
     count: Annotated[
@@ -85,6 +86,11 @@ def percent(value: float | None) -> str:
     return "not measured" if value is None else f"{100 * value:.1f} %"
 
 
+def early(images: int) -> str:
+    """Returns what to expect of a training that has seen few pictures."""
+    return f"{images:,} pictures are few: the samples will be noise or blurred, until about {EARLY:,} pictures are seen"
+
+
 def shortened(run: Path, config: TrainConfig, minutes: float) -> TrainConfig:
     """Returns the training, shortened to the time on this machine; a run that has begun keeps its length.
 
@@ -112,6 +118,9 @@ def shortened(run: Path, config: TrainConfig, minutes: float) -> TrainConfig:
         warmup = min(fit.warmup, max(1, whole // fit.batch // 10))
         fit = dataclasses.replace(fit, images=whole, warmup=warmup)
         expected |= {"images": whole, "steps": whole // fit.batch, "seconds": whole / expected["images_per_second"]}
+    if fit.images < EARLY:
+        needed = minutes * EARLY / fit.images
+        say(f"{early(fit.images)}; for more, remove {run} later and use --minutes {needed:.0f}")
     say(cost_text(expected))
     return dataclasses.replace(config, fit=fit)
 
@@ -132,6 +141,8 @@ def finish(out: Path, run: Path, config: TrainConfig, count: int) -> dict[str, A
     save_grid(out / "grid.png", drawn, folder, model, request)
     found = evaluation(out / "evaluation.json", model, folder, config, count) if packaged(config) else {}
     report = numbers(run, config, model, found, request, seconds, len(drawn))
+    if report["images"] < EARLY:
+        report["drawn_note"] += f" {early(report['images'])}."
     publish(out / "report.json", lambda path: path.write_text(json.dumps(report, indent=2), encoding="utf-8"))
     html = page(report, gallery(run, config, model, drawn))
     publish(out / "report.html", lambda path: path.write_text(html, encoding="utf-8"))

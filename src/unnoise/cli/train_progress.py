@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def removed_if_empty(path: Path) -> Iterator[None]:
-    """Removes the new directory of a run that a UserError refuses before anything is written to it."""
+    """Removes the new directory of a run that is refused or interrupted before anything is written to it."""
     try:
         yield
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         with suppress(OSError):  # the directory is not empty
             path.rmdir()
         raise

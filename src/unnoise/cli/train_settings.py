@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ def settings_from_options(
 ) -> Settings:
     """Returns the settings of a training. Raises UsageError where an option or a setting is wrong."""
     options: dict[str, Mapping[str, Any]] = {
-        "--data": {"data.path": data},
+        "--data": {"data.path": None if data is None else os.path.normpath(data)},  # ./pictures is pictures
         "--device": {"device": device},
         "--name": {"name": name},
     }

@@ -170,8 +170,8 @@ def instead(name: str, value: object, keywords: Iterable[str]) -> str:
 def check_sampler(name: str, samplers: Iterable[str], spacings: Iterable[str]) -> str:
     """Today's name of a sampler. Raises UserError that names the sampler, and the spacing, that another name means."""
     name, valid = renamed.SAMPLERS.get(name, name), list(samplers)
-    if name in valid:
-        return name
+    if (spelled := name.lower().replace("_", "-")) in valid:  # UniPC, euler_ancestral
+        return spelled
     if name in renamed.REMOVED_SAMPLERS:
         closest = renamed.REMOVED_SAMPLERS[name]
         raise UserError(f"the sampler {name!r} is no longer offered by name: use {closest!r}, the closest one")

