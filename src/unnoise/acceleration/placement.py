@@ -20,7 +20,7 @@ from unnoise.acceleration import allocator
 from unnoise.acceleration.prepack import pack
 from unnoise.denoiser import Diffusion
 from unnoise.errors import UserError, unknown
-from unnoise.nn import norm
+from unnoise.nn import conv, norm
 from unnoise.patch import Patch, patched, shared_copy
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -104,5 +104,6 @@ def prepare(net: nn.Module, placement: Placement) -> nn.Module:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if placement.device == "cpu":
         norm.enable()
+        conv.enable()
         allocator.retain()
     return net

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from unnoise.nn import winograd
+from unnoise.nn.conv import Conv3x3
 from unnoise.nn.unet import Up
 from unnoise.patch import Patch, apply, shared_copy
 
@@ -199,12 +200,12 @@ class PackedLinear(nn.Module):
 
 
 def _conv(conv: nn.Conv2d, name: str) -> nn.Module:
-    simple = type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    simple = type(conv) in (nn.Conv2d, Conv3x3) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
     return PackedConv(conv) if simple and _fits(PackedConv, conv.weight) else conv
 
 
 def _up(up: Up, name: str) -> nn.Module:
-    plain = type(up) is Up and type(up.conv) is nn.Conv2d
+    plain = type(up) is Up and type(up.conv) is Conv3x3
     return PackedUp(up) if plain and _fits(PackedUp, up.conv.weight) else up
 
 
