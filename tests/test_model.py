@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import pickle
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from unnoise import nn as networks
+from unnoise.acceleration import placement
+from unnoise.acceleration.placement import best
 from unnoise.codec import to_bytes
 from unnoise.config.cards import ModelCard
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import DiTConfig, NetConfig, UNetConfig
 from unnoise.config.request import Request
-from unnoise.denoiser import make_diffusion
+from unnoise.denoiser import PREDICTIONS, make_diffusion
 from unnoise.errors import UserError
-from unnoise.formats.directory import CARD, WEIGHTS
+from unnoise.formats.directory import CARD, WEIGHTS, save_weights, write_model
+from unnoise.formats.files import Tensors
 from unnoise.generate.frames import generate, sample
+from unnoise.generate.job import place
 from unnoise.model import Model, load
 from unnoise.text.conditioner import Conditioner
 
@@ -54,6 +61,61 @@ def test_a_saved_model_generates_the_same_pictures(tmp_path: Path) -> None:
         a, b = (m.sample(seeds=[1, 2], labels=["dog", "2"], sampler="ddpm", **FLOAT) for m in (model, again))
         assert torch.equal(a.pixels, b.pixels)
         assert a.labels == ("dog", "bird")
+
+
+@pytest.mark.parametrize("names", [(), ("cat",), ("cat", "dog"), (*NAMES, "cow")])
+def test_other_numbers_of_names_than_classes_are_refused(tmp_path: Path, names: tuple[str, ...]) -> None:
+    small().save(tmp_path / "model")
+    card = tmp_path / "model" / CARD
+    content = json.loads(card.read_text())
+    content["card"]["classes"] = list(names)
+    card.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"{card}: classes has {len(names)} names for the 3 classes .*net\.classes"):
+        load(tmp_path / "model", verify=False)
+
+
+def test_names_of_weights_are_compared_before_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small()
+    model.save(tmp_path / "model")
+    state = model.diffusion.net.state_dict() | {f"more.{i}": torch.zeros(1) for i in range(100)}
+    save_weights(tmp_path / "model" / WEIGHTS, state)
+    monkeypatch.setattr(Tensors, "load", lambda self: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=r"more\.0 is unknown"):
+        load(tmp_path / "model", verify=False)
+
+
+def test_loading_initialises_nothing_at_random(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights are read into a network without any: random ones, made first, would take as long and twice the memory."""
+    nets = (NET, DiTConfig(size=8, in_channels=1, out_channels=1, patch=2, width=24, depth=2, heads=2, classes=3))
+    for net in nets:
+        small(net).save(tmp_path / net.kind)
+    real, devices = networks.build, []
+
+    def build(config: NetConfig) -> torch.nn.Module:
+        net = real(config)
+        devices.append({p.device.type for p in net.parameters()})
+        return net
+
+    monkeypatch.setattr(networks, "build", build)
+    before = torch.get_rng_state()
+    for net in nets:
+        load(tmp_path / net.kind)
+    assert devices == [{"meta"}] * 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_saved_class_called_none_is_not_the_null_row(tmp_path: Path) -> None:
+    model = small()
+    write_model(tmp_path, model.diffusion.net.state_dict(), model.card, None)
+    card = tmp_path / CARD
+    card.write_text(card.read_text().replace('"dog"', '"none"').replace('"bird"', '"all"'))
+    again = load(tmp_path)
+    assert again.classes == ("cat", "none_", "all_")
+    asked = {"seeds": [1, 2, 3], "guidance": 3.0, **FLOAT}
+    before = model.sample(labels=["cat", "dog", "none"], **asked)
+    after = again.sample(labels=["cat", "none_", "none"], **asked)
+    assert torch.equal(before.pixels, after.pixels)
+    assert torch.equal(again.sample(labels=[0, 1, "none"], **asked).pixels, after.pixels)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm", "heun"])
@@ -143,7 +205,7 @@ def test_labels_are_read() -> None:
         ({"guidance_rescale": 5.0}, "guidance_rescale is 5: give a number"),
         ({"dynamic_threshold": math.nan}, "threshold is nan: give a number"),
         ({"dynamic_threshold": 99.5}, "threshold is 99.5: give a number"),
-        ({"spacing": "leading", "steps": 101}, "table of 100"),
+        ({"spacing": "leading", "steps": 101}, "101 steps do not fit a network of 100 steps"),
     ],
 )
 def test_impossible_requests_are_refused_before_the_first_step(settings: dict[str, object], message: str) -> None:
@@ -237,7 +299,7 @@ def test_cards_are_strict(tmp_path: Path) -> None:
         ({"format": "other"}, "is not the card of an unnoise model"),
         ({"version": 3}, "update unnoise"),
         ({"card": {**good["card"], "clases": []}}, "clases"),
-        ({"card": {**good["card"], "net": {**good["card"]["net"], "channels": [8, 10**6]}}}, "parameters"),
+        ({"card": {**good["card"], "net": {**good["card"]["net"], "channels": [8, 10**6]}}}, "should be from 1 to"),
     ):
         (folder / CARD).write_text(json.dumps(good | change))
         with pytest.raises(UserError, match=message):
@@ -250,7 +312,7 @@ def test_cards_are_strict(tmp_path: Path) -> None:
 def test_paths_without_a_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is not a run, a model directory"):
+    with pytest.raises(UserError, match="is an empty folder, not a model"):
         load(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
@@ -268,3 +330,89 @@ def test_grids_contain_every_picture(tmp_path: Path) -> None:
     for i, picture in enumerate(pictures):
         x, y = 2 + i % 3 * 10, 2 + i // 3 * 10
         assert list(sheet.crop((x, y, x + 8, y + 8)).convert("L").getdata()) == list(picture.getdata())
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "instead"),
+    [
+        ("n", 3, r"each seed gives one picture, so write seeds=range\(3\)"),
+        ("num_images", 2, r"seeds=range\(2\)"),
+        ("seed", 7, "did you mean seeds=7"),
+        ("label", "cat", "did you mean labels='cat'"),
+        ("prompt", "a cat", "did you mean prompts='a cat'"),
+        ("guidance_scale", 2.0, r"did you mean guidance=2\.0"),
+        ("num_inference_steps", 9, "did you mean steps=9"),
+        ("scheduler", "ddim", "did you mean sampler='ddim'"),
+        ("stepps", 9, "did you mean steps=9"),
+    ],
+)
+def test_a_keyword_of_another_name_is_answered_with_ours(keyword: str, value: object, instead: str) -> None:
+    with pytest.raises(TypeError, match=f"'{keyword}'.*{instead}"):
+        small().sample(**{keyword: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompts": "a cat"}, r"not conditioned on text: .* it supports labels \(3 classes: cat, dog, bird\)"),
+        ({"seeds": ()}, r"for example seeds=range\(8\)"),
+        ({"sampler": "heun", "eta": 0.5}, 'use sampler="ddim", or eta=0$'),
+        ({"guidance_interval": (3.0, 1.0)}, r"guidance_interval=\(LOW, HIGH\)"),
+        ({"controls": ("a.png",)}, "remove controls"),
+    ],
+)
+def test_in_python_messages_name_keywords(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        small().sample(**settings)
+    assert "--" not in str(error.value)
+
+
+def test_one_seed_and_one_label_need_no_list() -> None:
+    model = small()
+    one, listed = model.sample(seeds=5, labels="dog", **FLOAT), model.sample(seeds=[5], labels=["dog"], **FLOAT)
+    assert torch.equal(one.pixels, listed.pixels)
+    assert model.sample(labels=1, **FLOAT).labels == ("dog",)
+
+
+def test_a_model_moves_to_a_device_as_a_module_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples are computed there, unless a call names a device."""
+    model = small()
+    assert model.to("cpu") is model
+    monkeypatch.setattr("unnoise.acceleration.placement.torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("unnoise.acceleration.placement.torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("unnoise.acceleration.placement.fast_bfloat16", lambda device: False)
+    assert place(small()).placement.device == "cuda"
+    assert place(model).placement.device == "cpu"
+    assert place(model, "cuda").placement.device == "cuda"
+    with pytest.raises(UserError, match="no device 'gpu'"):
+        model.to("gpu")
+
+
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_a_pickled_model_samples_the_same_pictures(predicts: str) -> None:
+    """Of every prediction, also after it has sampled: worker processes are sent models."""
+    model = small()
+    process = DiffusionConfig(schedule="cosine", steps=100, predicts=predicts)
+    model = Model(make_diffusion(model.diffusion.net, process).eval(), replace(model.card, process=process))
+    expected = model.sample(seeds=[1], labels=["dog"], **FLOAT)
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again.sample(seeds=[1], labels=["dog"], **FLOAT).pixels, expected.pixels)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_process_that_was_forked_after_loading_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would wait for threads that it does not have; with one thread it samples."""
+    small().save(tmp_path / "model")
+    model = load(tmp_path / "model")
+    for threads, code in ((2, 7), (1, 0)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        child = os.fork()
+        if child == 0:
+            try:
+                placement.place(model.diffusion, best("cpu", "float32"))
+                os._exit(0)
+            except UserError as error:
+                os._exit(7 if "spawn" in str(error) else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code

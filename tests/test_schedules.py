@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -243,7 +246,7 @@ def test_names_make_schedules() -> None:
     for name in SCHEDULES:
         made = make_schedule(name, {"values": [0.1, 0.2]} if name == "table" else {}, steps=50)
         assert made.at(0.0).alpha == 1
-    assert make_schedule("linear", {"end": 0.03}, steps=10) == LinearBeta(10, end=0.03)
+    assert make_schedule("linear", {"end": 0.03}, steps=100) == LinearBeta(100, end=0.03)
     assert make_schedule("linear", {}, zero_snr=True).at(1.0).alpha == 0
 
 
@@ -254,5 +257,81 @@ def test_unknown_names_list_the_valid_ones() -> None:
         make_schedule("linear", {"begn": 1})
     with pytest.raises(UserError, match="variance-preserving"):
         make_schedule("flow", {}, zero_snr=True)
-    with pytest.raises(UserError, match="between 0 and 1"):
-        Table((0.1, 1.0))
+    with pytest.raises(UserError, match="'table' needs 'values'"):
+        make_schedule("table", {})
+
+
+EXTREMES = [-math.inf, -1.0, 0.0, 1e-320, 1e-9, 0.3, 1.0, 2.0, 1e4, 1e200, math.inf, math.nan]
+BY_NUMBERS: list[tuple[type[Schedule], str]] = [
+    (kind, field.name)
+    for kind in dict.fromkeys(SCHEDULES.values())
+    for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+    if field.name not in ("steps", "values")
+]
+
+
+def laws_hold(schedule: Schedule) -> None:
+    test_begins_clean(schedule)
+    ratios = schedule(torch.linspace(0, 1, 1001, dtype=torch.float64)).log_ratio
+    assert (ratios.diff() < 0).all()
+    assert not ratios[1:-1].isinf().any()
+    assert torch.isfinite(schedule.time(ratios)).all()
+
+
+def made(make: Callable[[], Schedule]) -> Schedule | str:
+    """The schedule, or the sentence that refuses it."""
+    try:
+        return make()
+    except UserError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(("kind", "name"), BY_NUMBERS)
+@pytest.mark.parametrize("value", EXTREMES)
+def test_a_schedule_is_refused_where_it_is_made_or_obeys_the_laws(
+    kind: type[Schedule], name: str, value: float
+) -> None:
+    """Every number of every schedule, one at a time at its extremes: the error names it, or the log-SNR falls."""
+    found = made(lambda: kind(**{name: value}))
+    if isinstance(found, str):
+        assert name in found
+    else:
+        laws_hold(found)
+
+
+@pytest.mark.parametrize("steps", [-1, 0, 1, 2, 3, 20, 21, 50, 10**9])
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if name != "table"])
+def test_few_steps_are_refused_or_make_a_schedule(name: str, steps: int) -> None:
+    """Betas that scale by 1000 / T are above 1 for T from 2 to 20: said where the schedule is made, with the cure."""
+    found = made(lambda: make_schedule(name, {}, steps=steps))
+    scaled = name in ("linear", "scaled-linear", "quadratic") and 2 <= steps <= 20
+    if steps in (-1, 0, 10**9) or scaled or (name == "variance-exploding" and steps == 1):
+        assert isinstance(found, str)
+        assert "steps" in found
+    else:
+        assert isinstance(found, Schedule)
+        laws_hold(found)
+
+
+def test_the_cure_of_few_steps_cures() -> None:
+    for end in (0.02, 0.03, 0.012):
+        with pytest.raises(UserError, match="set steps to") as error:
+            make_schedule("linear", {"end": end}, steps=10)
+        cure = int(re.search(r"set steps to (\d+)", str(error.value))[1])  # type: ignore[index]
+        laws_hold(make_schedule("linear", {"end": end}, steps=cure))
+        with pytest.raises(UserError):
+            make_schedule("linear", {"end": end}, steps=cure - 1)
+
+
+@pytest.mark.parametrize("values", [(), (0.1, 1.0), (0.1, 0.0), (-0.1,), (0.1, math.nan), (0.5, 1e-30), ("a",)])
+def test_a_table_of_anything_but_betas_is_refused(values: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match="above 0 and below 1"):
+        Table(values)
+
+
+def test_transforms_check_their_numbers() -> None:
+    with pytest.raises(UserError, match="at least two steps"):
+        ZeroTerminalSNR(LinearBeta(1))
+    for shift in (0.0, math.inf, math.nan, 1e200):
+        with pytest.raises(UserError, match="shift"):
+            Shifted(Cosine(), shift)

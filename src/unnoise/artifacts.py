@@ -21,6 +21,7 @@ from torch import nn
 from unnoise.config.convert import to_dict
 from unnoise.errors import UserError
 from unnoise.io import checkpoint
+from unnoise.io.json_files import read_object
 
 Net = TypeVar("Net", bound=nn.Module)
 WEIGHTS = "model.safetensors"
@@ -61,27 +62,21 @@ def write_card(file: Path, card: Any, kind: str) -> None:
 def read_card(file: Path, *, again: str) -> tuple[dict[str, Any], Any]:
     """The contents of a card, and the name of its format. Raises UserError, with the fix `again`, if it is not JSON."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read ({error}): {again}") from None
-    data = data if isinstance(data, dict) else {}
+        data = read_object(file)
+    except UserError as error:
+        raise UserError(f"{error}; {again}") from None
     return data.get("card", {}), data.get("format")
 
 
-def load_net(make: Callable[[], Net], folder: Path, card: str) -> Net:
+def load_net(make: Callable[[], Net], folder: Path) -> Net:
     """The network that `make` returns, with the weights in a directory: on the CPU, float32, without gradients.
 
-    Raises UserError if the weights are damaged, or do not belong to the network.
+    Raises UserError if the weights are damaged, or do not belong to the network; names and shapes are compared first.
     """
     if (folder / checkpoint.MANIFEST).is_file():
         checkpoint.verify(folder)
-    state = checkpoint.read(folder / WEIGHTS)
     with torch.device("meta"):
         net = make()
-    wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    there = {name: tuple(value.shape) for name, value in state.items()}
-    wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
-    if wrong:
-        raise UserError(f"{folder / WEIGHTS} does not have the weights that {card} describes: {', '.join(wrong[:5])}")
+    state = checkpoint.read(folder / WEIGHTS, net.state_dict())
     net.load_state_dict({name: value.float() for name, value in state.items()}, assign=True)
     return net.requires_grad_(False).eval()

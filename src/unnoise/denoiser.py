@@ -11,7 +11,8 @@ a denoiser for each condition; samplers and distillation on a `Denoiser`, a func
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -30,7 +31,16 @@ Weight = Callable[[Level], Tensor]
 
 def discrete(steps: int) -> Clock:
     """The clock of a network trained on T steps: k - 1 at t = k/T, linear in between."""
-    return lambda t, level: t * steps - 1
+    return partial(_entry, steps, 1)
+
+
+def scaled(steps: int) -> Clock:
+    """The clock of flow matching in diffusers: t T, which is T at the noise and 0 at the picture."""
+    return partial(_entry, steps, 0)
+
+
+def _entry(steps: int, first: int, t: Tensor, level: Level) -> Tensor:
+    return t * steps - first
 
 
 def quarter_log_sigma(t: Tensor, level: Level) -> Tensor:
@@ -76,40 +86,64 @@ def _zero(level: Level) -> Tensor:
     return torch.zeros_like(level.alpha)
 
 
-EPSILON = Prediction(lambda level: (_zero(level), _ones(level)))
-SAMPLE = Prediction(lambda level: (_ones(level), _zero(level)))
-VELOCITY = Prediction(lambda level: (-level.sigma, level.alpha))  # Salimans & Ho 2022
-FLOW = Prediction(lambda level: (-_ones(level), _ones(level)))  # eps - x: Lipman et al. 2022
+Row = tuple[Tensor, Tensor]
+
+
+def _epsilon(level: Level) -> Row:  # functions with names, here and below: a model can be pickled
+    return _zero(level), _ones(level)
+
+
+def _sample(level: Level) -> Row:
+    return _ones(level), _zero(level)
+
+
+def _velocity(level: Level) -> Row:  # Salimans & Ho 2022
+    return -level.sigma, level.alpha
+
+
+def _flow(level: Level) -> Row:  # eps - x: Lipman et al. 2022
+    return -_ones(level), _ones(level)
+
+
+def _unit_noise(level: Level) -> Tensor:
+    return (level.alpha.square() + level.sigma.square()).rsqrt()
+
+
+EPSILON, SAMPLE, VELOCITY, FLOW = map(Prediction, (_epsilon, _sample, _velocity, _flow))
 
 # eps, which is -sigma times the score, from an input scaled to unit variance of the noise: for variance-exploding
 # schedules. NCSN++ reads x_t unscaled (Song et al. 2021), which its norms make possible.
-SCORE = Prediction(EPSILON.row, lambda level: (level.alpha.square() + level.sigma.square()).rsqrt())
+SCORE = Prediction(_epsilon, _unit_noise)
 
 
 def edm(sigma_data: float = 0.5) -> Prediction:
     """The preconditioning of EDM, for data of standard deviation `sigma_data`. Table 1 of Karras et al. 2022."""
+    return Prediction(partial(_edm_row, sigma_data), partial(_edm_in, sigma_data), quarter_log_sigma)
 
-    def norm(level: Level) -> Tensor:  # the standard deviation of x_t
-        return (level.sigma.square() + (sigma_data * level.alpha).square()).sqrt()
 
-    def row(level: Level) -> tuple[Tensor, Tensor]:
-        return level.sigma / (sigma_data * norm(level)), -sigma_data * level.alpha / norm(level)
+def _norm(sigma_data: float, level: Level) -> Tensor:
+    """The standard deviation of x_t."""
+    return (level.sigma.square() + (sigma_data * level.alpha).square()).sqrt()
 
-    def c_in(level: Level) -> Tensor:
-        return 1 / norm(level)
 
-    return Prediction(row, c_in, quarter_log_sigma)
+def _edm_row(sigma_data: float, level: Level) -> Row:
+    norm = _norm(sigma_data, level)
+    return level.sigma / (sigma_data * norm), -sigma_data * level.alpha / norm
+
+
+def _edm_in(sigma_data: float, level: Level) -> Tensor:
+    return 1 / _norm(sigma_data, level)
 
 
 def posterior_mean(schedule: Schedule, steps: int) -> Prediction:
     """DDPM's first parametrisation, the mean of q(x_{t - 1/T} | x_t, x). Table 2 of Ho et al. 2020."""
+    return Prediction(partial(_posterior_row, schedule, steps))
 
-    def row(level: Level) -> tuple[Tensor, Tensor]:
-        to = schedule((schedule.time(level.log_ratio) - 1 / steps).clamp(min=0))
-        kernel = posterior(level, to)
-        return kernel.x_coef + kernel.x_t_coef * level.alpha, kernel.x_t_coef * level.sigma
 
-    return Prediction(row)
+def _posterior_row(schedule: Schedule, steps: int, level: Level) -> Row:
+    to = schedule((schedule.time(level.log_ratio) - 1 / steps).clamp(min=0))
+    kernel = posterior(level, to)
+    return kernel.x_coef + kernel.x_t_coef * level.alpha, kernel.x_t_coef * level.sigma
 
 
 # --- the network, the schedule, the prediction: what is trained ---
@@ -175,13 +209,7 @@ class Diffusion(nn.Module):
         self.steps = steps
         self.learned_variance = learned_variance
         self._clock = predicts.c_noise or discrete(steps)
-        end = schedule.at(1.0)
-        time = self._clock(torch.ones((), dtype=torch.float64), end)
-        if not (predicts.error(end) < 1e12 and torch.isfinite(time)):
-            raise UserError(
-                "this schedule has zero terminal SNR, where this prediction does not determine the picture: predict v, "
-                "flow or x0, or choose a schedule with alpha(1) > 0"
-            )
+        check_determined(schedule, predicts)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Cond = NOTHING) -> Estimate:
         """The estimate of the picture from x_t (B, C, H, W) at times t, () or (B,)."""
@@ -203,13 +231,7 @@ class Diffusion(nn.Module):
         return self.loss_and_estimate(x, t, cond, noise=noise, weight=weight)[0]
 
     def loss_and_estimate(
-        self,
-        x: Tensor,
-        t: Tensor,
-        cond: Cond = NOTHING,
-        *,
-        noise: Tensor,
-        weight: Weight,
+        self, x: Tensor, t: Tensor, cond: Cond = NOTHING, *, noise: Tensor, weight: Weight
     ) -> tuple[Tensor, Tensor, Estimate]:
         """The same loss, with its x_t and estimate, which the hybrid loss of learned variances needs."""
         level = self.schedule(t)
@@ -230,6 +252,17 @@ class Diffusion(nn.Module):
         return out, (fraction + 1) / 2
 
 
+def check_determined(schedule: Schedule, predicts: Prediction) -> None:
+    """Raises UserError where the prediction does not determine the picture at t = 1, or the network's time there."""
+    end = schedule.at(1.0)
+    time = 0 * end.alpha if predicts.c_noise is None else predicts.c_noise(torch.ones_like(end.alpha), end)
+    if not (predicts.error(end) < 1e12 and torch.isfinite(time)):
+        raise UserError(
+            "this schedule has zero terminal SNR, where this prediction does not determine the picture: predict v, "
+            "flow or x0, or choose a schedule with alpha(1) > 0"
+        )
+
+
 # --- by name ---
 
 PREDICTIONS: dict[str, Callable[[Schedule, int], Prediction]] = {
@@ -247,7 +280,12 @@ def make_prediction(process: DiffusionConfig, schedule: Schedule) -> Prediction:
     """The prediction that a configuration names. Raises UserError for an unknown one."""
     if process.predicts not in PREDICTIONS:
         raise unknown("prediction", process.predicts, PREDICTIONS)
-    return PREDICTIONS[process.predicts](schedule, process.steps)
+    found = PREDICTIONS[process.predicts](schedule, process.steps)
+    if process.time_input == "entry":
+        return found
+    if found.c_noise is not None:
+        raise UserError(f"process.time_input scaled has no effect on the prediction {process.predicts!r}: remove it")
+    return replace(found, c_noise=scaled(process.steps))
 
 
 def schedule_of(process: DiffusionConfig) -> Schedule:

@@ -10,9 +10,15 @@ class UserError(ValueError):
     """An error that the user can correct. The message is shown alone, without a traceback."""
 
 
-def unknown(what: str, name: object, valid: Iterable[str]) -> UserError:
-    """The error for a name that is not among the valid ones: `no sampler 'dimm'; did you mean 'ddim'? valid: ddim`"""
+def unknown(what: str, name: object, valid: Iterable[str], *, meant: str = "") -> UserError:
+    """The error for a name that is not among the valid ones: `no sampler 'dimm'; did you mean 'ddim'? valid: ddim`
+
+    `meant` is what the name is known to mean; by default the valid name of the most similar
+    spelling is proposed, whatever its case.
+    """
     names = list(valid)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    lower = {known.lower(): known for known in reversed(names)}
+    near = difflib.get_close_matches(str(name).lower(), lower, n=1)
+    hint = meant or (repr(lower[near[0]]) if near else "")
+    hint = f"did you mean {hint}? " if hint else ""
     return UserError(f"no {what} {str(name)!r}; {hint}valid: {', '.join(names)}")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from unnoise.config.diffusion import DiffusionConfig
-from unnoise.denoiser import Prediction, Weight, make_prediction, schedule_of
+from unnoise.denoiser import Prediction, Weight, check_determined, make_prediction, schedule_of
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import Level, Schedule
 
@@ -220,16 +220,50 @@ def _chosen(what: str, name: str, table: Mapping[str, Callable[..., Any]]) -> Ca
 
 
 def make_weight(process: DiffusionConfig, schedule: Schedule) -> Weight:
-    """Returns the loss weight that a process names. Raises UserError for an unknown name or option."""
+    """Returns the loss weight that a process names.
+
+    Raises UserError for an unknown name or option, and for a weight that leaves a time untrained (`_check_weight`).
+    """
     make = _chosen("loss weight", process.weight, WEIGHTS)
     try:
-        return cast(Weight, make(process, schedule, **process.weight_options))
+        weight = cast(Weight, make(process, schedule, **process.weight_options))
     except TypeError:
         raise UserError(f"the weight {process.weight!r} does not take {sorted(process.weight_options)}") from None
+    if make_objective(process) != "bound":  # which has no weight
+        _check_weight(weight, process, schedule)
+    return weight
+
+
+UNTRAINED = 1e-15  # of the error of the network's output: cosine's last step has 2e-9 of it, zero terminal SNR 0
+
+
+def _check_weight(weight: Weight, process: DiffusionConfig, schedule: Schedule) -> None:
+    """Raises UserError where the squared error of the network's output has no weight, or no finite one, at a time k/T.
+
+    With zero terminal SNR, weights that are proportional to the SNR are 0 at t = 1, where every walk starts: the
+    network's output there would be that of its random weights. Lin et al. 2024 train v with its unweighted error.
+    """
+    predicts = make_prediction(process, schedule)
+    check_determined(schedule, predicts)
+    t = torch.arange(process.steps, 0, -1, dtype=torch.float64) / process.steps
+    level = schedule(t)
+    scale = weight(level) * predicts.error(level).square()
+    trained = torch.isfinite(scale) & (scale > UNTRAINED)
+    if not trained.all():
+        k = int((~trained).nonzero()[0])
+        value = "0" if torch.isfinite(scale[k]) else "not finite"
+        raise UserError(
+            f"the loss weight {process.weight!r} is {value} at t = {t[k].item():g} for the prediction "
+            f"{process.predicts!r} on this schedule, so the network would not learn to denoise there: set "
+            "process.weight=output, the unweighted error of the network's output"
+        )
 
 
 def check(process: DiffusionConfig) -> None:
-    """Raises UserError for an unknown name or option of schedule, weight, time sampler or objective."""
+    """Raises UserError for an unknown name or option of schedule, weight, time sampler or objective.
+
+    Also for a weight that leaves a time untrained, and a prediction that does not determine the picture at t = 1.
+    """
     make_weight(process, schedule_of(process))
     make_time_sampler(process)
     make_objective(process)

@@ -13,16 +13,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise import nn as networks
+from unnoise.acceleration.fork import check_fork
+from unnoise.acceleration.placement import find as find_device
 from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
 from unnoise.config.cards import ModelCard
 from unnoise.config.diffusion import DiffusionConfig
-from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig
+from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig, height_width
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
-from unnoise.config.usage import picture_options
+from unnoise.config.usage import as_keywords, picture_options
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, diffusers
@@ -31,6 +33,8 @@ from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
+from unnoise.io.weights import renamed
+from unnoise.io.whatis import is_model, not_a
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
 
@@ -44,6 +48,7 @@ class Model:
     diffusion: Diffusion
     card: ModelCard
     text: PromptEncoder | None = None  # encodes captions
+    device: str = "auto"  # where samples are computed if a call names no device
 
     @property
     def codec(self) -> Codec:
@@ -117,10 +122,10 @@ class Model:
     def sample(
         self,
         *,
-        labels: Sequence[str | int] = (),
+        labels: str | int | Sequence[str | int] = (),
         prompts: str | Sequence[str] = (),
         values: Mapping[str, float | Sequence[float]] = MappingProxyType({}),
-        seeds: Sequence[int] = (0,),
+        seeds: int | Sequence[int] = (0,),
         **settings: Any,
     ) -> Pictures:
         """Generate a picture for each seed, with one label, prompt or value of each name for all seeds, or one a seed.
@@ -130,6 +135,8 @@ class Model:
         """
         from unnoise.generate.frames import sample
 
+        labels = (labels,) if isinstance(labels, str | int) else labels
+        seeds = (seeds,) if isinstance(seeds, int) else seeds
         texts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
         numbers = {name: (float(x),) if isinstance(x, int | float) else tuple(x) for name, x in values.items()}
         request = Request.of(
@@ -137,7 +144,20 @@ class Model:
         )
         if note := truncation_note(self.text, filter(None, (*texts, request.prompt.negative_prompt))):
             warnings.warn(note, stacklevel=2)
-        return sample(self, request)
+        try:
+            return sample(self, request)
+        except UserError as error:  # its messages name options of the command line
+            raise UserError(as_keywords(str(error))) from None
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move the network to a device (cpu, cuda, cuda:1, mps), on which `sample` then runs unless a call names one.
+
+        Returns this model. Raises UserError for a device that is unknown or not available. The precision is not changed
+        by moving: it is the setting `precision` of `sample`.
+        """
+        self.device = find_device(str(device))
+        self.diffusion.net.to(self.device)
+        return self
 
     def with_controlnets(self, *others: Model | str | Path) -> Model:
         """This model with the controls of `others` after its own, in this order; each needs a control image.
@@ -152,7 +172,12 @@ class Model:
             raise UserError(f"controls need a U-Net, and this model is a {net.kind}: load a U-Net")
         more = [each for other in others for each in self._controls_of(other, net)]
         net, state = controlnet.beside(net, self.diffusion.net.state_dict(), more)
-        return Model.from_state(replace(self.card, net=net), state, "this model and its controls", self.text)
+        folders = [
+            Path(other) for other in others if isinstance(other, str | Path) and controlnet.is_folder(Path(other))
+        ]
+        notes = (note for folder in folders for note in controlnet.notes(folder))
+        card = replace(self.card, net=net, notes=(*self.card.notes, *notes))
+        return Model.from_state(card, state, "this model and its controls", self.text)
 
     def _controls_of(self, other: Model | str | Path, net: UNetConfig) -> list[tuple[ControlConfig, dict[str, Tensor]]]:
         """The controls of another model, each with its weights. Raises UserError if they do not fit this model."""
@@ -176,17 +201,19 @@ class Model:
     ) -> Model:
         """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
         fit; `where` begins its message."""
-        with torch.device("meta"):
-            net = networks.build(card.net)
-        count = sum(p.numel() for p in net.parameters())
-        if count > MOST_PARAMETERS:
-            raise UserError(f"{where}: the card describes {count:,} parameters, more than {MOST_PARAMETERS:,}")
-        wanted = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-        check_tensors({name: tuple(value.shape) for name, value in state.items()}, wanted, where)
+        net = _network_for(card, {name: tuple(value.shape) for name, value in state.items()}, where)
+        return cls._assembled(net, card, state, text)
+
+    @classmethod
+    def _assembled(
+        cls, net: nn.Module, card: ModelCard, state: Mapping[str, Tensor], text: PromptEncoder | None
+    ) -> Model:
+        """The model of a network on the meta device and its weights, which fit."""
+        check_fork()
         net.load_state_dict(dict(state), assign=True)
-        if any(buffer.is_meta for buffer in net.buffers()):  # buffers that are computed, not saved
-            net = networks.build(card.net)
-            net.load_state_dict(dict(state))
+        assert not any(tensor.is_meta for tensor in net.buffers()), (
+            "a buffer that is computed needs a device of its own"
+        )
         net.requires_grad_(False)
         return cls(make_diffusion(net.eval(), card.process).eval(), card, text)
 
@@ -195,8 +222,20 @@ class Model:
         """The model in a model directory. Raises UserError that names the file and what is wrong with it."""
         folder = Path(path)
         card = read_card(folder)
-        state = checkpoint.renamed(Tensors.of(folder / WEIGHTS).load())
-        return cls.from_state(card, state, str(folder), load_text_encoder(card, folder))
+        tensors = Tensors.of(folder / WEIGHTS)
+        net = _network_for(card, renamed(tensors.shapes()), str(folder))  # compared before a tensor is loaded
+        return cls._assembled(net, card, renamed(tensors.load()), load_text_encoder(card, folder))
+
+
+def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: str) -> nn.Module:
+    """The network of a card, without memory for its weights. Raises UserError if weights of these shapes do not fit."""
+    with torch.device("meta"):
+        net = networks.build(card.net)
+    count = sum(p.numel() for p in net.parameters())
+    if count > MOST_PARAMETERS:
+        raise UserError(f"{where}: the card describes {count:,} parameters, more than {MOST_PARAMETERS:,}")
+    check_tensors(shapes, {name: tuple(value.shape) for name, value in net.state_dict().items()}, where)
+    return net
 
 
 def make_conditioner(card: ModelCard, text: PromptEncoder | None) -> Conditioner:
@@ -216,7 +255,7 @@ def process_of(config: TrainConfig | ModelCard) -> DiffusionConfig:
     """The settings that define what the network's output means, without those of its training."""
     p = config.process
     plain = DiffusionConfig(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
-    return replace(plain, concat=p.concat, concat_factor=p.concat_factor)
+    return replace(plain, time_input=p.time_input, concat=p.concat, concat_factor=p.concat_factor)
 
 
 def null_row(card: ModelCard) -> int | None:
@@ -234,8 +273,8 @@ def find(path: str | Path) -> Path:
         raise UserError(
             f"{folder} does not exist: give a run (runs/00001-fashion), a model directory or a diffusers folder"
         )
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file: give the directory that contains it")
+    if not is_model(folder):
+        raise not_a("a model", folder)
     if (folder / CARD).is_file():
         return folder
     if (folder / "checkpoints").is_dir():
@@ -243,11 +282,7 @@ def find(path: str | Path) -> Path:
         if newest is None:
             raise UserError(f"{folder} has no checkpoint yet: train until one is saved")
         return newest
-    if diffusers.is_folder(folder):
-        return folder
-    raise UserError(
-        f"{folder} is not a run, a model directory or a diffusers folder: it has no {CARD}, checkpoints/ or config.json"
-    )
+    return folder
 
 
 def load(path: str | Path, *, verify: bool = True) -> Model:
@@ -261,5 +296,5 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
             checkpoint.verify(folder)
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
-    card = ModelCard(net=net, process=process, size=(net.size, net.size), **hints)
+    card = ModelCard(net=net, process=process, size=height_width(net.size), **hints)
     return Model.from_state(card, state, str(folder), diffusers.read_text_encoder(folder, net))

@@ -52,6 +52,7 @@ def test_wrong_usage_is_refused_before_the_model_is_loaded(
     pytest.importorskip("constriction")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.json").write_text("{}")
     (tmp_path / "text").write_text("no picture")
     from PIL import Image
 

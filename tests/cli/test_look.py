@@ -59,6 +59,33 @@ def test_data_of_the_package_is_shown_as_it_is(capsys: pytest.CaptureFixture[str
     assert (about["count"], about["shape"]) == (1000, [1, 16, 16])
 
 
+@pytest.mark.parametrize(("stored", "shown"), [((32, 32), 32), ((20, 24), 20), ((64, 90), 64), ((300, 200), 64)])
+def test_data_in_files_is_shown_as_large_as_it_is_stored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], stored: tuple[int, int], shown: int
+) -> None:
+    for i in range(3):
+        Image.new("RGB", stored, (i, 0, 0)).save(tmp_path / f"{i}.png")
+    assert main(["data", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert f"width         {stored[0]} to {stored[0]} pixels" in text
+    assert f"read as       {shown}x{shown}, colour; a training reads at its data.size" in text
+    assert main(["data", str(tmp_path), "--size", "48", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shape"] == [3, 48, 48]
+
+
+def test_notes_about_data_are_printed_and_harmless(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3):
+        Image.new("RGBA", (8, 8), (i, 0, 0, 100 * i)).save(tmp_path / f"{i}.png")
+    (tmp_path / "x.heic").write_text("x")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "gone\\u001b[2J.png"}')
+    assert main(["data", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "note          1 .heic are not read: convert them to PNG or JPEG" in text
+    assert "note          3 pictures have transparent pixels" in text
+    assert "name a picture that does not exist (gone" in text
+    assert "\x1b" not in text
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -73,8 +100,20 @@ def test_data_that_is_not_there(words: list[str], said: str, capsys: pytest.Capt
 
 
 def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", str(tmp_path)]) == 1
+    assert main(["data", str(tmp_path)]) == 2
     assert "empty folder" in capsys.readouterr().err
+
+
+def test_data_says_why_pictures_are_broken_where_too_few_are_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        Image.new("F", (8, 8)).save(tmp_path / name)
+    assert main(["data", str(tmp_path)]) == 2
+    text = capsys.readouterr().err
+    assert "has 0 readable pictures; give at least 2" in text
+    for name in ("a.tif", "b.tif"):
+        assert f"{name}: pixels of mode F (32 bits) have no known range" in text
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate

@@ -71,6 +71,7 @@ def test_a_seed_may_have_its_own_label() -> None:
         ("0-99999999999", "1,000,000"),
         ("²", "'²'"),
         ("9223372036854775808", "2^63"),
+        ("9" * 5000, "2^63"),
         ("1,,2", "''"),
     ],
 )
@@ -167,11 +168,10 @@ def test_the_help_of_sample_has_three_groups_of_options(capsys: pytest.CaptureFi
     ],
 )
 def test_usage_errors_name_the_fix(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path_factory: pytest.TempPathFactory
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    if "x" in words:
-        words = [str(tmp_path_factory.getbasetemp()) if word == "x" else word for word in words]
-    assert main(words) == console.USAGE
+    (tmp_path / "model.json").write_text("{}")
+    assert main([str(tmp_path) if word == "x" else word for word in words]) == console.USAGE
     out, err = capsys.readouterr()
     assert out == ""
     assert message in err
@@ -259,6 +259,20 @@ def test_a_closed_pipe_is_no_error() -> None:
     done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "> /dev/full 2>&-"])
+def test_closed_outputs_are_no_fault(closed: str) -> None:
+    shell = f"{sys.executable} -m unnoise.cli.main presets {closed}; echo $?"
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1:] == ["1" if "full" in closed else "0"]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, f"0-{'9' * 5000}", "9" * 5000 + ":a"])
+def test_a_seed_of_thousands_of_digits_is_too_large(text: str) -> None:
+    with pytest.raises(UsageError, match="too large"):
+        parse_seeds(text)
 
 
 def test_plain_terminals_get_plain_text() -> None:

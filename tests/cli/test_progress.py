@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -131,6 +132,21 @@ def test_a_pipe_and_a_dumb_terminal_get_plain_lines(term: str, monkeypatch: pyte
     assert len(lines) == 2
     assert "\x1b" not in text
     assert "\r" not in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_log_on_a_full_disk_ends_no_work() -> None:
+    """As `unnoise train ... 2> train.log` writes it: the lines are lost, the steps are not."""
+    out = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115  # closing it fails, too
+    done = []
+    with Progress(4, "training", out=out, seconds=0) as bar:
+        for step in range(1, 5):
+            bar.step(step)
+            bar.say("a line")
+            done.append(step)
+    assert done == [1, 2, 3, 4]
+    with pytest.raises(OSError, match="No space left"):
+        out.close()
 
 
 def test_a_silent_progress_writes_nothing_anywhere() -> None:

@@ -153,7 +153,7 @@ def test_without_classes_and_without_metadata(tmp_path: Path) -> None:
     assert read_recipe(tmp_path / "seed-000005.png") is None
 
 
-def test_changed_weights_are_told(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changed_weights_are_reported(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import shutil
 
     shutil.copytree(folder / "toy", tmp_path / "toy")
@@ -194,7 +194,7 @@ def test_what_cannot_be_drawn_is_said_at_once(
 
 
 @pytest.mark.parametrize("kind", ["nothing", "classes", "words", "numbers", "drawings", "holes"])
-def test_info_says_what_a_model_takes(kind: str, kinds: Path, run: Callable[..., tuple[int, str, str]]) -> None:
+def test_info_lists_the_inputs_of_a_model(kind: str, kinds: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = run("info", str(kinds / kind))
     assert code == 0
     (line,) = [line for line in out.splitlines() if line.startswith("inputs ")]
@@ -203,7 +203,7 @@ def test_info_says_what_a_model_takes(kind: str, kinds: Path, run: Callable[...,
 
 @pytest.fixture(scope="module")
 def kinds(worded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models with random weights that are told each another thing, by what that is; the last of it is a picture."""
+    """Models with random weights, by what each is conditioned on; the last one is on a picture."""
     torch.manual_seed(3)
     base = tmp_path_factory.mktemp("kinds")
     (base / "words").symlink_to(worded)
@@ -233,7 +233,7 @@ TAKES = {  # each kind of model, and what it is said to take
     "drawings": "it supports --control",
     "holes": "it supports --image with --mask",
 }
-REFUSED = {  # what is told, which kind takes it, and what the others say
+REFUSED = {  # the option, the kind that supports it, and the message of the others
     "--label x": ("classes", "trained without classes: remove the label 'x'"),
     "--label all": ("classes", "trained without classes"),
     "--prompt x": ("words", "not conditioned on text: leave prompt 'x' out"),
@@ -249,7 +249,7 @@ PAIRS = [(words, kind) for words, (right, _) in REFUSED.items() for kind in TAKE
 
 
 @pytest.mark.parametrize(("words", "kind"), [pair for pair in PAIRS if "control" not in pair[0] or pair[1] != "holes"])
-def test_who_tells_a_model_what_it_does_not_take_learns_what_it_takes(
+def test_an_input_that_is_not_supported_is_answered_with_those_that_are(
     words: str, kind: str, kinds: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     monkeypatch.chdir(kinds)
@@ -328,7 +328,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 @pytest.fixture(scope="module")
 def worded(folder: Path) -> Path:
-    """A model with random weights that hears words."""
+    """A model of captions with random weights."""
     pytest.importorskip("tokenizers")
     from unnoise.config.networks import TextConfig
     from unnoise.text.tokenizer import Tokenizer
@@ -347,16 +347,16 @@ def worded(folder: Path) -> Path:
 
 def test_every_prompt_is_drawn_with_every_seed(worded: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     words = ("--prompt", "a red bag", "--prompt", "a blue, old shoe: left")
-    code, out, _ = run("sample", str(worded), "--seeds", "0-1", *words, "--steps", "3", "--out", "told", "--json")
+    code, out, _ = run("sample", str(worded), "--seeds", "0-1", *words, "--steps", "3", "--out", "sampled", "--json")
     assert code == 0
-    names = sorted(path.name for path in Path("told").iterdir())
+    names = sorted(path.name for path in Path("sampled").iterdir())
     assert names == [
         "seed-000000-a-blue-old-shoe-left.png", "seed-000000-a-red-bag.png",
         "seed-000001-a-blue-old-shoe-left.png", "seed-000001-a-red-bag.png",
     ]  # fmt: skip
     said = [(entry["seed"], entry["prompt"]) for entry in json.loads(out)["pictures"]]
     assert said == [(seed, prompt) for prompt in words[1::2] for seed in (0, 1)]
-    assert not np.array_equal(pixels("told/seed-000000-a-red-bag.png"), pixels(f"told/{names[0]}"))
+    assert not np.array_equal(pixels("sampled/seed-000000-a-red-bag.png"), pixels(f"sampled/{names[0]}"))
 
 
 def test_a_prompted_picture_is_made_again_from_what_it_says(worded: Path, run: Callable[..., Any]) -> None:
@@ -372,8 +372,8 @@ def test_a_prompted_picture_is_made_again_from_what_it_says(worded: Path, run: C
         code, out, _ = run("info", str(path), "--command")
         assert code == 0
         again = shlex.split(out)
-        assert run(*again[1:], "--out", "second")[0] == 0
-        assert np.array_equal(pixels(path), pixels(Path("second") / path.name))
+        assert run(*again[1:], "--out", f"again/{path.stem}")[0] == 0
+        assert np.array_equal(pixels(path), pixels(Path("again") / path.stem / path.name))
         with Image.open(path) as picture:
             lines = picture.info["parameters"].splitlines()
         assert lines[0] == recipe["prompt"]
@@ -382,13 +382,13 @@ def test_a_prompted_picture_is_made_again_from_what_it_says(worded: Path, run: C
 
 def test_prompts_come_from_a_file_too_and_stand_below_the_grid(worded: Path, run: Callable[..., Any]) -> None:
     Path("prompts.txt").write_text("a red bag\n\n  a blue shoe \n", encoding="utf-8")
-    ask = ("sample", str(worded), "--prompts", "prompts.txt", "--steps", "2", "--grid", "told.png", "--scale", "12")
+    ask = ("sample", str(worded), "--prompts", "prompts.txt", "--steps", "2", "--grid", "words.png", "--scale", "12")
     assert run(*ask, "--seeds", "0-3")[0] == 0
-    with Image.open("told.png") as lines:
+    with Image.open("words.png") as lines:
         assert lines.width == 2 * 8 + 4 * (8 * 12 + 2) - 2  # four pictures a line, a line a prompt
         assert np.asarray(lines)[8 + 96 + 4 : 8 + 96 + 18].min() < 100  # words below the first line
-    assert run(*ask, "--seeds", "0")[0] == 0
-    recipe = read_recipe(Path("told.png"))
+    assert run(*ask, "--seeds", "0", "--overwrite")[0] == 0
+    recipe = read_recipe(Path("words.png"))
     assert recipe is not None
     assert recipe["prompts"] == ["a red bag", "a blue shoe"]
 
@@ -416,7 +416,7 @@ def test_what_is_wrong_with_prompts_is_said(worded: Path, run: Callable[..., Any
     assert "leave prompt 'a bag' out; it supports --label (3 classes: T-shirt/top" in err
 
 
-def test_words_beyond_the_length_are_said_to_be_unheard(worded: Path, run: Callable[..., Any]) -> None:
+def test_words_beyond_the_length_are_reported_as_ignored(worded: Path, run: Callable[..., Any]) -> None:
     code, _, err = run("sample", str(worded), "--prompt", "a red bag with a blue shoe", "--steps", "1")
     assert code == 0
     assert "the prompt 'a red bag with a blue shoe' is too long" in err

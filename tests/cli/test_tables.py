@@ -85,9 +85,9 @@ def test_every_axis_of_compare_and_the_earlier_names_of_options(capsys: pytest.C
     whole = cells("compare", "model", "--samplers", "ddim,ddim-sigma-hat", *lists, "--guidance", "1,2", "--out", "axes")
     assert len(whole) == 2 * 2 * 2 * 3
     earlier = ["--steps", "2,3", "--etas", "0,1", "--grids", "even,karras"]
-    assert cells("table", "ddim", "model", *earlier, "--guidance", "1,2", "--out", "axes") == whole
+    assert cells("table", "ddim", "model", *earlier, "--guidance", "1,2", "--out", "axes", "--overwrite") == whole
     scales = ["--scales", "2,1", "--sampler", "ddim", "--steps", "3", "--eta", "1", "--grid-spacing", "karras"]
-    guided = cells("table", "guidance", "model", *scales, "--out", "axes")
+    guided = cells("table", "guidance", "model", *scales, "--out", "axes-of-guidance")
     assert guided == {key: whole[key] for key in guided}
     assert len(guided) == 2
 
@@ -136,7 +136,7 @@ def test_all_samplers_are_those_that_the_model_supports(capsys: pytest.CaptureFi
     assert main(["compare", "model", "--samplers", "all", *few, "--json"]) == 0
     names = [cell["row"] for cell in json.loads(capsys.readouterr().out)["cells"]]
     assert names == [name for name in SAMPLERS if name != "ddpm-learned"]
-    assert main(["compare", "model", "--samplers", "ddim,ddpm-learned", *few]) != 0
+    assert main(["compare", "model", "--samplers", "ddim,ddpm-learned", *few, "--overwrite"]) != 0
     assert "no learned variance" in capsys.readouterr().err
 
 
@@ -166,9 +166,9 @@ COMMANDS = [
     ["table", "ddim", "plain", *FEW, "--out", "new"],
     ["table", "guidance", "model", *FEW, "--out", "new"],
     ["table", "inversion", "plain", "--count", "2", "--out", "new"],
-    ["invert", "plain", "picture.png", "--noise", "new"],
-    ["interpolate", "plain", "-n", "2", "--grid", "new"],
-    ["vary", "plain", "-n", "2", "--grid", "new"],
+    ["invert", "plain", "picture.png", "--noise", "new.safetensors"],
+    ["interpolate", "plain", "-n", "2", "--grid", "new.png"],
+    ["vary", "plain", "-n", "2", "--grid", "new.png"],
 ]
 WRONG = [  # options that only the model, or the machine, shows to be wrong
     (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps do not fit a table of 1000"),
@@ -188,7 +188,7 @@ def test_errors_before_the_first_step_are_usage_errors(command: list[str], capsy
             continue
         assert main([*command, *words]) == 2, words
         assert error in capsys.readouterr().err
-        assert not Path("new").exists()
+        assert not list(Path().glob("new*"))
 
 
 @pytest.mark.parametrize(

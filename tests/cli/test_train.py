@@ -3,25 +3,32 @@ ending has its code. The training itself is held to its laws in test_training*.p
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import unnoise
 from unnoise.cli import demo as demos
 from unnoise.cli import demo_pictures, demo_report
 from unnoise.cli.console import UsageError
 from unnoise.cli.main import main
+from unnoise.cli.train_report import how_far
 from unnoise.cli.train_settings import settings_from_options
 from unnoise.config import convert
 from unnoise.config.presets import ALL, PRESETS
 from unnoise.config.training import ClassifierConfig, TrainConfig
+from unnoise.io import checkpoint
+from unnoise.io.units import human
 from unnoise.recipes.settings import with_classes
 
 TINY = [
@@ -90,7 +97,6 @@ def test_classes_follow_the_data_where_nobody_said_how_many() -> None:
         (["toy", "--set", "lrr=1"], "did you mean 'lr'"),
         (["toy", "--set", "lr"], "key=value"),
         (["toy", "--set", "lr=fast"], "should be a number"),
-        (["toy", "--set", "size=8"], "net.size"),
         (["toy", "--set", "net.size=8"], "should be data.size"),
         (["toy", "--set", "fit.lr=-1"], "above 0"),
         (["toy", "--data", "no/such"], "no folder no"),
@@ -119,7 +125,7 @@ SETS = ("fashion", "toy", "emoji", "shapes", "shapes-one", "shapes-two")  # that
 def test_a_preset_for_pictures_of_ones_own_says_what_to_type(
     name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it says to type is taken, once there are pictures; captions are spoken of where they are heard."""
+    """The command that it prints works, once there are pictures; captions are named if they are needed."""
     monkeypatch.chdir(tmp_path)
     assert main(["train", name]) == 2
     err = capsys.readouterr().err
@@ -162,6 +168,41 @@ def test_a_dry_run_says_everything_and_starts_nothing(tmp_path: Path, capsys: py
     assert not runs.exists()
 
 
+def test_what_is_not_used_of_the_data_is_in_the_dry_run_and_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    for name in ("disc", "none"):
+        (pictures / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("L", (16, 16), 10 * i).save(pictures / name / f"{i}.png")
+    (pictures / "x.heic").write_text("x")
+    notes = [
+        "1 .heic are not read: convert them to PNG or JPEG",
+        "class 'none' is called 'none_', because the labels '', 'none' and 'all' have another meaning",
+    ]
+    words = ["train", "toy", *TINY, "--data", str(pictures), "--out", str(tmp_path / "runs")]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["data"]["notes"] == notes
+    assert err.startswith(f"reading {pictures} ...\n")
+    assert main([*words, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"note: {note}\n" in text for note in notes)
+    assert main(words) == 0
+    run = Path(capsys.readouterr().out.strip())
+    log = (run / "log.txt").read_text()
+    assert all(f" note: {note}\n" in log for note in notes)
+    model = unnoise.load(run)
+    assert model.classes == ("disc", "none_")
+    assert model.conditioner.null(1).label.tolist() == [2]  # type: ignore[union-attr]
+    sets = ["fit.images=24", "fit.batch=8", "data.size=16", "width=8", "features=8", "held_out=0.4"]
+    sets = [word for value in sets for word in ("--set", value)]
+    assert main(["train", "classifier", "--data", str(pictures), *sets, "--out", str(tmp_path / "runs")]) == 0
+    log = (Path(capsys.readouterr().out.strip()) / "log.txt").read_text()
+    assert all(f" note: {note}\n" in log for note in notes)
+
+
 def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -193,6 +234,33 @@ def test_the_same_command_again_goes_on_and_a_run_is_drawn_from(
     capsys.readouterr()
     assert main(["info", str(grid), "--command"]) == 0
     assert f"{first['run']}/checkpoints/step-00000005" in capsys.readouterr().out  # not what comes after it
+
+
+def test_a_run_resumes_by_path_name_and_number_whatever_lies_beside_its_checkpoints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unfinished step and a folder of another name announce no step, and the loss shown is the mean of the steps."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "toy", *TINY, "--name", "mine"]) == 0
+    saved = Path("runs/00001-mine/checkpoints")
+    for name in ("step-00000004", "step-final"):
+        (saved / name).mkdir()
+        (saved / name / "state.json").write_text('{"step": 4, "images": 32, "seconds": 1.0}')
+    for step, text in enumerate(("runs/00001-mine", "00001-mine", "1"), start=3):
+        capsys.readouterr()
+        assert main(["train", text, "--set", f"fit.images={8 * (step + 1)}"]) == 0
+        out, err = capsys.readouterr()
+        assert out == "runs/00001-mine\n"
+        assert f"resumes at step {step} of {step + 1}" in err
+        last = json.loads(Path("runs/00001-mine/metrics.jsonl").read_text().splitlines()[-1])
+        assert f"training: step {step + 1}/{step + 1}, {8 * (step + 1)} pictures, loss {last['loss']:.4f}" in err
+    assert main(["train", "2"]) == 2
+    damaged = saved / "step-00000006" / "state.json"
+    damaged.write_bytes(damaged.read_bytes().replace(b"6", b"7", 1))
+    capsys.readouterr()
+    assert main(["train", "1", "--set", "fit.images=80"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("unnoise: error: the newest checkpoint is damaged: runs/00001-mine/checkpoints/step-00000006")
 
 
 def test_a_classifier_is_trained_by_the_same_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,6 +389,7 @@ def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytes
                 "steps": 1,
                 "images": 150_000,
                 "memory": 1,
+                "checkpoint": 0,
                 "images_per_second": 100.0,
                 "seconds": 1500.0,
                 "device": "cpu",
@@ -333,22 +402,124 @@ def test_the_demo_takes_no_longer_than_it_may(tmp_path: Path, monkeypatch: pytes
     assert config.fit.images % config.fit.batch == 0
 
 
-def test_what_cannot_be_trained_is_said_before_a_run_begins(tmp_path, capsys):
-    """No directory is left behind, and one fix is named."""
-    wrong = {
-        ("shapes-control",): "name it with --set base=runs/",
-        ("shapes-text", "--set", "time_sampler_options.sigma=1"): "'edm' does not take",
-        ("shapes-text", "--set", "fsdp=true"): "set it to adamw",
-    }
-    for words, why in wrong.items():
-        assert main(["train", *words, "--out", str(tmp_path / "runs")]) == 2
-        assert why in capsys.readouterr().err
-    assert not (tmp_path / "runs").exists()
-    wrong = {  # what only the pictures, or the base, can refuse
-        ("shapes-text", "--set", "base=nowhere"): "nowhere does not exist",
-        ("my-captions", "--data", "toy", "--set", "data.size=32"): "is conditioned on captions, and toy has none",
-    }
-    for words, why in wrong.items():
-        assert main(["train", *words, "--out", str(tmp_path / "runs")]) == 2
-        assert why in capsys.readouterr().err
-        assert not list((tmp_path / "runs").iterdir())
+def save_pictures(folder: Path, count: int) -> str:
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{i}.png")
+    return str(folder)
+
+
+REFUSED = {  # the words after `unnoise train`, where FOLDER has two pictures without classes and captions: the reason
+    ("shapes-control",): "name it with --set base=runs/",
+    ("shapes-text", "--set", "time_sampler_options.sigma=1"): "'edm' does not take",
+    ("shapes-text", "--set", "fsdp=true"): "set it to adamw",
+    ("toy", "--set", "net.channels=7,14"): "groups",
+    ("toy", "--set", "net.classes=7"): "net.classes 7 should be 4",
+    ("toy", "--set", "batch=50000000"): "set fit.accumulate=",
+    ("shapes-text", "--set", "base=nowhere"): "nowhere does not exist",
+    ("my-captions", "--data", "toy", "--set", "data.size=32"): "is conditioned on captions, and toy has none",
+    ("folder64", "--data", "ONE"): "ONE has 1 readable picture; give at least 2",
+    ("classifier", "--data", "FOLDER"): "has no classes, or only one",
+    ("classifier", "--data", "toy", "--set", "width=12"): "use a multiple of 8",
+    ("fashion-noisy-classifier", "--data", "FOLDER", "--set", "channels=3"): "has no classes, or only one",
+    ("fashion-noisy-classifier", "--set", "net.classes=7"): "net.classes 7 should be 10",
+    ("emoji-contrastive", "--data", "FOLDER"): "has no captions",
+    ("emoji-contrastive", "--set", "accumulate=2"): "compares all pictures of a step",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_the_dry_run_refuses_what_the_training_refuses(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same message, exit code 2, before time is measured, and without a directory that is left behind."""
+    monkeypatch.setattr("unnoise.recipes.cost._rate", lambda *_: pytest.fail("measured before it is refused"))
+    paths = {"FOLDER": save_pictures(tmp_path / "FOLDER", 2), "ONE": save_pictures(tmp_path / "ONE", 1)}
+    command = ["train", *(paths.get(word, word) for word in words), "--out", str(tmp_path / "runs")]
+    messages = []
+    for dry in ([], ["--dry-run"]):
+        assert main([*command, *dry]) == 2
+        messages.append(capsys.readouterr().err.splitlines()[-1])
+    assert REFUSED[words] in messages[0]
+    if "memory" not in messages[0]:  # whose free bytes change all the time
+        assert messages[0] == messages[1]
+    assert not [*(tmp_path / "runs").glob("*")]
+
+
+def test_the_demo_refuses_pictures_before_it_measures_the_machine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unnoise.recipes.cost._rate", lambda *_: pytest.fail("measured before it is refused"))
+    one = save_pictures(tmp_path / "one", 1)
+    assert main(["demo", "--data", one, "--out", str(tmp_path / "demo")]) == 2
+    assert "has 1 readable picture; give at least 2" in capsys.readouterr().err
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_said_at_the_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for `keep` checkpoints and the one that is being written, in MB; with enough of it the training starts."""
+    monkeypatch.setattr("unnoise.recipes.cost._rate", lambda *_: 1000.0)
+    command = ["train", "toy", *TINY, "--out", str(tmp_path / "runs")]
+    assert main([*command, "--dry-run", "--json"]) == 0
+    size = json.loads(capsys.readouterr().out)["cost"]["checkpoint"]
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=3 * size - 1))
+    for dry in (["--dry-run"], []):
+        assert main([*command, *dry]) == 2
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert f"2 checkpoints and the next one need {human(3 * size)}B" in message
+        assert "--set log.keep=1" in message
+    assert not [*(tmp_path / "runs").glob("*")]
+    assert main([*command, "--set", "log.keep=1", "--dry-run"]) == 0
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert main(command) == 0
+    (written,) = (tmp_path / "runs").glob("*/checkpoints/step-*")
+    files = sum(checkpoint.size(checkpoint.read(file)) for file in written.glob("*.safetensors"))
+    assert size == pytest.approx(files, rel=0.01)  # what was announced is what is written
+
+
+def test_notes_about_the_pictures_are_in_the_dry_run_and_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For example that 12 bits in 16 are nearly black."""
+    monkeypatch.setattr("unnoise.recipes.cost._rate", lambda *_: 1000.0)
+    (tmp_path / "scans").mkdir()
+    for i in range(4):
+        values = np.random.default_rng(i).integers(0, 4096, (16, 16), np.uint16)
+        values[0, 0] = 4095
+        Image.fromarray(values).save(tmp_path / "scans" / f"{i}.png")
+    command = ["train", "toy", *TINY, "--data", str(tmp_path / "scans"), "--out", str(tmp_path / "runs")]
+    assert main([*command, "--dry-run"]) == 0
+    note = "the 4 pictures stored as I;16 the largest value is 4,095 of 65,535"
+    assert note in capsys.readouterr().out
+    assert main(command) == 0
+    (log,) = (tmp_path / "runs").glob("*/log.txt")
+    assert note in log.read_text()
+
+
+@pytest.mark.parametrize(("rate", "words"), [(1000.0, ""), (1.0, "unnoise train my-captions --data ")])
+def test_a_dry_run_over_a_day_names_something_shorter(
+    rate: float, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unnoise.recipes.cost._rate", lambda *_: rate)
+    top = save_pictures(tmp_path / "a b", 2)
+    for i in range(2):
+        (tmp_path / "a b" / f"{i}.txt").write_text("noise")
+    command = ["train", "toy", "--data", top, "--set", "images=1e6", "--set", "net.classes=0", "--set", "batch=100"]
+    assert main([*command, "--set", "size=8", "--out", str(tmp_path / "runs"), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert ("Over a day" in text) is bool(words)
+    if words:
+        assert f"{words}'{top}', a smaller network, or --set fit.images=3600, about an hour" in text
+
+
+def test_the_end_of_a_short_run_says_how_far_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = PRESETS["toy"]().fit.images
+    assert main(["train", "toy", *TINY, "--out", str(tmp_path / "runs")]) == 0
+    text = capsys.readouterr().err
+    assert f"early: 24 of the {human(planned)} pictures that the preset toy plans" in text
+    assert f"--set fit.images={planned}" in text
+    config = PRESETS["toy"]()
+    assert how_far(config, config.fit.images, tmp_path) == ""
+    assert how_far(dataclasses.replace(config, name="my own"), 10, tmp_path) == ""

@@ -288,7 +288,7 @@ def test_a_network_decodes_what_its_sender_meant(model: Model, threads: int) -> 
     assert sent.data == unnoise.compress(model, BYTES, bits=0.8, search=10)
 
 
-def test_a_class_is_told_to_both_sides() -> None:
+def test_both_sides_are_conditioned_on_the_class() -> None:
     model = tiny(1, classes=3)
     sent = compress.send(model, BYTES, bits=0.6, search=10, label="class-2")
     back = unnoise.decompress(model, sent.data)
@@ -299,7 +299,7 @@ def test_a_class_is_told_to_both_sides() -> None:
     assert unnoise.decompress(model, without.data).labels == ("none",)
 
 
-def test_a_model_of_words_and_numbers_is_told_that_there_are_none_on_both_sides() -> None:
+def test_a_model_of_text_and_numbers_has_null_conditions_on_both_sides() -> None:
     pytest.importorskip("tokenizers")
     model = tiny(2, text=TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2), values=1)
     words = [Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=length) for length in (8, 6)]
@@ -311,7 +311,7 @@ def test_a_model_of_words_and_numbers_is_told_that_there_are_none_on_both_sides(
         unnoise.decompress(replace(model, text=words[1]), sent.data)
 
 
-def test_a_model_of_words_that_must_be_told_a_class_is_told_it() -> None:
+def test_a_model_of_text_that_needs_a_class_is_conditioned_on_it() -> None:
     pytest.importorskip("tokenizers")
     model = tiny(2, classes=3, null_class=False, text=TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2))
     model = replace(model, text=Tokenizer.learn(["a dog", "a cat"], vocabulary=300, length=8))

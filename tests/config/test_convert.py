@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
@@ -11,7 +12,7 @@ from unnoise.config import convert, files, validate
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import DiTConfig, UNetConfig
 from unnoise.config.request import Request
-from unnoise.config.training import Fit, TrainConfig
+from unnoise.config.training import ClassifierConfig, ContrastiveConfig, Fit, NoisyClassifierConfig, TrainConfig
 from unnoise.errors import UserError
 
 CONFIGS = [
@@ -95,7 +96,6 @@ def test_errors_name_file_line_and_key(text, message, tmp_path):
     ("values", "message"),
     [
         ({"lrr": "1"}, "no setting 'lrr'; did you mean 'lr'"),
-        ({"size": "32"}, "'size' could be any of data.size, net.size; write the whole name"),
         ({"lr": "fast"}, "fit.lr: should be a number"),
         ({"net.kind": "dot"}, "net.kind: no kind 'dot'; did you mean 'dit'?"),
         ({"depth": "3"}, "net.depth: no setting 'depth'"),
@@ -106,6 +106,24 @@ def test_an_error_in_an_override_names_its_key(values, message):
         convert.override(TrainConfig(), values, "--set")
     assert message in str(caught.value)
     assert str(caught.value).startswith("--set: ")
+
+
+@pytest.mark.parametrize("kind", [TrainConfig, ClassifierConfig, NoisyClassifierConfig, ContrastiveConfig])
+def test_size_and_channels_are_the_pictures_in_every_training(kind):
+    config = convert.override(kind(), {"size": "24", "channels": "3"}, "--set")
+    assert (config.data.size, config.data.channels) == (24, 3)
+    assert getattr(config, "net", None) == getattr(kind(), "net", None)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    left: Fit = Fit()
+    right: Fit = Fit()
+
+
+def test_a_name_of_two_settings_is_refused_with_both():
+    with pytest.raises(UserError, match=r"'lr' could be any of left\.lr, right\.lr; write the whole name"):
+        convert.override(_Pair(), {"lr": "1"})
 
 
 def test_numbers_out_of_range_are_listed_all_at_once():

@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from unnoise.data.summary import describe
 from unnoise.errors import UserError
 
 GOOD = 100
+FLOAT = "pixels of mode F (32 bits) have no known range: save it with 8 or 16 bits"
 
 
 def write_good(top: Path, count: int = GOOD) -> None:
@@ -135,13 +137,71 @@ def test_labels_and_captions_stay_with_their_pictures(tmp_path: Path) -> None:
 def test_fewer_than_two_pictures_is_an_error(tmp_path: Path) -> None:
     write_good(tmp_path, 1)
     config = DataConfig(path=str(tmp_path), size=8, channels=3)
-    with pytest.raises(UserError, match="1 picture to learn from; give at least 2"):
+    with pytest.raises(UserError, match="has 1 readable picture; give at least 2"):
         data.open(config)
     write_good(tmp_path, 2)
     assert len(data.open(config)) == 2
     (tmp_path / "000.png").write_bytes(b"")
-    with pytest.raises(UserError, match="1 picture"):
+    with pytest.raises(UserError, match=r"1 readable picture; give at least 2\n  000\.png: empty \(0 bytes\)$"):
         data.open(replace(config, max_broken=1.0))
+
+
+@pytest.mark.parametrize("cache_bytes", [2**30, 0])
+@pytest.mark.parametrize("suffix", ["", ".zip"])
+def test_where_too_few_are_left_the_broken_ones_are_listed(tmp_path: Path, suffix: str, cache_bytes: int) -> None:
+    """Also by `unnoise data`, which accepts any number of broken pictures."""
+    top = tmp_path / "set"
+    top.mkdir()
+    for i in range(7):
+        Image.new("F", (8, 8)).save(top / f"{i}.tif")
+    write_good(top, 1)
+    if suffix:
+        with zipfile.ZipFile(f"{top}.zip", "w") as file:
+            for path in sorted(top.iterdir()):
+                file.write(path, path.name)
+    config = DataConfig(f"{top}{suffix}", size=8, channels=3, max_broken=1.0, cache_bytes=cache_bytes)
+    with pytest.raises(UserError, match="1 readable picture; give at least 2") as caught:
+        data.open(config)
+    lines = str(caught.value).splitlines()
+    assert lines[1:6] == [f"  {i}.tif: {why}" for i, why in enumerate([FLOAT] * 5)]
+    assert lines[6:] == ["  ... and 2 more"]
+
+
+def save_grey(path: Path, values: np.ndarray) -> None:
+    Image.fromarray(values).save(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest", "of", "factor"),
+    [("u2", 4095, 65535, 16), ("u2", 16383, 65535, 4), ("u2", 1023, 65535, 64), ("u1", 15, 255, 17)],
+)
+def test_pictures_without_a_bright_value_have_a_note(
+    tmp_path: Path, kind: str, largest: int, of: int, factor: int
+) -> None:
+    """12 bits in 16, for example: the note has the largest value of all pictures, not of the first."""
+    for i, peak in enumerate((largest // 2, largest, largest // 3)):
+        values = np.linspace(0, peak, 64).round().astype(kind).reshape(8, 8)
+        save_grey(tmp_path / f"{i}.png", values)
+    (note,) = data.open(DataConfig(str(tmp_path), size=4)).notes
+    assert f"the 3 pictures stored as {'I;16' if kind == 'u2' else 'L'}" in note
+    assert f"is {largest:,} of {of:,}" in note
+    assert f"by {factor} " in note
+    # bright pictures of another kind beside them do not hide them; scaled as the note says they have none
+    Image.new("RGB", (8, 8), "white").save(tmp_path / "9.png")
+    found = data.open(DataConfig(str(tmp_path), size=4))
+    assert list(found.notes) == [note] == describe(found)["notes"]
+    for path in tmp_path.glob("[0-2].png"):
+        save_grey(path, (np.asarray(Image.open(path)).astype(int) * factor).astype(kind))
+    assert data.open(DataConfig(str(tmp_path), size=4)).notes == ()
+
+
+def test_an_array_without_a_bright_value_has_the_note_too(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((4, 8, 8), 4095, np.uint16))
+    for size in (8, 4):  # as stored, and resized
+        notes = data.open(DataConfig(str(tmp_path / "a.npy"), size=size)).notes
+        assert any("is 16 of 255" in note for note in notes)
+    np.save(tmp_path / "b.npy", np.zeros((4, 8, 8), np.uint8))  # nothing to scale
+    assert data.open(DataConfig(str(tmp_path / "b.npy"), size=8)).notes == ()
 
 
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"channels": 2}])
@@ -151,8 +211,6 @@ def test_impossible_shapes_are_errors(wrong: dict[str, int]) -> None:
 
 
 def test_refused_members_of_an_archive_count(tmp_path: Path) -> None:
-    import zipfile
-
     write_good(tmp_path, 4)
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         for name in ("000.png", "001.png", "002.png", "003.png"):

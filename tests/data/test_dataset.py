@@ -419,7 +419,7 @@ def test_a_large_set_is_fingerprinted_by_some_of_its_bytes(monkeypatch: pytest.M
     from unnoise.data.fingerprint import fingerprint
 
     def of(pixels: np.ndarray) -> str:
-        return fingerprint(Source("x", tuple("abcdefgh"), np.full(8, 16), lambda i: pixels[i]), CACHED)
+        return fingerprint(Source("x", tuple("abcdefgh"), np.full(8, 16), lambda i: pixels[i]), CACHED).digest
 
     pixels = np.zeros((8, 4, 4), np.uint8)
     other = pixels.copy()
@@ -427,6 +427,94 @@ def test_a_large_set_is_fingerprinted_by_some_of_its_bytes(monkeypatch: pytest.M
     whole = of(pixels)
     monkeypatch.setattr("unnoise.data.fingerprint.HASHED_BYTES", 50)
     assert len({whole, of(pixels), of(other)}) == 3
+
+
+def save_noise(path: Path, seed: int) -> None:
+    """A picture of some 70 kB, whose size as a BMP is the same for any seed."""
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (150, 150, 3), np.uint8)).save(path)
+
+
+def change_byte(path: Path, place: int) -> None:
+    """Changes one byte of a file and nothing else: its size and its time stay the same."""
+    status = path.stat()
+    with open(path, "r+b") as file:
+        file.seek(place, os.SEEK_END if place < 0 else os.SEEK_SET)
+        (value,) = file.read(1)
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([value ^ 1]))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+CHANGES = {  # of one file of a large set: the parts of the fingerprint that differ
+    "a byte at the start": (lambda path: change_byte(path, 100), {"contents"}),
+    "a byte at the end": (lambda path: change_byte(path, -1), {"contents"}),
+    "another time": (lambda path: os.utime(path, (1e9, 1e9)), {"times of modification"}),
+    "another picture": (lambda path: save_noise(path, 77), {"contents", "times of modification"}),
+    "another name": (lambda path: path.rename(path.with_name("06b.bmp")), {"names"}),
+    "a longer file": (
+        lambda path: path.write_bytes(path.read_bytes() + b"0"), {"sizes", "contents", "times of modification"}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", range(12))
+def test_a_change_of_any_file_of_a_large_set_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: int) -> None:
+    """Whichever picture it is, also one whose bytes are not all read; the parts that differ say what changed."""
+    monkeypatch.setattr("unnoise.data.fingerprint.HASHED_BYTES", 200_000)
+    for i in range(12):
+        save_noise(tmp_path / f"{i:02}.bmp", i)
+        os.utime(tmp_path / f"{i:02}.bmp", (2e9, 2e9))
+    config = DataConfig(str(tmp_path), size=4, channels=3)
+    before = data.open(config)
+    assert "1 picture in 5" in str(describe(before)["fingerprint_reads"])
+    target = tmp_path / f"{row:02}.bmp"
+    original = target.read_bytes()
+    for name, (change, expected) in CHANGES.items():
+        change(target)
+        after = data.open(config)
+        differ = {part for part, digest in after.fingerprint_parts.items() if before.fingerprint_parts[part] != digest}
+        if name == "another name":
+            assert "names" in differ  # and where the name moves the picture to another place, its contents
+        else:
+            assert differ == expected, name
+        assert after.fingerprint != before.fingerprint
+        (tmp_path / "06b.bmp").unlink(missing_ok=True)
+        target.write_bytes(original)
+        os.utime(target, (2e9, 2e9))
+        assert data.open(config).fingerprint == before.fingerprint
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "npy"])
+def test_the_contents_of_a_small_set_alone_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """A copy with other times is the same small set, and another large set; a copy with its times is the same."""
+    import shutil
+
+    top = tmp_path / "a" / "set"
+    top.mkdir(parents=True)
+    for i in range(4):
+        save_noise(top / f"{i}.bmp", i)
+    here = top
+    if kind in ("zip", "tar"):
+        here = Path(shutil.make_archive(str(tmp_path / "a" / "packed"), kind, top))
+    if kind == "npy":
+        here = tmp_path / "a" / "all.npy"
+        np.save(here, np.stack([np.asarray(Image.open(path)) for path in sorted(top.iterdir())]))
+    there = tmp_path / "b" / here.name
+    there.parent.mkdir()
+    (shutil.copytree if here.is_dir() else shutil.copy2)(here, there)
+    for limit, equal in ((2**28, True), (100_000, False)):
+        monkeypatch.setattr("unnoise.data.fingerprint.HASHED_BYTES", limit)
+
+        def of(where: Path) -> str:
+            return data.open(DataConfig(str(where), size=4, channels=3)).fingerprint
+
+        first = of(here)
+        assert of(there) == first  # copied with its times
+        files = sorted(there.iterdir()) if there.is_dir() else [there]
+        status = files[0].stat()
+        os.utime(files[0], (1e9, 1e9))
+        assert (of(there) == first) is equal
+        os.utime(files[0], ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_fashion_comes_with_the_package() -> None:
@@ -496,6 +584,34 @@ def test_contact_sheet_has_a_row_for_each_class(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", values)
     spread = np.asarray(data.contact_sheet(data.open(DataConfig(path=str(tmp_path / "b.npy"), size=4)), 1, 3))
     assert spread[4, 4::6].tolist() == [10, 30, 20]  # numbers 0, 2 and 4 of 7
+
+
+def test_pictures_with_transparent_pixels_are_counted(tmp_path: Path) -> None:
+    grey = Image.fromarray(np.arange(240, 256, dtype=np.uint8).reshape(4, 4))
+    deep = Image.fromarray(257 * np.arange(240, 256, dtype=np.uint16).reshape(4, 4))
+    some, none = Image.new("L", (4, 4), 255), Image.new("L", (4, 4), 255)
+    some.putpixel((1, 2), 254)
+    for name, alpha in (("clear", some), ("opaque", none)):
+        Image.merge("LA", (grey, alpha)).save(tmp_path / f"{name}-la.png")
+        Image.merge("RGBA", (grey, grey, grey, alpha)).save(tmp_path / f"{name}-rgba.png")
+    for name, key in (("clear", 243), ("opaque", 200)):
+        grey.save(tmp_path / f"{name}-grey.png", transparency=key)
+        deep.save(tmp_path / f"{name}-deep.png", transparency=257 * key)
+    grey.convert("P").save(tmp_path / "clear-palette.png", transparency=245)
+    grey.convert("RGB").save(tmp_path / "opaque-rgb.png")
+    about = "5 pictures have transparent pixels, which are composited over data.background=255,255,255 (white)"
+    assert data.open(DataConfig(path=str(tmp_path), size=4, channels=3)).notes == (about,)
+    red = DataConfig(path=str(tmp_path), size=4, channels=3, background=(255, 0, 0), cache_bytes=0)
+    assert data.open(red).notes == (
+        "5 pictures of the 10 that were opened have transparent pixels, which are composited over "
+        "data.background=255,0,0",
+    )
+    array = np.full((3, 5, 5, 4), 255, np.uint8)
+    array[1, 2, 3, 3] = 0
+    np.save(tmp_path / "a.npy", array)
+    assert (
+        data.open(DataConfig(path=str(tmp_path / "a.npy"), size=5, channels=3)).notes[0].startswith("1 pictures have")
+    )
 
 
 def test_a_batch_is_much_faster_than_a_training_step() -> None:

@@ -173,6 +173,23 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     assert found.size == (3, 2)
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [2, 40])
+def test_the_size_is_that_in_the_file_whatever_scale_it_is_decoded_at(orientation: int, kind: str, size: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = decode(encoded(Image.new("L", (250, 161)), kind, exif=exif), DataConfig(size=size, channels=1))
+    assert found.size == ((161, 250) if orientation >= 5 else (250, 161))
+
+
+def test_the_first_of_several_pictures_in_a_jpeg_is_read() -> None:
+    data = encoded(
+        Image.new("RGB", (8, 8), (200, 0, 0)), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))]
+    )
+    assert abs(decoded(data).astype(int) - (200, 0, 0)).max() < 8
+
+
 def test_unknown_orientation_is_ignored() -> None:
     exif = Image.Exif()
     exif[0x0112] = 99

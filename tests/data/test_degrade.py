@@ -30,6 +30,7 @@ from unnoise.data.degrade import BOX_DRAWS, boxes, downscale, mask_out, paste, u
 from unnoise.errors import UserError
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.generate.conditions import concat_image, null_condition
+from unnoise.generate.describe import describe
 from unnoise.generate.frames import generate
 from unnoise.recipes.conditioning import concat_input, drop_conditions
 from unnoise.recipes.cost import cost
@@ -190,7 +191,11 @@ def test_training_uses_the_concatenated_picture(kind: str, trained: dict[str, Pa
     inside = means if kind == "low_res" else means[:, :, 1:3, :2]
     assert (inside.mean((1, 2, 3)) - lights[:, 0, 0, 0]).abs().max() < 0.35
     with Image.open(trained[kind] / "samples" / "step-00000200.png") as sheet:
-        assert sheet.size == (3 * 6 + 2, 2 * 6 + 2)
+        line = 56 + 3  # a picture of 4 pixels, fourteen times as large, and the gap
+        assert sheet.height == 2 * line + 3
+        assert sheet.width > 3 * line + 3  # the seeds of each line are at the left
+    notes = describe(trained[kind] / "samples" / "step-00000200.png")["warnings"]
+    assert any("of the data set: add --image" in note for note in notes)
 
 
 def test_it_resumes_bit_for_bit(lights: Path, tmp_path: Path) -> None:

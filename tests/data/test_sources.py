@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import lzma
 import struct
@@ -14,63 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from tests.helpers.trees import Put, png, to_tar, to_zip, write
 from unnoise.data.layout import natural
 from unnoise.data.registry import find
 from unnoise.errors import UserError
-
-
-def png(value: int, size: int = 4) -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (size, size), value).save(file, "PNG")
-    return file.getvalue()
-
-
-def write(top: Path, files: dict[str, bytes | str]) -> Path:
-    for name, data in files.items():
-        (top / name).parent.mkdir(parents=True, exist_ok=True)
-        (top / name).write_bytes(data if isinstance(data, bytes) else data.encode())
-    return top
-
-
-def to_folder(path: Path, files: dict[str, bytes | str]) -> Path:
-    return write(path / "set", files)
-
-
-def to_zip(path: Path, files: dict[str, bytes | str]) -> Path:
-    with zipfile.ZipFile(path / "set.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        for name, data in files.items():
-            file.writestr(name, data)
-    return path / "set.zip"
-
-
-def to_tar(path: Path, files: dict[str, bytes | str], suffix: str = ".tar") -> Path:
-    mode = {".tar": "w", ".tar.gz": "w:gz", ".tar.xz": "w:xz"}[suffix]
-    with tarfile.open(path / f"set{suffix}", mode) as file:
-        for name, data in files.items():
-            raw = data if isinstance(data, bytes) else data.encode()
-            member = tarfile.TarInfo(f"./{name}")
-            member.size = len(raw)
-            file.addfile(member, io.BytesIO(raw))
-    return path / f"set{suffix}"
-
-
-PLACES: dict[str, Callable[[Path, dict[str, bytes | str]], Path]] = {
-    "folder": to_folder,
-    "zip": to_zip,
-    "tar": to_tar,
-    "tar.gz": lambda path, files: to_tar(path, files, ".tar.gz"),
-    "tar.xz": lambda path, files: to_tar(path, files, ".tar.xz"),
-}
-
-
-@pytest.fixture(params=PLACES)
-def put(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[dict[str, bytes | str]], str]:
-    return lambda files: str(PLACES[request.param](tmp_path, files))
-
-
-Put = Callable[[dict[str, bytes | str]], str]
 
 
 def test_natural_order() -> None:
@@ -439,6 +386,28 @@ def test_parquet_splits_and_shards(tmp_path: Path) -> None:
     assert [train.read(i) for i in range(6)] == files[:6]
     with pytest.raises(UserError, match="splits test, train"):
         find(str(tmp_path / "hub"))
+
+
+def test_a_table_that_expands_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table says how many rows it has, and of how many bytes, before they are read."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    zeros = pa.table({"image": [bytes(2**16)] * 2000})
+    pq.write_table(zeros, tmp_path / "a.parquet", use_dictionary=False, compression="gzip")
+    with pytest.raises(UserError, match="a decompression bomb; split it"):
+        find(str(tmp_path / "a.parquet"))
+    pq.write_table(pa.table({"image": [b"x"] * 4}), tmp_path / "b.parquet")
+    assert len(find(str(tmp_path / "b.parquet")).names) == 4
+    monkeypatch.setattr("unnoise.data.table.MEMBERS", 3)
+    with pytest.raises(UserError, match="has 4 rows"):
+        find(str(tmp_path / "b.parquet"))
+
+
+def test_text_in_an_array_that_is_no_unicode_is_refused(tmp_path: Path) -> None:
+    names = np.array(["ab", "cd"])
+    names.view("<u4")[0] = 0x110000
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 8, 8), np.uint8), labels=names)
+    with pytest.raises(UserError, match="no characters"):
+        find(str(tmp_path / "a.npz"))
 
 
 def test_parquet_without_pictures(tmp_path: Path) -> None:

@@ -46,6 +46,15 @@ def test_ends_are_the_ends_and_parallel_ones_go_straight() -> None:
     assert torch.isfinite(slerp(a, -a, half)).all()
 
 
+def test_from_a_vector_of_zeros_there_is_no_angle() -> None:
+    """0 has no direction: the way to it and from it is straight, row by row."""
+    b = torch.tensor([[3.0, 4.0], [0.0, 0.0], [0.0, 2.0]])
+    a = torch.tensor([[0.0, 0.0], [0.0, 0.0], [2.0, 0.0]])
+    found = slerp(a, b, torch.tensor([0.25, 0.25, 0.5]))
+    expected = torch.tensor([[0.75, 1.0], [0.0, 0.0], [math.sqrt(2), math.sqrt(2)]])
+    assert torch.allclose(found, expected)
+
+
 def test_slerp_keeps_noise_noise_and_a_straight_line_does_not() -> None:
     a, b = normal((1, 3, 64, 64), 1), normal((1, 3, 64, 64), 2)
     half = torch.full((1,), 0.5)

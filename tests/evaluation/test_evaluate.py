@@ -4,18 +4,25 @@ refused before anything is sampled."""
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tests.helpers.tiny_training import launch
 from tests.test_model import NET, small
 from unnoise import data
+from unnoise.cli.measuring import as_text
+from unnoise.cli.train_settings import settings_from_options
 from unnoise.codec import from_bytes, to_bytes
 from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
@@ -26,7 +33,7 @@ from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.report import markdown, sampling_settings
 from unnoise.evaluation.sample_metrics import metric_names
 from unnoise.generate.frames import sample
-from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
+from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, check_pictures, save_classifier
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import frechet, moments
 from unnoise.metrics.kernel import kernel, kernel_of_subsets
@@ -154,6 +161,63 @@ def test_accuracy_has_that_of_real_pictures_beside_it() -> None:
     strangers = report([sampled], ask, Evaluators(FEATURES, classifier(("a", "b", "c", "d"))))
     assert "other classes" in strangers["warnings"][0]
     assert "no class was requested" in report([Sampled(sampled.x, None)], ask, Evaluators(FEATURES, j))["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("value", "n", "weak"),
+    [
+        (0.57, 400, True),
+        (0.57, 100_000, True),
+        (1.0, 10, True),
+        (0.9, 20, True),
+        (0.9, 200, False),
+        (0.81, 9_000, False),
+    ],
+)
+def test_a_weak_classifier_has_a_warning(value: float, n: int, weak: bool) -> None:
+    """Weak is one that is often wrong on real pictures, and one that was tested on too few to know it."""
+    sampled = pictures()
+    judge = replace(classifier(data.open(TOY).classes), accuracy=Accuracy(value, n))
+    found = report([sampled], replace(ASK, metrics=("accuracy",)), Evaluators(FEATURES, judge))["warnings"]
+    assert any(f"right on {value:.0%} of {n:,} held-out real pictures" in each for each in found) is weak
+
+
+def test_low_coverage_has_a_warning_and_few_pictures_have_none() -> None:
+    """Half of one class, however many pictures, is low; a subset of the real ones is not, however small it is."""
+    ask = replace(ASK, metrics=("precision", "coverage"))
+    real = data.open(TOY)
+    some = data.order(5, 0, len(real))[:60].tolist()
+    one = [int(row) for row in np.flatnonzero(real.labels() == 0)[:3]] * 40
+    for rows, low in ((some, False), (one, True)):
+        found = report([Sampled(real.batch(rows).x, None)], ask)
+        assert any("coverage" in each and "is low" in each for each in found["warnings"]) is low
+        assert figures(found)["precision"]["value"] > 0.7
+        assert ("Warning: coverage" in as_text(found)) is low
+
+
+def test_a_refused_evaluation_names_a_whole_command(tmp_path: Path) -> None:
+    """With size and channels: the words after `unnoise` train a classifier of such pictures."""
+    folder = tmp_path / "my pictures"
+    folder.mkdir()
+    for i in range(30):
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)).save(folder / f"{i}.png")
+    real = data.open(DataConfig(str(folder), size=8, channels=3))
+    with pytest.raises(UserError) as refused:
+        find_evaluators(replace(ASK, features="auto"), (), real)
+    (command,) = re.findall(r"\(unnoise (train .*?)\) and", str(refused.value))
+    _, preset, *words = shlex.split(command)
+    options = dict(zip(words[::2], words[1::2])) | {"--set": tuple(b for a, b in pairwise(words) if a == "--set")}
+    config = settings_from_options(preset, data=options["--data"], sets=options["--set"]).config
+    assert (config.data.path, config.data.size, config.data.channels) == (str(folder), 8, 3)
+    (folder / "0.png").write_bytes(b"")  # too few of them: the broken ones are listed
+    for i in range(15, 30):
+        (folder / f"{i}.png").unlink()
+    few = data.open(replace(real.config, max_broken=1.0))
+    with pytest.raises(UserError, match=r"^14 real pictures are too few .*\n  0\.png: empty \(0 bytes\)$"):
+        find_evaluators(ASK, (), few)
+    other = classifier(("a", "b"))
+    with pytest.raises(UserError, match=r"--set data\.size=8 --set data\.channels=3$"):
+        check_pictures(torch.empty(0, 3, 8, 8), other.net.shape, other.name)
 
 
 def test_real_features_are_computed_once(tmp_path: Path) -> None:

@@ -48,6 +48,20 @@ def test_pareto_front_rises_in_calls_and_falls_in_distance() -> None:
     assert cheapest_within([]) is None
 
 
+def test_a_distance_of_zero_is_the_smallest_of_all() -> None:
+    results = [result("a", 10, 0.01), result("b", 20, 0.0), result("c", 40, 0.001)]
+    assert [r.variant.row for r in pareto_front(results)] == ["a", "b"]
+    best = cheapest_within(results)
+    assert best is not None
+    assert best.variant.row == "b"
+    assert (
+        "The smallest Frechet distance: b, scale 2."
+        in guidance_table(
+            [result(r.variant.row, r.calls, r.metrics()["frechet"], f"{i + 1}") for i, r in enumerate(results)], CONFIG
+        ).notes[0]
+    )
+
+
 def test_sampler_table_advises_the_options_of_the_cheapest_good_variant() -> None:
     request = Request.of(sampler="ddim", steps=7, eta=0.5, guidance=2.0, spacing="even")
     results = [

@@ -20,7 +20,7 @@ from torch import Tensor
 from tests.helpers.random_weights import randomised
 from unnoise.conditions import Cond
 from unnoise.config.diffusion import DiffusionConfig
-from unnoise.config.networks import UNetConfig
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.formats import diffusers as ours
 from unnoise.formats import schedulers, unet2d
@@ -97,6 +97,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     | {"up_block_types": ["AttnUpBlock2D"]},
     "dropout": GREY | {"dropout": 0.25},
     "four blocks": GREY | {"layers_per_block": 4},
+    "a number": GREY | {"class_embed_type": "timestep"},
+    "a joined picture": GREY | {"in_channels": 3},
+    "a number, and a joined picture": GREY | {"class_embed_type": "timestep", "in_channels": 2},
+    "taller than wide": GREY | {"sample_size": [28, 20]},
     "adm": ADM,
     "adm, plain where there is no step": ADM
     | {"down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "DownBlock2D"]}
@@ -114,22 +118,31 @@ def judge(config: dict[str, Any]) -> Any:
 
 
 def pictures(config: UNetConfig) -> Tensor:
-    return normal((len(TIMES), config.in_channels, config.size, config.size), "pictures")
+    return normal((len(TIMES), config.in_channels, *height_width(config.size)), "pictures")
+
+
+def joined(config: UNetConfig) -> Tensor:
+    return normal((len(TIMES), config.concat_channels, *height_width(config.size)), "joined")
 
 
 @torch.no_grad()
 def answer(config: UNetConfig, state: dict[str, Tensor]) -> Tensor:
     net = UNet(config).eval()
     net.load_state_dict(state)
-    cond = Cond(LABELS if config.classes else None)
+    cond = Cond(
+        label=LABELS if config.classes else None,
+        value=LABELS[:, None].float() if config.values else None,
+        concat=joined(config) if config.concat_channels else None,
+    )
     out: Tensor = net(pictures(config), TIMES, cond)
     return out
 
 
 @torch.no_grad()
 def verdict(net: Any, config: UNetConfig) -> Tensor:
-    labels = LABELS if config.classes else None
-    out: Tensor = net(pictures(config), TIMES, class_labels=labels).sample
+    labels = LABELS if config.classes or config.values else None
+    x = torch.cat([pictures(config), joined(config)], dim=1)
+    out: Tensor = net(x, TIMES, class_labels=labels).sample
     return out
 
 
@@ -230,9 +243,6 @@ def test_a_number_of_heads_is_written_as_a_width_where_there_is_one(tmp_path: Pa
 
 def test_a_scheduler_without_clipping_is_eulers_own() -> None:
     """clip_sample is of DDPM and DDIM: it stands in XL's published file, and Euler's class has no such setting."""
-    own = {n: p.default for n, p in inspect.signature(theirs.EulerDiscreteScheduler).parameters.items()}
-    mine = schedulers.DEFAULTS["EulerDiscreteScheduler"]
-    assert {name: mine[name] for name in own} == own
     published = {
         "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
         "beta_start": 0.00085, "clip_sample": False, "interpolation_type": "linear", "num_train_timesteps": 1000,
@@ -246,24 +256,16 @@ def test_a_scheduler_without_clipping_is_eulers_own() -> None:
         False,
         "scaled-linear",
     )
-    assert schedulers.from_config(published | {"use_karras_sigmas": True}, "there").spacing == "karras"
+    assert found.spacing_options == {"offset": 1}
+    karras = schedulers.from_config(published | {"use_karras_sigmas": True}, "there")
+    assert (karras.spacing, karras.spacing_options) == ("karras", {"entries": "leading", "offset": 1})
     for kind in ("EulerDiscreteScheduler", "PNDMScheduler"):
         assert not schedulers.from_config({"_class_name": kind, "clip_sample": True}, "there").clip
-    with pytest.raises(UserError, match="final_sigmas_type is 'sigma_min': only 'zero'"):
-        schedulers.from_config(published | {"final_sigmas_type": "sigma_min"}, "there")
 
 
-@pytest.mark.parametrize(
-    ("kind", "defaults"),
-    [
-        (theirs.UNet2DModel, unet2d.DEFAULTS),
-        (theirs.DDPMScheduler, schedulers.DEFAULTS["DDPMScheduler"]),
-        (theirs.DDIMScheduler, schedulers.DEFAULTS["DDIMScheduler"]),
-    ],
-)
-def test_missing_settings_have_the_defaults_of_the_class(kind: Any, defaults: dict[str, Any]) -> None:
-    own = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
-    assert {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()} == defaults
+def test_missing_settings_have_the_defaults_of_the_class() -> None:
+    own = {name: p.default for name, p in inspect.signature(theirs.UNet2DModel).parameters.items()}
+    assert {n: list(value) if isinstance(value, tuple) else value for n, value in own.items()} == unet2d.DEFAULTS
 
 
 # --- the files it may come in ---
@@ -363,7 +365,7 @@ def test_a_pickle_is_refused_unless_it_is_allowed(folder: Path) -> None:
         ({"mid_block_scale_factor": 1.4}, "mid_block_scale_factor is 1.4"),
         ({"downsample_padding": 2}, "downsample_padding is 2"),
         ({"downsample_padding": False}, "downsample_padding is False"),
-        ({"class_embed_type": "timestep"}, "class_embed_type is 'timestep'"),
+        ({"class_embed_type": "identity"}, "class_embed_type is 'identity'"),
         ({"resnet_time_scale_shift": "ada_group"}, "resnet_time_scale_shift is 'ada_group'"),
         ({"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups is null"),
         ({"attn_norm_num_groups": 2}, "attn_norm_num_groups is 2"),
@@ -377,7 +379,9 @@ def test_a_pickle_is_refused_unless_it_is_allowed(folder: Path) -> None:
         ({"norm_num_groups": 16}, "channels 8 are not divisible by groups 16"),
         ({"norm_eps": "small"}, "norm_eps is 'small'"),
         ({"sample_size": ...}, "sample_size is missing"),
-        ({"sample_size": [28, 32]}, "sample_size is [28, 32]"),
+        ({"sample_size": [28, 31]}, "size (28, 31) is not a multiple of 2"),
+        ({"sample_size": [28]}, "sample_size is [28]"),
+        ({"sample_size": [28, 0]}, "sample_size is 0"),
         ({"sample_size": 27}, "size 27 is not a multiple of 2"),
         ({"layers_per_block": 10**9}, "layers_per_block is 1000000000: only a whole number from 1 to 64"),
         ({"block_out_channels": [8, 10**9]}, "block_out_channels is 1000000000"),
@@ -408,13 +412,18 @@ def test_tensors_that_do_not_fit_are_named_before_any_is_loaded(folder: Path, mo
         assert message in str(error.value)
 
 
-def test_weights_of_whole_numbers(folder: Path) -> None:
+@pytest.mark.parametrize("kind", [torch.int8, torch.int32, torch.bool])
+def test_weights_that_are_no_floating_point_numbers(folder: Path, kind: torch.dtype) -> None:
     file = folder / "diffusion_pytorch_model.safetensors"
     state = load_file(file)
-    state["conv_out.bias"] = torch.zeros(1, dtype=torch.int8)
+    state["conv_out.bias"] = torch.zeros(1, dtype=kind)
     save_file(state, file)
-    with pytest.raises(UserError, match=r"conv_out\.bias is I8"):
+    with pytest.raises(UserError, match=rf"{file}: conv_out\.bias is (I8|I32|BOOL): weights are"):
         ours.read(folder)
+    torch.save(state, file.with_suffix(".bin"))
+    file.unlink()
+    with pytest.raises(UserError, match=rf"{file.with_suffix('.bin')}: conv_out\.bias is {kind}: weights are"):
+        ours.read(folder, pickles=True)
 
 
 @pytest.mark.parametrize(
@@ -548,13 +557,12 @@ def test_processes_without_an_equivalent_in_diffusers_are_refused(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"_class_name": "HeunDiscreteScheduler"}, "'HeunDiscreteScheduler'"),
+        ({"_class_name": "EDMEulerScheduler"}, "'EDMEulerScheduler'"),
         ({"beta_schedule": "laplace"}, "beta_schedule is 'laplace'"),
         ({"beta_strat": 0.1}, "did you mean 'beta_start'"),
         ({"beta_end": 2}, "beta_end is 2"),
         ({"prediction_type": "flow"}, "prediction_type is 'flow'"),
         ({"variance_type": "learned"}, "variance_type is 'learned'"),
-        ({"clip_sample_range": 2.0}, "clip_sample_range is 2.0"),
         ({"timestep_spacing": "karras"}, "timestep_spacing is 'karras'"),
         ({"num_train_timesteps": 0}, "num_train_timesteps is 0"),
         ({"trained_betas": [0.1, 0.2]}, "2 trained_betas for num_train_timesteps 1000"),
@@ -627,13 +635,12 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
 
 
 def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
-    """The pictures that the folder's own network and process make of x, on diffusers' grid."""
+    """The pictures that the folder's own network, process and spacing make of x."""
     from unnoise.config.request import Request
     from unnoise.denoiser import make_diffusion
     from unnoise.guidance import clip_denoised
     from unnoise.noise import Seeds
-    from unnoise.samplers import SAMPLERS, last, walk
-    from unnoise.samplers.timesteps import leading
+    from unnoise.samplers import SAMPLERS, find_spacing, last, walk
 
     config, state, process, hints = ours.read(folder)
     net = UNet(config).eval()
@@ -641,16 +648,17 @@ def drawn_here(folder: Path, x: Tensor, sampler: str, steps: int) -> Tensor:
     diffusion = make_diffusion(net, process)
     denoiser = diffusion.given(Cond())
     denoiser = clip_denoised(denoiser) if hints["clip"] else denoiser
-    times = leading(process.steps)(diffusion.schedule, steps)
+    times = find_spacing(hints["spacing"], process.steps)(diffusion.schedule, steps)
     with torch.no_grad():
         return last(walk(denoiser, x, times, SAMPLERS[sampler].make(Request()), Seeds((0,), x.shape[1:])))
 
 
+@pytest.mark.parametrize("spacing", ["auto", "leading"])
 @pytest.mark.parametrize("clip", [True, False])
-def test_the_pipeline_generates_the_same_pictures(clip: bool, tmp_path: Path) -> None:
+def test_the_pipeline_generates_the_same_pictures(clip: bool, spacing: str, tmp_path: Path) -> None:
     config = replace(unet2d.from_config(GREY, "test"), size=16)
     state = randomised(UNet(config)).state_dict()
-    ours.write(tmp_path / "ours", config, state, DiffusionConfig(), clip=clip)
+    ours.write(tmp_path / "ours", config, state, DiffusionConfig(), clip=clip, spacing=spacing)
     pipeline = theirs.DDIMPipeline.from_pretrained(tmp_path / "ours")
     pipeline.set_progress_bar_config(disable=True)
     x = torch.randn((1, 1, 16, 16), generator=torch.Generator().manual_seed(7))

@@ -23,6 +23,7 @@ from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
 from unnoise.formats import condition_settings, controlnet, unet2d_condition
 from unnoise.formats import diffusers as ours
+from unnoise.formats.settings import assumed
 from unnoise.nn import UNet
 from unnoise.nn.controlnet import ControlNet, guess_scales
 from unnoise.noise import normal
@@ -61,6 +62,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "one block": SD1 | {"layers_per_block": 1},
     "classes": SD1 | {"num_class_embeds": 5},
     "a number": SD1 | {"class_embed_type": "timestep"},
+    "a number, and classes without effect": SD1 | {"class_embed_type": "timestep", "num_class_embeds": 5},
     "a vector": SD1 | {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 10},
     "scale shift, sines first, padding 0": SD1
     | {"resnet_time_scale_shift": "scale_shift", "flip_sin_to_cos": False, "freq_shift": 1, "downsample_padding": 0},
@@ -170,15 +172,14 @@ def test_missing_settings_that_tensors_determine_have_the_defaults_of_the_class(
     assert unet2d_condition.from_config(PUBLISHED | {"sample_size": 64}, "test").context == 1280
 
 
-def test_settings_that_no_tensor_determines_are_required() -> None:
-    base = unet2d_condition.from_config(SD1, "test")
-    for key in PUBLISHED:
-        with pytest.raises(UserError, match=f"there: {key} is missing, and no tensor's shape determines it"):
-            unet2d_condition.from_config({name: value for name, value in SD1.items() if name != key}, "there")
-    for key in control_config("sd1").keys() & condition_settings.REQUIRED:
-        left = {name: value for name, value in control_config("sd1").items() if name != key}
-        with pytest.raises(UserError, match=f"there: {key} is missing"):
-            unet2d_condition.control_from_config(left, base, "there")
+@pytest.mark.parametrize("key", PUBLISHED)
+def test_settings_that_no_tensor_determines_have_the_defaults_of_the_class_and_are_stated(key: str) -> None:
+    lacking = {name: value for name, value in FULL.items() if name != key}
+    assert unet2d_condition.from_config(lacking, "test") == unet2d_condition.from_config(FULL, "test")
+    (note,) = assumed(lacking, condition_settings.DEFAULTS, "UNet2DConditionModel", "there")
+    assert note.startswith("there lacks settings; those of UNet2DConditionModel by default are assumed: ")
+    assert note.endswith(f": {key} {condition_settings.DEFAULTS[key]!r}")
+    assert assumed(FULL, condition_settings.DEFAULTS, "UNet2DConditionModel", "there") == []
 
 
 def test_defaults_are_diffusers() -> None:
@@ -210,7 +211,7 @@ def test_defaults_are_diffusers() -> None:
         ({"attention_head_dim": [1, 2]}, "attention_head_dim is .* one for each of the 3"),
         ({"attention_head_dim": 3}, "heads 3 does not divide the 8 channels"),
         ({"cross_attention_dims": 3}, "no setting of UNet2DConditionModel 'cross_attention_dims'; did you mean"),
-        ({"num_class_embeds": 3, "class_embed_type": "timestep"}, "only one of them is supported"),
+        ({"addition_embed_type": "text_time", "class_embed_type": "timestep"}, "only one of them is supported"),
         ({"up_block_types": ["UpBlock2D"] * 3}, "has attention at levels"),
         ({"down_block_types": ["AttnDownBlock2D"] * 3}, "down_block_types is 'AttnDownBlock2D'"),
         ({"sample_size": None}, "sample_size is missing"),

@@ -15,6 +15,7 @@ from unnoise.config.cards import ModelCard
 from unnoise.config.convert import to_dict
 from unnoise.errors import UserError
 from unnoise.generate.describe import describe, known_card
+from unnoise.io import checkpoint
 from unnoise.io.json_files import last_metrics, read_json
 
 
@@ -31,7 +32,9 @@ def run(tmp_path: Path) -> Path:
     for step in ("000010", "000020", "000030"):
         write_card(tmp_path / "checkpoints" / f"step-{step}", (step,))
         if step != "000030":
-            (tmp_path / "checkpoints" / f"step-{step}" / "manifest.json").write_text("{}")
+            folder = tmp_path / "checkpoints" / f"step-{step}"
+            (folder / "state.json").write_text(json.dumps({"step": int(step) // 20, "images": 100, "seconds": 1.5}))
+            checkpoint._seal(folder)
     (tmp_path / "config.yaml").write_text("name: toy\nfit:\n  images: 400\n")
     (tmp_path / "metrics.jsonl").write_text('{"images": 50}\n{"images": 100, "loss": 0.5}\n{"images": 1')
     return tmp_path
@@ -44,7 +47,7 @@ def test_a_run_is_described_by_its_last_whole_line_and_its_newest_complete_check
     assert found["checkpoints"] == ["step-000010", "step-000020"]
     assert found["model"]["card"]["classes"] == ["000020"]
     assert found["model"]["parameters"] == 12
-    assert found["warnings"] == ["checkpoints/step-000030 is incomplete and is not used"]
+    assert found["warnings"] == ["checkpoints/step-000030 is not a finished checkpoint and is not used"]
 
 
 def test_a_run_without_a_checkpoint_cannot_be_sampled_from(tmp_path: Path) -> None:
@@ -66,7 +69,7 @@ def test_a_model_without_weights_is_described_with_a_warning(tmp_path: Path) -> 
 def test_the_card_of_a_run_is_that_of_its_newest_checkpoint(run: Path) -> None:
     card = known_card(run)
     assert card is not None
-    assert card.classes == ("000030",)
+    assert card.classes == ("000020",)
     for path in run.glob("checkpoints/*/model.json"):
         path.write_text("{")
     assert known_card(run) is None

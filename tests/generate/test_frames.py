@@ -76,7 +76,7 @@ def following(size: int, *, channels: int = 3, scale: int = 1) -> Model:
 
 
 @pytest.mark.parametrize("control", ["edges", "segmentation"])
-def test_a_drawing_is_told_from_a_file_as_it_was_told_in_training(control: str, tmp_path: Path) -> None:
+def test_a_control_image_from_a_file_is_that_of_training(control: str, tmp_path: Path) -> None:
     """Bit for bit the same tensor, whoever saves what the training was shown."""
     told = data.open(DataConfig(path="shapes-two:test", size=24, channels=3, control=control)).batch(range(4)).control
     assert told is not None
@@ -110,7 +110,7 @@ def test_a_file_is_followed_as_strongly_as_is_asked_and_deeper_parts_more_in_a_g
         ("flow", "even", None),
     ],
 )
-def test_a_walk_that_begins_in_noise_where_the_picture_is_still_seen_is_told(schedule, grid, share) -> None:
+def test_a_start_in_noise_where_part_of_the_picture_is_visible_is_reported(schedule, grid, share) -> None:
     """The quadratic grid begins at t = 0.8, where alpha is 0.31 on the cosine, and 0.04 on DDPM's betas."""
     net = UNetConfig(size=8, channels=(8,), blocks=1, attention=(False,), groups=2)
     process = DiffusionConfig(schedule=schedule, predicts="v")

@@ -54,6 +54,20 @@ def drawn(model: Model, count: int = 3) -> torch.Tensor:
     return from_bytes(sample(model, how).pixels)
 
 
+@pytest.mark.parametrize("convention", ["own", "target", "exact"])
+def test_an_inversion_asks_no_time_below_the_table(model: Model, convention: str) -> None:
+    """The network's time input is k - 1 at t = k/T: 0 at the first entry, also for a picture, whose time is 0."""
+    asked: list[float] = []
+    hook = model.diffusion.net.register_forward_pre_hook(lambda net, inputs: asked.extend(inputs[1].tolist()))
+    try:
+        cat = model.conditioner.encode(["cat"])
+        inverted(model, torch.zeros((1, *model.x_shape)), cat, HOW.but(spacing="even"), convention)
+    finally:
+        hook.remove()
+    assert asked
+    assert min(asked) > -1e-6
+
+
 def test_exact_inversion_draws_the_picture_again(model: Model) -> None:
     x = drawn(model)
     cat = model.conditioner.encode(["cat"] * 3)
@@ -93,7 +107,7 @@ def test_guidance_is_part_of_the_way(model: Model) -> None:
 
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model that hears words and a number, and follows a drawing; beside it in its folder, two drawings."""
+    """A model of captions, a number and a control image; beside it in its folder, two control images."""
     pytest.importorskip("tokenizers")
     text = TextConfig(vocabulary=300, length=8, width=8, depth=1, heads=2)
     net = UNetConfig(
@@ -143,7 +157,7 @@ def draw_floats(model: Model, how: Request, start: Start | None = None) -> torch
 
 
 @pytest.mark.parametrize("said", SAID)
-def test_what_is_shared_was_told_all_that_is_told(listener: Model, said: tuple[str, float, str]) -> None:
+def test_shared_steps_have_the_conditions_of_the_request(listener: Model, said: tuple[str, float, str]) -> None:
     """The first picture, whose way is shared, is that of its seed."""
     how = Request.of(seeds=(3, 4), steps=8, sampler="ddpm", precision="float32", **saying(listener, *said))
     alone = sample(listener, how).pixels[:1].int()
@@ -162,7 +176,7 @@ def test_the_command_inverts_what_it_draws(
     assert json.loads(capsys.readouterr().out)["squared_error"][0] < 1e-6
     for words in (["interpolate", "listener", "-n", "3"], ["vary", "listener", "-n", "2", "--shared", "0.5"]):
         assert main([*words, *told, "--steps", "2"]) == 0, capsys.readouterr().err
-        assert main([*words, "--value", "size=3"]) == 2
+        assert main([*words, "--value", "size=3", "--overwrite"]) == 2
         assert "size" in capsys.readouterr().err
 
 
@@ -178,7 +192,7 @@ def test_a_picture_beside_the_noise_is_shown_both_ways(tmp_path: Path, capsys: p
     assert main(["invert", *told, "0.png", "--json"]) == 0, capsys.readouterr().err
     assert json.loads(capsys.readouterr().out)["squared_error"][0] < 1e-6
     for command in (["interpolate", "-n", "3"], ["vary", "-n", "2", "--shared", "0.5"]):
-        assert main([*command, *told, "-o", str(tmp_path / "grid.png")]) == 0, capsys.readouterr().err
+        assert main([*command, *told, "-o", str(tmp_path / f"{command[0]}.png")]) == 0, capsys.readouterr().err
 
 
 def test_what_cannot_be_inverted_is_refused(model: Model) -> None:
@@ -282,14 +296,14 @@ def test_invert_says_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken.png").write_bytes(b"no picture")
     for words, said in (
         (["0.png", "--label", "cow"], "cow"),
-        (["broken.png"], "broken.png is not a picture"),
+        (["broken.png"], "the picture broken.png cannot be read"),
         (["2.png"], "no picture at 2.png"),
         ([], "no picture to invert"),
     ):
         assert main(["invert", "model", *words]) == 2
         assert said in capsys.readouterr().err
     assert main(["interpolate", "model", "0.png", "broken.png", "-o", "never.png"]) == 2
-    assert "broken.png is not a picture" in capsys.readouterr().err
+    assert "the picture broken.png cannot be read" in capsys.readouterr().err
 
 
 def test_interpolate_and_vary_write_grids(capsys: pytest.CaptureFixture[str]) -> None:

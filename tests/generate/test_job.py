@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.generate import conditions, job
 from unnoise.generate.frames import collect, frames
-from unnoise.generate.job import place, prepare
+from unnoise.generate.job import place, prepare, timesteps
 from unnoise.model import Model
 from unnoise.text.tokenizer import Tokenizer
 
@@ -92,6 +94,32 @@ def test_a_job_is_a_value() -> None:
     assert ready[[3, 1]].labels() == (ready.labels()[3], "cat")
 
 
+def test_threads_that_begin_at_once_share_one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first use of a placed model copies its network; a thread that comes meanwhile waits for that copy."""
+    copies, begin = [], threading.Barrier(4)
+
+    def slow(*args):
+        copies.append(args)
+        time.sleep(0.2)
+        return real(*args)
+
+    def use() -> None:
+        begin.wait()
+        found.append(placed.diffusion)
+
+    real = job.place_diffusion
+    monkeypatch.setattr(job, "place_diffusion", slow)
+    placed, found = place(small(), precision="float32"), []
+    threads = [threading.Thread(target=use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(copies) == 1
+    assert len(found) == 4
+    assert all(diffusion is found[0] for diffusion in found)
+
+
 def test_a_row_without_a_label_has_the_class_of_its_seed() -> None:
     model = small()
     by_seed = prepare(model, Request.of(seeds=(6, 7, 8), **FLOAT)).labels()
@@ -102,10 +130,37 @@ def test_a_row_without_a_label_has_the_class_of_its_seed() -> None:
     )
 
 
+@pytest.mark.parametrize(("time_sampler", "below"), [("uniform", False), ("importance", False), ("continuous", True)])
+@pytest.mark.parametrize("schedule", ["vp-sde", "sigmoid", "variance-exploding"])
+def test_a_curve_that_was_trained_on_steps_is_asked_at_those_alone(
+    schedule: str, time_sampler: str, below: bool
+) -> None:
+    """Below t = 1/T no time was sampled in training, unless it was continuous."""
+    made = small()
+    process = replace(made.card.process, schedule=schedule, time_sampler=time_sampler, predicts="v")
+    if schedule == "variance-exploding":
+        process = replace(process, predicts="score")
+    model = Model(make_diffusion(made.diffusion.net, process), replace(made.card, process=process))
+    for sampler in ("euler", "unipc"):
+        last = timesteps(model, Request.of(sampler=sampler))[-2].item()
+        assert (last < 0.999 / process.steps) == below, sampler
+        assert last > 0.999 / process.steps or below
+    for steps in (process.steps, process.steps + 1):
+        if below or steps == process.steps:
+            assert len(timesteps(model, Request.of(sampler="ddpm", steps=steps))) == steps + 1
+        else:
+            with pytest.raises(UserError, match="101 steps do not fit a network of 100 steps"):
+                timesteps(model, Request.of(sampler="ddpm", steps=steps))
+
+
 def test_every_error_is_raised_by_prepare() -> None:
     placed = place(small(), precision="float32")
     for wrong, message in (
         ({"seeds": ()}, "no seeds"),
+        ({"seeds": (-1,)}, "seed -1: seeds are whole numbers from 0"),
+        ({"seeds": (2**63,)}, r"to 2\^63 - 1"),
+        ({"seeds": (10**5000,)}, "seed of 16610 bits"),
+        ({"seeds": (1.5,)}, "seed 1.5"),
         ({"batch": 0}, "set it to 1 or more"),
         ({"sampler": "dimm"}, "did you mean 'ddim'"),
         ({"eta": 0.5, "sampler": "heun"}, "eta is an option of DDIM"),
@@ -115,7 +170,8 @@ def test_every_error_is_raised_by_prepare() -> None:
         ({"controls": ("a.png",)}, "no ControlNet: remove --control"),
         ({"image": "a.png"}, "no image input"),
         ({"guidance_interval": (2.0, 1.0)}, "no noise level"),
-        ({"spacing": "leading", "steps": 101}, "table of 100"),
+        ({"spacing": "leading", "steps": 101}, "network of 100 steps"),
+        ({"sampler": "ddpm", "steps": 101}, "use 1 to 100, or the spacing log-snr"),
     ):
         with pytest.raises(UserError, match=message):
             prepare(placed, Request.of(**{"seeds": (1,), **wrong}))  # type: ignore[arg-type]

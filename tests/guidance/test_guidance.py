@@ -3,6 +3,8 @@ closed forms."""
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ from unnoise.recipes.conditioning import placeholder_conditioner
 from unnoise.recipes.diffusion import objective
 from unnoise.samplers import State, ddim, ddpm, heun, large, last, learned, small, walk
 from unnoise.samplers.timesteps import even, karras
-from unnoise.schedules import EDM, Cosine, Flow, LinearBeta, Schedule, posterior
+from unnoise.schedules import EDM, Cosine, Flow, LinearBeta, Schedule, Tabled, posterior
 from unnoise.training.player import SampleRNG
 
 T = torch.tensor(0.4, dtype=torch.float64)
@@ -223,6 +225,21 @@ def test_the_interval_is_in_sigma_over_alpha_whatever_the_schedule() -> None:
         ratios = [0.45, 0.55, 1.9, 2.1]
         times = [schedule.time(-torch.tensor(ratio, dtype=torch.float64).log()) for ratio in ratios]
         assert [torch.equal(limited(x, t).mean, -x) for t in times] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("schedule", [LinearBeta(), Cosine()], ids=str)
+def test_an_interval_that_ends_on_an_entry_of_a_table_contains_it(schedule: Tabled) -> None:
+    """The entries' sigma / alpha as another program computes them, from the product of the betas: up to rounding."""
+    plain, guided = (Denoiser(schedule, lambda x_t, t, k=k: Estimate(k * x_t)) for k in (1, -1))
+    kept = (1 - schedule.betas()).cumprod(0)
+    x = torch.ones(1, 3)
+    for k in range(1, 1000, 37):
+        ratio = ((1 - kept[k]) / kept[k]).sqrt().item()
+        t = torch.tensor((k + 1) / 1000, dtype=torch.float64)
+        for low, high in ((ratio, math.inf), (0.0, ratio), (ratio, ratio)):
+            assert torch.equal(guidance_interval(guided, plain, low, high)(x, t).mean, -x), (k, low, high)
+            beside = guidance_interval(guided, plain, low, high)(x, t + (2e-4 if high == ratio else -2e-4))
+            assert torch.equal(beside.mean, x), (k, low, high)
 
 
 def test_rescaling_gives_the_contrast_of_the_conditional_estimate() -> None:

@@ -126,7 +126,7 @@ def make_net(dropout: float = 0.3) -> Net:
 
 
 def objective(net: nn.Module) -> Callable[[Batch, SampleRNG], Tensor]:
-    """Guess the noise in a half noisy picture; one row in five is told no class."""
+    """Guess the noise in a half noisy picture; one row in five has no class."""
 
     def loss(batch: Batch, rows: SampleRNG) -> Tensor:
         eps = rows.normal((1, 4, 4), "noise")
@@ -137,12 +137,18 @@ def objective(net: nn.Module) -> Callable[[Batch, SampleRNG], Tensor]:
     return loss
 
 
-def ticks(config: TinyConfig, path: Path, who: Processes = ALONE, dtype: torch.dtype = torch.float32) -> Iterator[Tick]:
+def ticks(
+    config: TinyConfig,
+    path: Path,
+    who: Processes = ALONE,
+    dtype: torch.dtype = torch.float32,
+    sample: Callable[..., bool] | None = None,
+) -> Iterator[Tick]:
     """The whole course."""
 
     def task(net: nn.Module) -> Task:
         player = Player(net, config.fit, objective(net))
-        return Task(player, config.log, lambda start: batches(config, start, who), write)
+        return Task(player, config.log, lambda start: batches(config, start, who), write, sample)
 
     def write(directory: Path, weights: Mapping[str, Tensor]) -> None:
         checkpoint.save(weights, directory / "model.safetensors")

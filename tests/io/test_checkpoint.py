@@ -185,7 +185,7 @@ def test_a_full_disk_changes_nothing_and_the_error_names_the_bytes_needed(folder
         checkpoint.publish(folder / "step-00000300", full)
     message = str(caught.value)
     assert "step-00000300: the disk is full" in message
-    assert "10,000 bytes needed" in message
+    assert "at least 10kB needed" in message
     assert " free" in message
     assert "step-00000200 is unchanged" in message
     assert {path: bytes_of(path) for path in checkpoint.steps(folder).values()} == before
@@ -197,7 +197,7 @@ def test_too_little_space_is_an_error_before_anything_is_written(folder):
     def never(directory):
         raise AssertionError("began to write")
 
-    with pytest.raises(checkpoint.CannotSave, match=r"disk is full; at least 1,000,000,000,000,000,000 bytes needed"):
+    with pytest.raises(checkpoint.CannotSave, match=r"disk is full; at least 1e\+06TB needed"):
         checkpoint.publish(folder / "step-00000300", never, needed=10**18)
 
 
@@ -296,3 +296,15 @@ def test_the_package_never_unpickles_or_evaluates():
 def test_the_manifest_is_plain_json(folder):
     manifest = json.loads((folder / "step-00000200" / "manifest.json").read_text())
     assert set(manifest["files"]) == set(FILES[:3])
+
+
+@pytest.mark.parametrize("file", ["../secret", "/etc/hostname", "a/../../b"])
+def test_a_manifest_names_files_of_its_own_directory_only(file: str, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    directory = tmp_path / "step-00000001"
+    directory.mkdir()
+    entries = {file: {"bytes": 1, "sha256": "0" * 64}}
+    whole = {"files": entries, "sha256": checkpoint._digest_of(entries)}
+    (directory / checkpoint.MANIFEST).write_text(json.dumps(whole))
+    with pytest.raises(checkpoint.Damaged, match="not what was written"):
+        checkpoint.verify(directory)

@@ -32,6 +32,7 @@ from unnoise.likelihood.bound import (
     small,
 )
 from unnoise.likelihood.decoder import tanh_log_likelihood
+from unnoise.noise import Seeds
 from unnoise.samplers.timesteps import trailing
 from unnoise.schedules import Cosine, CosineContinuous, Flow, LinearBeta, Schedule, VarianceExploding, over
 
@@ -243,6 +244,15 @@ def test_a_figure_depends_on_its_own_picture_and_time() -> None:
     assert not torch.allclose(half.terms, whole.terms[:, ::2], rtol=1e-2)
 
 
+def test_the_largest_seeds_do_not_wrap() -> None:
+    """Picture i of the seed s has the noise of seed s + i, and the steps that follow those of the one before it."""
+    seed, t = 2**63 - 2, torch.tensor([0.3, 0.3, 0.3], dtype=torch.float64)
+    found = noise_of(seed, (1, 2, 2))(torch.tensor([0, 1, 5]), t)
+    assert torch.equal(found, Seeds((seed, seed + 1, seed + 5), (1, 2, 2))(t))
+    stride = math.ceil((30 - 3) / 4)
+    assert torch.equal(rotating(12, 30, 7, seed), rotating(12, 30, 7, seed % stride))
+
+
 @pytest.mark.parametrize(("length", "times"), [(30, 2), (30, 7), (31, 10), (12, 11), (12, 12), (2, 2)])
 def test_the_mean_over_all_offsets_is_the_whole_bound(length: int, times: int) -> None:
     """A picture asked at some steps, with every offset in turn and the same noise, has on average its whole bound, term
@@ -292,7 +302,7 @@ def test_the_network_is_asked_at_the_steps_of_the_estimate_alone() -> None:
     assert [step for step in range(10) if rmse[step].isnan()] == [0, 4]
 
 
-def test_clipping_is_done_and_said() -> None:
+def test_clipping_is_done_and_reported() -> None:
     x = torch.zeros(1, 1, 2, 2, dtype=torch.float64)
     schedule = Cosine(steps=10)
     above = Denoiser(schedule, lambda x_t, t: Estimate(torch.full_like(x_t, 3.0)))
@@ -332,7 +342,7 @@ def test_the_network_is_asked_for_the_pictures_rows_in_whole_batches() -> None:
 
 def test_totals_and_rates_are_sums_of_what_came() -> None:
     """The accounts alone, with terms that are given: four bits sent one a step for -log2 p(x_i | x_<i), the chain that
-    sec. 4.3 of Ho et al. 2020 tells of. All of them cost H(x) in the mean, and the rate is the entropy of what came."""
+    sec. 4.3 of Ho et al. 2020 shows. All of them cost H(x) in the mean, and the rate is the entropy of what came."""
     generator = torch.Generator().manual_seed(0)
     joint = torch.rand(2, 2, 2, 2, generator=generator, dtype=torch.float64)
     joint /= joint.sum()

@@ -115,8 +115,8 @@ def test_a_row_does_not_depend_on_its_batch() -> None:
     assert len(set(together.evaluations.tolist())) > 1
 
 
-def test_rows_are_told_what_they_are_of() -> None:
-    """Rows that are finished leave the batch; the others are still told their own class."""
+def test_rows_have_the_conditions_of_their_pictures() -> None:
+    """Rows that are finished leave the batch; the others still have their own class."""
     schedule = CosineContinuous()
     means = torch.tensor([-0.5, 0.0, 0.7], dtype=torch.float64)
     stds = (0.1, 1.0, 0.4)

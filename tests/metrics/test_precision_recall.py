@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from unnoise.metrics.precision_recall import density_coverage, precision_recall
+from unnoise.metrics.precision_recall import density_coverage, expected_coverage, precision_recall
 
 
 def line(*at: float) -> Tensor:
@@ -54,6 +54,47 @@ def test_copies_and_distant_sets() -> None:
     assert density_coverage(x, x + 1000) == (0.0, 0.0)
 
 
+def counted(real: Tensor, generated: Tensor, k: int) -> list[float]:
+    """Precision, recall, density and coverage of integers (n, D), by their definitions and without rounding."""
+
+    def squares(x: Tensor, y: Tensor) -> Tensor:
+        return (x[:, None] - y).square().sum(2)
+
+    def radius(x: Tensor) -> Tensor:
+        return squares(x, x).sort(1).values[:, k]  # the first is the sample itself
+
+    held = squares(real, generated) <= radius(real)[:, None]
+    covered = squares(real, generated) <= radius(generated)
+    within = int(held.any(0).sum()) / len(generated), int(covered.any(1).sum()) / len(real)
+    return [*within, int(held.sum()) / (k * len(generated)), int(held.any(1).sum()) / len(real)]
+
+
+@pytest.mark.parametrize("copies", [0, 9, 40])
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("dim", [2, 64])
+def test_ties_and_copies_are_counted_as_in_exact_arithmetic(dim: int, k: int, copies: int) -> None:
+    """On a lattice most balls have samples on their edges, and among `copies` equal samples the radius is 0. Far from
+    the origin, and scaled by a number that is no power of two, the rounding is not that of the lattice."""
+    chance = torch.Generator().manual_seed(dim + k + copies)
+    real = torch.randint(0, 4, (60, dim), generator=chance)
+    generated = torch.randint(0, 4, (50, dim), generator=chance)
+    if copies:
+        real[:copies], generated[: copies // 2] = real[0].clone(), real[0].clone()
+        generated[copies // 2 : copies] = real[copies : copies + 1]
+    expected = counted(real, generated, k)
+    for scale, shift in ((1.0, 0.0), (0.1, 3.7), (1 / 3, -1000.1)):
+        x, y = (scale * each.double() + shift for each in (real, generated))
+        found = [*precision_recall(x, y, k=k, chunk=17), *density_coverage(x, y, k=k, chunk=17)]
+        assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_set_of_copies_is_covered_by_its_copies() -> None:
+    """Real samples of which each stands eight times, as float32 features, against themselves: all of both is inside."""
+    real = draws(25, 32, 8).float().repeat(8, 1)
+    assert precision_recall(real, real.flip(0)) == (1.0, 1.0)
+    assert density_coverage(real, real.flip(0)) == (8 / 5, 1.0)
+
+
 def test_half_of_the_clusters_is_generated() -> None:
     """Two distant clusters, one of them generated: precision 1, recall 1/2."""
     real = torch.cat([draws(200, 2, 1), draws(200, 2, 2) + 100])
@@ -77,6 +118,7 @@ def test_expectations_for_equal_distributions(n: int, m: int, k: int) -> None:
     """Naeem et al. 2020, sec. 3.3: density 1, coverage 1 - prod_{i=1..k} (n - i) / (n + m - i), in any space."""
     found = [density_coverage(draws(n, 3, 100 + s), draws(m, 3, 900 + s), k=k) for s in range(150)]
     coverage = 1 - math.prod((n - i) / (n + m - i) for i in range(1, k + 1))
+    assert expected_coverage(n, m, k=k) == pytest.approx(coverage)
     for values, expected in (([d.density for d in found], 1.0), ([d.coverage for d in found], coverage)):
         x = torch.tensor(values)
         assert float(x.mean()) == pytest.approx(expected, abs=3.5 * float(x.std()) / 150**0.5)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tests.helpers.random_weights import randomised
 from unnoise.errors import UserError
 from unnoise.formats import clip
-from unnoise.formats.clip import BEGIN, END, ClipTokenizer
+from unnoise.formats.clip_tokenizer import BEGIN, END, ClipTokenizer
 from unnoise.nn.clip import ClipConfig, ClipText
 
 transformers = pytest.importorskip("transformers")
@@ -177,7 +177,7 @@ def test_texts_have_begin_and_end_tokens_padding_and_a_maximum_length(tmp_path: 
     assert (long[0], long[-1], len(set(long[1:-1]))) == (598, 599, 1)
     assert mine.truncated("cat " * 75) == ""
     assert mine.truncated("red " * 75 + "cat cat") == "cat cat"
-    assert mine.truncated("red " * 75 + "Fünf 🦩") == "Fünf 🦩"  # letters, not the bytes they are told as
+    assert mine.truncated("red " * 75 + "Fünf 🦩") == "Fünf 🦩"  # letters, not the bytes of their tokens
 
 
 def test_a_tokenizer_of_another_kind_is_an_error(tmp_path: Path) -> None:

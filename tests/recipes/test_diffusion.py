@@ -50,7 +50,7 @@ def straight(tmp_path_factory):
 
 
 class Perfect(torch.nn.Module):
-    """Says what it is told to say; remembers what it is asked."""
+    """Returns a given output, and records its inputs."""
 
     def __init__(self, answer: torch.Tensor) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ def test_a_learned_variance_is_taught_by_the_bound_and_the_mean_is_not():
     torch.testing.assert_close(loss, simple + 0.05 * bound, rtol=1e-4, atol=1e-5)
 
 
-def test_without_classes_nothing_is_told():
+def test_without_classes_there_is_no_label():
     config = override(EXACT, {"net.classes": "0"})
     net = Perfect(torch.zeros(4, 1, 8, 8))
     loss = objective(make_diffusion(net, config.process), config, placeholder_conditioner(config))
@@ -152,7 +152,9 @@ def test_it_draws_on_its_way(straight):
     files = sorted(path.name for path in (straight / "samples").iterdir())
     assert files == ["step-00000006.png", "step-00000012.png"]
     with Image.open(straight / "samples" / files[-1]) as sheet:
-        assert sheet.size == (4 * 10 + 2, 2 * 10 + 2)  # a column a class, a row a seed
+        line = 56 + 3  # a picture of 8 pixels, seven times as large, and the gap
+        assert sheet.height == 4 * line + 3  # a line a class
+        assert sheet.width > 2 * line + 3  # a column a seed, and the names of the classes at the left
 
 
 def test_it_says_which_pictures(straight):
@@ -175,7 +177,9 @@ def test_it_resumes_bit_for_bit(stop, straight, tmp_path):
     assert [tick.step for tick in train(SMALL, tmp_path)] == list(range(stop + 1, 13))
     assert same(contents(tmp_path), contents(straight))
     first, second = (straight / "samples" / "step-00000012.png", tmp_path / "samples" / "step-00000012.png")
-    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as whole, Image.open(second) as resumed:
+        assert whole.tobytes() == resumed.tobytes()
+        assert whole.info["unnoise"].replace(str(straight), str(tmp_path)) == resumed.info["unnoise"]  # the recipe
 
 
 def test_other_pictures_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""A classifier of noisy pictures: told the time as a diffusion is, saved and loaded bit for bit, and it guides."""
+"""A classifier of noisy pictures: its inputs are those of a diffusion, it is saved bit for bit, and it guides."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_pool_is_the_mean_asking_all_places() -> None:
     assert torch.allclose(pool(x), pool.out(read), atol=1e-12)
 
 
-def test_a_row_does_not_see_its_neighbours_and_hears_its_time() -> None:
+def test_a_row_depends_on_its_time_and_not_on_its_neighbours() -> None:
     net = net_of(NET)
     x, time = torch.randn(4, 1, 16, 16), torch.tensor([10.0, 400.0, 400.0, 990.0])
     together = net(x, time)
@@ -94,7 +94,7 @@ def test_a_row_does_not_see_its_neighbours_and_hears_its_time() -> None:
     ],
     ids=lambda process: process.schedule,
 )
-def test_it_is_shown_and_told_what_a_diffusion_of_its_process_is(process: DiffusionConfig) -> None:
+def test_its_inputs_are_those_of_a_diffusion_of_its_process(process: DiffusionConfig) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Spy(nn.Module):
@@ -135,7 +135,10 @@ def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="clean pictures"):
         noisy_classifier.load(tmp_path)
     noisy_classifier.write(tmp_path, net_of(NET).state_dict(), card(net=replace(NET, channels=(8, 24))))
-    with pytest.raises(UserError, match="does not have the weights that"):
+    with pytest.raises(UserError, match=r"model\.safetensors: the tensor .* has the shape"):
+        noisy_classifier.load(tmp_path)
+    noisy_classifier.write(tmp_path, net_of(NET).state_dict(), card(classes=("only one",)))
+    with pytest.raises(UserError, match=r"classifier\.json: classes has 1 names for the \d+ classes"):
         noisy_classifier.load(tmp_path)
     (tmp_path / "classifier.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
@@ -220,7 +223,7 @@ def guide(tmp_path: Path) -> Path:
 
 
 def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
-    """By hand and by request: the same picture; and with guidance 0 the model itself is told nothing."""
+    """By hand and by request: the same picture; and with guidance 0 the model itself is unconditional."""
     from unnoise.guidance import clip_denoised
     from unnoise.noise import Seeds
     from unnoise.samplers import ddim, last, walk
@@ -245,7 +248,7 @@ def test_a_request_names_the_classifier(model: Model, guide: Path) -> None:
 
 
 def test_a_classifier_guides_a_model_that_knows_no_classes(guide: Path) -> None:
-    """By hand and by request: the same picture. The labels are the classifier's, and the network is told none."""
+    """By hand and by request: the same picture. The labels are the classifier's, and the network has none."""
     from unnoise.generate.frames import generate
     from unnoise.guidance import clip_denoised
     from unnoise.noise import Seeds
@@ -291,7 +294,7 @@ def test_a_classifier_of_other_noise_pictures_or_classes_is_refused(
         "was trained with the schedule cosine in 500 steps": card(process=replace(COSINE, steps=500)),
         "was trained with the schedule cosine, zero terminal SNR": card(process=replace(COSINE, zero_snr=True)),
         "reads pictures of 32x32 with 1 channels, the model has 16x16 with 1": card(net=replace(NET, size=32)),
-        "has the classes a, b": card(classes=("a", "b")),
+        "has the classes a, b": card(net=replace(NET, classes=2), classes=("a", "b")),
     }
     for why, other in wrong.items():
         folder = tmp_path_factory.mktemp("wrong")
@@ -318,7 +321,7 @@ def test_a_requests_interval_and_contrast_reach_the_guide(model: Model) -> None:
     assert not torch.equal(sample(model, base.but(guidance_rescale=0.7)).pixels, everywhere)
 
 
-def test_outside_its_interval_a_classifier_leaves_the_untold_model(model: Model, guide: Path) -> None:
+def test_outside_its_interval_a_classifier_changes_nothing(model: Model, guide: Path) -> None:
     base = Request.of(seeds=(0,), labels=("0",), steps=3, guidance=0.0, precision="float32")
     guided = base.but(classifier=str(guide), guidance_interval=(1e9, 1e9))
     assert torch.equal(sample(model, guided).pixels, sample(model, base).pixels)

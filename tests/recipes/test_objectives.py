@@ -123,7 +123,7 @@ def test_a_hybrid_without_a_variance_to_learn_is_refused(tmp_path):
 
 
 def taught(steps: int = 5, rounds: int = 12) -> LossAwareSampler:
-    """Told, `rounds` times, that the loss of step k is k."""
+    """The loss of step k is reported as k, `rounds` times."""
     draw = LossAwareSampler(steps)
     t = torch.arange(1, steps + 1, dtype=torch.float64) / steps
     for _ in range(rounds):
@@ -174,7 +174,7 @@ def test_it_is_uniform_until_every_step_has_ten():
     assert draw.ready
 
 
-def test_what_is_heard_counts_after_the_step_and_a_bad_step_not_at_all():
+def test_reported_losses_count_after_the_step_and_a_bad_step_not_at_all():
     draw = taught()
     before = draw.chances()
     draw.record(torch.ones(3, dtype=torch.float64), torch.full((3,), 100.0))
@@ -224,7 +224,7 @@ def together(who: Processes, path: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_what_they_heard(tmp_path):
+def test_two_processes_share_their_reported_losses(tmp_path):
     children = launch(tmp_path / "said", together, str(tmp_path / "two"), world=2)
     assert [child.end(120) for child in children] == [0, 0], [child.said() for child in children]
     list(train(override(IMPORTANT, {"images": "160"}), tmp_path / "one"))

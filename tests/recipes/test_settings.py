@@ -73,5 +73,5 @@ def test_captions_are_needed_where_the_network_is_conditioned_on_text() -> None:
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'fashion'"):
         load("fashoin")
-    with pytest.raises(UserError, match="is not a run"):
+    with pytest.raises(UserError, match="is an empty folder, not a preset or a run"):
         load(str(tmp_path))

@@ -1,4 +1,4 @@
-"""Numbers told beside pictures: from a file to the network, dropped on the way, and from a person to a drawing."""
+"""Conditioning on numbers: from a file to the network, dropped in training, and from a request to a picture."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ AGES, SCORES = [30, 4.5, np.nan, np.nan], [0.5, np.nan, np.nan, np.nan]
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four pictures, of three of which something is told; as a folder, an archive, and a table in two row groups."""
+    """Four pictures, three of them with numbers; as a folder, an archive, and a table in two row groups."""
     base = tmp_path_factory.mktemp("told")
     (base / "folder").mkdir()
     for i, name in enumerate("abcd"):
@@ -74,7 +74,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "archive.zip"])
-def test_a_tree_tells_numbers(kind: str, told: Path) -> None:
+def test_a_folder_has_numbers(kind: str, told: Path) -> None:
     source = find(str(told / kind))
     assert set(source.values) == {"age", "score", "smiles"}  # not the words, not the file names
     assert np.array_equal(source.values["age"], AGES, equal_nan=True)
@@ -86,7 +86,7 @@ def test_a_tree_tells_numbers(kind: str, told: Path) -> None:
     )
 
 
-def test_a_table_tells_numbers(told: Path) -> None:
+def test_a_table_has_numbers(told: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     pictures = [(told / "folder" / f"{name}.png").read_bytes() for name in "abcd"]
@@ -104,7 +104,7 @@ def test_a_table_tells_numbers(told: Path) -> None:
     assert np.array_equal(source.values["score"], [np.nan, np.nan, -1], equal_nan=True)
 
 
-def test_what_is_no_finite_number_is_not_told() -> None:
+def test_what_is_no_finite_number_is_missing() -> None:
     found, notes = numbers({"a": [1, 10**400, float("inf"), None, "2"], "b": ["x", None, [1], {}, ()]}, "here")
     assert np.array_equal(found["a"], [1, np.nan, np.nan, np.nan, np.nan], equal_nan=True)
     assert set(found) == {"a"}
@@ -141,7 +141,7 @@ def test_other_numbers_are_other_data(told: Path, tmp_path: Path) -> None:
     assert data.open(replace(DATA, path=str(tmp_path), values=())).fingerprint == plain.fingerprint
 
 
-def test_names_that_are_not_there_are_told(told: Path) -> None:
+def test_names_that_do_not_exist_are_reported(told: Path) -> None:
     with pytest.raises(UserError, match=r"no number of the pictures in .* 'aeg'; did you mean 'age'"):
         data.open(replace(DATA, path=str(told / "folder"), values=("aeg",)))
     with pytest.raises(UserError, match=r"the pictures in .* have no numbers, so no .*: add them to its metadata"):
@@ -150,12 +150,12 @@ def test_names_that_are_not_there_are_told(told: Path) -> None:
         data.open(replace(DATA, path=str(told / "folder"), values=("age", "age")))
 
 
-# --- what the network is told ---
+# --- the network's input ---
 
 READER = Conditioner(("a", "b"), 2, None, (ValueRange("age", 20, 70), ValueRange("score", -1, 1)))
 
 
-def test_a_number_is_told_from_0_to_1000_between_its_lowest_and_highest() -> None:
+def test_a_number_is_scaled_to_0_to_1000_between_its_lowest_and_highest() -> None:
     cond = READER.encode(["a", "b", "none"], values={"score": [-1, 1, 0.5], "age": [20, 45, 120]})
     assert cond.value is not None
     assert cond.value.dtype == torch.float32
@@ -169,7 +169,7 @@ def test_a_number_is_told_from_0_to_1000_between_its_lowest_and_highest() -> Non
     assert late.encode(values={"time": [1.7e9 + 3]}).value.tolist() == [[3]]  # not rounded to float32 before
 
 
-def test_what_is_not_said_is_not_told() -> None:
+def test_a_number_that_is_not_given_is_missing() -> None:
     for cond in (
         READER.encode(["a", "b"]),
         READER.null(2),
@@ -210,7 +210,7 @@ def test_names_that_a_model_does_not_know() -> None:
         READER.encode(["a", "b"], values={"age": [1, 2, 3]})
 
 
-def test_what_lies_outside_is_said() -> None:
+def test_numbers_out_of_range_are_reported() -> None:
     assert READER.out_of_range({"age": (20.0, 70.0), "score": (0.0,)}) == []
     assert READER.out_of_range({"age": (19.0, 30.0, 71.0)}) == [
         "age 19 is outside the range of the training, 20 to 70",
@@ -271,7 +271,7 @@ TINY = TrainConfig(
 
 @pytest.fixture(scope="module")
 def lights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """32 grey pictures, each of one brightness, which is told of all but four: from 0 black to 31 white."""
+    """32 grey pictures, each of one brightness, from 0 black to 31 white, which is missing for four."""
     folder = tmp_path_factory.mktemp("lights")
     lines = []
     for i in range(32):
@@ -289,7 +289,7 @@ def trained(lights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_it_learns_what_the_number_means(trained: Path) -> None:
-    """From pure noise the estimate is the brightness that is told, or the mean of all where none is."""
+    """From pure noise the estimate is the given brightness, or the mean of all if none is given."""
     loaded = model.load(trained)
     assert loaded.card.values == (ValueRange("light", 1.0, 31.0),)
     lights = [4.0, 10.0, 16.0, 22.0, 28.0]
@@ -307,7 +307,7 @@ def test_it_learns_what_the_number_means(trained: Path) -> None:
     assert abs(one - bright) <= 1
 
 
-def test_the_command_line_tells_numbers_and_makes_it_again(
+def test_the_command_line_conditions_on_numbers_and_reproduces_the_picture(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["sample", str(trained), "--seeds", "1,2", "--steps", "3", "--guidance", "1.5", "--value", "light=28.5"]
@@ -387,7 +387,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> str:
     net = Classifier(Shape(4, 1, 2, 8, 16)).eval().requires_grad_(False)
     folder = tmp_path_factory.mktemp("judge") / "judge"
     save_classifier(
-        folder, ClassifierEvaluator(net, ("a", "b"), "lights", Accuracy(0.9, 20, "lights", {"a": 1.0, "b": 1.0}))
+        folder, ClassifierEvaluator(net, ("a", "b"), "lights", Accuracy(0.9, 200, "lights", {"a": 1.0, "b": 1.0}))
     )
     return str(folder)
 
@@ -398,8 +398,8 @@ def report(loaded: model.Model, real: data.Dataset, how: Request, **asked: objec
     return found
 
 
-def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: str) -> None:
-    """Pictures are as bright as they are told where they are guided, and are not where nothing is told."""
+def test_a_table_of_guidance_conditions_on_numbers(lights: Path, trained: Path, judge: str) -> None:
+    """With guidance pictures have the given brightness; without a number they do not."""
     loaded = model.load(trained)
     real = data.open(data_for(loaded, str(lights)))
     ask = EvaluateConfig(count=40, features=judge, real=40)
@@ -422,7 +422,7 @@ def test_a_table_of_guidance_tells_numbers(lights: Path, trained: Path, judge: s
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
+def test_an_evaluation_conditions_each_picture_on_the_numbers_of_a_real_one(
     guidance: float, lights: Path, trained: Path, judge: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, found = model.load(trained), []
@@ -441,7 +441,7 @@ def test_an_evaluation_tells_each_picture_the_numbers_of_a_real_one(
 def test_processes_share_the_numbers_with_the_pictures(
     lights: Path, trained: Path, judge: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What several processes are told, one after the other, is what one alone is; one may have nothing to do."""
+    """The conditions of several processes, joined, are those of one process; one may have no rows."""
     loaded, found = model.load(trained), []
     whole = Job.denoiser
     monkeypatch.setattr(Job, "denoiser", lambda job, rows: found.append(job.cond.value[rows]) or whole(job, rows))
@@ -459,8 +459,8 @@ def test_processes_share_the_numbers_with_the_pictures(
         assert torch.allclose(parts[0], part, rtol=0, atol=0, equal_nan=True)
 
 
-def test_bits_are_those_of_pictures_whose_numbers_are_told(lights: Path, trained: Path) -> None:
-    """Told the brightness, a picture of one brightness costs less; who names a label too, still tells it."""
+def test_bits_are_those_of_pictures_with_their_numbers(lights: Path, trained: Path) -> None:
+    """Conditioned on its brightness, a picture of one brightness costs less, also with a label."""
     loaded = model.load(trained)
     real = data.open(data_for(loaded, str(lights)))
     bits = {"metrics": ("bpd",), "bits_count": 32, "bits_steps": 10}
@@ -477,7 +477,7 @@ def test_bits_are_those_of_pictures_whose_numbers_are_told(lights: Path, trained
 
 
 def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge: str) -> None:
-    """Of pictures whose class follows from their number, no drawn one is told another class than its number's."""
+    """Of pictures whose class follows from their number, no sampled one has another class than its number's."""
     lines = []
     for i in range(24):
         name = "ab"[i % 2]
@@ -486,7 +486,7 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
         lines.append(json.dumps({"file_name": f"{name}/{i}.png", "light": i}))
     (tmp_path / "set" / "metadata.jsonl").write_text("\n".join(lines))
     config = replace(TINY, data=replace(TINY.data, path=str(tmp_path / "set")), fit=replace(TINY.fit, images=32))
-    config = replace(config, net=replace(TINY.net, classes=2, null_value=False))  # which has to be told
+    config = replace(config, net=replace(TINY.net, classes=2, null_value=False))  # which needs a number
     list(train(replace(config, process=replace(TINY.process, cond_dropout=0.0)), tmp_path / "run"))
     loaded, seen = model.load(tmp_path / "run"), []
     real = data.open(data_for(loaded, str(tmp_path / "set")))
@@ -500,7 +500,7 @@ def test_classes_and_numbers_are_those_of_the_same_picture(tmp_path: Path, judge
     assert torch.equal(seen[0].label, light % 2)
 
 
-def test_a_model_never_left_without_a_number_is_told_it_or_refused(lights: Path, trained: Path) -> None:
+def test_a_model_trained_with_every_number_needs_it_or_is_refused(lights: Path, trained: Path) -> None:
     loaded = model.load(trained)
     strict = replace(loaded, card=replace(loaded.card, net=replace(loaded.card.net, null_value=False)))
     plain = data.open(replace(TINY.data, path=str(lights), values=()))

@@ -28,7 +28,7 @@ SEEDS = Seeds((3, 4, 5), SHAPE)
 
 
 def network() -> networks.UNet:
-    """A network with random weights everywhere: not linear, and its answer depends on the time it is told."""
+    """A network with random weights everywhere: not linear, and its output depends on its time input."""
     config = UNetConfig(
         size=8, in_channels=1, out_channels=1, channels=(8, 16), blocks=1, attention=(False, True), groups=4
     )

@@ -149,7 +149,7 @@ def test_the_order_that_a_solver_claims(name: str, schedule: Schedule) -> None:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("name", ["dpm++2m", "dpm-solver-2", "unipc", "plms", "heun"])
 def test_the_order_whatever_the_network_predicts(name: str, prediction: str, schedule: Schedule) -> None:
-    """Through a network. What it is told is float32, the time that was meant; it answers for the time in double."""
+    """Through a network, whose time input is float32 and whose output is that of the time in double."""
     (step, order), predicts = SOLVERS[name], PREDICTIONS[prediction](schedule, 1000)
     meant: list[Tensor] = []
 

@@ -215,7 +215,7 @@ def test_karras_sigmas_are_the_published_ones() -> None:
 
 
 def test_even_log_snr_is_even() -> None:
-    ratios = Cosine()(even_log_snr()(Cosine(), 9)[:-1]).log_ratio
+    ratios = CosineContinuous()(even_log_snr()(CosineContinuous(), 9)[:-1]).log_ratio
     assert torch.allclose(ratios.diff(), torch.full((8,), 10.2 / 8, dtype=torch.float64), atol=1e-9)
 
 
@@ -366,6 +366,44 @@ def test_churn_lands_on_the_marginal_it_says() -> None:
     untouched = _churned(denoiser, State(zero + 1, t), 0.3, (5.0, 99), 1.0, lambda s, draw: zero + 1)
     assert untouched.x.item() == 1
     assert untouched.t == t
+
+
+def test_churn_raises_the_noise_by_at_most_the_root_of_two() -> None:
+    """Algorithm 2 of Karras et al. 2022: gamma is min(S_churn / N, sqrt(2) - 1)."""
+    schedule = EDM()
+    for gamma, raised in ((0.3, 1.3), (10.0, math.sqrt(2))):
+        calls: list[float] = []
+        denoiser = Denoiser(schedule, lambda x_t, t, calls=calls: (calls.append(t.item()), Estimate(x_t))[1])
+        t, s = (torch.tensor(time, dtype=torch.float64) for time in (0.2, 0.1))
+        heun(gamma)(denoiser, State(torch.zeros(1, 1), t), s, silence)
+        assert calls[0] / 0.2 == pytest.approx(raised, rel=1e-9)
+
+
+def test_heun_churn_has_the_settings_of_the_paper() -> None:
+    """Table 5 of Karras et al. 2022, ImageNet-64: S_churn 40, S_min 0.05, S_max 50, S_noise 1.003; here by its steps.
+
+    The picture is 0, so the state after the churn is its noise: S_noise times the root of the added variance.
+    """
+    schedule, steps = EDM(), 256
+    step = METHODS["heun-churn"].make(Request.of(steps=steps))
+
+    def churned(sigma: float) -> tuple[float, float]:
+        """sigma and x at the first evaluation of a step from (0, sigma), whose noise is 1."""
+        seen: list[tuple[float, float]] = []
+
+        def estimate(x_t: Tensor, t: Tensor) -> Estimate:
+            seen.append((80 * t.item(), x_t.item()))
+            return Estimate(torch.zeros_like(x_t))
+
+        t, x = torch.tensor(sigma / 80, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+        step(Denoiser(schedule, estimate), State(x, t), t / 2, lambda s, draw=0: torch.ones_like(x))
+        return seen[0]
+
+    for sigma in (0.0501, 1.0, 49.9):
+        raised = (1 + 40 / steps) * sigma
+        assert churned(sigma) == pytest.approx((raised, 1.003 * math.sqrt(raised**2 - sigma**2)), rel=1e-9)
+    for sigma in (0.0499, 50.1):
+        assert churned(sigma) == (pytest.approx(sigma), 0.0)
 
 
 @pytest.mark.parametrize("name", STEPS)

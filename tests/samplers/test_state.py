@@ -8,10 +8,11 @@ from torch import Tensor
 
 from tests.helpers.methods import METHODS
 from tests.helpers.worlds import Gaussian
+from unnoise.config.renamed import REMOVED_SAMPLERS
 from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Estimate
 from unnoise.noise import Seeds
-from unnoise.samplers import REMOVED, SAMPLERS, Evaluation, State, Step, advance, ddim, find, find_spacing, unipc, walk
+from unnoise.samplers import SAMPLERS, Evaluation, State, Step, advance, ddim, find, find_spacing, unipc, walk
 from unnoise.samplers.timesteps import even, even_log_snr, karras
 from unnoise.schedules import LinearBeta
 
@@ -149,5 +150,5 @@ def test_earlier_names() -> None:
 
 
 def test_every_removed_name_has_a_closest_one_that_exists() -> None:
-    assert set(REMOVED) == set(METHODS) - set(SAMPLERS)
-    assert set(REMOVED.values()) <= set(SAMPLERS)
+    assert set(REMOVED_SAMPLERS) == set(METHODS) - set(SAMPLERS)
+    assert set(REMOVED_SAMPLERS.values()) <= set(SAMPLERS)

@@ -9,11 +9,13 @@ import torch
 
 from tests.helpers.tiny_training import contents, same
 from unnoise import model
+from unnoise.config.cards import ModelCard
 from unnoise.config.data import DataConfig
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import EncoderConfig, UNetConfig
 from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.errors import UserError
+from unnoise.formats.directory import load_text_encoder
 from unnoise.recipes.diffusion import train
 from unnoise.text.pretrained import Encoder
 
@@ -180,12 +182,38 @@ def test_another_revision_on_the_hub_has_another_cache_file(folders, tmp_path, m
     monkeypatch.chdir(tmp_path)
     real = transformers.AutoConfig.from_pretrained(str(folders / "clip"))
 
-    def from_pretrained(path: str) -> transformers.PretrainedConfig:
+    def from_pretrained(path: str, **rules: bool) -> transformers.PretrainedConfig:
         assert path == "someone/clip"
         return real
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", from_pretrained)
     files = []
     for real._commit_hash in ("a" * 40, "b" * 40, "a" * 40):
-        files.append(Encoder(EncoderConfig(path="someone/clip", cache="kept"))._file(["a red circle"]))
+        files.append(Encoder(EncoderConfig(path="someone/clip", cache="kept"), local=False)._file(["a red circle"]))
     assert files[0] == files[2] != files[1]
+
+
+def test_the_encoder_of_a_card_is_read_from_this_machine_only(folders, tmp_path):
+    """A name on the hub in a model's card opens no connection (tests/conftest.py refuses any), and a folder is read."""
+    card = ModelCard(net=UNetConfig(context=16), encoder=EncoderConfig(path="someone/some-encoder"))
+    encoder = load_text_encoder(card, tmp_path)
+    with pytest.raises(UserError, match="some-encoder is not on this machine"):
+        encoder.encode(["a"])
+    here = replace(card, encoder=EncoderConfig(path=str(folders / "clip"), length=9))
+    assert load_text_encoder(here, tmp_path).encode(["a red circle"]).text.shape == (1, 9, 16)
+
+
+def test_code_beside_an_encoder_is_not_run(folders, tmp_path):
+    """A configuration that names a Python file of its own (auto_map) is refused without a question."""
+    (tmp_path / "config.json").write_text('{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}')
+    (tmp_path / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        Encoder(EncoderConfig(path=str(tmp_path))).encode(["a"])
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_prompt_that_is_not_unicode_is_refused(folders):
+    encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9))
+    for encode in (lambda text: encoder.encode([text]), encoder.truncated, lambda text: encoder.cache([text])):
+        with pytest.raises(UserError, match=r"remove \\udcff"):
+            encode("a cat\udcff")

@@ -54,6 +54,18 @@ def test_no_text_is_unknown() -> None:
     assert words._library.decode(inside).strip() == "ünïcödé 🦩 zebra"
 
 
+@pytest.mark.parametrize("text", ["a <pad> b", "<begin>red<end>", "<END> <end>", "<end>"])
+def test_the_names_of_special_tokens_are_text_in_a_caption(text: str) -> None:
+    words = learned(length=64)
+    rows = words.encode([text]).tokens
+    assert rows is not None
+    ids = rows[0].tolist()
+    inside = ids[1 : ids.index(END)]
+    assert min(inside) > END
+    assert words._library.decode(inside).strip() == text.lower()
+    assert words.truncated(text) == ""
+
+
 def test_long_captions_are_truncated_before_the_end_token() -> None:
     words = learned(length=5)
     rows = words.encode(["a red circle on white"]).tokens
@@ -120,3 +132,13 @@ def test_files_that_are_not_tokenizers_are_refused(tmp_path: Path, text: str) ->
         Tokenizer.load(tmp_path / "tokenizer.json", 12)
     with pytest.raises(UserError, match="cannot read"):
         Tokenizer.load(tmp_path / "none.json", 12)
+
+
+def test_text_that_is_not_unicode_is_refused() -> None:
+    """A lone surrogate stands for a byte of a command line that is not UTF-8."""
+    tokenizer = Tokenizer.learn(["a cat"], vocabulary=300, length=8)
+    for read in (lambda text: tokenizer.encode([text]), tokenizer.truncated):
+        with pytest.raises(UserError, match=r"the text 'a cat\\udcff' is not valid Unicode: remove \\udcff"):
+            read("a cat\udcff")
+    with pytest.raises(UserError, match="is not valid Unicode"):
+        Tokenizer.learn(["a cat\udcff"], vocabulary=300, length=8)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.helpers import tiny_training
 from tests.helpers.tiny_training import Child, TinyConfig, batches, changed, contents, launch, same, ticks, train
 from tests.recipes.test_diffusion import SMALL
 from unnoise.config.convert import override
@@ -154,7 +155,28 @@ def test_muon_shares_its_matrices_out(tmp_path):
 
 def test_an_error_of_one_is_an_error_of_all(tmp_path):
     for out in finish(launch(tmp_path, together, world=2)):
-        assert out.startswith("UserError")
+        assert out == "UserError the disk burns\n"
+
+
+@pytest.mark.parametrize("step", [0, 3], ids=["at the first step", "later"])
+def test_data_that_one_process_cannot_read_ends_both_with_one_sentence(step, tmp_path):
+    """Not with an error of the connection, whichever process it is that cannot read it."""
+    for out in finish(launch(tmp_path / "said", unreadable, str(tmp_path), step, world=2)):
+        lines = out.splitlines()
+        assert lines[-1] == "UserError picture 7 cannot be read"
+        assert "Traceback" not in out
+        assert "gloo" not in out
+
+
+def test_a_process_that_vanishes_is_a_sentence_in_the_other(tmp_path):
+    first, second = launch(tmp_path, vanish, world=2)
+    assert second.end() == 3
+    assert first.end() == 1
+    assert (
+        first.said()
+        .splitlines()[-1]
+        .endswith("another process of this training has ended: its own message has the reason")
+    )
 
 
 def test_alone_is_the_same_with_nobody_to_ask():
@@ -202,6 +224,29 @@ def muon(who: Processes) -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
     everyone = who.gather(found[0][None])
     assert all(torch.equal(one, everyone[0]) for one in everyone)
+
+
+def unreadable(who: Processes, path: str, step: int) -> None:
+    from unnoise.errors import UserError
+
+    def broken(config: TinyConfig, start: int, mine: Processes):
+        for at, batch in enumerate(real(config, start, mine), start=start):
+            if at == step and not mine.first:
+                raise UserError("picture 7 cannot be read")
+            yield batch
+
+    real = tiny_training.batches
+    tiny_training.batches = broken
+    try:
+        list(ticks(CALM_CONFIG, Path(path), who))
+    except UserError as e:
+        print("UserError", e)
+
+
+def vanish(who: Processes) -> None:
+    if not who.first:
+        os._exit(3)
+    who.sum(torch.zeros(1))
 
 
 def together(who: Processes) -> None:

@@ -132,6 +132,21 @@ def test_a_young_average_forgets_faster():
     assert learner.averages[10**9][0].item() == pytest.approx(1000 * a / (a + 1), rel=2e-3)
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_the_rampup_of_an_average_counts_this_batch(batch: int) -> None:
+    """After k steps of B pictures k B are seen, this batch included, and the half-life is c k B: what is in the average
+    decays by 2^(-1 / (c k)). Weights that jump from 0 to 1 after the first step leave 1 - 2^-(1/2 + ... + 1/n)/c."""
+    c = 0.5
+    how = Fit(images=10**6, batch=batch, lr=1e-30, ema=(10**9,), ema_rampup=c)
+    learner = TrainState(nn.Linear(1, 1, bias=False), how)
+    _still(learner, 0.0)
+    decays = 0.0
+    for n in range(2, 7):
+        _still(learner, 1.0)
+        decays += 1 / (c * n)
+        assert learner.averages[10**9][0].item() == pytest.approx(1 - 2**-decays, abs=1e-6)
+
+
 def _still(learner: TrainState, value: float) -> None:
     """A step after which the weight is `value`."""
     with torch.no_grad():

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from tests.helpers.tiny_training import FACTS, TinyConfig, changed
+from tests.helpers.tiny_training import FACTS, TinyConfig, changed, ticks
 from unnoise.config import files
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.training import run
 
 TAKEN = TinyConfig()
@@ -66,6 +68,54 @@ def test_what_was_asked_is_written_down(tmp_path):
     assert run.status(path) == {"step": 0, "steps": 10, "images": 0, "seconds": 0.0, "finished": False}
 
 
+# --- how far it is ---
+
+
+def test_a_run_is_as_far_as_its_newest_published_checkpoint(tmp_path):
+    """Folders without a manifest, and of other names, are not checkpoints, whatever their state.json says."""
+    list(ticks(changed(images=40, checkpoint_steps=2), tmp_path))
+    saved = tmp_path / "checkpoints"
+    for name in ("step-00000009", "step-final", "step-final2", ".tmp-step-00000007.x.1"):
+        (saved / name).mkdir()
+        (saved / name / "state.json").write_text('{"step": 9, "images": 72, "seconds": 1.0}')
+    shutil.copytree(saved / "step-00000005", saved / "step-last")
+    assert run.status(tmp_path)["step"] == 5
+    assert [tick.step for tick in ticks(TinyConfig(), tmp_path)] == [6, 7, 8, 9, 10]
+    assert run.status(tmp_path)["step"] == 10
+
+
+@pytest.mark.parametrize("file", ["state.json", "manifest.json", "model.safetensors"])
+def test_one_flipped_bit_is_named_with_the_checkpoint_that_is_whole(file, tmp_path):
+    """And once the damaged checkpoint is removed, the run goes on from that one."""
+    list(ticks(changed(images=40, checkpoint_steps=2), tmp_path))
+    damaged = tmp_path / "checkpoints" / "step-00000005"
+    data = bytearray((damaged / file).read_bytes())
+    data[len(data) // 2] ^= 1
+    (damaged / file).write_bytes(data)
+    message = rf"{file}.*remove .*step-00000005 to continue from .*step-00000004"
+    with pytest.raises(UserError, match=message):
+        run.status(tmp_path)
+    with pytest.raises(UserError, match=message):
+        list(ticks(TinyConfig(), tmp_path))
+    shutil.rmtree(damaged)
+    assert [tick.step for tick in ticks(TinyConfig(), tmp_path)] == [5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize("content", [None, "[]", '{"step": "5"}'])
+def test_a_checkpoint_without_a_state_is_named(content, tmp_path):
+    """A model that was saved among the checkpoints is whole, and no training resumes from it."""
+    list(ticks(changed(images=16), tmp_path))
+    folder = tmp_path / "checkpoints" / "step-00000002"
+    (folder / "state.json").unlink()
+    if content is not None:
+        (folder / "state.json").write_text(content)
+    (folder / "manifest.json").unlink()
+    checkpoint._seal(folder)
+    for work in (run.status, lambda path: list(ticks(TinyConfig(), path))):
+        with pytest.raises(UserError, match=r"step-00000002/state\.json: missing, or not the state of a training"):
+            work(tmp_path)
+
+
 # --- going on ---
 
 
@@ -92,6 +142,23 @@ def test_other_pictures_are_refused_and_nothing_is_changed(tmp_path):
         take(tmp_path, changed(lr=0.01), facts={"fingerprint": "abd", "count": 11})
     assert files.load(tmp_path / "config.yaml", TinyConfig) == TinyConfig()
     assert json.loads((tmp_path / "data.json").read_text()) == {"fingerprint": "abc", "count": 10, "path": "moved"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"names": "1", "contents": "b", "times of modification": "t"}, r"changed: names, contents\): restore them"),
+        ({"names": "0", "contents": "a", "times of modification": "u"}, r"changed: times of modification\): copy them"),
+    ],
+)
+def test_what_changed_of_the_pictures_is_named(parts, message, tmp_path):
+    take(tmp_path, facts=FACTS | {"parts": {"names": "0", "contents": "a", "times of modification": "t"}})
+    now = FACTS | {"fingerprint": "other", "parts": parts}
+    with pytest.raises(UserError, match=message) as refused:
+        take(tmp_path, facts=now)
+    if "remove" in str(refused.value):  # the fix of the message works
+        (tmp_path / "data.json").unlink()
+        take(tmp_path, facts=now)
 
 
 # --- the lock ---
@@ -138,7 +205,52 @@ def test_a_place_where_one_may_not_write_is_named(tmp_path, monkeypatch):
         take(tmp_path / "a")
 
 
+@pytest.mark.parametrize("file", ["lock", "env.json", "config.yaml", "data.json"])
+def test_a_run_that_cannot_begin_on_a_full_disk_says_where(file, tmp_path, monkeypatch):
+    def full(path, *args, **kwargs):
+        if path.name == file:
+            raise OSError(28, "No space left on device")
+        return real(path, *args, **kwargs)
+
+    where = "open" if file == "lock" else "write_text"
+    real = getattr(run.Path if file == "lock" else run, where)
+    monkeypatch.setattr(run.Path if file == "lock" else run, where, full)
+    with pytest.raises(UserError, match=rf"cannot write in {tmp_path}: No space left on device"):
+        take(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"3", b"{}", b'{"fingerprint": "tiny"}'])
+def test_a_damaged_record_of_the_pictures_is_named(content, tmp_path):
+    take(tmp_path)
+    (tmp_path / "data.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"data\.json is damaged, .* remove it if they are the same"):
+        take(tmp_path)
+    (tmp_path / "data.json").unlink()
+    take(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"[", b"\xff", b"3"])
+def test_a_damaged_record_of_the_machine_begins_anew(content, tmp_path):
+    take(tmp_path)
+    (tmp_path / "env.json").write_bytes(content)
+    take(tmp_path)
+    assert len(json.loads((tmp_path / "env.json").read_text())) == 1
+    assert "env.json was damaged" in (tmp_path / "log.txt").read_text()
+
+
 # --- the log ---
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n", b"[1]\n", b'{"step": Infinity}\n', b"[" * 100_000 + b"\n", b"\0\n"])
+def test_damaged_lines_of_the_log_are_skipped_and_removed(damage, tmp_path):
+    with run.open_run(tmp_path, TinyConfig()) as held:
+        held.record(1, {"loss": 1.0})
+        with (tmp_path / "metrics.jsonl").open("ab") as f:
+            f.write(damage)
+        held.record(2, {"loss": 2.0})
+        assert [line["step"] for line in run.metrics(tmp_path)] == [1, 2]
+        held.rewind(1)
+    assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "loss": 1.0}
 
 
 def test_rewinding_forgets_what_is_done_again(tmp_path):
@@ -148,7 +260,7 @@ def test_rewinding_forgets_what_is_done_again(tmp_path):
         with (tmp_path / "metrics.jsonl").open("a") as f:
             f.write('{"step": 4, "lo')
         held.rewind(2)
-        assert held.metrics() == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}]
+        assert run.metrics(tmp_path) == [{"step": 1, "loss": 1 / 3}, {"step": 2, "loss": 2 / 3}]
         held.record(3, {"loss": 1.0})
     assert [line["step"] for line in run.metrics(tmp_path)] == [1, 2, 3]
 

@@ -1,4 +1,4 @@
-"""The course of a training: stopped anywhere and resumed, it is bit for bit the one that was not (R1, R3 to R8).
+"""The course of a training: stopped anywhere and resumed, it is bit for bit the one that was not (R1, R3 to R9).
 
 The oracle is always the same training without the trouble: all weights, moments, averages, and the lines of its log.
 """
@@ -166,6 +166,79 @@ def test_a_full_disk_at_the_end_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "_seal", never)
     with pytest.raises(CannotSave, match="disk is full"):
         finish(TinyConfig(), tmp_path)
+
+
+FULL = Path("/dev/full")  # every write to it fails with "No space left on device"
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
+
+
+@needs_full
+@pytest.mark.parametrize("files", [("log.txt",), ("metrics.jsonl",), ("log.txt", "metrics.jsonl")], ids=str)
+def test_a_log_on_a_full_disk_is_one_warning_and_the_training_goes_on(files, straight, tmp_path):
+    config, warned = changed(log_every=1, checkpoint_steps=2), []
+    for tick in ticks(config, tmp_path):
+        if tick.step == 3:
+            for file in files:
+                (tmp_path / file).unlink(missing_ok=True)
+                (tmp_path / file).symlink_to(FULL)
+        warned += [(tick.step, tick.event)] if "cannot be written" in tick.event else []
+    ((step, event),) = warned
+    assert step == (10 if files == ("log.txt",) else 4)  # the next step that writes
+    for file in files:
+        assert event.count(f"{tmp_path / file} cannot be written: No space left on device; the training continues") == 1
+    assert same(contents(tmp_path), contents(straight))
+
+
+@needs_full
+def test_the_steps_of_a_log_that_is_full_again_and_again_are_whole_lines(tmp_path, monkeypatch):
+    """A line of which a part was written is removed: the next one does not continue it."""
+    real, calls = Path.open, itertools.count()
+
+    class Half:
+        """A file of which the disk has room for ten bytes."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, text):
+            self.file.write(text[:10])
+            self.file.flush()
+            raise OSError(28, "No space left on device")
+
+    def sometimes(path, mode="r", **how):
+        file = real(path, mode, **how)
+        return Half(file) if path.name == "metrics.jsonl" and mode == "a" and next(calls) % 2 else file
+
+    monkeypatch.setattr(Path, "open", sometimes)
+    list(ticks(changed(log_every=1), tmp_path))
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 3, 5, 7, 9]
+
+
+def test_samples_on_a_full_disk_are_a_warning(straight, tmp_path):
+    def full(file, weights, stop):
+        raise OSError(28, "No space left on device")
+
+    events = [tick.event for tick in ticks(changed(grid_every=2), tmp_path, sample=full)]
+    assert "samples cannot be written: No space left on device" in events[1]
+    assert sum("cannot be written" in event for event in events) == 1
+    assert same(contents(tmp_path), contents(straight))
+
+
+def test_older_checkpoints_that_cannot_be_removed_are_a_warning(straight, tmp_path, monkeypatch):
+    def busy(folder, keep):
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(checkpoint, "prune", busy)
+    events = [tick.event for tick in ticks(changed(checkpoint_steps=2), tmp_path)]
+    assert [number for number, event in enumerate(events, start=1) if "resource busy" in event] == [2]
+    assert same(contents(tmp_path), contents(straight))
 
 
 # --- R5: signals ---

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from unnoise.acceleration import allocator
+from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.prepack import pack
 from unnoise.denoiser import Diffusion
 from unnoise.errors import UserError, unknown
@@ -77,8 +78,9 @@ def fast_bfloat16(device: str) -> bool:
 def place(diffusion: Diffusion, placement: Placement, patches: Sequence[Patch[Any]] = ()) -> Diffusion:
     """A copy of the diffusion for inference, whose network is patched, then placed, and has no gradients.
 
-    The original does not change. Raises ValueError for a patch that matches nothing.
+    The original does not change. Raises ValueError for a patch that matches nothing, and UserError after a fork.
     """
+    check_fork()
     diffusion = shared_copy(diffusion)
     diffusion.net = patched(diffusion.net, patches)
     weights = {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.console import UsageError
 from unnoise.cli.options import option
 
 if TYPE_CHECKING:
     pass
+
+MOST_BYTES = 2**24  # of a compressed picture that is described
 
 ModelOption = Annotated[
     Path,
@@ -22,6 +24,33 @@ DeviceOption = Annotated[
     str,
     option("auto, cpu, cuda, cuda:1 or mps: the same one for compress and decompress, which need the same arithmetic."),
 ]
+
+
+def described(path: Path) -> dict[str, Any] | None:
+    """What the header of a compressed picture says, as a JSON document; None for a file of another kind.
+
+    Raises UserError for a damaged file.
+    """
+    from unnoise.compression import format
+
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES) if file.read(len(format.MAGIC)) == format.MAGIC else b""
+    if not data:
+        return None
+    found = format.read(format.MAGIC + data, str(path))
+    header = found.header
+    return {
+        "kind": "compressed picture",
+        "path": str(path),
+        "bytes": len(format.MAGIC) + len(data),
+        "whole": "yes" if found.whole else f"no: {len(found.payload):,} of {found.size:,} bytes of the picture",
+        "channels, height, width": list(header.shape),
+        "seed": header.seed,
+        "class": "none" if header.label is None else header.label,
+        "model": f"fingerprint {header.model.hex()}, printed by `unnoise compress --json`",
+    }
 
 
 def require_coder() -> None:

@@ -16,6 +16,7 @@ COMMANDS = {  # name: (module:function in unnoise.cli, help)
     "compress": ("compress:compress", "Compress a picture to a file of a few bytes with a model."),
     "decompress": ("decompress:decompress", "Decompress a picture from such a file or its first part."),
     "info": ("info:info", "Show how a picture was made, or describe a run, a model or a weights file."),
+    "runs": ("runs:runs", "List the runs in a folder: how far each is, its loss and its size."),
     "data": ("data:data", "Show statistics and a contact sheet of a data set."),
     "presets": ("presets:presets", "List the presets for training, or print one as YAML."),
     "export": ("export:export", "Export a model as a folder that diffusers loads."),

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
-from unnoise.cli.options import flag, option, within
-from unnoise.cli.paths import existing, new_file
+from unnoise.cli.options import OVERWRITE, flag, option, within
+from unnoise.cli.paths import existing, existing_model, new_file
+from unnoise.config.request import check_seed
+from unnoise.errors import UserError
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
     from unnoise.compression.compress import Sent
 from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
+from unnoise.cli.loading import load
 
 ROWS = 8  # of the table of errors, at most
 
@@ -49,7 +52,7 @@ def compress(
         option("nearest: code the best candidate. draw: code a sample of the posterior, with a third more bits."),
     ] = "nearest",
     device: DeviceOption = "auto",
-    overwrite: Annotated[bool, flag("Overwrite an existing file.")] = False,
+    overwrite: OVERWRITE = False,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Compress a picture to a few bytes by reverse channel coding with a diffusion model, coarse to fine.
@@ -57,19 +60,17 @@ def compress(
     Compression is lossy: more bits give a smaller error. A table of rates and errors is printed.
     """
     existing(picture, "picture")
-    existing(model, "model")
+    existing_model(model)
     new_file(out, "the compressed picture", overwrite)
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed {seed}: seeds are integers from 0 to 2^63 - 1")
     with asking():
+        check_seed(seed, "--seed")
         require_coder()
         data = _picture_bytes(picture)
     say(f"loading {model} ...")
-    from unnoise import model as models
     from unnoise.compression import compress
     from unnoise.io.atomic import publish
 
-    loaded = models.load(model)
+    loaded = load(model)
     start = time.perf_counter()
     with asking():
         pixels = compress.pixels(loaded, data)
@@ -108,11 +109,12 @@ def error_table(steps: Sequence[tuple[float, float]]) -> str:
 
 def _picture_bytes(path: Path) -> bytes:
     """The bytes of a file, which is opened once to check that it is a picture."""
-    from PIL import Image
+    from unnoise.io.picture_files import FILE_BYTES, open_picture
+    from unnoise.io.reading import read_bytes
 
     try:
-        with Image.open(path) as picture:
-            picture.verify()
-        return path.read_bytes()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        data = read_bytes(path, FILE_BYTES)
+        open_picture(data)
+        return data
+    except (OSError, UserError) as error:
         raise UsageError(f"{path} is not a picture that can be read: {error}") from None

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from unnoise.errors import UserError
+from unnoise.io.printable import printable, visible
 
 DONE, FAILED, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 WIDEST = 100_000  # columns of a table, which is not cut to the terminal's width
@@ -52,12 +53,12 @@ def started(steps: Iterable[T]) -> Iterator[T]:
 
 def say(message: str = "") -> None:
     """Prints a message to stderr, so that it is never mixed into data."""
-    print(message, file=sys.stderr, flush=True)
+    print(visible(message), file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
-    """Prints a result to stdout."""
-    print(text)
+    """Prints a result to stdout. Characters that could steer a terminal are shown as escapes, here and in `say`."""
+    print(visible(text))
 
 
 def emit(document: Mapping[str, Any]) -> None:
@@ -66,13 +67,14 @@ def emit(document: Mapping[str, Any]) -> None:
 
 
 def as_json(document: Mapping[str, Any]) -> str:
-    """The document as JSON. NaN and infinity, which JSON does not have, become null."""
-    return json.dumps(_jsonable(document), indent=2, ensure_ascii=False, allow_nan=False)
+    """The document as JSON. NaN and infinity, which JSON does not have, become null; what is not seen is escaped."""
+    text = json.dumps(_jsonable(document), indent=2, ensure_ascii=False, allow_nan=False)
+    return "".join(c if visible(c) == c else json.dumps(c)[1:-1] for c in text)
 
 
 def _jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _jsonable(each) for key, each in value.items()}
+        return {str(key): _jsonable(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_jsonable(each) for each in value]
     if isinstance(value, float):
@@ -96,7 +98,7 @@ def table(rows: Sequence[Sequence[str]], *, head: Sequence[str] = (), indent: st
     body = [list(head), *map(list, rows)] if head else [list(row) for row in rows]
     if not body:
         return ""
-    cells = [[Text(cell) for cell in row] for row in body]
+    cells = [[Text(printable(cell)) for cell in row] for row in body]
     if head:
         widths = [max(row[i].cell_len for row in cells if i < len(row)) for i in range(max(map(len, cells)))]
         cells.insert(1, [Text("-" * width) for width in widths])

@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from unnoise.cli.console import asking, emit, say, show, table
-from unnoise.cli.options import flag, option, with_settings, within
-from unnoise.cli.paths import writable
+from unnoise.cli.options import OVERWRITE, flag, option, with_settings, within
+from unnoise.cli.paths import new_file
 from unnoise.cli.requests import present
 from unnoise.config.data import DataConfig
 from unnoise.io.printable import printable
 
 if TYPE_CHECKING:
     from unnoise.data import Dataset
+    from unnoise.data.source import Source
 
 # the fields of DataConfig that are options of this command itself, or none
 OWN = ("path", "size", "channels", "flip", "background", "max_broken", "cache_bytes", "workers")
+LARGEST = 64  # pixels of the pictures that are described, where they are files
 SHOWN = 12  # lines of a list of classes or broken files
 CLASSES = 20  # classes on a contact sheet
 CAPTIONED = 24  # pictures on a contact sheet with captions
@@ -31,25 +33,29 @@ def data(
     sheet: Annotated[Path | None, option("write a contact sheet: one PNG with pictures of every class")] = None,
     size: Annotated[
         int | None,
-        option("pixels to resize and crop to; default: as stored, or 64", validator=within(1, 4096, "pixels")),
+        option("pixels to resize and crop to; default: as stored, at most 64", validator=within(1, 4096, "pixels")),
     ] = None,
     channels: Annotated[Literal[1, 3] | None, option("1 grey, 3 colour; default: as stored, or 3")] = None,
+    overwrite: OVERWRITE = False,
     json: Annotated[bool, flag("one JSON document on stdout")] = False,
     **settings: Any,
 ) -> None:
     """Describe a set of pictures: counts, sizes, classes, captions, broken files, values, a contact sheet."""
     if sheet is not None:
-        writable(sheet, "the contact sheet")
+        new_file(sheet, "the contact sheet", overwrite, suffix=".png")
     with asking():
         present(path)
     say(f"reading {path} ...")
-    from unnoise import data as pictures
+    from unnoise.data import Dataset
+    from unnoise.data.registry import find, find_controls
     from unnoise.data.summary import describe
 
-    side, depth = stored(path)
-    # broken files are listed here, not refused
-    config = DataConfig(path=path, size=size or side, channels=channels or depth, max_broken=1.0, **settings)
-    found = pictures.open(config)
+    with asking():
+        source = find(path, size or LARGEST)  # rendered sets have that size
+        side, depth = stored(source)
+        # broken files are listed here, not refused
+        config = DataConfig(path=path, size=size or side, channels=channels or depth, max_broken=1.0, **settings)
+        found = Dataset(source, config, find_controls(config.control))
     about = describe(found) | {"path": path}
     if sheet is not None:
         write_sheet(found, sheet)
@@ -57,14 +63,14 @@ def data(
     emit(about) if json else show(as_text(about))
 
 
-def stored(path: str) -> tuple[int, int]:
-    """Size and channels of a set that is one array; 64 and 3 for files."""
-    from unnoise.data.registry import find
+def stored(source: Source) -> tuple[int, int]:
+    """Size and channels of a set that is one array; 3 and the median shorter side, at most LARGEST, of files."""
+    if source.array is not None:
+        array = source.array
+        return int(min(array.shape[1:3])), 1 if array.ndim == 3 or array.shape[-1] == 1 else 3
+    from unnoise.data.summary import stored_size
 
-    array = find(path).array
-    if array is None:
-        return 64, 3
-    return int(min(array.shape[1:3])), 1 if array.ndim == 3 or array.shape[-1] == 1 else 3
+    return min(stored_size(source) or LARGEST, LARGEST), 3
 
 
 def write_sheet(found: Dataset, path: Path) -> None:
@@ -96,7 +102,9 @@ def as_text(about: Mapping[str, Any]) -> str:
         rows.append(("width", f"{width['min']} to {width['max']} pixels, the median {width['median']:g}"))
         rows.append(("height", f"{height['min']} to {height['max']} pixels, the median {height['median']:g}"))
     rows.append(("stored as", ", ".join(f"{mode} ({n:,})" for mode, n in about["modes"].items()) or "unknown"))
-    rows.append(("read as", f"{size}x{size}, {'grey' if channels == 1 else 'colour'}"))
+    rows.append(
+        ("read as", f"{size}x{size}, {'grey' if channels == 1 else 'colour'}; a training reads at its data.size")
+    )
     captions = about["captions"]
     rows.append(("captions", f"{captions['count']:,}" if captions["count"] else "none"))
     rows += [("", repr(printable(text)[:80])) for text in captions["examples"]]

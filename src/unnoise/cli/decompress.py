@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
 from unnoise.cli.console import UsageError, asking, emit, say, show
-from unnoise.cli.options import flag, option, within
-from unnoise.cli.paths import existing, new_file
+from unnoise.cli.loading import load
+from unnoise.cli.options import OVERWRITE, flag, option, within
+from unnoise.cli.paths import existing, existing_model, new_file
+from unnoise.errors import UserError
 from unnoise.io.units import duration
 
 if TYPE_CHECKING:
@@ -40,26 +42,22 @@ def decompress(
         Path | None, option("Also write a PNG with up to twelve estimates side by side, coarse to fine.")
     ] = None,
     device: DeviceOption = "auto",
-    overwrite: Annotated[bool, flag("Overwrite existing files.")] = False,
+    overwrite: OVERWRITE = False,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Decompress a picture. A file that is cut off gives a coarser picture, a damaged file is an error."""
     existing(file, "compressed picture")
-    existing(model, "model")
+    existing_model(model)
     for path, what in ((out, "the picture"), (strip, "the strip")):
         if path is not None:
-            if path.suffix.lower() != ".png":
-                raise UsageError(f"{path.name}: {what} is written as PNG: give a name that ends in .png")
-            new_file(path, what, overwrite)
+            new_file(path, what, overwrite, suffix=".png")
     with asking():
         require_coder()
         data, read = _read(file)
     if not read.whole:
         say(f"note: {file} is cut off: it contains {len(read.payload):,} of {read.size:,} bytes of the picture")
     say(f"loading {model} ...")
-    from unnoise import model as models
-
-    loaded = models.load(model)
+    loaded = load(model)
     start = time.perf_counter()
     with asking():
         estimates = _estimates(loaded, data, bits, device, str(file))
@@ -80,10 +78,12 @@ def decompress(
 def _read(path: Path) -> tuple[bytes, File]:
     """A compressed file: its bytes and their meaning. Raises UserError for any other file."""
     from unnoise.compression import format
+    from unnoise.io.reading import read_bytes
 
-    if not path.is_file() or path.stat().st_size > FILE_BYTES:
-        raise UsageError(f"{path} is not a picture compressed by unnoise")
-    data = path.read_bytes()
+    try:
+        data = read_bytes(path, FILE_BYTES)
+    except UserError as error:
+        raise UsageError(f"{path} is not a picture compressed by unnoise: {error}") from None
     return data, format.read(data, str(path))
 
 

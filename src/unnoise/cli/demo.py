@@ -24,6 +24,7 @@ from unnoise.cli.train import ready
 from unnoise.cli.train_settings import check_pictures, settings_from_options
 from unnoise.config import files
 from unnoise.config.training import TrainConfig
+from unnoise.recipes.registry import recipe_of
 
 PRESET, OWN = "fashion", "my-pictures"  # the preset without and with pictures of one's own
 SLACK = 0.95  # fraction of the given time that is planned for steps: the rest is for sample sheets and checkpoints
@@ -53,16 +54,20 @@ def demo(
     settings = settings_from_options(name, data=data)
     with asking():
         check_pictures(name, settings)
-    config = ready(settings, complete=True).config
+    config = ready(settings).config
     if not isinstance(config, TrainConfig):
         raise UsageError(f"{name} does not train a diffusion model: choose another --preset")
     writable(out / "report.html", "the report")
     run = out / "run"
-    config = shortened(run, config, minutes)
+    from unnoise import data as sets
     from unnoise.cli.train_progress import train_with_progress
     from unnoise.training.distributed import ALONE
 
-    code = train_with_progress(config, run, ALONE)
+    with asking():
+        pictures = sets.open(config.data)
+        recipe_of(config).check_data(config, pictures, run)
+        config = shortened(run, config, minutes)
+    code = train_with_progress(config, run, ALONE, pictures=pictures)
     if code != DONE:
         say("the same command resumes")
         return code

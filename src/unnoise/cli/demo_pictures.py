@@ -113,14 +113,13 @@ def packaged(config: TrainConfig) -> bool:
 
 def over_time(run: Path, config: TrainConfig, most: int = 5) -> list[tuple[str, Image.Image]]:
     """Returns some of the sample sheets of the training, including the first and the last."""
-    from PIL import Image
+    from unnoise.io.picture_files import load_picture
 
     files = sorted((run / "samples").glob("step-*.png"))
     if len(files) > most:
         files = [files[round(i * (len(files) - 1) / (most - 1))] for i in range(most)]
     sheets = []
     for file in files:
-        with Image.open(file) as sheet:
-            seen = int(file.stem.removeprefix("step-")) * config.fit.batch
-            sheets.append((f"after {human(seen)} pictures", sheet.convert("RGB")))
+        seen = int(file.stem.removeprefix("step-")) * config.fit.batch
+        sheets.append((f"after {human(seen)} pictures", load_picture(file).convert("RGB")))
     return sheets

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
+from unnoise.cli.loading import load
 from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes, home
-from unnoise.cli.options import flag, keys_of, option, with_settings, within
+from unnoise.cli.options import OVERWRITE, flag, keys_of, option, with_settings, within
 from unnoise.cli.parse import parse_names
-from unnoise.cli.paths import existing
+from unnoise.cli.paths import existing_model
 from unnoise.cli.plot import plot as write_plot
 from unnoise.cli.plot import plottable
 from unnoise.cli.requests import present, rows_for
@@ -53,6 +54,7 @@ def evaluate(
     ] = None,
     cache: Annotated[Path | None, option("a folder for features of real pictures; by default the user's cache")] = None,
     markdown: Annotated[bool, flag("print a Markdown table")] = False,
+    overwrite: OVERWRITE = False,
     json: Annotated[bool, flag("print one JSON document")] = False,
     **values: Any,
 ) -> None:
@@ -60,19 +62,18 @@ def evaluate(
 
     Under torchrun the processes divide the sampling among them.
     """
-    existing(model, "model")
+    existing_model(model)
     with asking():
         names = metric_names(metrics)
         if plot is not None:
-            check_plot(plot, names)
+            check_plot(plot, names, overwrite)
         rows_for([(0, label)], (), known_card(model))
         if data is not None:
             present(data)
     say(f"loading {model} ...")
-    from unnoise import model as models
     from unnoise.evaluation.report import markdown as as_markdown
 
-    loaded = models.load(model)
+    loaded = load(model)
     with asking():
         loaded.require_pictures()
         pictures = data_for(loaded, data)
@@ -106,11 +107,11 @@ def metric_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def check_plot(plot: Path, names: tuple[str, ...]) -> None:
+def check_plot(plot: Path, names: tuple[str, ...], overwrite: bool) -> None:
     """Raises UsageError where there are no curves to plot, or the file cannot be written."""
     if not {"bpd", "bits"} & set(names):
         raise UsageError("--plot shows the curves of the metric bpd: add it with --metrics bpd")
-    plottable(plot)
+    plottable(plot, overwrite=overwrite)
 
 
 def plot_bound(file: Path, report: Mapping[str, Any]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
+from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, writable
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 
@@ -27,16 +29,18 @@ def export(
     ] = None,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
-    """Export a model as a diffusers folder: unet/, scheduler/, and CLIP text encoders with their tokenizers."""
-    existing(model, "model")
+    """Export a model as a diffusers folder: unet/, scheduler/, and CLIP text encoders with their tokenizers.
+
+    Where a label or a prompt is all that the model needs, draw.py in that folder samples from it with diffusers.
+    """
+    existing_model(model)
     writable(folder, "the diffusers folder", folder=True)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: name a new folder")
     say(f"loading {model} ...")
-    from unnoise import model as models
-    from unnoise.formats import diffusers, schedulers
+    from unnoise.formats import diffusers, draw, schedulers
 
-    loaded = models.load(model)
+    loaded = load(model)
     card = loaded.card
     if not isinstance(card.net, UNetConfig):
         raise UsageError(f"{model} is a {card.net.kind}: only U-Nets can be exported as diffusers folders")
@@ -45,13 +49,17 @@ def export(
     with asking():  # a model that diffusers cannot represent is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
-            clip=card.clip, latents=card.codec.kind == "latents", text=text,
+            spacing=card.spacing, clip=card.clip, latents=card.codec.kind == "latents", text=text,
         )  # fmt: skip
+    scheduler = "DDIMScheduler" if chosen == "ddim" else "DDPMScheduler"
+    script = draw.script(card, scheduler, text=text is not None)
+    if script is not None:
+        draw.write(folder, script)
     if json:
         emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})
         return
     show(str(folder))
-    for line in hints(folder, card, text is not None):
+    for line in hints(folder, card, text is not None, script=script is not None):
         say(line)
 
 
@@ -70,11 +78,19 @@ def _clip_text(model: Model) -> ClipEncoder | DualClipEncoder | None:
     raise UsageError(f"this model's text encoder, a {type(model.text).__name__}, has no counterpart in diffusers")
 
 
-def hints(folder: Path, card: ModelCard, text: bool) -> list[str]:
+def hints(folder: Path, card: ModelCard, text: bool, *, script: bool = False) -> list[str]:
     """The lines that show how diffusers loads the folder and what has to be passed to it.
 
-    `text`: the folder contains the text encoders.
+    `text`: the folder contains the text encoders. `script`: it contains draw.py.
     """
+    run = [f"sample from it with diffusers: python {shlex.quote(str(folder / 'draw.py'))} --help"] if script else []
+    return run + _loading(folder, card, text)
+
+
+def _loading(folder: Path, card: ModelCard, text: bool) -> list[str]:
+    if not card.net.context and (card.classes or (isinstance(card.net, UNetConfig) and card.net.values)):
+        load = f'UNet2DModel.from_pretrained("{folder}/unet")'
+        return ["note: diffusers' pipelines pass no labels on", f"from diffusers import UNet2DModel; {load}"]
     if not card.net.context:
         return [f'from diffusers import DiffusionPipeline; DiffusionPipeline.from_pretrained("{folder}")']
     if not text:

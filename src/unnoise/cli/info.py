@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from unnoise.cli.coding import described
 from unnoise.cli.console import emit, say, show, table
 from unnoise.cli.options import flag, option
-from unnoise.cli.paths import existing
-from unnoise.config.usage import supported_inputs_of
+from unnoise.cli.paths import existing_described
+from unnoise.config import convert
+from unnoise.config.request import RequestOptions
+from unnoise.config.usage import some, supported_inputs_of
 from unnoise.errors import UserError
-from unnoise.generate.describe import describe, known_card
+from unnoise.generate.describe import describe, first_command, known_card
 from unnoise.generate.recipe import NOT_SETTINGS
 from unnoise.io.printable import printable
-from unnoise.io.units import human
+from unnoise.io.units import duration, human
 
 Rows = list[tuple[str, str]]
+MOST = 20  # names in a line
+USUAL = ("sampler", "steps", "guidance")
 
 
 def info(
-    path: Annotated[Path, option("A picture, a run, a model or a weights file.")],
+    path: Annotated[Path, option("A picture, a run, a model, a weights file or a compressed picture.")],
     /,
     *,
     command: Annotated[bool, flag("Print only the command that makes the picture again.")] = False,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Show how a picture was made and the command that makes it again, or describe a run, a model or a weights file."""
-    existing(path, "file, run or model")
-    found = describe(path)
+    found = described(existing_described(path)) or describe(path)
     if command and "command" not in found:
         raise UserError(f"{path} is not a picture: --command needs a picture that unnoise made")
     if json:
@@ -62,32 +65,46 @@ def weights_text(found: Mapping[str, Any]) -> str:
 def picture_text(found: Mapping[str, Any]) -> str:
     recipe = found["recipe"]
     model, request = recipe.get("model", {}), recipe.get("request", {})
-    rows = [("picture", found["path"]), ("model", f"{model.get('path')}  (weights {str(model.get('sha256'))[:12]})")]
+    which = f"weights {str(model['sha256'])[:12]}" if model.get("sha256") else f"step {model.get('step')} of a training"
+    rows = [("picture", found["path"]), ("model", f"{model.get('path')}  ({which})")]
     for key in ("seed", "seeds", "label", "prompt", "size"):
         if recipe.get(key) is not None:
             rows.append((key, str(recipe[key])))
     rows += [(name, f"{number[0]:g}") for name, number in request.get("values", {}).items()]
-    shown = {key: value for key, value in request.items() if key not in NOT_SETTINGS and value not in (None, "", [])}
-    rows += [(key, str(value)) for key, value in shown.items()]
+    rows += [(key, str(value)) for key, value in request.items() if _is_shown(key, value)]
     rows.append(("versions", ", ".join(f"{name} {version}" for name, version in recipe.get("versions", {}).items())))
     return f"{_lines(rows)}\n\nMake it again:\n  {found['command']}"
 
 
+def _is_shown(key: str, value: Any) -> bool:
+    """Whether a setting of a request is shown: the usual three, and those that are not at their default."""
+    if key in NOT_SETTINGS or value in (None, "", []):
+        return False
+    default = getattr(RequestOptions(), key, None)
+    return key in USUAL or (tuple(value) if isinstance(value, list) else value) != default
+
+
 def run_text(found: Mapping[str, Any]) -> str:
-    rows = [("run", found["path"]), ("preset", str(found["name"]))]
-    if "done" in found:
-        rows.append(("done", f"{100 * found['done']:.1f} %"))
-    for key, value in found["last"].items():
-        if isinstance(value, (int, float)):
-            rows.append((key, f"{value:.6g}" if isinstance(value, float) else f"{value:,}"))
-    rows.append(("checkpoints", ", ".join(found["checkpoints"]) or "none"))
-    for key, value in found.get("data", {}).items():
-        if isinstance(value, (int, float, str)):
-            rows.append((f"data {key}", printable(str(value))[:80]))
+    about = found["summary"]
+    rows = [("run", found["path"]), ("preset", str(about["preset"])), ("status", about["status"])]
+    if about["step"] is not None:
+        done = f" ({100 * found['done']:.1f} %)" if "done" in found else ""
+        rows.append(("step", f"{about['step']:,} of {about['steps'] or 0:,}{done}"))
+    last = {key: value for key, value in found["last"].items() if isinstance(value, (int, float))}
+    rows += [(key, f"{value:.4g}") for key, value in last.items() if "loss" in key]
+    if "images" in last:
+        rows.append(("pictures seen", f"{last['images']:,.0f}"))
+    if about["seconds"] is not None:
+        rows.append(("time", duration(about["seconds"])))
+    rows.append(("size on disk", human(about["bytes"], "B")))
+    rows.append(("checkpoints", some(found["checkpoints"], MOST) or "none"))
+    data = found.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("count"), int):
+        rows.append(("data", f"{data['count']:,} pictures of {data.get('path', 'a data set')}"))
     parts = [_lines(rows)]
     if "model" in found:
         parts.append(model_text(found["model"]))
-        parts.append(f"Sample from it:\n  unnoise sample {shlex.quote(found['path'])} --seeds 0-15 --grid grid.png")
+        parts.append(f"Sample from it:\n  {first_command(Path(found['path']))}")
     return "\n\n".join(parts)
 
 
@@ -98,21 +115,35 @@ def model_text(found: Mapping[str, Any]) -> str:
         count = found["parameters"]
         rows.append(("parameters", f"{count:,} ({human(count)}, {', '.join(found['dtypes'])})"))
         rows.append(("sha256", found["sha256"]))
+    known = known_card(Path(found["path"]))
     for name in ("net", "process"):
         settings = card.get(name)
         if isinstance(settings, Mapping):
-            rows.append((name, ", ".join(f"{key} {value}" for key, value in list(settings.items())[:8])))
-    classes = ", ".join(map(str, card.get("classes") or ()))
-    rows.append(("classes", classes or "none: the model is not class-conditional"))
+            rows.append((name, _settings(settings, known and getattr(known, name))))
+    if card.get("classes"):
+        rows.append(("classes", some(list(map(str, card["classes"])), MOST)))
     if card.get("captions"):
         rows.append(("captions", "for example " + ", ".join(repr(str(text)) for text in card["captions"][:3])))
     if card.get("net", {}).get("controls"):
         rows.append(("control images", str(card.get("info", {}).get("control") or len(card["net"]["controls"]))))
-    for known in card.get("values") or ():
-        rows.append((f"value {known['name']}", f"{known['low']:g} to {known['high']:g} in training"))
-    if (whole := known_card(Path(found["path"]))) is not None:
-        rows.append(("inputs", supported_inputs_of(whole)))
+    for value in card.get("values") or ():
+        rows.append((f"value {value['name']}", f"{value['low']:g} to {value['high']:g} in training"))
+    if known is not None:
+        rows.append(("inputs", supported_inputs_of(known)))
     return _lines(rows)
+
+
+def _settings(settings: Mapping[str, Any], known: Any) -> str:
+    """Settings in a line; of a type that is known, those that are not at their default."""
+    if known is not None:
+        plain = convert.flat(type(known)())
+        settings = {key: value for key, value in convert.flat(known).items() if plain.get(key) != value}
+    kind = {"kind": known.kind} if hasattr(known, "kind") else {}
+    shown = {key: value for key, value in (kind | dict(settings)).items() if value not in ((), {}, "", None)}
+    texts = {
+        key: " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value for key, value in shown.items()
+    }
+    return ", ".join(f"{key} {value}" for key, value in texts.items()) or "all settings at their defaults"
 
 
 def _lines(rows: Rows) -> str:

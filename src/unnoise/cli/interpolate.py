@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, say
+from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option, with_settings, within
 from unnoise.cli.parse import parse_names, parse_seeds
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.cli.requests import rows_for, values_of
-from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, VALUE
+from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, OVERWRITE, VALUE
 from unnoise.config.request import Request, RequestOptions
 from unnoise.generate.describe import known_card
 
@@ -41,6 +42,7 @@ def interpolate(
     linear: Annotated[
         bool, flag("mix two noisy pictures linearly, as Ho et al. 2020: too little noise in the middle")
     ] = False,
+    overwrite: OVERWRITE = False,
     grid_file: Annotated[Path, GRID] = Path("between.png"),
     json: JSON = False,
     **settings: Any,
@@ -50,23 +52,22 @@ def interpolate(
     Between seeds the noise is interpolated on the sphere and sampled with DDIM. Pictures are noised up to --strength,
     mixed there, and sampled with DDPM.
     """
-    existing(model, "model")
+    existing_model(model)
     for path in pictures:
         existing(path, "picture")
-    writable(grid_file, "the grid")
+    new_file(grid_file, "the grid", overwrite, suffix=".png")
     with asking():
         ends, names = [seed for seed, _ in parse_seeds(seeds)], parse_names(labels)
         settings["values"] = values_of(value)
         rows_for([(0, name) for name in names], (), known_card(model))
         check_ends(pictures, ends, names)
     say(f"loading {model} ...")
-    from unnoise import model as models
     from unnoise.cli.sampling import finished, unconditional, with_bar, write_grid
     from unnoise.generate.conditions import input_picture
     from unnoise.generate.interpolation import between, between_pictures
     from unnoise.generate.job import prepare
 
-    loaded = models.load(model)
+    loaded = load(model)
     lines = down if len(ends) == 4 and not pictures else 1
     count = across * lines
     with asking():

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
-from unnoise.cli.options import flag, option, with_settings
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.loading import load
+from unnoise.cli.options import OVERWRITE, flag, option, with_settings
+from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.cli.requests import rows_for, values_of
 from unnoise.cli.sampling_options import FROM_ONE, LABEL, MODEL, VALUE
 from unnoise.config.request import Request, RequestOptions
@@ -43,6 +44,7 @@ def invert(
         Path | None,
         option("a PNG with the pictures, their noise, the reconstructions, and eight times the error", "--grid"),
     ] = None,
+    overwrite: OVERWRITE = False,
     json: Annotated[bool, flag("one JSON document on stdout")] = False,
     **settings: Any,
 ) -> None:
@@ -50,7 +52,10 @@ def invert(
 
     'exact' solves each step, so that DDIM leads back to the picture; 'own' and 'target' are quicker approximations.
     """
-    check_files(model, pictures, {"the noise": noise, "the sheet": sheet})
+    check_inputs(model, pictures)
+    for file, what, suffix in ((noise, "the noise", ".safetensors"), (sheet, "the sheet", ".png")):
+        if file is not None:
+            new_file(file, what, overwrite, suffix=suffix)
     with asking():
         rows_for([(0, label)], (), known_card(model))
         values = values_of(value)
@@ -80,16 +85,13 @@ def invert(
         print_errors(pictures, errors, found)
 
 
-def check_files(model: Path, pictures: Sequence[Path], outputs: dict[str, Path | None]) -> None:
-    """Raises UsageError for a file that is missing, and for an output that cannot be written."""
-    existing(model, "model")
+def check_inputs(model: Path, pictures: Sequence[Path]) -> None:
+    """Raises UsageError for a file that is missing."""
+    existing_model(model)
     for path in pictures:
         existing(path, "picture")
     if not pictures:
         raise UsageError("no picture to invert. Write: unnoise invert MODEL picture.png")
-    for what, file in outputs.items():
-        if file is not None:
-            writable(file, what)
 
 
 def inversion_of(
@@ -98,11 +100,10 @@ def inversion_of(
     """The pictures (B, C, H, W), and the job of inverting them with a model. Raises UserError."""
     import torch
 
-    from unnoise import model as models
     from unnoise.generate.conditions import input_picture
     from unnoise.generate.inversion import prepare_inversion
 
-    loaded = models.load(path).require_pictures()
+    loaded = load(path).require_pictures()
     x = torch.cat([input_picture(file, loaded) for file in pictures])
     labels = (label or "none",) * len(x) if loaded.classes or settings.get("classifier") else ()
     request = Request.of(seeds=tuple(range(len(x))), labels=labels, **settings)

@@ -7,17 +7,27 @@ A command's module is imported when the command is run, and torch when its argum
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import metadata
+from io import TextIOWrapper
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import (
+    App,
+    CycloptsError,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from unnoise.cli.commands import COMMANDS, DETAILS, EARLIER, EPILOGUE, TABLES
 from unnoise.cli.console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, say
 from unnoise.cli.options import shown
-from unnoise.errors import UserError, unknown
+from unnoise.cli.suggest import no_command, option_instead
+from unnoise.errors import UserError
 
 
 def version() -> str:
@@ -49,6 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A UserError is one message on stderr; any other exception is a fault of the program, with its traceback.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`)
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # open for the rest of the process
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr's: no character ends a command
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -69,7 +84,7 @@ def today(word: str) -> str:
 def run(argv: list[str]) -> int:
     try:
         if argv and not argv[0].startswith(("-", "__complete")) and argv[0] not in COMMANDS:
-            raise UsageError(str(unknown("command", argv[0], COMMANDS)))
+            raise no_command(argv[0], COMMANDS)
         result = app(
             [today(word) for word in argv], exit_on_error=False, print_error=False, result_action="return_value"
         )
@@ -86,27 +101,37 @@ def run(argv: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:  # disk full, no permission, a missing file: the system's message is enough
-        return complain(str(error), FAILED)
+        reason = f"{error.strerror}: {error.filename!r}" if error.strerror and error.filename else str(error)
+        return complain(reason, FAILED)
     except Exception as error:
         if "out of memory" in str(error) or isinstance(error, MemoryError):
             return complain(f"out of memory ({str(error).splitlines()[0]}). Set a smaller --batch", FAILED)
-        traceback.print_exc()
+        say(traceback.format_exc())
         return complain("this is a fault in unnoise, not in your command: please report the lines above", FAILED)
 
 
 def complain(message: str, code: int) -> int:
     """Prints an error and returns the exit code; with UNNOISE_TRACEBACK set, after the traceback."""
     if os.environ.get("UNNOISE_TRACEBACK"):
-        traceback.print_exc()
+        say(traceback.format_exc())
     say(f"unnoise: error: {message}")
     return code
 
 
 def usage(error: CycloptsError, argv: list[str]) -> str:
-    """What cyclopts found wrong in one line, and the command that prints the help."""
+    """What is wrong with a command line, and the command that prints the help."""
+    command, message = argv[0] if argv and argv[0] in COMMANDS else "", ""
     error.verbose = False
-    command = argv[0] if argv and argv[0] in COMMANDS else ""
-    return f"{str(error).strip()}\nSee: unnoise {command + ' ' if command else ''}--help"
+    if isinstance(error.__cause__, UserError):
+        message = str(error.__cause__)
+    elif isinstance(error, UnknownOptionError) and command:
+        options = {name for argument in error.argument_collection for name in argument.names}
+        message = option_instead(command, argv[1:], error.token.keyword or error.token.value, options)
+    elif isinstance(error, UnusedCliTokensError):
+        message = f"{shlex.join(error.unused_tokens or ())}: no such argument; a value with spaces needs quotes"
+    elif isinstance(error, MissingArgumentError) and error.argument and not error.argument.name.startswith("-"):
+        message = f"{error.argument.name} is missing: unnoise {command} {error.argument.name} ..."
+    return f"{message or str(error).strip()}\nSee: unnoise {command + ' ' if command else ''}--help"
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
-from unnoise.cli.options import flag, option, within
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.options import OVERWRITE, flag, option, within
+from unnoise.cli.paths import existing, new_file
 from unnoise.cli.requests import present
+from unnoise.errors import UserError
 
 if TYPE_CHECKING:
     from unnoise.config.data import DataConfig
@@ -28,6 +29,7 @@ def nearest(
     grid_file: Annotated[Path, Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")] = Path(
         "nearest.png"
     ),
+    overwrite: OVERWRITE = False,
     scale: Annotated[int | None, option("enlarge by this factor", validator=within(1, 64, "times"))] = None,
     json: Annotated[bool, flag("one JSON document on stdout")] = False,
 ) -> None:
@@ -39,7 +41,7 @@ def nearest(
     existing(pictures, "pictures")
     if features is not None:
         existing(features, "contrastive run")
-    writable(grid_file, "the nearest pictures")
+    new_file(grid_file, "the grid", overwrite, suffix=".png")
     with asking():
         present(data)
     say(f"comparing with {data} ...")
@@ -66,15 +68,18 @@ def nearest(
 
 def config_of(path: Path) -> DataConfig:
     """The pictures at `path` in their own size and channels, which are those of the first one."""
-    import io
-
-    from PIL import Image
 
     from unnoise.config.data import DataConfig
     from unnoise.data.registry import find
+    from unnoise.data.source import Unreadable, reason
+    from unnoise.io.picture_files import open_picture
 
-    first = find(str(path)).read(0)
-    if isinstance(first, bytes):
-        with Image.open(io.BytesIO(first)) as picture:
+    source = find(str(path))
+    try:
+        first = source.read(0)
+        if isinstance(first, bytes):
+            picture = open_picture(first)
             return DataConfig(path=str(path), size=min(picture.size), channels=1 if picture.mode in ("1", "L") else 3)
+    except (OSError, Unreadable, UserError) as error:
+        raise UserError(f"{source.names[0]} in {path} cannot be read: {reason(error)}") from None
     return DataConfig(path=str(path), size=min(first.shape[:2]), channels=1 if first.ndim == 2 else first.shape[2])

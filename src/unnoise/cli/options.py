@@ -44,6 +44,9 @@ def flag(text: str, *names: str, **how: Any) -> Parameter:
     return Parameter(help=text, alias=names, negative="", show_default=False, **how)
 
 
+OVERWRITE = Annotated[bool, flag("replace files that exist")]
+
+
 def shown(default: Any) -> str | None:
     """A default as people write it; None where it is that nothing is said."""
     if isinstance(default, tuple):
@@ -123,3 +126,12 @@ def within(low: float, high: float, why: str) -> Callable[[type, Any], None]:
                 raise ValueError(f"{number:g} is not between {low:g} and {high:g}: {why}")
 
     return check
+
+
+def checked(check: Callable[[str], object]) -> Callable[[type, Any], None]:
+    """A validator: `check` accepts the text. The UserError that it raises for another is the message of the command."""
+
+    def validator(_type: type, value: Any) -> None:
+        check(value)
+
+    return validator

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from unnoise.cli.console import UsageError
+from unnoise.config.request import SEEDS
 
 MOST_PICTURES = 1_000_000  # one call draws no more: a slip like 0-10000000000 should not fill the memory first
 
@@ -20,10 +21,12 @@ def parse_seeds(text: str) -> list[tuple[int, str | None]]:
                 f"--seeds: {part.strip()!r} in {text!r} is no seed: seeds are whole numbers from 0 on, and ranges of "
                 "them. Write for example --seeds 0-63,70"
             )
-        low, high = int(first), int(last) if dash else int(first)
+        if any(len(piece.lstrip("0")) > len(str(SEEDS)) for piece in (first, last)):
+            raise UsageError(f"--seeds: {part.strip()[:40]}... is too large; seeds are below 2^63")
+        low, high = int(first.lstrip("0") or 0), int((last if dash else first).lstrip("0") or 0)
         if high < low:
             raise UsageError(f"--seeds: the range {item} runs backwards. Write {high}-{low}")
-        if high >= 2**63:
+        if high >= SEEDS:
             raise UsageError(f"--seeds: {high} is too large; seeds are below 2^63")
         if len(found) + high - low + 1 > MOST_PICTURES:
             raise UsageError(f"--seeds: {item} asks for more than {MOST_PICTURES:,} pictures. Draw them in parts")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.cli.console import UsageError
-from unnoise.cli.paths import writable
+from unnoise.cli.paths import new_file
 from unnoise.evaluation.curves import Panel
 from unnoise.io.atomic import publish
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MOST_TICKS = 12  # with no more x values than these, each has a tick
 
 
-def plottable(path: Path) -> Path:
+def plottable(path: Path, *, overwrite: bool) -> Path:
     """Returns `path`, checked before the work. Raises UsageError where a plot cannot be written there."""
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise UsageError(f"--plot {path.name}: use a file name that ends in .png, .svg or .pdf")
@@ -27,7 +27,7 @@ def plottable(path: Path) -> Path:
         raise UsageError(
             "--plot needs the package matplotlib, which is not installed. Run: pip install 'unnoise[plot]'"
         )
-    return writable(path, "the plot")
+    return new_file(path, "the plot", overwrite)
 
 
 def separate_ticks(at: Sequence[float], least: float = 0.05) -> list[float]:

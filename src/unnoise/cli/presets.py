@@ -21,7 +21,7 @@ def presets(
     unnoise presets fashion > my.yaml gives a file to change and train from.
     """
     if name is None:
-        about = {key: (make.__doc__ or "").strip().splitlines()[0] for key, make in ALL.items()}
+        about = {key: " ".join((make.__doc__ or "").split("\n\n")[0].split()) for key, make in ALL.items()}
         if json:
             emit(about)
         else:

@@ -3,17 +3,18 @@
     sampling ━━━━━━━━━━╺━━━━━━━━━━━━━━━━━━ 24% 12/50 0:00:03 < 0:00:09 4.1 step/s loss 0.123
     sampling: step 12/50, loss 0.123, 3.1 s elapsed, 9.4 s remaining
 
-The library draws no bar: it yields, and commands report what it yields.
-"""
+The library draws no bar: it yields, and commands report what it yields."""
 
 from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO
 
 from unnoise.cli.console import animated
+from unnoise.io.printable import visible
 from unnoise.io.units import duration, human
 
 if TYPE_CHECKING:
@@ -86,18 +87,19 @@ class Progress:
         elapsed = self.line_time - self.began
         remaining = elapsed / max(self.done - self.start, 1) * (self.total - self.done)
         parts = [f"{self.what}: {self.unit} {self.done}/{self.total}", note, f"{duration(elapsed)} elapsed"]
-        if self.done < self.total:
-            parts.append(f"{duration(remaining)} remaining")
-        print(", ".join(part for part in parts if part), file=self.out, flush=True)
+        parts += [f"{duration(remaining)} remaining"] if self.done < self.total else []
+        self._print(", ".join(part for part in parts if part))
+
+    def _print(self, line: str) -> None:
+        with suppress(OSError):  # a log on a full disk, or a closed pipe, ends no work
+            print(visible(line), file=self.out, flush=True)
 
     def say(self, message: str) -> None:
         """Prints a line above the bar."""
-        if self.silent:
-            return
         if self.bar is not None:
-            self.bar.console.print(message, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(message, file=self.out, flush=True)
+            self.bar.console.print(visible(message), markup=False, highlight=False, soft_wrap=True)
+        elif not self.silent:
+            self._print(message)
 
     def close(self) -> None:
         """Draws the bar a last time and leaves it on the terminal."""

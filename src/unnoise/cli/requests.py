@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from unnoise.cli.options import keys_of
 from unnoise.cli.parse import parse_names
 from unnoise.cli.paths import existing
 from unnoise.config.cards import ModelCard
-from unnoise.config.usage import supported_inputs_of
-from unnoise.errors import unknown
+from unnoise.config.usage import class_row, supported_inputs_of
+from unnoise.errors import UserError, unknown
 from unnoise.generate.rows import Row, pairs
+from unnoise.io.reading import read_text
 
 
 def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) -> list[Row]:
@@ -26,7 +28,7 @@ def rows_for(seeds: list[Row], labels: tuple[str, ...], card: ModelCard | None) 
     if "all" in labels and not classes:
         raise UsageError(f"this model was trained without classes: remove --labels; {supported_inputs_of(card)}")
     for label in named:
-        if label not in classes and label != "none" and not (label.isdigit() and int(label) < len(classes)):
+        if label != "none" and class_row(label, classes) is None:
             if not classes:
                 inputs = supported_inputs_of(card)
                 raise UsageError(f"this model was trained without classes: remove the label {label!r}; {inputs}")
@@ -38,11 +40,13 @@ def prompts_of(given: Sequence[str], file: Path | None) -> tuple[str, ...]:
     """The prompts of the command line, and those of a file, one per line."""
     if file is None:
         return tuple(given)
+    if not file.exists() and (" " in file.name or not file.suffix):
+        raise UsageError(f"--prompts names a text file; for one prompt write --prompt {shlex.quote(str(file))}")
     existing(file, "file of prompts")
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--prompts {file}: not a text file in UTF-8 ({error})") from None
+        lines = read_text(file).split("\n")
+    except (OSError, UserError) as error:
+        raise UsageError(f"--prompts: {error}") from None
     found = [line.strip() for line in lines if line.strip()]
     if not found:
         raise UsageError(f"--prompts {file}: the file has no prompts. Write one per line")
@@ -76,7 +80,7 @@ def prompted(seeds: list[Row], prompts: Sequence[str]) -> list[Row]:
     """Every seed with every prompt; a seed with a number after its colon, as in 5:0, with that prompt alone."""
     rows: list[Row] = []
     for seed, number in pairs(seeds, tuple(map(str, range(len(prompts))))):
-        if number is None or not number.isdigit() or int(number) >= len(prompts):
+        if number is None or number not in map(str, range(len(prompts))):
             raise UsageError(
                 f"--seeds {seed}:{number}: after the colon stands a prompt's number, 0 to {len(prompts) - 1}"
             )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.options import with_settings
+from unnoise.cli.outputs import Output, check_inputs
 from unnoise.cli.parse import MOST_PICTURES, parse_names, parse_seeds
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model
 from unnoise.cli.requests import one_label, prompted, prompts_of, rows_for, values_of
 from unnoise.cli.sampling_options import (
     ALL,
@@ -27,13 +28,13 @@ from unnoise.cli.sampling_options import (
     METADATA,
     MODEL,
     OUT,
+    OVERWRITE,
     PROMPT,
     PROMPTS_FILE,
     SCALE,
     SEEDS,
     STRIP,
     VALUE,
-    Output,
 )
 from unnoise.config.request import RequestOptions
 from unnoise.generate.describe import known_card
@@ -64,6 +65,7 @@ def sample(
     columns: COLUMNS = None,
     scale: SCALE = None,
     metadata: METADATA = True,
+    overwrite: OVERWRITE = False,
     json: JSON = False,
     **settings: Any,
 ) -> None:
@@ -71,15 +73,16 @@ def sample(
 
     A picture depends on its seed, its condition and the settings alone, not on how many are generated beside it.
     """
-    existing(model, "model")
+    existing_model(model)
     files = (out, grid_file, strip, animation)
     if latents is not None and (any(files) or settings.get("previews")):
         raise UsageError("--latents writes no pictures: remove the other outputs")
     if latents is None and not any(files):
         out = Path("samples")
-    output = Output(out, grid_file, strip, animation, latents, columns, scale, metadata, json)
+    output = Output(out, grid_file, strip, animation, latents, columns, scale, metadata, json, overwrite)
     with asking():
-        check_files(output, {"control image": control, "model": control_model, "picture": image, "mask": mask})
+        output.check()
+        check_inputs({"control image": control, "model": control_model, "picture": (image,), "mask": (mask,)})
         settings |= {"controls": tuple(map(str, control)), "values": values_of(value)}
         settings |= {"image": str(image or ""), "mask": str(mask or "")}
         texts = prompts_of(prompt, prompts)
@@ -94,24 +97,6 @@ def sample(
         if len(rows) > MOST_PICTURES:
             raise UsageError(f"{len(rows):,} pictures in one call; the limit is {MOST_PICTURES:,}: use several calls")
     run(model, control_model, rows, texts, settings, output)
-
-
-def check_files(output: Output, inputs: dict[str, Any]) -> None:
-    """Raises UsageError for an input file that is missing, and for an output that cannot be written."""
-    if output.latents is not None and output.latents.suffix != ".safetensors":
-        raise UsageError(f"--latents {output.latents}: latents are tensors: name a .safetensors file")
-    outputs = {"pictures": output.out, "the grid": output.grid, "the animation": output.animation}
-    for what, path in (outputs | {"the strip": output.strip, "the latents": output.latents}).items():
-        if path is not None:
-            writable(path, what, folder=path is output.out)
-    for what, paths in inputs.items():
-        for path in paths if isinstance(paths, tuple) else (paths,):
-            if path is not None:
-                existing(path, what)
-    if output.animation is not None:
-        from unnoise.io.animation import animation_writer
-
-        animation_writer(output.animation)  # raises for an ending that cannot be written here
 
 
 def run(
@@ -142,6 +127,7 @@ def run(
         job = prepare(loaded, request_for(rows, settings, prompted=bool(texts)))
     if not texts:
         rows = [(seed, label) for (seed, _), label in zip(rows, job.labels() or [None] * len(rows), strict=True)]
+    output.check_pictures(rows, texts)
     for note in notes(job, texts):
         say(f"note: {note}")
     recipe = build_recipe(folder, loaded, job.request)

@@ -21,7 +21,7 @@ from unnoise.io.units import duration
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from unnoise.cli.sampling_options import Output
+    from unnoise.cli.outputs import Output
     from unnoise.model import Model
 
 
@@ -51,14 +51,14 @@ def finished(steps: Iterable[Frame]) -> Tensor:
 
 
 def notes(job: Job, texts: Sequence[str]) -> Iterator[str]:
-    """What a person should know before sampling: truncated prompts, values out of range, a spacing that starts late."""
+    """The model's notes; truncated prompts, values out of range, a spacing that starts late."""
+    yield from job.model.card.notes
     encoder = job.model.text
     for text in dict.fromkeys((*texts, job.request.prompt.negative_prompt)):
         if encoder is not None and (rest := encoder.truncated(text)):
             yield f"the prompt {text!r} is too long for the text encoder; it ignores {rest!r}"
     yield from job.conditioner.out_of_range(job.request.prompt.values)
-    if note := starts_in_a_picture(job.model, job.request):
-        yield note
+    yield from filter(None, [starts_in_a_picture(job.model, job.request)])
 
 
 def write_latents(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from unnoise.cli.options import flag, keys_of, listed, option, within
-from unnoise.config import renamed
+from unnoise.cli.options import checked, flag, keys_of, listed, option, within
+from unnoise.config.synonyms import check_sampler, check_spacing
 
 WHICH = Group("Which pictures", sort_key=1)
 WHERE = Group("Output", sort_key=2)
@@ -22,8 +21,7 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
     "sampler": Parameter(
         group=HOW,
         help="sampling method; auto: the model's default" + listed(SAMPLERS),
-        choices=(*SAMPLERS, *renamed.SAMPLERS),
-        show_choices=False,  # which would list the earlier names too
+        validator=checked(lambda name: check_sampler(name, SAMPLERS, SPACINGS)),
     ),
     "steps": Parameter(
         group=HOW,
@@ -35,8 +33,7 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
         group=HOW,
         name="--timestep-spacing",
         help="how the steps are spaced in time; auto: the sampler's default" + listed(SPACINGS),
-        choices=(*SPACINGS, *renamed.SPACINGS),
-        show_choices=False,
+        validator=checked(lambda name: check_spacing(name, SPACINGS)),
     ),
     "eta": Parameter(group=HOW, validator=within(0, 1, "0 is deterministic, 1 is ancestral sampling")),
     "guidance": Parameter(
@@ -51,8 +48,8 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
     "device": Parameter(group=HOW, help="auto, cpu, cuda, cuda:1, mps"),
     "previews": Parameter(
         group=WHERE,
-        help="number of estimates on the way to write beside each picture in --out",
-        validator=within(0, 1000, "estimates on the way"),
+        help="number of estimates during sampling to write beside each picture in --out",
+        validator=within(0, 1000, "estimates during sampling"),
     ),
     **dict.fromkeys(("values", "image", "mask")),  # `sample` has options of its own for these
 }
@@ -105,14 +102,16 @@ CONTROL_MODEL = Annotated[
     tuple[Path, ...],
     option("ControlNet to add: a run trained on this model, or a ControlNetModel folder; repeat", group=WHICH),
 ]
-OUT = Annotated[Path | None, option("folder for one PNG per picture; default: samples", "--output-dir", group=WHERE)]
+OUT = Annotated[
+    Path | None, option("folder for one PNG per picture; default: samples", "--output-dir", "-o", group=WHERE)
+]
 GRID = Annotated[
     Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line per class or prompt", group=WHERE)
 ]
 STRIP = Annotated[
     Path | None, option("one PNG with the estimates from noise to picture, a line per picture", group=WHERE)
 ]
-ANIMATION = Annotated[Path | None, option("the walk from noise to pictures: a .gif or .mp4", group=WHERE)]
+ANIMATION = Annotated[Path | None, option("the sampling steps from noise to pictures, as a .gif or .mp4", group=WHERE)]
 LATENTS = Annotated[
     Path | None, option("a .safetensors file for the latents of a latent model, a row per picture", group=WHERE)
 ]
@@ -126,24 +125,5 @@ SCALE = Annotated[
 METADATA = Annotated[
     bool, option("write into each picture how it was made, for `unnoise info`", show_default=False, group=WHERE)
 ]
+OVERWRITE = Annotated[bool, flag("replace files that exist", group=WHERE)]
 JSON = Annotated[bool, flag("one JSON document on stdout", group=WHERE)]
-
-
-@dataclass(frozen=True)
-class Output:
-    """Which files `sample` writes."""
-
-    out: Path | None  # a folder for one PNG per picture
-    grid: Path | None
-    strip: Path | None
-    animation: Path | None
-    latents: Path | None
-    columns: int | None
-    scale: int | None
-    metadata: bool
-    json: bool
-
-    @property
-    def walk(self) -> bool:
-        """Whether the estimates on the way are needed."""
-        return self.strip is not None or self.animation is not None

@@ -9,7 +9,7 @@ from typing import Annotated
 from unnoise.cli.console import DONE, asking, emit, say, show
 from unnoise.cli.options import flag, option
 from unnoise.cli.paths import existing, writable
-from unnoise.cli.train_progress import announce, train_with_progress
+from unnoise.cli.train_progress import announce, check_room, removed_if_empty, train_with_progress
 from unnoise.cli.train_report import dry_run_text, next_steps, outcome
 from unnoise.cli.train_settings import check_pictures, preset_help, settings_from_options
 from unnoise.config.training import AnyConfig
@@ -23,11 +23,15 @@ def train(
     *,
     data: Annotated[str | None, option("the pictures: a folder, a file, or a set that comes with the package")] = None,
     set: Annotated[
-        tuple[str, ...], option("key=value: replaces a setting; the end of its name is enough where that is unique")
+        tuple[str, ...],
+        option("key=value: replaces a setting, for example fit.lr=1e-4, or lr=1e-4, as no other setting ends in lr"),
     ] = (),
     out: Annotated[Path, option("the folder of runs", "--outdir")] = Path("runs"),
     name: Annotated[str | None, option("the run's name, instead of the preset's")] = None,
-    resume: Annotated[str, option("auto: resume the newest run with these settings; never; or a run's path")] = "auto",
+    resume: Annotated[
+        str,
+        option("auto: resume the newest run with these settings; never; or a run: its path, its name or its number"),
+    ] = "auto",
     device: Annotated[str | None, option("auto, cpu, cuda, cuda:1, mps")] = None,
     dry_run: Annotated[
         bool, flag("show the settings, their origins, the cost and the data; start nothing", "-n")
@@ -39,17 +43,22 @@ def train(
     Ctrl-C or SIGTERM finishes the step, writes a checkpoint and exits with 130 or 143; a second one exits at once.
     Under torchrun the batch is split over the processes.
     """
+    what, resume = (named_run(text, out) for text in (what, resume))
     settings = settings_from_options(what, data=data, sets=set, device=device, name=name)
     with asking():
         check_pictures(what, settings)
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
     writable(out, "runs", folder=True)
-    settings = ready(settings, complete=not dry_run)
+    if Path(settings.config.data.path).exists() and os.environ.get("RANK", "0") == "0":
+        say(f"reading {settings.config.data.path} ...")  # a million files take minutes
+    settings = ready(settings)
     config = settings.config
     if dry_run:
         with asking():
-            document = dry_run_facts(settings)
+            run = Path(what) if (Path(what) / "config.yaml").is_file() else out / "new"
+            document = dry_run_facts(settings, run)
+            check_room(document, run, config.log.keep)
         emit(document) if json else show(dry_run_text(document))
         return DONE
     path, code = run_training(config, out, resume, Path(what), device)
@@ -60,34 +69,46 @@ def train(
     return code
 
 
-def ready(settings: Settings, *, complete: bool) -> Settings:
-    """Returns the settings with the data's classes. Raises UsageError for what is wrong, or missing if `complete`."""
+def named_run(text: str, out: Path) -> str:
+    """Returns the path of the run in `out` with this name or number; the text itself for anything else."""
+    from unnoise.config.presets import ALL
+    from unnoise.training.run import find
+
+    if text in ALL or text in ("auto", "never") or Path(text).exists():
+        return text
+    return str(find(out, text) or text)
+
+
+def ready(settings: Settings) -> Settings:
+    """Returns the settings with the data's classes. Raises UsageError for what is wrong or missing."""
     from unnoise.data.registry import find
 
-    settings = with_classes(settings, len(find(settings.config.data.path).classes))
     recipe = recipe_of(settings.config)
     with asking():
         recipe.check_names(settings.config)
-        if complete:
-            recipe.check_start(settings.config)
-    return settings
+        recipe.check_start(settings.config)
+        return with_classes(settings, len(find(settings.config.data.path).classes))
 
 
 def run_training(
     config: AnyConfig, out: Path, resume: str, source: Path, device: str | None
 ) -> tuple[Path | None, int]:
     """Trains; returns the run's directory, in the first process alone, and the exit code."""
+    from unnoise import data
     from unnoise.acceleration.placement import best
     from unnoise.training.distributed import processes
 
     with asking():
         kind = best(device or config.device).device.partition(":")[0]
     with processes(os.environ, kind) as together:
-        with together.together():
+        with asking(), together.together():
+            pictures = data.open(config.data)
             path = run_directory(out, config, resume, source) if together.first else out
             if together.first:
-                announce(config, path, together.world)
-        code = train_with_progress(config, path, together)
+                with removed_if_empty(path):
+                    recipe_of(config).check_data(config, pictures, path)
+                    announce(config, path, together.world)
+        code = train_with_progress(config, path, together, pictures=pictures)
     return path if together.first else None, code
 
 

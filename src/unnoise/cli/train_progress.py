@@ -2,48 +2,64 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unnoise.cli.console import DONE, UsageError, say, started
+from unnoise.cli.console import DONE, say, started
 from unnoise.cli.progress import Progress
 from unnoise.config.training import AnyConfig
+from unnoise.errors import UserError
 from unnoise.io.units import duration, human
 from unnoise.recipes.registry import recipe_of
 
 if TYPE_CHECKING:
+    from unnoise.data import Dataset
     from unnoise.training.distributed import Processes
 
 
-def train_with_progress(config: AnyConfig, path: Path, processes: Processes, *, silent: bool = False) -> int:
+@contextmanager
+def removed_if_empty(path: Path) -> Iterator[None]:
+    """Removes the new directory of a run that a UserError refuses before anything is written to it."""
+    try:
+        yield
+    except UserError:
+        with suppress(OSError):  # the directory is not empty
+            path.rmdir()
+        raise
+
+
+def train_with_progress(
+    config: AnyConfig, path: Path, processes: Processes, *, silent: bool = False, pictures: Dataset | None = None
+) -> int:
     """Trains in `path` to the end, or to a signal, with a progress bar; returns the exit code.
 
-    Raises UsageError where the training cannot start, and then leaves no empty directory.
+    `pictures` is the data set where it is open already. Raises UsageError where the training cannot start, and then
+    leaves no empty directory.
     """
-    from unnoise.training import run as runs
+    from unnoise.io import checkpoint
     from unnoise.training.loop import steps
     from unnoise.training.signals import Stopped
 
-    total, start = steps(config.fit), runs.status(path)["step"] if (path / "config.yaml").is_file() else 0
+    total, start = (
+        steps(config.fit),
+        next(iter(checkpoint.steps(path / "checkpoints")), 0),
+    )  # verified when it is loaded
     bar = Progress(total, "training", start=start, every=config.log.log_every, silent=silent or not processes.first)
     loss = rate = 0.0
-    ticks = recipe_of(config).train(config, path, processes, sys.argv)
-    with bar:
+    ticks = recipe_of(config).train(config, path, processes, sys.argv, pictures)
+    with bar, removed_if_empty(path):
         try:
-            for tick in started(ticks):
-                keep = min(0.98, 1 - 1 / (tick.step - start + 1))
+            for count, tick in enumerate(started(ticks), start=1):
+                keep = min(0.98, 1 - 1 / count)  # a mean over the first steps, then over about the last 50
                 loss, rate = keep * loss + (1 - keep) * tick.loss, keep * rate + (1 - keep) * tick.rate
                 bar.step(tick.step, f"{human(tick.images)} pictures, loss {loss:.4f}, {rate:.0f} pictures/s")
-                if "not saved" in tick.event or "skipped" in tick.event:
+                if any(what in tick.event for what in ("not saved", "skipped", "cannot be written")):
                     bar.say(f"step {tick.step}: {tick.event}")
-        except UsageError:
-            with suppress(OSError):  # the directory is not empty
-                path.rmdir()
-            raise
         except Stopped as stopped:
             bar.say(f"{signal.Signals(stopped.number).name}: stopped after a checkpoint")
             return 128 + stopped.number
@@ -62,11 +78,25 @@ def announce(config: AnyConfig, path: Path, world: int) -> None:
     elif at["step"]:
         say(f"{path} resumes at step {at['step']:,} of {total:,}")
     else:
-        expected = recipe_of(config).expected(config, None)
+        expected = recipe_of(config).expected(config, world)
+        check_room(expected, path, config.log.keep)
         base = expected.get("base")
         say(f"{path} begins with {base}" if base else f"{path} begins")
         if "cost" in expected:
             say(cost_text(expected["cost"], world))
+
+
+def check_room(expected: Mapping[str, Any], folder: Path, keep: int) -> None:
+    """Raises UserError where a disk has no room for the checkpoints of a training with the expected cost."""
+    if "cost" not in expected:
+        return
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free, needed = shutil.disk_usage(existing).free, (keep + 1) * expected["cost"]["checkpoint"]
+    if free < needed:
+        raise UserError(
+            f"{folder}: {keep} checkpoints and the next one need {human(needed)}B, and {human(free)}B are free there: "
+            "free some, keep fewer with --set log.keep=1, or choose another disk with --out"
+        )
 
 
 def cost_text(cost: Mapping[str, Any], processes: int = 1) -> str:
@@ -74,6 +104,7 @@ def cost_text(cost: Mapping[str, Any], processes: int = 1) -> str:
     rate, seconds = processes * cost["images_per_second"], cost["seconds"] / processes
     return (
         f"{human(cost['parameters'])} parameters, {human(cost['flops'])}FLOP a picture (three times that to train), "
-        f"{human(cost['memory'])}B of memory, {human(cost['images'])} pictures in {cost['steps']:,} steps; "
+        f"{human(cost['memory'])}B of memory, {human(cost['checkpoint'])}B a checkpoint, "
+        f"{human(cost['images'])} pictures in {cost['steps']:,} steps; "
         f"about {rate:.3g} pictures a second on {cost['device']} in {cost['precision']}: {duration(seconds)}"
     )

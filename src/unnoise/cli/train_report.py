@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unnoise.cli.console import table
 from unnoise.cli.train_progress import cost_text
+from unnoise.config.presets import ALL
 from unnoise.config.training import AnyConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.io.printable import printable
+from unnoise.io.units import human
 from unnoise.recipes.registry import recipe_of
+
+DAY = 86_400  # seconds
 
 
 def dry_run_text(document: Mapping[str, Any]) -> str:
@@ -28,9 +34,35 @@ def dry_run_text(document: Mapping[str, Any]) -> str:
         f"data: {data['count']:,} pictures of {data['where']}, {len(data['classes'])} classes, "
         f"{data['captions']['count']:,} captions{broken}",
     ]
+    if data["notes"]:
+        parts.append("\n".join(f"note: {printable(note)}" for note in data["notes"]))
     if "cost" in document:
         parts.append(f"cost: {cost_text(document['cost'])}")
+        parts += long_text(document["cost"], document["settings"], captions=data["captions"]["count"] > 0)
     return "\n\n".join(parts)
+
+
+def long_text(cost: Mapping[str, Any], settings: Mapping[str, Any], *, captions: bool) -> list[str]:
+    """A paragraph with something shorter, for a training that takes more than a day; none for others."""
+    if cost["seconds"] < DAY:
+        return []
+    rate, batch, path = cost["images_per_second"], settings["fit"]["batch"], settings["data"]["path"]
+    hour = max(1, round(rate * 3600 / batch)) * batch
+    own = "my-captions" if captions else "my-pictures"
+    smaller = f"unnoise train {own} --data {shlex.quote(path)}, a smaller network, or "
+    other = smaller if own in ALL and settings["name"] != own else ""
+    return [f"Over a day: on this machine take {other}--set fit.images={hour}, about an hour."]
+
+
+def how_far(config: AnyConfig, images: int, path: Path) -> str:
+    """A sentence about a training that ended before the length that its preset plans; empty for others."""
+    planned = ALL[config.name]().fit.images if config.name in ALL else 0
+    if images >= planned:
+        return ""
+    return (
+        f"early: {human(images)} of the {human(planned)} pictures that the preset {config.name} plans. Go on with: "
+        f"unnoise train {shlex.quote(str(path))} --set fit.images={planned}"
+    )
 
 
 def outcome(path: Path, config: AnyConfig) -> dict[str, Any]:
@@ -48,11 +80,15 @@ def next_steps(path: Path, config: AnyConfig) -> str:
         NoisyClassifierConfig: _guide_text,
         ContrastiveConfig: _retrieval_text,
     }.get(type(config), _accuracy_text)
-    return text(path, recipe_of(config).result(path))
+    result = recipe_of(config).result(path)
+    early = how_far(config, config.fit.images, path)
+    return text(path, result) + (f"\n{early}" if early else "")
 
 
 def _sample_text(path: Path, result: Mapping[str, Any]) -> str:
-    return f"sample from it: unnoise sample {path} --seeds 0-63 --grid grid.png"
+    from unnoise.generate.describe import first_command
+
+    return f"sample from it: {first_command(path)}"
 
 
 def _accuracy_text(path: Path, result: Mapping[str, Any]) -> str:

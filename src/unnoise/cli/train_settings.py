@@ -47,7 +47,11 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def preset_help() -> str:
-    return "one of " + ", ".join(ALL) + "; or a configuration file; or a run to resume"
+    return (
+        "one of "
+        + ", ".join(ALL)
+        + "; or a configuration file; or a run to resume: its path, its name in the folder of runs, or its number"
+    )
 
 
 def check_pictures(source: str, settings: Settings) -> None:

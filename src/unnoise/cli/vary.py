@@ -1,4 +1,4 @@
-"""`unnoise vary`: pictures that share the first part of their walk."""
+"""`unnoise vary`: pictures that share their first sampling steps."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from unnoise.cli.console import asking, say
+from unnoise.cli.loading import load
 from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.parse import parse_numbers
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, new_file
 from unnoise.cli.requests import rows_for, values_of
-from unnoise.cli.sampling_options import JSON, LABEL, MODEL, SEVERAL, VALUE
-from unnoise.config.request import Request, RequestOptions
+from unnoise.cli.sampling_options import JSON, LABEL, MODEL, OVERWRITE, SEVERAL, VALUE
+from unnoise.config.request import Request, RequestOptions, check_seed
 from unnoise.generate.describe import known_card
 
 if TYPE_CHECKING:
@@ -27,36 +28,37 @@ def vary(
     model: MODEL,
     /,
     *,
-    seed: Annotated[int, option("seed of the walk whose first part is shared")] = 0,
+    seed: Annotated[int, option("seed of the picture whose first sampling steps are shared")] = 0,
     label: LABEL = None,
     value: VALUE = (),
     shared: Annotated[
-        str, option("times up to which the walk is shared, from 1 (not at all) to 0, comma-separated")
+        str, option("times down to which the steps are shared, from 1 (none) to 0 (all), comma-separated")
     ] = "1,0.75,0.5,0.25",
     count: Annotated[int, option("pictures for each time", "--num", "-n", validator=within(1, 10_000, "pictures"))] = 8,
+    overwrite: OVERWRITE = False,
     grid_file: Annotated[Path, GRID] = Path("varied.png"),
     json: JSON = False,
     **settings: Any,
 ) -> None:
-    """Generate pictures that share the first part of their walk: coarse content is settled first.
+    """Generate pictures that share their first sampling steps, in which the coarse content is decided.
 
     Figure 7 of Ho et al. 2020. Needs a sampler that adds noise: ddpm unless another is named.
     """
-    existing(model, "model")
-    writable(grid_file, "the grid")
+    existing_model(model)
+    new_file(grid_file, "the grid", overwrite, suffix=".png")
     with asking():
+        check_seed(seed, "--seed")
         times = parse_numbers(shared, "--shared", 0.001, 1, "1,0.75,0.5,0.25")
         rows_for([(0, label)], (), known_card(model))
         settings["values"] = values_of(value)
     say(f"loading {model} ...")
     import torch
 
-    from unnoise import model as models
     from unnoise.cli.sampling import finished, unconditional, with_bar, write_grid
     from unnoise.generate.interpolation import shared as share
     from unnoise.generate.job import prepare
 
-    loaded = models.load(model)
+    loaded = load(model)
     if settings.get("sampler", "auto") == "auto":
         settings["sampler"] = "ddpm"
     with asking():

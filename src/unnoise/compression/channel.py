@@ -24,7 +24,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from unnoise.noise import generator
+from unnoise.noise import normal, signs, uniform
 
 Key = tuple[int | str, ...]
 Pick = Callable[[Tensor, Key, int], int]
@@ -35,7 +35,7 @@ Pick = Callable[[Tensor, Key, int], int]
 
 
 def _vectors(size: int, key: Key, bits: int) -> Tensor:
-    return torch.randn(-(-(2**bits) // size), size, generator=generator("candidates", *key))
+    return normal((-(-(2**bits) // size), size), "candidates", *key)
 
 
 def candidate(index: int, size: int, key: Key, bits: int) -> Tensor:
@@ -65,7 +65,7 @@ def gather(x: Tensor, key: Key) -> Tensor:
 
 
 def _signs(x: Tensor, key: Key) -> Tensor:
-    return torch.randint(0, 2, x.shape[-1:], generator=generator("signs", *key)).to(x) * 2 - 1
+    return signs(x.shape[-1:], "signs", *key).to(x)
 
 
 def _hartley(x: Tensor) -> Tensor:
@@ -86,8 +86,7 @@ def draw(target: Tensor, key: Key, bits: int) -> int:
 
     The sender's arrivals: no receiver needs them. Small numbers are likelier than large ones, see `law`.
     """
-    source = generator("arrivals", *key)
-    waits = -torch.log1p(-torch.rand(2**bits, generator=source, dtype=torch.float64))
+    waits = -torch.log1p(-uniform((2**bits,), "arrivals", *key))
     return int((waits.cumsum(0).log() - products(target, key, bits).double()).argmin())
 
 

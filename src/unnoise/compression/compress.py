@@ -29,6 +29,7 @@ from unnoise.compression.symbols import Plan, coding
 from unnoise.conditions import Cond
 from unnoise.config.convert import to_dict
 from unnoise.config.data import DataConfig
+from unnoise.config.request import check_seed
 from unnoise.data.decode import decode
 from unnoise.data.source import Unreadable
 from unnoise.denoiser import Denoiser
@@ -86,8 +87,7 @@ def send(
         raise UserError(f"bits must be above 0, not {bits:g}: use for example 0.2")
     if not LEAST_BITS <= search <= MOST_BITS:
         raise UserError(f"search is from {LEAST_BITS} to {MOST_BITS} bits, not {search}")
-    if not 0 <= seed < format.MOST:
-        raise UserError(f"seed {seed}: seeds are whole numbers from 0 to 2^63 - 1")
+    check_seed(seed)
     if pick not in PICKS:
         raise unknown("pick", pick, PICKS)
     coding()
@@ -157,7 +157,7 @@ def _denoiser(model: Model, cond: Cond, device: str) -> tuple[Denoiser, str]:
     """The denoiser in float32 on every machine: half precision would cost bits."""
     if not isinstance(model.codec, Pixels):
         raise UserError("this model works in the latents of an autoencoder: use a model in pixels to compress pictures")
-    placement = best(device, "float32")
+    placement = best(model.device if device == "auto" else device, "float32")
     denoiser = place(model.diffusion, placement).given(cond.to(placement.device))
     return clip_denoised(denoiser) if model.card.clip else denoiser, placement.device
 

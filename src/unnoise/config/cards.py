@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from unnoise.config.class_names import unreserved
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.field import setting
 from unnoise.config.networks import ContrastiveNet, EncoderConfig, NetConfig, UNetConfig
@@ -18,6 +19,9 @@ class NoisyClassifierCard:
     process: DiffusionConfig = DiffusionConfig()
     classes: tuple[str, ...] = setting((), "class names, in the order of their numbers")
     info: dict[str, Any] = setting({}, "where the weights come from, and the accuracy at each noise level")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", unreserved(self.classes))
 
 
 @dataclass(frozen=True)
@@ -79,5 +83,12 @@ class ModelCard:
     encoder: EncoderConfig | None = setting(None, "the text encoder, if it is outside the network")
     sampler: str = setting("ddim", "the sampler that `auto` stands for")
     spacing: str = setting("auto", "the spacing of that sampler's timesteps; auto: the sampler's default")
+    spacing_options: dict[str, bool | int | float | str] = setting({}, "options of that spacing, by name")
     clip: bool = setting(True, "pictures lie in [-1, 1], and estimates may be clipped to that range")
     info: dict[str, Any] = setting({}, "where the weights come from: number of training pictures, data, source")
+    notes: tuple[str, ...] = setting(
+        (), "what the files of another library left open and was assumed, and which of their settings are not applied"
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", unreserved(self.classes))

@@ -14,11 +14,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, get_type_hints
 
 from unnoise import errors
-from unnoise.config import renamed
+from unnoise.config import renamed, synonyms
 from unnoise.config.parse import kinds, record
 from unnoise.config.place import Key, Place
 from unnoise.errors import UserError
@@ -60,8 +60,9 @@ def differences(old: Any, new: Any) -> dict[str, tuple[Any, Any]]:
 def override(config: T, values: Mapping[str, Any], where: str = "") -> T:
     """`config` with some values replaced; text is converted to the type of the field.
 
-    A name is a dotted path ("fit.lr") or the end of one if that is unique ("lr"). Another "net.kind" keeps the fields
-    that both kinds have and that were not at their defaults. A list is written "1,2,3", and nothing is "none".
+    A name is a dotted path ("fit.lr") or the end of one if that is unique ("lr"); "size" and "channels" are those of
+    the pictures ("data.size"), which the network's follow. Another "net.kind" keeps the fields that both kinds have and
+    that were not at their defaults. A list is written "1,2,3", and nothing is "none".
     """
     if not dataclasses.is_dataclass(config):
         raise TypeError("a configuration is a dataclass")
@@ -122,6 +123,7 @@ def _find(config: Any, name: str, where: str) -> Key:
     if wanted in found:
         return wanted
     found = [key for key in found if len(key) == min(map(len, found))]  # `net.width` before `net.text.width`
+    found = [key for key in found if key[0] == "data"] or found  # the network's size and channels follow the data's
     if len(found) == 1:
         return found[0]
     for earlier in renamed.candidates(wanted):
@@ -134,9 +136,17 @@ def _find(config: Any, name: str, where: str) -> Key:
         for cut in range(len(key)):
             if isinstance(value, Mapping) and wanted[:-1] == key[cut:]:
                 return (*key, wanted[-1])
-    near = difflib.get_close_matches(name, {".".join(k) for k in keys} | {k[-1] for k in keys}, n=3)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`--dry-run` lists all settings"
-    raise Place(where).error(f"no setting {name!r}; {hint}")
+    raise Place(where).error(f"no setting {name!r}; {_instead(name, keys)}")
+
+
+def _instead(name: str, keys: Sequence[Key]) -> str:
+    """What a name that is none of these keys may mean."""
+    names = {".".join(key) for key in keys}
+    meant, why = synonyms.meaning(name.rsplit(".", 1)[-1], synonyms.SETTINGS) or ("", "")
+    if meant in names:
+        return f"did you mean {meant!r}{', ' if why else ''}{why}?"
+    near = difflib.get_close_matches(name, names | {key[-1] for key in keys}, n=3)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else "`--dry-run` lists all settings"
 
 
 def _other_kinds(config: Any, key: Key = ()) -> Iterator[Key]:

@@ -18,10 +18,12 @@ class DataConfig:
     crop: Literal["center", "random"] = setting("center", "which square is cut out of a picture that is not square")
     flip: bool = setting(False, "flip each picture left to right with probability 1/2")
     control: str = setting(
-        "", 'control images: "edges", "segmentation" (for sets that have it), or a folder that contains them'
+        "",
+        'control images: "edges", "segmentation" (for sets that have it), a key of the metadata that names them, or a '
+        "folder that contains them",
     )
     values: tuple[str, ...] = setting(
-        (), "numbers to condition on: keys of metadata.jsonl, or columns of a parquet table"
+        (), "numbers to condition on: keys of the metadata, or columns of a parquet table"
     )
     background: tuple[int, int, int] = setting((255, 255, 255), "colour behind transparent pictures")
     max_broken: float = setting(0.01, "largest fraction of unreadable files with which a training starts")

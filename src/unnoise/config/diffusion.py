@@ -18,6 +18,9 @@ class DiffusionConfig:
     zero_snr: bool = setting(False, "rescale the schedule to zero terminal SNR: alpha(1) = 0 (Lin et al. 2023)")
     predicts: str = setting("eps", "a name in denoiser.PREDICTIONS")
     learned_variance: bool = setting(False, "the network also predicts the variance of reverse steps")
+    time_input: Literal["entry", "scaled"] = setting(
+        "entry", "the time that the network receives at t = k/T: entry k - 1 of the table, or scaled to k"
+    )
     objective: Literal["auto", "simple", "hybrid", "bound"] = setting(
         "auto", "auto: hybrid if the variance is learned, otherwise simple"
     )

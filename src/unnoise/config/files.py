@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import yaml  # type: ignore[import-untyped]
 
 from unnoise.config.convert import T, from_dict, to_dict
-from unnoise.config.place import Key, Place
+from unnoise.config.place import Key
+from unnoise.config.yaml_text import parse_yaml
 from unnoise.errors import UserError
+from unnoise.io.reading import read_text
+
+MOST = 2**20  # bytes: a table of 10,000 betas has a quarter of it
 
 
 def dumps(config: Any) -> str:
@@ -27,30 +30,12 @@ def load(path: str | Path, cls: type[T], *, base: T | None = None) -> T:
 def read(path: str | Path) -> tuple[dict[str, Any], dict[Key, int]]:
     """The contents of a YAML file, and the line of every key. Raises UserError for a key given twice."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, MOST)
     except OSError as e:
         raise UserError(f"cannot read the configuration {path}: {e.strerror or e}") from None
-    try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        lines: dict[Key, int] = {}
-        _lines(node, Place(str(path)), lines)
-        data = yaml.safe_load(text) or {}
-    except yaml.MarkedYAMLError as e:
-        line = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
-        raise UserError(f"{path}{line}: this is not YAML: {e.problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: this is not YAML: {e}") from None
+    lines: dict[Key, int] = {}
+    data = parse_yaml(text, str(path), lines)
+    data = {} if data is None else data
     if not isinstance(data, dict):
         raise UserError(f"{path}: a configuration is a group of `key: value`, not {type(data).__name__}")
     return data, lines
-
-
-def _lines(node: Any, place: Place, lines: dict[Key, int]) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    for name, value in node.value:
-        at, line = place.at(name.value), name.start_mark.line + 1
-        if at.key in lines:
-            raise replace(at, lines={at.key: line}).error(f"given twice; the first is in line {lines[at.key]}")
-        lines[at.key] = line
-        _lines(value, at, lines)

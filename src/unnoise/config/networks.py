@@ -59,7 +59,9 @@ class UNetConfig:
     """
 
     kind: Literal["unet"] = "unet"
-    size: int = setting(32, "height and width in pixels; the network itself accepts multiples of 2 ** (levels - 1)")
+    size: int | tuple[int, int] = setting(
+        32, "side in pixels, or height and width; the network itself accepts multiples of 2 ** (levels - 1)"
+    )
     in_channels: int = 3
     out_channels: int = setting(3, "twice the picture's channels if the variance is learned")
     patch: int = setting(
@@ -136,6 +138,11 @@ class DiTConfig:
 
 
 NetConfig = UNetConfig | DiTConfig
+
+
+def height_width(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a `size`, which is one number for a square."""
+    return (size, size) if isinstance(size, int) else size
 
 
 @dataclass(frozen=True)

@@ -16,18 +16,18 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml  # type: ignore[import-untyped]
-
 from unnoise import errors
-from unnoise.config import renamed
+from unnoise.config import limits, renamed
 from unnoise.config.place import Place
+from unnoise.config.yaml_text import parse_yaml
 from unnoise.errors import UserError
 
 
 def record(cls: Any, data: Any, place: Place, base: Any) -> Any:
     """An instance of a dataclass with the fields that `data` has; the others come from `base`, or are the defaults.
 
-    Earlier names of fields are translated. Raises UserError for an unknown name or a value of another type.
+    Earlier names of fields are translated. Raises UserError for an unknown name, and for a value of another type or out
+    of the range in config/limits.py.
     """
     if not isinstance(data, Mapping):
         raise _no_group(data, place)
@@ -42,7 +42,9 @@ def record(cls: Any, data: Any, place: Place, base: Any) -> Any:
     for f in dataclasses.fields(cls):
         old = getattr(base, f.name) if base is not None else None
         if f.name in data:
-            given[f.name] = parse(data[f.name], hints[f.name], place.at(f.name, written[f.name]), old)
+            at = place.at(f.name, written[f.name])
+            given[f.name] = parse(data[f.name], hints[f.name], at, old)
+            limits.check(cls.__name__, f.name, given[f.name], at)
         elif base is not None:
             given[f.name] = old
     return cls(**given)
@@ -62,7 +64,7 @@ def parse(value: Any, hint: Any, place: Place, base: Any = None) -> Any:
     if origin is tuple:
         return _tuple(value, options, place)
     if origin is dict:
-        table = yaml.safe_load(value) if isinstance(value, str) else value
+        table = parse_yaml(value, place.name) if isinstance(value, str) else value
         if not isinstance(table, Mapping):
             raise _no_group(value, place)
         return {str(k): parse(v, options[1], place.at(k)) for k, v in table.items()}
@@ -169,5 +171,8 @@ def _no_group(value: Any, place: Place) -> UserError:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (ValueError, TypeError):  # a number of more than 4,300 digits; keys that are no text
+        text = f"a {type(value).__name__} that cannot be shown"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -23,11 +23,15 @@ class Place:
         """The place of an entry in the group at this place; `written` is its name in the file if that is another."""
         return replace(self, key=(*self.key, str(name)), written=(*self.written, written or str(name)))
 
+    @property
+    def name(self) -> str:
+        """The key as the file has it: `fit.lr`."""
+        return ".".join(self.written)
+
     def error(self, problem: str) -> UserError:
         """An error that begins with file, line and key; an entry of a list has the line of the list's key."""
         ends = range(len(self.written), 0, -1)
         line = next((self.lines[self.written[:end]] for end in ends if self.written[:end] in self.lines), None)
         file = f"{self.file}:{line}" if self.file and line else self.file
-        name = ".".join(self.written)
         now = f" (now {'.'.join(self.key)})" if self.key != self.written else ""
-        return UserError(": ".join(part for part in (file, name + now, problem) if part))
+        return UserError(": ".join(part for part in (file, self.name + now, problem) if part))

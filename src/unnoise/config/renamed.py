@@ -13,6 +13,20 @@ from typing import Any
 LOG = {"watch": "log"}
 SAMPLERS: dict[str | bool, Any] = {"unipc-2": "unipc"}
 SPACINGS: dict[str | bool, Any] = {"even-log-snr": "log-snr"}
+REMOVED_SAMPLERS = {  # earlier names whose methods are functions alone now: the closest name
+    "heun-midpoint": "heun",
+    "heun-ralston": "heun",
+    "dpm++2m-taylor": "dpm++2m",
+    "dpm++3m-released": "dpm++3m",
+    "dpm++3s": "dpm++2s",
+    "dpm-solver-2": "dpm++2s",
+    "dpm-solver-3": "dpm++2s",
+    "ncsn": "langevin",
+    "ncsn-v2": "langevin",
+    "reverse-diffusion": "pc",
+    "euler-maruyama": "pc",
+    "probability-flow": "ddim",
+}
 
 FIELDS: dict[str, dict[str, str]] = {  # dataclass: {earlier name: name}
     "DiffusionConfig": {

@@ -7,11 +7,16 @@ in Python and reports know them: `Request.of(steps=20, guidance=2.0)`, `request.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 from unnoise.config.field import setting
+from unnoise.config.synonyms import instead
+from unnoise.errors import UserError
+
+SEEDS = 2**63  # seeds lie below
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a walk goes from noise to a picture."""
+    """How sampling goes from noise to a picture: the sampler, its steps and their spacing."""
 
     sampler: str = setting("auto", "a name in samplers.SAMPLERS; auto: the model's own default")
     steps: int = setting(50, "number of sampling steps")
@@ -89,7 +94,7 @@ class Request:
         parts: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             if name not in FLAT:
-                raise TypeError(f"Request has no setting {name!r}")
+                raise TypeError(f"Request has no setting {name!r}{instead(name, value, FLAT)}")
             part, field = FLAT[name]
             parts.setdefault(part, {})[field] = value
         own = parts.pop("", {})
@@ -99,6 +104,17 @@ class Request:
     def flat(self) -> dict[str, Any]:
         """All settings by their flat names."""
         return {name: getattr(getattr(self, part) if part else self, field) for name, (part, field) in FLAT.items()}
+
+
+def check_seed(seed: object, what: str = "seed") -> None:
+    """Raises UserError unless `seed` is a whole number from 0 to 2^63 - 1; the message begins with `what`."""
+    try:
+        number = operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not 0 <= number < SEEDS:
+        shown = str(seed) if number.bit_length() <= 128 else f"of {number.bit_length()} bits"
+        raise UserError(f"{what} {shown}: seeds are whole numbers from 0 to 2^63 - 1")
 
 
 def _flat(kind: type = Request, part: str = "") -> Iterator[tuple[str, tuple[str, str]]]:

@@ -22,7 +22,8 @@ class Fit:
     batch: int = setting(128, "pictures per step, over all processes and all accumulated parts")
     accumulate: int = setting(1, "parts in which a batch is computed (gradient accumulation)")
     optimizer: Literal["adam", "adamw", "muon"] = setting(
-        "adam", "muon: for matrices, with AdamW for the other parameters (training/muon.py)"
+        "adam",
+        "muon: updates of matrices have equal singular values, the other parameters use AdamW (training/muon.py)",
     )
     lr: float = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
@@ -32,7 +33,9 @@ class Fit:
     decay: Literal["constant", "cosine"] = "constant"
     clip: float | None = setting(1.0, "largest global norm of the gradient; none: not clipped")
     ema: tuple[int, ...] = setting(
-        (887_000,), "half-lives in pictures (0.9999 per step at batch 128); samples are generated with the first one"
+        (887_000,),
+        "half-lives of averages of the weights: after so many pictures older weights count half (0.9999 per step at "
+        "batch 128 is 887,000); samples are generated with the first one",
     )
     ema_rampup: float | None = setting(
         0.05, "a half-life is at most this fraction of the pictures trained on so far; none: no limit"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
+from unnoise.config.request import SEEDS
 from unnoise.config.training import Fit, LogConfig, NoisyClassifierConfig, TrainConfig
 from unnoise.errors import UserError
 
@@ -41,7 +42,7 @@ def out_channels(process: DiffusionConfig, channels: int) -> int:
 
 def _wrong_net(config: TrainConfig | NoisyClassifierConfig) -> Iterator[str]:
     net, data = config.net, config.data
-    yield from _at_least({"data.size": data.size, "net.size": net.size, "data.channels": data.channels}, 1)
+    yield from _at_least({"data.size": data.size, "data.channels": data.channels}, 1)
     yield from _at_least({"net.classes": net.classes, "data.workers": data.workers}, 0)
     if data.size != net.size:
         yield f"net.size {net.size} should be data.size {data.size}"
@@ -100,6 +101,8 @@ def _wrong_controls(config: TrainConfig | NoisyClassifierConfig) -> Iterator[str
 def _wrong_fit(fit: Fit) -> Iterator[str]:
     yield from _at_least({"fit.images": fit.images, "fit.batch": fit.batch, "fit.accumulate": fit.accumulate}, 1)
     yield from _at_least({"fit.warmup": fit.warmup, "fit.max_skips": fit.max_skips, "fit.seed": fit.seed}, 0)
+    if fit.seed >= SEEDS:
+        yield "fit.seed should be below 2^63"
     yield from _at_least({"fit.weight_decay": fit.weight_decay}, 0)
     if fit.fsdp and fit.optimizer == "muon":
         yield "fit.fsdp shards matrices, and fit.optimizer muon needs them unsharded: set it to adamw"

@@ -7,53 +7,80 @@ enough.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import os
+import posixpath
+import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
-import numpy as np
-
-from unnoise.data.layout import count_suffixes, hidden, is_picture, natural, read_layout
-from unnoise.data.source import FILE_BYTES, MEMBERS, Broken, Source, Unreadable, is_bomb
+from unnoise.data.captions import ENDINGS
+from unnoise.data.layout import Read, hidden, is_picture, tree_source
+from unnoise.data.metadata import FILES, LABELS
+from unnoise.data.plain_text import escaped
+from unnoise.data.source import BOMB_BYTES, BOMB_RATIO, FILE_BYTES, MEMBERS, Broken, Source, Unreadable, is_bomb
+from unnoise.data.unused import count_endings
 from unnoise.errors import UserError
+from unnoise.io.reading import MOST_TEXT, open_regular
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 STREAM_BYTES = 2 * 2**30  # a compressed tar with larger contents has to be repacked
 
-Read = Callable[[str], bytes]
+DAMAGED = (  # what zipfile, tarfile and the decompressors raise for a damaged archive
+    *(zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError),
+    *(IndexError, KeyError, TypeError, OverflowError, MemoryError, struct.error, zlib.error, lzma.LZMAError),
+)
+
+
+class Members(NamedTuple):
+    """The files of an archive that may be read, by name; those that are refused, with the reasons."""
+
+    sizes: dict[str, int]
+    broken: list[Broken]  # pictures, and names that lead out of the archive
+    reasons: dict[str, str]  # of other files
+
+    def add(self, stored: str, size: int, refusal: str) -> str:
+        """Adds a member by its name in the archive; returns the name that it has here, empty if it is not read."""
+        if escapes(stored):
+            self.broken.append(Broken(escaped(stored), refusal))
+            return ""
+        name = escaped(posixpath.normpath(stored.replace("\\", "/")))  # "/", whatever system wrote it
+        if refusal and is_picture(name):
+            self.broken.append(Broken(name, refusal))
+        elif refusal:
+            self.reasons[name] = refusal
+        elif not hidden(name):
+            self.sizes[name] = size
+            return name
+        return ""
 
 
 def archive(path: Path) -> Source:
     """The pictures in a zip or tar archive. Raises UserError if it cannot be opened, or contains none."""
     try:
-        sizes, refused, read = _zip(path) if path.name.lower().endswith(".zip") else _tar(path)
-    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, NotImplementedError) as error:
-        if isinstance(error, UserError):
-            raise
+        members, read = _zip(path) if path.name.lower().endswith(".zip") else _tar(path)
+    except UserError:
+        raise
+    except DAMAGED as error:
         raise UserError(
             f"{path} cannot be opened as an archive ({error}); make it again, or download it again"
         ) from error
-    names = sorted((name for name in sizes if is_picture(name)), key=natural)
-    if not names and not refused:
+    if not any(map(is_picture, members.sizes)) and not members.broken:
         raise UserError(
-            f"no pictures in {path}: it contains {count_suffixes(sizes)}; "
+            f"no pictures in {path}: it contains {count_endings(members.sizes)}; "
             "give an archive of .png, .jpg, .webp ... files"
         )
-    others = [name for name in sizes if name.endswith((".txt", "metadata.jsonl"))]
-    layout = read_layout(names, others, lambda name: _decoded(read, name, path), str(path))
-    return Source(
-        where=str(path),
-        names=tuple(names),
-        sizes=np.array([sizes[name] for name in names], np.int64),
-        read=lambda i: read(names[i]),
-        classes=layout.classes,
-        labels=layout.labels,
-        captions=layout.captions,
-        values=layout.values,
-        refused=tuple(sorted(refused, key=lambda broken: natural(broken.path))),
-        notes=layout.notes,
-    )
+    texts = (*ENDINGS, *FILES, LABELS)
+    _check_texts([size for name, size in members.sizes.items() if name.endswith(texts)], path)
+    source = tree_source(members.sizes, read, str(path), refused=members.broken, reasons=members.reasons)
+    return replace(source, file=lambda i: path)
 
 
 def escapes(name: str) -> bool:
@@ -75,21 +102,19 @@ def _refusal(name: str, *, regular: bool, size: int, packed: int) -> str:
     return ""
 
 
-def _zip(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
-    file = zipfile.ZipFile(path)
-    infos = [info for info in file.infolist() if not info.is_dir()]
+def _zip(path: Path) -> tuple[Members, Read]:
+    file = zipfile.ZipFile(open_regular(path))
+    infos = [info for info in file.infolist() if not info.filename.endswith(("/", "\\"))]
     _check_count(len(infos), path)
     members: dict[str, zipfile.ZipInfo] = {}
-    refused = []
+    found = Members({}, [], {})
     for info in infos:
-        name = info.filename
         kind = info.external_attr >> 16 & 0o170000  # file type of a Unix mode; 0 if another system made the archive
-        why = _refusal(name, regular=kind in (0, 0o100000), size=info.file_size, packed=info.compress_size)
-        if info.flag_bits & 1:
-            why = "encrypted"
-        if why and (is_picture(name) or escapes(name)):
-            refused.append(Broken(name, why))
-        elif not why and not hidden(name):
+        why = _refusal(
+            info.filename, regular=kind in (0, 0o100000), size=info.file_size, packed=info.compress_size
+        ) or ("encrypted" if info.flag_bits & 1 else "")
+        name = found.add(_zip_name(info), info.file_size, why)
+        if name:
             members[name] = info
 
     def read(name: str) -> bytes:
@@ -101,32 +126,36 @@ def _zip(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
         except Exception as error:  # zlib.error, lzma.LZMAError
             raise Unreadable(f"damaged in the archive: {error}") from error
 
-    return {name: info.file_size for name, info in members.items()}, refused, read
+    return found, read
 
 
-def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member. Many programs write UTF-8 without the flag that says so, and zipfile reads it as cp437."""
+    try:
+        return info.filename if info.flag_bits & 0x800 else info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
+
+
+def _tar(path: Path) -> tuple[Members, Read]:
     plain = path.name.lower().endswith(".tar")
     members: dict[str, tuple[int, int]] = {}  # offset and size
     contents: dict[str, bytes] = {}
-    refused = []
-    total = count = 0
-    with tarfile.open(path, "r:" if plain else "r|*") as file:
+    found = Members({}, [], {})
+    count = 0
+    with open_regular(path) as opened, _opened_tar(opened, path, plain) as file:
         for member in file:
             count += 1
             _check_count(count, path)
             if member.isdir():
                 continue
-            name = member.name.removeprefix("./")
             regular = member.isreg() and not member.issparse()
-            why = _refusal(name, regular=regular, size=member.size, packed=member.size)
-            if why:
-                if is_picture(name) or escapes(name):
-                    refused.append(Broken(name, why))
-            elif not hidden(name):
+            stored = member.name.removeprefix("./")
+            why = _refusal(stored, regular=regular, size=member.size, packed=member.size)
+            name = found.add(stored, member.size, why)
+            if name:
                 members[name] = (member.offset_data, member.size)
                 if not plain:
-                    total += member.size
-                    _check_stream(total, path)
                     reader = file.extractfile(member)
                     contents[name] = reader.read() if reader else b""
 
@@ -134,31 +163,59 @@ def _tar(path: Path) -> tuple[dict[str, int], list[Broken], Read]:
         offset, size = members[name]
         if not plain:
             return contents[name]
-        with open(path, "rb") as source:  # opened anew: two threads must not share a file position
+        with open_regular(path) as source:  # opened anew: two threads must not share a file position
             source.seek(offset)
             data = source.read(size)
         if len(data) < size:
             raise Unreadable("the archive is truncated")
         return data
 
-    return {name: size for name, (_, size) in members.items()}, refused, read
+    return found, read
 
 
-def _check_stream(total: int, path: Path) -> None:
-    if total > STREAM_BYTES:
+def _opened_tar(file: BinaryIO, path: Path, plain: bool) -> tarfile.TarFile:
+    if plain:
+        return tarfile.open(fileobj=file, mode="r:")
+    kinds: dict[bytes, Callable[[BinaryIO], Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
+    start = file.read(2)
+    file.seek(0)
+    unpacked = kinds[start](file) if start in kinds else file
+    most = max(BOMB_BYTES, BOMB_RATIO * os.fstat(file.fileno()).st_size)
+    limited = cast(BinaryIO, _Limited(unpacked, min(most, STREAM_BYTES), path))  # tarfile calls only `read`
+    return tarfile.open(fileobj=limited, mode="r|")
+
+
+class _Limited:
+    """A stream of which no more than a number of bytes are read, whether they are of pictures or of anything else."""
+
+    def __init__(self, file: IO[bytes], most: int, path: Path) -> None:
+        self._file, self._most, self._path, self._count = file, most, path, 0
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes. Raises UserError beyond the limit."""
+        data = self._file.read(size)
+        self._count += len(data)
+        if self._count > self._most:
+            if self._most == STREAM_BYTES:
+                raise UserError(
+                    f"{self._path} contains more than {STREAM_BYTES >> 30} GiB and, being compressed, cannot be read "
+                    "in place; repack it as a plain .tar or a .zip"
+                )
+            raise UserError(
+                f"{self._path} expands to more than {self._most:,} bytes, {BOMB_RATIO} times its size: a decompression "
+                "bomb; pictures hardly compress"
+            )
+        return data
+
+
+def _check_texts(sizes: Sequence[int], path: Path) -> None:
+    if max(sizes, default=0) > MOST_TEXT or sum(sizes) > STREAM_BYTES:
         raise UserError(
-            f"{path} contains more than {STREAM_BYTES >> 30} GiB and, being compressed, cannot be read in place; "
-            "repack it as a plain .tar or a .zip"
+            f"{path} contains text files of {sum(sizes):,} bytes, too large for captions or metadata: "
+            f"leave out those over {MOST_TEXT >> 20} MiB"
         )
 
 
 def _check_count(count: int, path: Path) -> None:
     if count > MEMBERS:
         raise UserError(f"{path} contains more than {MEMBERS:,} files; split it")
-
-
-def _decoded(read: Read, name: str, path: Path) -> str:
-    try:
-        return read(name).decode("utf-8-sig", errors="replace")
-    except Unreadable as error:
-        raise UserError(f"{name} in {path}: {error}; make the archive again") from error

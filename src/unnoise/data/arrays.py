@@ -10,8 +10,17 @@ Nothing is unpickled, so a file cannot run code. A .npy file of bytes is memory-
 
 from __future__ import annotations
 
+import lzma
+import math
+import os
+import struct
+import sys
+import tokenize
 import zipfile
+import zlib
+from dataclasses import replace
 from pathlib import Path
+from typing import IO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +28,19 @@ from numpy.typing import NDArray
 from unnoise.data.idx import array_source
 from unnoise.data.source import ARRAY_BYTES, Source, is_bomb, number_classes
 from unnoise.errors import UserError
+from unnoise.io.reading import open_regular
 
 IMAGES = ("images", "image", "x", "X", "data", "pictures", "arr_0")
 LABELS = ("labels", "label", "y", "Y", "targets", "arr_1")
 NAMES = ("classes", "class_names", "label_names")
 CHANNELS = (1, 3, 4)
+SHOWN = 8  # names of arrays in a message
+MOST_AXES = 8
+READING = (  # what NumPy and zipfile raise for a damaged file
+    *(ValueError, OSError, EOFError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, OverflowError),
+    *(NotImplementedError, RuntimeError, struct.error, tokenize.TokenError, zlib.error, lzma.LZMAError),
+    zipfile.BadZipFile,
+)
 
 
 def arrays(path: Path, split: str = "") -> Source:
@@ -35,37 +52,93 @@ def arrays(path: Path, split: str = "") -> Source:
         beside = path.with_name(path.stem + "-labels.npy")
         return _source(_load(path), _load(beside) if beside.exists() else None, None, str(path))
     try:
-        with zipfile.ZipFile(path) as members:
+        with open_regular(path) as opened, zipfile.ZipFile(opened) as members:
             for info in members.infolist():
-                if info.file_size > ARRAY_BYTES or is_bomb(info.file_size, info.compress_size):
-                    raise UserError(
-                        f"{info.filename} in {path} expands from {info.compress_size:,} bytes to {info.file_size:,}, "
-                        "like a decompression bomb; save it with numpy.savez (not compressed)"
-                    )
-        with np.load(path, allow_pickle=False) as file:
-            keys = tuple(file.files)
+                _check_member(info, path)
+            stored = {info.filename.removesuffix(".npy"): info for info in members.infolist()}
+            keys = tuple(stored)
             images = _find(keys, IMAGES, split)
             if not images:
-                raise UserError(
-                    f"no pictures in {path}: it contains {', '.join(keys) or 'nothing'}; name the array 'images'"
-                )
-            labels, names = _find(keys, LABELS, split), _find(keys, NAMES, "")
-            return _source(file[images], file[labels] if labels else None, file[names] if names else None, str(path))
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, UserError):
-            raise
+                listed = ", ".join(keys[:SHOWN]) or "nothing"
+                raise UserError(f"no pictures in {path}: it contains {listed}; name the array 'images'")
+            used = (images, _find(keys, LABELS, split), _find(keys, NAMES, ""))
+            found = [_member(members, stored[key]) if key else None for key in used]
+    except UserError:
+        raise
+    except READING as error:
         raise UserError(_refusal(path, error)) from error
+    pictures, labels, names = found
+    assert pictures is not None
+    source = _source(pictures, labels, names, str(path))
+    unread = [key for key in keys if key not in used]
+    note = (f"arrays that are not read: {', '.join(unread)}",) if unread else ()
+    return replace(source, notes=(*source.notes, *note))
+
+
+def _check_member(info: zipfile.ZipInfo, path: Path) -> None:
+    if info.file_size > ARRAY_BYTES or is_bomb(info.file_size, info.compress_size):
+        raise UserError(
+            f"{info.filename} in {path} expands from {info.compress_size:,} bytes to {info.file_size:,}, "
+            "like a decompression bomb; save it with numpy.savez (not compressed)"
+        )
+
+
+def _member(members: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
+    """An array of a .npz file. Its header may claim no more bytes than the archive announces."""
+    with members.open(info) as file:
+        shape, order, kind = _header(file)
+        count = math.prod(shape)
+        data = file.read(count * kind.itemsize) if count * kind.itemsize <= info.file_size else b""
+    if len(data) < count * kind.itemsize:
+        raise ValueError(f"its header states {count * kind.itemsize:,} bytes, and it has {info.file_size:,}")
+    return _valid(np.frombuffer(data, kind)).reshape(shape, order=order)
 
 
 def _load(path: Path) -> NDArray[np.generic]:
+    """The array of a .npy file, mapped into memory."""
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, OSError, EOFError) as error:
+        with open_regular(path) as file:
+            shape, order, kind = _header(file)
+            size, start = math.prod(shape) * kind.itemsize, file.tell()
+            if size > os.fstat(file.fileno()).st_size - start:
+                raise ValueError(f"its header states {size:,} bytes, and it has fewer")
+            if size == 0:
+                return np.empty(shape, kind)
+            return _valid(np.memmap(file, kind, "r", start, shape, order))
+    except UserError:
+        raise
+    except READING as error:
         raise UserError(_refusal(path, error)) from error
 
 
+def _valid(values: NDArray[np.generic]) -> NDArray[np.generic]:
+    """`values`, if they are text with code points of Unicode. NumPy trusts them, and Python fails on others."""
+    if values.dtype.kind == "U" and values.dtype.itemsize and values.size:
+        points = np.ascontiguousarray(values).reshape(-1).view(np.dtype("u4").newbyteorder(values.dtype.byteorder))
+        if points.max() > sys.maxunicode:
+            raise ValueError("its text has numbers that are no characters")
+    return values
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype[np.generic]]:
+    """Shape, order and type of the array that follows. Raises ValueError for a header of another kind.
+
+    NumPy's own reader evaluates a header of up to 10,000 characters as a literal, which cannot run code.
+    """
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, kind = read(file)
+    if kind.hasobject:
+        raise ValueError("an array of Python objects, which are pickles")
+    if len(shape) > MOST_AXES or not all(0 <= side < 2**48 for side in shape):
+        raise ValueError(f"a shape of {len(shape)} axes")
+    return shape, "F" if fortran else "C", kind
+
+
 def _refusal(path: Path, error: Exception) -> str:
-    if "pickle" in str(error).lower() or "object" in str(error).lower():  # NumPy has three messages for it
+    if any(word in str(error).lower() for word in ("pickle", "object", "magic")):  # NumPy has three messages for it
         return f"{path} contains Python objects (or is no NumPy file), which could run code; save plain numbers instead"
     return f"{path} cannot be read as a NumPy file ({error}); save it again with numpy.savez"
 

@@ -1,4 +1,4 @@
-"""Control images, by which a ControlNet is conditioned: edges, segmentations, or the pictures of a folder.
+"""Control images, by which a ControlNet is conditioned: edges, segmentations, or pictures of a folder or a column.
 
 Edges are thinned Sobel gradients, white on black: the steepest channel of each pixel, scaled so that a step from black
 to white is 1, where it is at least EDGE and not below the neighbours across the edge (Canny 1986, without its smoothing
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import PurePosixPath
+from os.path import splitext
+from unicodedata import normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,9 @@ def control_images(source: Source, config: DataConfig, controls: Source | None) 
     if config.control == "edges":
         return lambda row, pixels: edges(pixels)
     raise unknown(
-        f"control of {source.where}", config.control, [*{"edges", *source.controls}, "a folder of control images"]
+        f"control of {source.where}",
+        config.control,
+        [*{"edges": 0, **source.controls, **source.control_columns}, "a folder of control images"],
     )
 
 
@@ -77,18 +80,24 @@ def _directions(down: NDArray[np.int32], across: NDArray[np.int32]) -> list[tupl
     return [((0, 1), flat), ((1, 0), upright), ((1, 1), falling), ((1, -1), ~flat & ~upright & ~falling)]
 
 
+def _stem(name: str) -> str:
+    """A name without its suffix, with composed accents: macOS decomposes those of file names."""
+    return normalize("NFC", splitext(name)[0])
+
+
 def _matched(source: Source, controls: Source, config: DataConfig) -> ControlImages:
     """The control images in `controls` with the names of the pictures, whatever their suffixes."""
-    stem = {str(PurePosixPath(name).with_suffix("")): row for row, name in enumerate(controls.names)}
-    wanted = [str(PurePosixPath(name).with_suffix("")) for name in source.names]
-    missing = [name for name, bare in zip(source.names, wanted) if bare not in stem]
+    stems = {_stem(name): row for row, name in enumerate(controls.names)}
+    exact = {name: row for row, name in enumerate(controls.names)}
+    found = [exact.get(name, stems.get(_stem(name))) for name in source.names]
+    missing = [name for name, row in zip(source.names, found) if row is None]
     if missing:
         listed = ", ".join(missing[:SHOWN]) + (f" and {len(missing) - SHOWN:,} more" if len(missing) > SHOWN else "")
         raise UserError(
             f"{controls.where} has no control image for {listed}; give one of the same name, in the same sub-folder, "
             f"for each picture in {source.where}"
         )
-    rows = [stem[bare] for bare in wanted]
+    rows = [row for row in found if row is not None]
 
     def read(row: int, pixels: Pixels) -> Pixels:
         name = controls.names[rows[row]]

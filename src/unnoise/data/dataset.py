@@ -1,13 +1,14 @@
 """Data sets: pictures as the input of a network, (C, size, size) float32 in [-1, 1], where byte k is k / 127.5 - 1.
 
-A row is a pure function of (seed, epoch, index), which determine its crop and its flip. A set that fits into memory is
-decoded once, at the start, and stays there as bytes; a batch is then one gather. In a larger set, a picture that cannot
-be read later is replaced by another one, which is a function of (seed, index).
+A row is a pure function of (seed, epoch, index), which determine its crop, its flip, and which of several captions it
+has. A set that fits into memory is decoded once, at the start, and stays there as bytes; a batch is then one gather. In
+a larger set, a picture that cannot be read later is replaced by another one, which is a function of (seed, index).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +20,8 @@ from unnoise.config.data import DataConfig
 from unnoise.data.control_images import control_images
 from unnoise.data.decode import decode
 from unnoise.data.fingerprint import fingerprint
-from unnoise.data.random import CROP, FLIP, REPLACE, bits, uniform
-from unnoise.data.scan import crop, scan, too_many
+from unnoise.data.random import CAPTION, CROP, FLIP, REPLACE, bits, uniform
+from unnoise.data.scan import crop, dark_notes, scan, too_many, transparent_notes
 from unnoise.data.source import Broken, Source, Unreadable, reason
 from unnoise.errors import UserError, unknown
 
@@ -53,6 +54,7 @@ class Dataset:
             )
         self.source = source
         self.config = config
+        controls = controls or source.control_columns.get(config.control)
         self._values = _value_columns(source, config)
         self.classes = source.classes
         self.captions = source.captions is not None
@@ -62,8 +64,11 @@ class Dataset:
         self.checked = found.checked + len(source.refused)  # number of pictures opened at the start; all, if they fit
         self.sizes = found.sizes  # (n, 2) widths and heights as stored, of the good ones among them
         self.modes = found.modes  # how often each mode occurs, by Pillow's name for it
+        # for the user: how the files are interpreted
+        self.notes = (*source.notes, *transparent_notes(found, config), *dark_notes(found))
         self._pixels, self._good = found.pixels, found.good
-        self.fingerprint = fingerprint(source, config, controls)
+        known = fingerprint(source, config, controls)
+        self.fingerprint, self.fingerprint_parts = known.digest, known.parts
         self._unreadable: dict[int, str] = {}  # rows that could not be read after the start: the reason of each
         self._control_of = control_images(source, config, controls) if config.control else None
         self._control_pixels = self._cache_controls()
@@ -94,8 +99,18 @@ class Dataset:
         return self.source.names[int(self._good[row])]
 
     def caption(self, row: int) -> str:
-        """The caption of a picture; empty if it has none."""
-        return "" if self.source.captions is None else self.source.captions[int(self._good[row])]
+        """The caption of a picture, of several the one at seed 0 and epoch 0; empty if it has none."""
+        found = self._all_captions(row)
+        return found[0] if len(found) == 1 else self._captions(np.array([row]), np.zeros(1, np.int64), 0)[0]
+
+    def every_caption(self) -> Iterator[str]:
+        """All captions of all pictures; an empty one for a picture that has none."""
+        return itertools.chain.from_iterable(map(self._all_captions, range(len(self))))
+
+    def _all_captions(self, row: int) -> tuple[str, ...]:
+        index, source = int(self._good[row]), self.source
+        more = () if source.more_captions is None else source.more_captions[index]
+        return ("" if source.captions is None else source.captions[index], *more)
 
     def pixels(self, row: int) -> NDArray[np.uint8]:
         """A picture's bytes, (C, h, w), before cropping: the shorter side is `size`. Raises Unreadable, OSError."""
@@ -136,11 +151,18 @@ class Dataset:
         return Batch(
             x,
             None if labels is None else torch.from_numpy(labels[sources]),
-            None if captions is None else tuple(captions[i] for i in sources),
+            None if captions is None else self._captions(rows, epochs, seed),
             tuple(rows.tolist()),
             None if control is None else control.to(torch.float32).div_(255.0),
             torch.from_numpy(self._values[sources]) if self.config.values else None,
         )
+
+    def _captions(self, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> tuple[str, ...]:
+        """A caption of each row. One of n is used once in any n epochs in a row; the first of them is random."""
+        found = list(map(self._all_captions, rows.tolist()))
+        counts = np.array([len(captions) for captions in found], np.uint64)
+        chosen = (bits(CAPTION, seed, rows) % counts + epochs.astype(np.uint64)) % counts
+        return tuple(captions[which] for captions, which in zip(found, chosen.tolist()))
 
     def _crop_positions(self, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
         """Positions of crops in [0, 1], as the argument of scan.crop."""

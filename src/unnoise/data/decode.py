@@ -15,36 +15,37 @@ How each kind is converted (tests/data/test_decode.py has a picture with known p
                            pixels, because a mixture of two colours may be that of a third class. Others by Lanczos,
                            because thin black and white lines would break
 
-Only raster formats that cannot run a program are opened (EPS, for example, is a program). Pixel counts are checked
-against `max_pixels` before decoding, so that a decompression bomb uses no memory.
+Which formats are opened, and that pixel counts are checked against `max_pixels` before decoding: io/picture_files.py.
 """
 
 from __future__ import annotations
 
-import io
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from unnoise.config.data import DataConfig
 from unnoise.data.source import Unreadable
+from unnoise.io.picture_files import open_picture
 
-FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 SUFFIXES = frozenset(
     (
         ".png",
         ".jpg",
         ".jpeg",
+        ".jpe",
         ".jfif",
+        ".jif",
+        ".mpo",
         ".webp",
         ".gif",
+        ".apng",
         ".bmp",
+        ".dib",
         ".tif",
         ".tiff",
         ".ppm",
@@ -53,10 +54,13 @@ SUFFIXES = frozenset(
         ".pnm",
         ".avif",
         ".jp2",
+        ".j2k",
     )
 )
 
 MOST_CLASSES = 32  # a control image with at most so many colours is a segmentation map
+
+STORED = "stored size"  # the key of Image.info for the size before a JPEG is decoded at a smaller scale
 
 _UPRIGHT = {  # EXIF 2.3, tag 0x0112: how to turn the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -67,7 +71,6 @@ _UPRIGHT = {  # EXIF 2.3, tag 0x0112: how to turn the stored picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_filters = threading.Lock()  # warnings.catch_warnings replaces a global list: one thread at a time
 
 
 class Picture(NamedTuple):
@@ -76,6 +79,8 @@ class Picture(NamedTuple):
     pixels: NDArray[np.uint8]  # (C, H, W), the shorter of H and W is config.size
     size: tuple[int, int]  # width and height in the file, upright
     mode: str  # as stored, by Pillow's name for it
+    brightest: float  # the largest value as stored, as a fraction of white: 4095 / 65535 for 12 bits in 16
+    transparent: bool = False  # whether a pixel is, in part or whole
 
 
 def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool = False) -> Picture:
@@ -85,10 +90,13 @@ def decode(data: bytes | NDArray[np.uint8], config: DataConfig, *, control: bool
     """
     with _reading():
         image = Image.fromarray(data) if isinstance(data, np.ndarray) else _open(data, config)
+        width, height = _stored_size(image)
+        turned = _orientation(image) >= 5
         mode, image = image.mode, _upright(image)
-        flat = _flatten(image, config.background)
+        brightest, flat = _brightest(image), _flatten(image, config.background)
         small = _resize(flat, config, control_resampling(flat) if control else Image.Resampling.LANCZOS)
-        return Picture(_pixels(small, config.channels), image.size, mode)
+        size = (height, width) if turned else (width, height)
+        return Picture(_pixels(small, config.channels), size, mode, brightest, _transparent(image))
 
 
 def control_resampling(image: Image.Image) -> Image.Resampling:
@@ -129,48 +137,48 @@ def _pixels(image: Image.Image, channels: int) -> NDArray[np.uint8]:
 
 def _open(data: bytes, config: DataConfig) -> Image.Image:
     """Checks the header, then loads the picture."""
-    try:
-        with _filters, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise Unreadable("a decompression bomb, or far too large: " + str(error)) from error
-    except UnidentifiedImageError as error:
-        raise Unreadable(what_it_is(data)) from error
-    width, height = image.size
-    if width * height > config.max_pixels:
-        raise Unreadable(f"{width} x {height} pixels are more than max_pixels = {config.max_pixels:,}")
+    image = open_picture(data, config.max_pixels)
     if image.format == "JPEG":
+        image.info[STORED] = image.size
         image.draft(None, (2 * config.size, 2 * config.size))  # never below twice the size that Lanczos resizes to
     image.load()
     return image
 
 
-def what_it_is(data: bytes) -> str:
-    """The reason why these bytes are no picture, as far as their beginning shows."""
-    head = data[:512].lstrip().lower()
-    if not data:
-        return "empty (0 bytes)"
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the file itself: run `git lfs pull`"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "an HTML page, not a picture: the download went wrong"
-    if head.startswith((b"<?xml", b"<svg")):
-        return "an XML or SVG file, not a raster picture"
-    return "not a picture in a supported format (" + ", ".join(FORMATS) + ")"
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in the file, which is decoded smaller if it is a large JPEG."""
+    size: tuple[int, int] = image.info.get(STORED, image.size)
+    return size
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+    """A key of _UPRIGHT, or 1 for a picture that is upright."""
     try:
         orientation = image.getexif().get(0x0112, 1)
     except Exception:  # damaged EXIF does not make the pixels unusable
-        return image
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+        return 1
+    return orientation if orientation in _UPRIGHT else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    orientation = _orientation(image)
+    return image if orientation == 1 else image.transpose(_UPRIGHT[orientation])
+
+
+def _brightest(image: Image.Image) -> float:
+    """The largest value as a fraction of white; 1 where transparency or a palette decides what is white."""
+    if _sixteen_bits(image):
+        return float(np.asarray(image).max()) / 65535
+    return float(np.max(image.getextrema())) / 255 if image.mode in ("L", "RGB") else 1.0
+
+
+def _sixteen_bits(image: Image.Image) -> bool:
+    return image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
 def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Image:
     """The picture without transparency, in 8 bits: mode L or RGB."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+    if _sixteen_bits(image):
         image = _eight_bits(image)
     elif image.mode in ("I", "F"):
         raise Unreadable(f"pixels of mode {image.mode} (32 bits) have no known range: save it with 8 or 16 bits")
@@ -180,6 +188,15 @@ def _flatten(image: Image.Image, background: tuple[int, int, int]) -> Image.Imag
         below.paste(above, mask=above.getchannel("A"))
         return below
     return image.convert("L" if image.mode in ("1", "L") else "RGB")
+
+
+def _transparent(image: Image.Image) -> bool:
+    """Whether the background is visible somewhere in the picture."""
+    if not image.has_transparency_data:
+        return False
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return bool((np.asarray(image) == image.info.get("transparency")).any())
+    return bool((np.asarray(image.convert("RGBA").getchannel("A")) < 255).any())
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -3,50 +3,52 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from unnoise.data.layout import count_suffixes, is_picture, natural, read_layout
+from unnoise.data.layout import hidden, is_picture, natural, tree_source
+from unnoise.data.plain_text import escaped, some
 from unnoise.data.source import FILE_BYTES, Source, Unreadable
+from unnoise.data.unused import count_endings
 from unnoise.errors import UserError
+from unnoise.io.reading import read_bytes
 
-TEXT_BYTES = 64 * 2**20  # a metadata.jsonl or caption larger than this is not text
+
+class Files(NamedTuple):
+    """The files below a folder, by their relative names with "/"; bytes that are not UTF-8 are escaped."""
+
+    paths: dict[str, Path]
+    sizes: dict[str, int]  # 0 for a broken link
+    notes: list[str]  # about what cannot be read
+
+    def pictures(self) -> bool:
+        """Whether there are pictures among them."""
+        return any(map(is_picture, self.paths))
 
 
-def folder(path: Path) -> Source:
-    """The pictures below `path`, in natural order. Raises UserError if there are none."""
-    files = _files(path)
-    names = sorted((name for name in files if is_picture(name)), key=natural)
-    if not names:
+def folder(path: Path, files: Files) -> Source:
+    """The pictures among these files of the folder `path`, in natural order. Raises UserError if there are none."""
+    if not files.pictures():
         raise UserError(_no_pictures(path, files))
-    others = [name for name in files if name.endswith((".txt", "metadata.jsonl"))]
-    layout = read_layout(names, others, lambda name: _text(path / name), str(path))
 
-    def read(i: int) -> bytes:
-        with open(path / names[i], "rb") as file:
-            if os.fstat(file.fileno()).st_size > FILE_BYTES:
-                raise Unreadable(f"larger than {FILE_BYTES >> 20} MiB")
-            return file.read()
+    def read(name: str) -> bytes:
+        try:
+            return read_bytes(files.paths[name], FILE_BYTES)
+        except UserError as error:  # a pipe, or larger than such a file may be
+            raise Unreadable(str(error)) from None
 
-    return Source(
-        where=str(path),
-        names=tuple(names),
-        sizes=np.array([files[name] for name in names], np.int64),
-        read=read,
-        classes=layout.classes,
-        labels=layout.labels,
-        captions=layout.captions,
-        values=layout.values,
-        notes=layout.notes,
-    )
+    source = tree_source(files.sizes, read, str(path), notes=files.notes)
+    return replace(source, file=lambda i: files.paths[source.names[i]])
 
 
-def _files(top: Path) -> dict[str, int]:
-    """The size of every file below `top` by its relative name (0 for a broken link)."""
-    files: dict[str, int] = {}
+def files_in(top: Path) -> Files:
+    """Every file below `top`; pipes and devices are left out, and noted like folders that cannot be read."""
+    found = Files({}, {}, [])
     visited: set[str] = set()
-    for here, below, names in os.walk(top, followlinks=True):
+    closed: list[OSError] = []
+    odd = []
+    for here, below, names in os.walk(top, followlinks=True, onerror=closed.append):
         real = os.path.realpath(here)
         if real in visited:
             below.clear()
@@ -56,22 +58,28 @@ def _files(top: Path) -> dict[str, int]:
         relative = Path(here).relative_to(top)
         for name in names:
             full = os.path.join(here, name)
-            if os.path.isfile(full) or os.path.islink(full):  # no pipes, no devices
-                files[(relative / name).as_posix()] = os.path.getsize(full) if os.path.exists(full) else 0
-    return files
+            shown = escaped((relative / name).as_posix())
+            if os.path.isfile(full) or os.path.islink(full):
+                found.paths[shown] = Path(full)
+                found.sizes[shown] = os.path.getsize(full) if os.path.exists(full) else 0
+            elif not hidden(shown):
+                odd.append(shown)
+    if odd:
+        found.notes.append(f"{len(odd):,} pipes or devices are not read ({some(odd)})")
+    if closed:
+        shut = [f"{escaped(str(error.filename))}: {error.strerror}" for error in closed]
+        found.notes.append(f"{len(shut):,} folders cannot be read ({some(shut)})")
+    return found
 
 
-def _text(path: Path) -> str:
-    if path.stat().st_size > TEXT_BYTES:
-        raise UserError(f"{path} is larger than {TEXT_BYTES >> 20} MiB, too large for captions or metadata")
-    return path.read_text(encoding="utf-8-sig", errors="replace")
-
-
-def _no_pictures(path: Path, files: dict[str, int]) -> str:
-    if not files:
+def _no_pictures(path: Path, files: Files) -> str:
+    seen = [name for name in files.paths if not hidden(name)]
+    if files.notes and not seen:
+        return f"no pictures in {path}: {'; '.join(files.notes)}"
+    if not seen:
         return f"{path} is an empty folder; give a folder with pictures in it (.png, .jpg, .webp ...)"
     data = [
-        name for name in sorted(files, key=natural) if name.endswith((".npz", ".npy", ".zip", ".tar")) or "idx3" in name
+        name for name in sorted(seen, key=natural) if name.endswith((".npz", ".npy", ".zip", ".tar")) or "idx3" in name
     ]
     hint = f"; did you mean {path / data[0]}?" if data else "; give a folder with .png, .jpg, .webp ... files"
-    return f"no pictures in {path}: it contains {count_suffixes(files)}{hint}"
+    return f"no pictures in {path}: it contains {count_endings(seen)}{hint}"

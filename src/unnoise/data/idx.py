@@ -10,6 +10,8 @@ import gzip
 import lzma
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 
 from unnoise.data.source import ARRAY_BYTES, Source, is_bomb, number_classes
 from unnoise.errors import UserError
+from unnoise.io.reading import open_regular
+
+MOST_AXES = 4  # pictures, height, width and channels
 
 
 def is_idx(path: Path) -> bool:
@@ -27,7 +32,7 @@ def is_idx(path: Path) -> bool:
             head = file.read(4)
     except (OSError, EOFError, lzma.LZMAError, zlib.error):
         return False
-    return len(head) == 4 and head[:3] == b"\0\0\x08" and 1 <= head[3] <= 4
+    return len(head) == 4 and head[:3] == b"\0\0\x08" and 1 <= head[3] <= MOST_AXES
 
 
 def idx(path: Path, *, classes: tuple[str, ...] = ()) -> Source:
@@ -72,10 +77,13 @@ def array_source(
     )
 
 
-def _opened(path: Path) -> IO[bytes]:
-    if path.suffix == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return lzma.open(path, "rb") if path.suffix == ".xz" else open(path, "rb")
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    with open_regular(path) as file:
+        if path.suffix == ".gz":
+            yield cast(IO[bytes], gzip.GzipFile(fileobj=file))
+        else:
+            yield lzma.LZMAFile(file) if path.suffix == ".xz" else file  # noqa: SIM115  # it reads the file above
 
 
 def _array(path: Path) -> NDArray[np.uint8]:
@@ -85,6 +93,8 @@ def _array(path: Path) -> NDArray[np.uint8]:
             head = file.read(4)
             if len(head) < 4 or head[:3] != b"\0\0\x08":
                 raise UserError(f"{path} is not an IDX file of bytes (it begins {head.hex(' ')}); give one that is")
+            if head[3] > MOST_AXES:
+                raise UserError(f"{path} claims {head[3]} axes, and pictures have 3 or 4; it is damaged")
             shape = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
             count = 1
             for length in shape:
@@ -94,6 +104,8 @@ def _array(path: Path) -> NDArray[np.uint8]:
                     f"{path} claims {count:,} bytes in a file of {path.stat().st_size:,}; it is damaged or a bomb"
                 )
             data = file.read(count + 1)
+    except UserError:
+        raise
     except (OSError, EOFError, lzma.LZMAError, zlib.error, struct.error) as error:
         raise UserError(f"{path} cannot be decompressed ({error}); download it again") from error
     if len(data) != count:

@@ -16,7 +16,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-ORDER, FLIP, CROP, REPLACE, TOY, SHAPES = range(6)  # the purpose of a number: the first part of its key
+ORDER, FLIP, CROP, REPLACE, TOY, SHAPES, CAPTION = range(7)  # the purpose of a number: the first part of its key
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: splitmix64's increment
 

@@ -23,6 +23,7 @@ from unnoise.errors import UserError
 
 SAMPLE = 2_000  # pictures decoded if not all fit: 20 of them are broken if 1 % of the set is
 SHOWN = 5  # broken pictures listed in a message
+DARK = 0.5  # of white: pictures without a brighter value have a note
 
 
 class Scan(NamedTuple):
@@ -35,6 +36,8 @@ class Scan(NamedTuple):
     checked: int  # number of pictures decoded
     sizes: NDArray[np.int64]  # (n, 2) widths and heights as stored, of the pictures that were decoded
     modes: dict[str, int]  # how often each mode occurs, by Pillow's name for it
+    brightest: dict[str, float]  # the largest value in the pictures of each mode, as a fraction of white
+    transparent: int = 0  # how many of the pictures that were decoded have transparent pixels
 
 
 def scan(source: Source, config: DataConfig) -> Scan:
@@ -42,8 +45,9 @@ def scan(source: Source, config: DataConfig) -> Scan:
     count = len(source.names)
     if source.array is not None and (stored := _as_stored(source.array, config)) is not None:
         height, width = source.array.shape[1:3]
-        sizes, modes = np.tile([[width, height]], (count, 1)), {_mode(source.array): count}
-        result = Scan(stored, np.arange(count), (), count, sizes, modes)
+        sizes, mode = np.tile([[width, height]], (count, 1)), _mode(source.array)
+        brightest = {mode: float(source.array.max(initial=0)) / 255}
+        result = Scan(stored, np.arange(count), (), count, sizes, {mode: count}, brightest)
         _check_enough(result, 0.0, source, config)
         return result
     fits = count * config.channels * config.size**2 <= config.cache_bytes
@@ -59,6 +63,8 @@ def scan(source: Source, config: DataConfig) -> Scan:
         len(rows),
         np.array(decoded.sizes, np.int64).reshape(-1, 2),
         dict(decoded.modes),
+        decoded.brightest,
+        transparent=decoded.transparent.total(),
     )
     refused = len(source.refused)
     failed = (len(decoded.failed) + refused) / max(len(rows) + refused, 1)
@@ -71,11 +77,13 @@ class _Decoded(NamedTuple):
     failed: dict[int, str]  # row -> reason
     sizes: list[tuple[int, int]]
     modes: Counter[str]
+    brightest: dict[str, float]
+    transparent: Counter[str]  # mode -> pictures with transparent pixels
 
 
 def _decode_all(source: Source, config: DataConfig, rows: Sequence[int], *, cache: bool) -> _Decoded:
     cached: list[NDArray[np.uint8]] | None = [] if cache else None
-    found = _Decoded(None, {}, [], Counter())
+    found = _Decoded(None, {}, [], Counter(), {}, Counter())
     used = 0
     for row, picture in zip(rows, _decoded(source, config, rows)):
         if isinstance(picture, str):
@@ -83,6 +91,8 @@ def _decode_all(source: Source, config: DataConfig, rows: Sequence[int], *, cach
             continue
         found.sizes.append(picture.size)
         found.modes[picture.mode] += 1
+        found.brightest[picture.mode] = max(found.brightest.get(picture.mode, 0.0), picture.brightest)
+        found.transparent[picture.mode] += picture.transparent
         if cached is not None:
             cached.append(crop(picture.pixels, 0.5) if config.crop == "center" else picture.pixels)
             used += cached[-1].nbytes
@@ -102,12 +112,40 @@ def crop(pixels: NDArray[np.uint8], position: float) -> NDArray[np.uint8]:
 
 def too_many(broken: tuple[Broken, ...], fraction: float, source: Source, config: DataConfig) -> UserError:
     """An error for too many broken pictures: how many, which ones with their reasons, and what to do."""
-    listed = "".join(f"\n  {path}: {why}" for path, why in broken[:SHOWN])
-    more = f"\n  ... and {len(broken) - SHOWN:,} more" if len(broken) > SHOWN else ""
     return UserError(
         f"{fraction:.2%} of the pictures in {source.where} are broken, more than max_broken = {config.max_broken:.2%}:"
-        f"{listed}{more}\nremove or replace them, or raise max_broken"
+        f"{listed(broken)}\nremove or replace them, or raise max_broken"
     )
+
+
+def listed(broken: Sequence[Broken]) -> str:
+    """Lines to append to a message: the first SHOWN broken pictures with their reasons. Empty if there are none."""
+    lines = "".join(f"\n  {path}: {why}" for path, why in broken[:SHOWN])
+    return lines + (f"\n  ... and {len(broken) - SHOWN:,} more" if len(broken) > SHOWN else "")
+
+
+def dark_notes(found: Scan) -> list[str]:
+    """A note for each mode in which no value is above DARK of white, as where 12 bits are stored in 16."""
+    notes = []
+    for mode, brightest in found.brightest.items():
+        if 0 < brightest < DARK:
+            white = 65535 if mode.startswith("I") else 255
+            notes.append(
+                f"in the {found.modes[mode]:,} pictures stored as {mode} the largest value is "
+                f"{round(brightest * white):,} of {white:,}, so that they are read as dark: if that is not meant, "
+                f"multiply their values by {int(1 / brightest)} and save them again"
+            )
+    return notes
+
+
+def transparent_notes(found: Scan, config: DataConfig) -> list[str]:
+    """A note about pictures with transparent pixels, if there are any."""
+    opened = f" of the {found.checked:,} that were opened" if found.pixels is None else ""
+    behind = ",".join(map(str, config.background))
+    about = f"composited over data.background={behind}" + (" (white)" if config.background == (255, 255, 255) else "")
+    if not found.transparent:
+        return []
+    return [f"{found.transparent:,} pictures{opened} have transparent pixels, which are {about}"]
 
 
 def _decoded(source: Source, config: DataConfig, rows: Sequence[int]) -> Iterator[Picture | str]:
@@ -152,4 +190,8 @@ def _check_enough(result: Scan, fraction: float, source: Source, config: DataCon
     if fraction > config.max_broken:
         raise too_many(result.broken, fraction, source, config)
     if len(result.good) < 2:
-        raise UserError(f"{source.where} has {len(result.good)} picture to learn from; give at least 2")
+        count = len(result.good)
+        raise UserError(
+            f"{source.where} has {count} readable picture{'s' if count != 1 else ''}; give at least 2"
+            f"{listed(result.broken)}"
+        )

@@ -10,16 +10,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unnoise.errors import UserError
+from unnoise.io.picture_files import FILE_BYTES as FILE_BYTES
 
 T = TypeVar("T")
 
-FILE_BYTES = 256 * 2**20  # an encoded picture larger than this is not read
 ARRAY_BYTES = 16 * 2**30  # a compressed array larger than this is not decompressed; .npy files are mapped
 MEMBERS = 5_000_000  # files in one archive
 BOMB_BYTES, BOMB_RATIO = 64 * 2**20, 200  # data that expands beyond both is a bomb: real pictures hardly compress
@@ -36,7 +37,7 @@ class Unreadable(Exception):
     """One picture cannot be read; the message is the reason. Only that picture is skipped, the training goes on."""
 
 
-def reason(error: Unreadable | OSError) -> str:
+def reason(error: Exception) -> str:
     """The reason as text, without the path."""
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
@@ -57,11 +58,17 @@ class Source:
     classes: tuple[str, ...] = ()
     labels: NDArray[np.int64] | None = None  # (N,) rows of `classes`
     captions: tuple[str, ...] | None = None
+    more_captions: tuple[tuple[str, ...], ...] | None = (
+        None  # of each picture besides the first; None: no picture has more
+    )
     values: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)  # (N,) each; NaN if missing
     # kind -> the control image of picture i, as pixels like those of `read`
     controls: Mapping[str, Callable[[int], NDArray[np.uint8]]] = field(default_factory=dict)
+    # column of the metadata -> the control images that it names, under the names of their pictures
+    control_columns: Mapping[str, Source] = field(default_factory=dict)
     refused: tuple[Broken, ...] = ()  # found, but refused without reading
     notes: tuple[str, ...] = ()  # remarks for the user about how the files were interpreted
+    file: Callable[[int], Path] | None = None  # the file that holds picture i; None for pictures that are not in files
 
     def only(self, mask: NDArray[np.bool_]) -> Source:
         """The source of the pictures whose entry in `mask` (N,) is true."""
@@ -74,9 +81,11 @@ class Source:
             array=None if self.array is None else self.array[rows],
             labels=None if self.labels is None else self.labels[rows],
             captions=None if self.captions is None else tuple(self.captions[row] for row in rows),
+            more_captions=None if self.more_captions is None else tuple(self.more_captions[row] for row in rows),
             values={name: column[rows] for name, column in self.values.items()},
             controls={name: _renumbered(draw, rows) for name, draw in self.controls.items()},
             refused=(),
+            file=None if self.file is None else _renumbered(self.file, rows),
         )
 
 

@@ -8,13 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from unnoise.config.data import DataConfig
 from unnoise.data.dataset import Dataset
+from unnoise.data.decode import decode
 from unnoise.data.fingerprint import stride
 from unnoise.data.scan import crop
-from unnoise.data.source import Unreadable
+from unnoise.data.source import Source, Unreadable
 from unnoise.io.images import grid
 
 SAMPLE = 1_000  # pictures for the statistics of values, evenly spread
+SIZED = 50  # pictures that are opened for their size
 LISTED = 100  # broken pictures listed
 GAP = 2  # pixels between the pictures of a sheet
 
@@ -26,7 +29,7 @@ def describe(dataset: Dataset) -> dict[str, object]:
     """
     source, labels = dataset.source, dataset.labels()
     counts = {} if labels is None else np.bincount(labels, minlength=len(dataset.classes)).tolist()
-    captions = [text for row in range(len(dataset)) if (text := dataset.caption(row))]
+    captions = [text for text in dataset.every_caption() if text]
     sides = {"width": dataset.sizes[:, 0], "height": dataset.sizes[:, 1]}
     return {
         "where": source.where,
@@ -47,10 +50,24 @@ def describe(dataset: Dataset) -> dict[str, object]:
         "checked": dataset.checked,  # pictures decoded at the start
         "cached": dataset.cached,
         "values": _values(dataset),
-        "notes": list(source.notes),
+        "notes": list(dataset.notes),
         "fingerprint": dataset.fingerprint,
-        "fingerprint_reads": f"1 picture in {stride(source)}",
+        "fingerprint_reads": _fingerprint_reads(dataset),
     }
+
+
+def _fingerprint_reads(dataset: Dataset) -> str:
+    every = stride(dataset.source)
+    return "all pictures" if every == 1 else f"1 picture in {every}, the ends and times of all files"
+
+
+def stored_size(source: Source) -> int:
+    """The median of the shorter sides of SIZED pictures, in pixels, evenly spread; 0 if none of them can be read."""
+    sides = []
+    for row in _spread(np.arange(len(source.names)), SIZED):
+        with contextlib.suppress(OSError, Unreadable):
+            sides.append(min(decode(source.read(row), DataConfig(size=1, channels=1)).size))
+    return int(np.median(sides)) if sides else 0
 
 
 def contact_sheet(dataset: Dataset, rows: int, columns: int) -> Image.Image:

@@ -21,9 +21,10 @@ Interpolation = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def slerp(a: Tensor, b: Tensor, k: Tensor) -> Tensor:
-    """Interpolates along the great circle; along the straight line where the two are parallel or exactly opposite."""
+    """Interpolates along the great circle; on the straight line where the two are parallel or opposite, or one is 0."""
     x, y = a.flatten(1).double(), b.flatten(1).double()
-    cosine = (x * y).sum(1) / (x.norm(dim=1) * y.norm(dim=1))
+    lengths = x.norm(dim=1) * y.norm(dim=1)
+    cosine = torch.where(lengths > 0, (x * y).sum(1) / lengths, 1.0)
     theta = cosine.clamp(-1, 1).acos()
     k = k.double().to(theta)
     straight = theta.sin() < 1e-6

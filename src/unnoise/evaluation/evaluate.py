@@ -30,7 +30,15 @@ from unnoise.evaluation.conditions import conditions_with_values, request_for_co
 from unnoise.evaluation.evaluators import Evaluators, find_evaluators
 from unnoise.evaluation.progress import Progress
 from unnoise.evaluation.report import report_of, report_of_separate, sampling_settings
-from unnoise.evaluation.sample_metrics import LEAST, SEPARATE, Sets, class_accuracy, distance_entry, metric_names
+from unnoise.evaluation.sample_metrics import (
+    LEAST,
+    SEPARATE,
+    Sets,
+    class_accuracy,
+    distance_entry,
+    metric_names,
+    weak_classifier,
+)
 from unnoise.generate.frames import frames
 from unnoise.generate.job import prepare
 from unnoise.metrics import cache as feature_cache
@@ -178,6 +186,7 @@ def measure(
     if "accuracy" in metric_names(config.metrics):
         labels = _gather(predicted, processes), _gather(requested, processes)
         report |= class_accuracy(evaluators.classifier, *labels, classes, report)
+    report["warnings"] = [*report["warnings"], *weak_classifier(evaluators.classifier)]
     clock.lap("measuring")
     report["seconds"] = clock.seconds
     report["pictures_per_second"] = len(features) / max(clock.seconds.get("drawing", 0.0), 1e-9)

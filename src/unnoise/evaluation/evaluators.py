@@ -13,10 +13,11 @@ import torch
 
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.data import Dataset
+from unnoise.data.scan import listed
 from unnoise.errors import UserError
 from unnoise.evaluation.sample_metrics import LEAST, metric_names
 from unnoise.metrics import contrastive
-from unnoise.metrics.classifier import ClassifierEvaluator, check_pictures, load_classifier, shipped
+from unnoise.metrics.classifier import ClassifierEvaluator, check_pictures, load_classifier, shipped, train_command
 from unnoise.metrics.features import Features, classifier_features, find_features
 from unnoise.metrics.inception import find_weights
 
@@ -39,7 +40,9 @@ def find_evaluators(config: EvaluateConfig, classes: tuple[str, ...], pictures: 
         raise UserError(f"{config.count} sampled pictures are too few to measure: use --count {LEAST} or more")
     if config.real < 2 * LEAST or len(pictures) < 2 * LEAST:
         few = min(config.real, len(pictures))
-        raise UserError(f"{few} real pictures are too few to compare with: use {2 * LEAST} or more")
+        raise UserError(
+            f"{few} real pictures are too few to compare with: use {2 * LEAST} or more{listed(pictures.broken)}"
+        )
     # a contrastive run evaluates captions, not classes
     reads_captions = config.evaluator != "auto" and contrastive.is_evaluator(config.evaluator)
     name = (
@@ -79,14 +82,14 @@ def _default(pictures: Dataset, contrastive_run: str) -> str:
         return "inception"
     if contrastive_run:
         return contrastive_run
-    path, size = pictures.config.path, pictures.shape[1]
+    path = pictures.config.path
     if pictures.captions and not pictures.classes:
         raise UserError(
-            f"no features to compare {path} in: train a contrastive model of its pictures and captions (unnoise train "
-            f"emoji-contrastive --data {path} --set data.size={size}) and give its run as --features, or as "
+            f"no features to compare {path} in: train a contrastive model of its pictures and captions "
+            f"({train_command(path, pictures.shape, 'emoji-contrastive')}) and give its run as --features, or as "
             "--evaluator to evaluate captions too; or give Inception-v3's weight file as --features"
         )
     raise UserError(
-        f"no features to compare {path} in: train a classifier on it (unnoise train classifier --data {path}) and give "
-        "its directory as --features, or give Inception-v3's weight file"
+        f"no features to compare {path} in: train a classifier on it ({train_command(path, pictures.shape)}) and give "
+        "its run as --features, or give Inception-v3's weight file"
     )

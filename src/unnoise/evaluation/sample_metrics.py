@@ -23,12 +23,19 @@ from unnoise.metrics.classifier import ClassifierEvaluator, accuracy
 from unnoise.metrics.features import Features
 from unnoise.metrics.frechet import extrapolated, frechet, moments, too_few
 from unnoise.metrics.kernel import kernel, kernel_of_subsets
-from unnoise.metrics.precision_recall import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
+from unnoise.metrics.precision_recall import (
+    DensityCoverage,
+    PrecisionRecall,
+    density_coverage,
+    expected_coverage,
+    precision_recall,
+)
 
 METRICS = ("frechet", "kernel", "precision", "recall", "density", "coverage", "accuracy", *BITS, *ALIGNMENT)
 ALIASES = {"fid": "frechet", "kid": "kernel", "bits": "bpd", "ode-bits": "ode-bpd"}
 SEPARATE = {**BITS, **ALIGNMENT}  # measured each on its own, not between sets of sampled and real pictures
 NEIGHBOURS = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}  # as in the papers that name them
+RELIABLE = 0.8  # accuracy on real pictures, at 95 % confidence, below which a classifier has a warning
 LEAST = 10  # pictures, real or sampled, below which nothing is measured
 
 
@@ -92,7 +99,30 @@ def distance_entry(name: str, sets: Sets, config: EvaluateConfig, features: Feat
             found = sets.precision_recall if name in ("precision", "recall") else sets.density_coverage
             value, floor = (each._asdict()[name] for each in found)
             entry |= {"name": name, "better": "up", "neighbours": NEIGHBOURS[name], "value": value, "real": floor}
+            entry["warning"] = low_coverage(value, len(real), len(sampled)) if name == "coverage" else None
     return {k: v for k, v in entry.items() if v is not None}
+
+
+def low_coverage(value: float, real: int, sampled: int) -> str | None:
+    """A warning where less than half of what equal distributions would cover is covered; otherwise None."""
+    expected = expected_coverage(real, sampled, k=NEIGHBOURS["coverage"])
+    if value >= expected / 2:
+        return None
+    return (
+        f"coverage {value:.2f} is low, where pictures as varied as the real ones reach {expected:.2f}: most kinds of "
+        "real pictures are missing, whatever precision and class accuracy are"
+    )
+
+
+def weak_classifier(classifier: ClassifierEvaluator | None) -> list[str]:
+    """A warning about a classifier that is often wrong on real pictures, or was tested on few; none for others."""
+    if classifier is None or classifier.accuracy.at_least >= RELIABLE:
+        return []
+    return [
+        f"the classifier {classifier.name!r} is right on {classifier.accuracy.value:.0%} of {classifier.accuracy.n:,} "
+        "held-out real pictures, too few to rely on: class accuracy and measures in its features say little; train it "
+        "on more pictures, or longer"
+    ]
 
 
 def class_accuracy(

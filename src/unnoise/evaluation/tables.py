@@ -194,8 +194,9 @@ def cheapest_within(results: Iterable[Result], slack: float = 0.05) -> Result | 
 
 
 def distance(result: Result, missing: float = math.nan) -> float:
-    """The Frechet distance; `missing` where it was not measured or is 0."""
-    return result.metric() or missing
+    """The Frechet distance; `missing` where it was not measured."""
+    found = result.metric()
+    return missing if found is None else found
 
 
 def metric_text(result: Result, name: str = "frechet") -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from unnoise import data
 from unnoise.config.evaluation import EvaluateConfig
-from unnoise.config.request import Request
+from unnoise.config.request import Request, check_seed
 from unnoise.data import Dataset
 from unnoise.errors import UserError
 from unnoise.evaluation.alignment import ALIGNMENT
@@ -25,6 +25,7 @@ from unnoise.text.tokenizer import truncation_note
 
 def check(model: Model, config: EvaluateConfig, request: Request, pictures: Dataset) -> None:
     """Raises UserError where the model, the pictures and the request do not go together."""
+    check_seed(config.seed)
     _check_model(model, pictures)
     _check_request(model, metric_names(config.metrics), request)
 

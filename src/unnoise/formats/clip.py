@@ -1,17 +1,14 @@
-"""transformers folders of CLIP's text tower and its tokenizer, read and written without transformers.
+"""transformers folders of CLIP's text tower, read and written without transformers.
 
-    config.json, model.safetensors                 CLIPTextModel, or CLIPTextModelWithProjection
-    tokenizer.json, or vocab.json and merges.txt   byte-level BPE; </w> marks the end of a word
-    tokenizer_config.json                          the padding token
+    config.json, model.safetensors      CLIPTextModel, or CLIPTextModelWithProjection
 
-Laws (tests/nn/test_clip.py): embeddings are those of transformers, to 1e-5, with old and new names of tensors, and
-tokens are equal.
+Laws (tests/nn/test_clip.py): embeddings are those of transformers, to 1e-5, with old and new names of tensors.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,8 @@ from unnoise.errors import UserError, unknown
 from unnoise.formats.files import Shape, read_json, weights, what_is_wrong
 from unnoise.formats.settings import missing
 from unnoise.nn.clip import ACTIVATIONS, ClipConfig, ClipText
-from unnoise.text.tokenizer import library, rows_of, truncated_part
 
 CONFIG, WEIGHTS = "config.json", "model"
-BEGIN, END = "<|startoftext|>", "<|endoftext|>"
 VERSION = "5.23.0"  # of transformers; the defaults are those of this version
 
 DEFAULTS: dict[str, Any] = {  # of CLIPTextConfig
@@ -183,92 +178,3 @@ def pieces(net: ClipText) -> dict[str, dict[str, Shape]]:
 
 def _plain(name: str) -> str:
     return name.removeprefix("text_model.")
-
-
-# --- the tokenizer ---
-
-
-class ClipTokenizer:
-    """Texts to tokens (B, length) int64: begin, those of a text, end, padding; long texts are truncated before end.
-
-    `library_tokenizer`, of the `tokenizers` library, adds no begin, end or padding and does not truncate.
-    """
-
-    def __init__(self, library_tokenizer: Any, *, length: int, pad: str) -> None:
-        self._library = library_tokenizer
-        self.length = length
-        self.begin, self.end, self.pad = (self._id(token) for token in (BEGIN, END, pad))
-
-    @classmethod
-    def load(cls, folder: Path, length: int) -> ClipTokenizer:
-        """The tokenizer in a folder, for texts of this length. Raises UserError if it cannot be used."""
-        whole, pad = folder / "tokenizer.json", _pad(folder)
-        try:
-            if whole.is_file():
-                made = library().Tokenizer.from_str(whole.read_text(encoding="utf-8"))
-                made.no_padding()
-                made.no_truncation()
-            else:
-                made = _of_merges(folder, pad)
-        except UserError:
-            raise
-        except Exception as problem:  # the library raises bare Exceptions
-            raise UserError(f"{folder} has no usable tokenizer: {problem}") from None
-        return cls(made, length=length, pad=pad)
-
-    def encode(self, texts: Sequence[str]) -> Tensor:
-        """A row for each text."""
-        return rows_of(self._ids(texts), self.length, self.begin, self.end, self.pad)
-
-    def truncated(self, text: str) -> str:
-        """The end of a text that exceeds the length; empty if nothing does."""
-        return truncated_part(self._library, text, self.length - 2)
-
-    def save(self, folder: Path) -> None:
-        """Write tokenizer.json and tokenizer_config.json."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "tokenizer.json").write_text(self._library.to_str(), encoding="utf-8")
-        settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length, "unk_token": END}
-        settings |= {"bos_token": BEGIN, "eos_token": END, "pad_token": self._library.id_to_token(self.pad)}
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [list(found.ids) for found in self._library.encode_batch(list(texts), add_special_tokens=False)]
-
-    def _id(self, token: str) -> int:
-        found = self._library.token_to_id(token)
-        if found is None:
-            raise UserError(f"the tokenizer has no {token}: give a tokenizer of CLIP")
-        return int(found)
-
-
-def _of_merges(folder: Path, pad: str) -> Any:
-    """The tokenizer of vocab.json and merges.txt, with CLIP's normalisation; `pad` is a special token."""
-    lib = library()
-    for name in ("vocab.json", "merges.txt"):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} has neither tokenizer.json nor {name}: copy the whole folder")
-    vocabulary = read_json(folder / "vocab.json")
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
-    merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-    model = lib.models.BPE(vocabulary, merges, unk_token=END, end_of_word_suffix="</w>", continuing_subword_prefix="")
-    made = lib.Tokenizer(model)
-    normal, pre = lib.normalizers, lib.pre_tokenizers
-    made.normalizer = normal.Sequence([normal.NFC(), normal.Replace(lib.Regex(r"\s+"), " "), normal.Lowercase()])
-    words = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
-    made.pre_tokenizer = pre.Sequence(
-        [pre.Split(lib.Regex(words), behavior="removed", invert=True), pre.ByteLevel(add_prefix_space=False)]
-    )
-    made.add_special_tokens([BEGIN, END, pad])
-    return made
-
-
-def _pad(folder: Path) -> str:
-    """The padding token: the end token in Stable Diffusion 1, an exclamation mark in 2."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        token = read_json(folder / name).get("pad_token") if (folder / name).is_file() else None
-        if isinstance(token, dict):  # an AddedToken with its options
-            token = token.get("content")
-        if isinstance(token, str):
-            return token
-    return END

@@ -1,9 +1,9 @@
-"""The settings of diffusers' UNet2DConditionModel and ControlNetModel: defaults, supported values, required ones.
+"""The settings of diffusers' UNet2DConditionModel and ControlNetModel: defaults and supported values.
 
-A setting that is missing from a file has the class's default if names and shapes of tensors would reveal a wrong one,
-or if published files of Stable Diffusion 1 (diffusers 0.6) lack it because the class had no such setting then
-(resnet_skip_time_act, resnet_out_scale_factor, timestep_post_act, time_embedding_act_fn, global_pool_conditions). Those
-in REQUIRED have to be in the file: no tensor reveals a wrong one, and every published file has them.
+A setting that is missing from a file has the class's default. Published files of Stable Diffusion 1 (diffusers 0.6)
+lack some, which the class did not have then (resnet_skip_time_act, resnet_out_scale_factor, timestep_post_act,
+time_embedding_act_fn, global_pool_conditions). Where every published file has a setting and no tensor's shape reveals a
+wrong one, the default is stated in a note (settings.assumed).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from unnoise.formats.settings import check_names, check_values, missing
+from unnoise.formats.settings import check_values, of_class
 
 DEFAULTS: dict[str, Any] = {  # of UNet2DConditionModel
     "sample_size": None,
@@ -92,10 +92,6 @@ CONTROL_DEFAULTS: dict[str, Any] = {name: v for name, v in DEFAULTS.items() if n
     "global_pool_conditions": False,
 }
 
-REQUIRED = {  # settings that change the output of a network and no tensor's shape
-    *("act_fn", "attention_head_dim", "center_input_sample", "controlnet_conditioning_channel_order"),
-    *("downsample_padding", "flip_sin_to_cos", "freq_shift", "mid_block_scale_factor", "norm_eps", "norm_num_groups"),
-}
 SUPPORTED: dict[str, tuple[Any, ...]] = {
     "center_input_sample": (False,),
     "flip_sin_to_cos": (True, False),
@@ -138,12 +134,8 @@ TIME_IDS = 6  # values of Stable Diffusion XL: original height and width, crop t
 def complete(given: Mapping[str, Any], defaults: Mapping[str, Any], kind: str, where: str) -> dict[str, Any]:
     """All settings of the class `kind`, those that are missing with their defaults.
 
-    Raises UserError for a required setting that is missing, an unknown one, and a value that is not supported.
+    Raises UserError for an unknown setting, and for a value that is not supported.
     """
-    settings = {key: value for key, value in given.items() if not key.startswith("_")}
-    for key in sorted(REQUIRED & defaults.keys() - settings.keys()):
-        raise missing(where, key)
-    check_names(settings, defaults, kind, where)
-    data = {**defaults, **settings}
+    data = {**defaults, **of_class(given, defaults, kind, where)}
     check_values(data, SUPPORTED, where)
     return data

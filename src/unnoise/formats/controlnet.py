@@ -19,8 +19,9 @@ from torch import Tensor
 
 from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.errors import UserError
-from unnoise.formats import names, part, unet2d_condition
+from unnoise.formats import condition_settings, names, part, unet2d_condition
 from unnoise.formats.files import read_json
+from unnoise.formats.settings import assumed
 from unnoise.nn.blocks import context_width
 from unnoise.nn.controlnet import ControlNet
 
@@ -44,6 +45,12 @@ def read(folder: Path, config: UNetConfig, *, pickles: bool = False) -> tuple[Co
         raise UserError(f"{file} is the configuration of a {given['_class_name']}: only {KIND} is supported")
     how = unet2d_condition.control_from_config(given, config, str(file))
     return how, part.read_weights(folder, _table(config, how), pickles=pickles)
+
+
+def notes(folder: Path) -> list[str]:
+    """Notes on settings that the files of a control lack."""
+    file = folder / part.CONFIG
+    return assumed(read_json(file), condition_settings.CONTROL_DEFAULTS, KIND, str(file))
 
 
 def write(folder: Path, config: UNetConfig, state: Mapping[str, Tensor], how: ControlConfig) -> None:

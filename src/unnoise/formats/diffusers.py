@@ -20,13 +20,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from torch import Tensor
 
 from unnoise.config.cards import CodecConfig, LatentsConfig, PixelsConfig, ValueRange
 from unnoise.config.diffusion import DiffusionConfig
-from unnoise.config.networks import UNetConfig
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.formats import (
     condition_settings,
@@ -39,10 +39,12 @@ from unnoise.formats import (
     unet2d_condition,
 )
 from unnoise.formats.files import read_json
-from unnoise.formats.text_encoders import INDEX, ClipEncoder, DualClipEncoder, is_part
+from unnoise.formats.places import SCHEDULER, Places, locate
+from unnoise.formats.settings import assumed
+from unnoise.formats.text_encoders import INDEX, ClipEncoder, DualClipEncoder
 from unnoise.nn.blocks import context_width
 
-SCHEDULER, NOTES = "scheduler_config.json", "unnoise.json"
+NOTES = "unnoise.json"
 
 
 class Hints(TypedDict):
@@ -53,11 +55,17 @@ class Hints(TypedDict):
     values: tuple[ValueRange, ...]
     sampler: str
     spacing: str
+    spacing_options: dict[str, bool | int | float | str]
     clip: bool
     codec: CodecConfig
     info: dict[str, Any]
+    notes: tuple[str, ...]
 
 
+NO_SCHEDULER = (
+    "{folder} has no scheduler beside it: linear betas from 0.0001 to 0.02, 1,000 steps and a prediction of eps are "
+    "assumed; if the network was trained otherwise, copy its scheduler_config.json into that folder"
+)
 REFINES, REFINER_IDS = "requires_aesthetics_score", 5  # the flag in the index of XL's refiner, and its number of values
 SCALE = 1000.0  # the range of values that are passed on unscaled: text.conditioner.VALUE_SCALE
 
@@ -70,49 +78,71 @@ def is_folder(folder: Path) -> bool:
 # --- reading ---
 
 
+class Settings(NamedTuple):
+    """What the files of settings contain."""
+
+    net: UNetConfig  # without controls
+    process: DiffusionConfig
+    hints: Hints
+
+
 def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, Tensor], DiffusionConfig, Hints]:
     """The settings of the network, its weights under unnoise's names (float32), the process, the rest of the card.
 
-    A network without a scheduler has that of DDPM: linear betas, 1,000 steps, eps. Classes without names have their
-    numbers as names, and there is no null class. With `pickles` a .bin file is opened too, tensors only. Raises
-    UserError that names the file and the setting or tensors that are not supported.
+    With `pickles` a .bin file is opened too, tensors only. Raises UserError that names the file and the setting or
+    tensors that are not supported.
     """
-    index = read_json(folder / INDEX) if (folder / INDEX).is_file() else {}
-    parts = _parts(folder, index)
-    unet = parts["unet"]
-    config = _config(unet / part.CONFIG, REFINER_IDS if index.get(REFINES) is True else condition_settings.TIME_IDS)
-    file = parts["scheduler"] / SCHEDULER
-    scheduler = read_json(file) if file.is_file() or is_part(index.get("scheduler")) else {}
-    process, sampler, spacing, clip = schedulers.from_config(scheduler, str(file))
-    outputs = config.in_channels * (2 if process.learned_variance else 1)
-    if config.out_channels != outputs:
-        raise UserError(
-            f"{unet / part.CONFIG}: out_channels is {config.out_channels} and in_channels {config.in_channels}: "
-            f"{'with' if process.learned_variance else 'without'} variance_type learned_range it is {outputs}"
-        )
+    places = locate(folder)
+    net, process, hints = read_settings(places)
+    state = part.read_weights(places.unet, names.pieces_of(net), pickles=pickles)
+    if places.has("controlnet") and not places.alone:
+        found = controlnet.folders(folder, places.index["controlnet"][1])
+        net, state = controlnet.beside(net, state, [controlnet.read(one, net, pickles=pickles) for one in found])
+        hints["notes"] += tuple(note for one in found for note in controlnet.notes(one))
+    net, hints["classes"] = _classes(net, places.pipeline)  # after the weights, whose shapes have the number of rows
+    return net, state, process, hints
 
-    state = part.read_weights(unet, names.pieces_of(config), pickles=pickles)
-    if "controlnet" in parts:
-        found = controlnet.folders(folder, index["controlnet"][1])
-        each = [controlnet.read(one, config, pickles=pickles) for one in found]
-        config, state = controlnet.beside(config, state, each)
-    config, classes = _classes(config, folder)  # after the weights, whose shapes have the number of rows
-    kept = {key: value for key, value in scheduler.items() if not key.startswith("_") and key != "trained_betas"}
+
+def read_settings(places: Places) -> Settings:
+    """All that the files of settings contain; `hints["notes"]` states what they leave open and what is not applied.
+
+    A network without a scheduler has that of DDPM: linear betas, 1,000 steps, eps. The classes are not among it.
+    """
+    ids = REFINER_IDS if places.index.get(REFINES) is True else condition_settings.TIME_IDS
+    net, notes = _config(places.unet / part.CONFIG, ids)
+    net = unet2d.folded(net, _notes(places.pipeline)["patch"], str(places.pipeline / NOTES))
+    given = {} if places.scheduler is None else read_json(places.scheduler)
+    found = schedulers.from_config(given, str(places.scheduler or places.unet / SCHEDULER))
+    outputs = net.in_channels * (2 if found.process.learned_variance else 1)
+    if net.out_channels != outputs:
+        raise UserError(
+            f"{places.unet / part.CONFIG}: out_channels is {net.out_channels} and in_channels {net.in_channels}: "
+            f"{'with' if found.process.learned_variance else 'without'} variance_type learned_range it is {outputs}"
+        )
+    if net.value_width and not places.index:
+        notes.append(f"{places.unet} is outside its pipeline: the {net.values} values of SDXL's base are assumed")
+    notes += found.notes if places.scheduler is not None else [NO_SCHEDULER.format(folder=places.unet)]
+    kept = {key: value for key, value in given.items() if not key.startswith("_") and key != "trained_betas"}
     info = {"format": "diffusers", "scheduler": kept}
-    latents = "vae" in parts or config.in_channels not in (1, 3) or _notes(folder)["latents"]
+    latents = places.has("vae") or _notes(places.pipeline)["latents"]
+    if not latents and net.in_channels not in (1, 3):
+        latents = True
+        notes.append(f"{places.unet / part.CONFIG}: x has {net.in_channels} channels, so it is assumed to be latents")
     if latents:
         info["latents"] = "the autoencoder is not read: samples are its latents, not pictures"
     hints = Hints(
-        channels=config.in_channels,
-        classes=classes,
-        values=_values(config),
-        sampler=sampler,
-        spacing=spacing,
-        clip=clip and not latents,
+        channels=net.in_channels,
+        classes=(),
+        values=_values(net),
+        sampler=found.sampler,
+        spacing=found.spacing,
+        spacing_options=found.spacing_options,
+        clip=found.clip and not latents,
         codec=LatentsConfig() if latents else PixelsConfig(),
         info=info,
+        notes=tuple(notes),
     )
-    return config, state, process, hints
+    return Settings(net, found.process, hints)
 
 
 def read_text_encoder(folder: Path, config: UNetConfig) -> ClipEncoder | DualClipEncoder | None:
@@ -126,8 +156,8 @@ def read_text_encoder(folder: Path, config: UNetConfig) -> ClipEncoder | DualCli
     return text
 
 
-def _config(file: Path, time_ids: int) -> UNetConfig:
-    """The settings of the network, by the class in the file; `time_ids`: the number of values of XL."""
+def _config(file: Path, time_ids: int) -> tuple[UNetConfig, list[str]]:
+    """The settings of the network, by the class in the file, and notes; `time_ids`: the number of values of XL."""
     given = read_json(file)
     kind = given.get("_class_name", "UNet2DConditionModel" if "cross_attention_dim" in given else "UNet2DModel")
     if kind == controlnet.KIND:
@@ -140,47 +170,34 @@ def _config(file: Path, time_ids: int) -> UNetConfig:
             f"{file} is the configuration of a {kind}: only UNet2DModel and UNet2DConditionModel are supported"
         )
     if kind == "UNet2DModel":
-        return unet2d.from_config(given, str(file))
-    return unet2d_condition.from_config(given, str(file), time_ids=time_ids)
+        return unet2d.from_config(given, str(file)), assumed(given, unet2d.DEFAULTS, kind, str(file))
+    notes = assumed(given, condition_settings.DEFAULTS, kind, str(file))
+    return unet2d_condition.from_config(given, str(file), time_ids=time_ids), notes
 
 
 def _values(config: UNetConfig) -> tuple[ValueRange, ...]:
-    """The values of XL, whose defaults mean a picture that was neither resized nor cropped.
+    """The number that diffusers passes on as class_labels, or those of XL.
 
-    The refiner has an aesthetic score of 6 by default, and is guided away from one of 2.5.
+    The defaults of XL mean a picture that was neither resized nor cropped. The refiner has an aesthetic score of 6 by
+    default, and is guided away from one of 2.5.
     """
     if not config.value_width:
-        return ()
-    side = float(LatentsConfig().factor * config.size)  # pixels of a picture
-    usual = {"original_height": side, "original_width": side, "crop_top": 0.0, "crop_left": 0.0}
-    usual |= {"target_height": side, "target_width": side} if config.values != REFINER_IDS else {"aesthetic_score": 6.0}
+        return (ValueRange("class_labels", 0, SCALE),) if config.values else ()
+    height, width = (float(LatentsConfig().factor * side) for side in height_width(config.size))  # pixels of a picture
+    usual = {"original_height": height, "original_width": width, "crop_top": 0.0, "crop_left": 0.0}
+    if config.values == REFINER_IDS:
+        usual |= {"aesthetic_score": 6.0}
+    else:
+        usual |= {"target_height": height, "target_width": width}
     null = {"aesthetic_score": 2.5}
     return tuple(ValueRange(name, 0, SCALE, number, null.get(name)) for name, number in usual.items())
 
 
-READ = ("unet", "scheduler", *text_encoders.PARTS, "controlnet")
-PASSED = ("vae", "safety_checker", "feature_extractor", "image_encoder")  # parts that sampling x does not need
-
-
-def _parts(folder: Path, index: Mapping[str, Any]) -> dict[str, Path]:
-    """The folder of each part. Raises UserError for a pipeline with a part that is not supported."""
-    if not (folder / INDEX).is_file():
-        return {"unet": folder, "scheduler": folder}
-    parts = {name: entry for name, entry in index.items() if not name.startswith("_") and is_part(entry)}
-    for name, (_, kind) in parts.items():
-        if name not in (*READ, *PASSED):
-            raise UserError(
-                f"{folder / INDEX}: a {index.get('_class_name', 'pipeline')} with a part {name!r} ({kind}): only "
-                f"pipelines of {', '.join(READ)} are supported, with or without {', '.join(PASSED)}"
-            )
-    if "unet" not in parts:
-        raise UserError(f"{folder / INDEX} lists no unet: give a pipeline with one")
-    found = {name: folder / name for name in parts if name not in ("unet", "scheduler")}
-    return found | {name: folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler")}
-
-
 def _classes(config: UNetConfig, folder: Path) -> tuple[UNetConfig, tuple[str, ...]]:
-    """The network's settings with the number of classes and the null class, and the names of the classes."""
+    """The network's settings with the number of classes and the null class, and the names of the classes.
+
+    Classes without names have their numbers as names, and there is no null class.
+    """
     rows, file = config.classes, folder / NOTES
     notes = _notes(folder)
     names, null = notes["classes"], notes["null_class"]
@@ -197,7 +214,7 @@ def _classes(config: UNetConfig, folder: Path) -> tuple[UNetConfig, tuple[str, .
 def _notes(folder: Path) -> dict[str, Any]:
     """The contents of unnoise.json, or what its absence means. Raises UserError for a wrong type."""
     file = folder / NOTES
-    notes: dict[str, Any] = {"classes": None, "null_class": False, "latents": False}
+    notes: dict[str, Any] = {"classes": None, "null_class": False, "latents": False, "patch": 1}
     if not file.is_file():
         return notes
     notes |= {"classes": []} | read_json(file)
@@ -207,6 +224,8 @@ def _notes(folder: Path) -> dict[str, Any]:
     for name in ("null_class", "latents"):
         if not isinstance(notes[name], bool):
             raise UserError(f"{file}: {name} has to be true or false")
+    if not isinstance(notes["patch"], int) or not 1 <= notes["patch"] <= 64:
+        raise UserError(f"{file}: patch has to be a whole number from 1 to 64")
     return notes
 
 
@@ -221,6 +240,7 @@ def write(
     classes: Sequence[str] = (),
     *,
     sampler: str = "ddim",
+    spacing: str = "auto",
     clip: bool = True,
     latents: bool = False,
     text: ClipEncoder | DualClipEncoder | None = None,
@@ -233,8 +253,8 @@ def write(
 
     `state` has unnoise's names. With `clip`, DDIM's pictures equal those of unnoise if the pipeline is called with
     use_clipped_model_output=True: by default it clips the picture and keeps the noise, which then no longer fits.
-    Neither pipeline passes labels on: sample a class-conditional network there with UNet2DModel and the scheduler.
-    Raises UserError, before anything is written, for a model without an equivalent and a folder that is not empty.
+    Neither pipeline passes labels on: draw.py (formats/draw.py) does. Raises UserError, before anything is written, for
+    a model without an equivalent and a folder that is not empty.
     """
     part.check_empty(folder)
     if len(classes) != config.classes:
@@ -244,9 +264,11 @@ def write(
     controlnet.check(config)
     if text is not None:
         text_encoders.check(text)
-    scheduler = {"_diffusers_version": part.VERSION} | schedulers.to_config(process, sampler, clip=clip)
+    scheduler = {"_diffusers_version": part.VERSION} | schedulers.to_config(
+        process, sampler, clip=clip, spacing=spacing
+    )
     alone, controls = controlnet.apart(config, state)
-    table = names.pieces_of(replace(config, controls=()))
+    table = names.pieces_of(unet2d.unfolded(replace(config, controls=())))
     part.check_ours(alone, table)
 
     part.write(folder / "unet", kind, settings, table, alone)
@@ -261,8 +283,9 @@ def write(
     index |= {REFINES: True} if config.values == REFINER_IDS else {}
     index |= controlnet.write_all(folder, config, controls)
     text_encoders.write_index(folder, index | (text_encoders.write(folder, text) if text is not None else {}))
-    if classes or latents:
+    if classes or latents or config.patch > 1:
         notes = {"classes": list(classes), "null_class": config.null_class and bool(classes), "latents": latents}
+        notes |= {"patch": config.patch} if config.patch > 1 else {}
         part.write_json(folder / NOTES, notes)
 
 

@@ -68,7 +68,13 @@ def read_card(folder: Path) -> ModelCard:
             f"{file} has version {data.get('version')!r} of the format, and this program reads up to version "
             f"{FORMAT['version']}: update unnoise"
         )
-    return from_dict(ModelCard, data.get("card", {}), str(file))
+    card = from_dict(ModelCard, data.get("card", {}), str(file))
+    if len(card.classes) != card.net.classes:
+        raise UserError(
+            f"{file}: classes has {len(card.classes)} names for the {card.net.classes} classes of the network "
+            "(net.classes): name each class once, in the order of their numbers"
+        )
+    return card
 
 
 def save_weights(file: Path, state: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,6 @@ of another kind than its name, the error names that kind.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,28 +18,23 @@ from safetensors import safe_open
 from torch import Tensor
 
 from unnoise.errors import UserError
+from unnoise.io.json_files import MOST_JSON, parse_json, read_object
+from unnoise.io.reading import open_regular
+from unnoise.io.weights import read_header
 
 SHOWN = 4  # wrong tensors that an error names
-MOST_JSON = 16 * 2**20  # bytes: more than any table of betas or index of shards
 FLOATS = {"F64", "F32", "F16", "BF16"}
 
 Shape = tuple[int, ...]
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object. Raises UserError for a file that is missing, larger than MOST_JSON, or not a JSON object."""
+    """A JSON object. Raises UserError, which names the kind of another file, as `io.json_files.read_object` does."""
     try:
-        size = file.stat().st_size
-        if size > MOST_JSON:
-            raise UserError(f"{file} has {size:,} bytes, too many for a file of settings: check that it is one")
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is missing: copy the whole folder") from None
-    except (OSError, ValueError, RecursionError) as problem:
-        raise UserError(f"{file} is not JSON: {what_it_is(file) or problem}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{file} contains a {type(data).__name__}, not a JSON object of settings")
-    return data
+        return read_object(file)
+    except UserError as problem:
+        kind = what_it_is(file) if file.is_file() else ""
+        raise UserError(f"{file} is not JSON: {kind}" if kind else str(problem)) from None
 
 
 @dataclass(frozen=True)
@@ -142,6 +136,10 @@ def _opened(file: Path) -> Iterator[Any]:
     if not file.is_file():
         raise UserError(f"{file} is missing: copy the whole folder")
     try:
+        read_header(file)  # the library accepts shapes of any length
+    except UserError as problem:
+        raise UserError(f"{file} is not a complete safetensors file: {what_it_is(file) or problem}") from None
+    try:
         with safe_open(file, framework="pt") as tensors:
             yield tensors
     except UserError:
@@ -152,7 +150,7 @@ def _opened(file: Path) -> Iterator[Any]:
 
 def what_it_is(file: Path) -> str:
     """The kind of an unreadable file, as text, from its first bytes; empty if they are inconclusive."""
-    with file.open("rb") as bytes_:
+    with open_regular(file) as bytes_:
         head = bytes_.read(64)
     size = file.stat().st_size
     if not head.strip(b"\0"):
@@ -171,7 +169,7 @@ def what_it_is(file: Path) -> str:
 
 def _whole_size(file: Path) -> int | None:
     """The size that the header of a safetensors file announces; None for another kind of file."""
-    with file.open("rb") as bytes_:
+    with open_regular(file) as bytes_:
         start = bytes_.read(8)
         if len(start) < 8:
             return None
@@ -184,7 +182,7 @@ def _whole_size(file: Path) -> int | None:
     if len(head) < length:
         return int(8 + length)
     try:
-        entries = [entry for name, entry in json.loads(head).items() if name != "__metadata__"]
+        entries = [entry for name, entry in parse_json(head, str(file)).items() if name != "__metadata__"]
         return int(8 + length + max(entry["data_offsets"][1] for entry in entries))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError):
         return None

@@ -47,7 +47,16 @@ def _unpickled(file: Path, *, pickles: bool) -> dict[str, Tensor]:
             f"{file} is a pickle, which can run code, and is not opened. If you trust it, convert it once: diffusers' "
             "UNet2DModel.from_pretrained(...).save_pretrained(...) writes safetensors"
         )
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen kinds, none of them documented
+        why = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{file} is not a file of weights: {why}") from None
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise UserError(f"{file} contains more than tensors by name: convert it to safetensors")
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise UserError(f"{file}: {name} is {tensor.dtype}: weights are floating-point numbers")
     return {name: tensor.to(torch.float32) for name, tensor in state.items()}
 
 

@@ -14,7 +14,9 @@ import torch
 
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
-from unnoise.formats.settings import unsupported
+from unnoise.formats import scheduler_classes, scheduler_spacings
+from unnoise.formats.scheduler_classes import DEFAULTS, FLOW_MATCHING, KNOWN, choose, is_flow
+from unnoise.formats.settings import check_values, unsupported, whole
 from unnoise.schedules import (
     Cosine,
     LinearBeta,
@@ -25,56 +27,17 @@ from unnoise.schedules import (
     make_schedule,
 )
 
-COMMON: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "clip_sample": True,
-    "prediction_type": "epsilon",
-    "thresholding": False,
-    "dynamic_thresholding_ratio": 0.995,
-    "clip_sample_range": 1.0,
-    "sample_max_value": 1.0,
-    "timestep_spacing": "leading",
-    "steps_offset": 0,
-    "rescale_betas_zero_snr": False,
-}
-DEFAULTS: dict[str, dict[str, Any]] = {
-    "DDPMScheduler": COMMON | {"variance_type": "fixed_small"},
-    "DDIMScheduler": COMMON | {"set_alpha_to_one": True},
-    "PNDMScheduler": COMMON | {"clip_sample": False, "skip_prk_steps": False, "set_alpha_to_one": False},
-    "EulerDiscreteScheduler": COMMON
-    | {
-        "clip_sample": False,
-        "timestep_spacing": "linspace",
-        "interpolation_type": "linear",
-        "use_karras_sigmas": False,
-        "use_exponential_sigmas": False,
-        "use_beta_sigmas": False,
-        "sigma_min": None,
-        "sigma_max": None,
-        "timestep_type": "discrete",
-        "final_sigmas_type": "zero",
-    },
-}
-CLIPPED = ("DDPMScheduler", "DDIMScheduler")  # the others never clip estimates, whatever a file has
-WITHOUT_EFFECT = {  # settings of old versions, or of another class
-    *("tensor_format", "timestep_values", "variance_type", "set_alpha_to_one", "skip_prk_steps"),
-}
-
 ENDS = {"begin": 1e-4, "end": 0.02}  # defaults of the schedules of betas
 PREDICTS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-SAMPLERS = {  # variance_type: sampler
-    "fixed_small": "ddpm",
-    "fixed_small_log": "ddpm",
-    "fixed_large": "ddpm-large",
-    "fixed_large_log": "ddpm-large",
-    "learned_range": "ddpm-learned",
-}
-SAMPLER_OF = {"DDIMScheduler": "ddim", "PNDMScheduler": "plms", "EulerDiscreteScheduler": "euler"}
 VARIANCES = {"ddpm": "fixed_small", "ddpm-large": "fixed_large", "ddpm-learned": "learned_range"}
+SUPPORTED: dict[str, tuple[Any, ...]] = {  # of settings that the process or the times of a walk depend on
+    "timestep_spacing": ("leading", "linspace", "trailing"),
+    "clip_sample": (True, False),
+    "rescale_betas_zero_snr": (True, False),
+    "use_karras_sigmas": (True, False, None),
+    "use_flow_sigmas": (True, False, None),
+    "timestep_type": ("discrete",),
+}
 
 
 class Scheduler(NamedTuple):
@@ -83,18 +46,19 @@ class Scheduler(NamedTuple):
     process: DiffusionConfig
     sampler: str
     spacing: str
+    spacing_options: dict[str, bool | int | float | str]
     clip: bool  # whether estimates are clipped to [-1, 1]
+    notes: list[str]  # what is different here, each beginning with the file
 
 
 def from_config(given: Mapping[str, Any], where: str) -> Scheduler:
-    """The process and the sampler of a scheduler_config.json; `where` begins every error message.
+    """The process and the sampler of a scheduler_config.json; `where` begins every error message and every note.
 
-    Settings of sampling alone (timestep_spacing, steps_offset, thresholding, set_alpha_to_one) are checked and then
-    left to each request, except the spacing of Euler, whose default in unnoise is another. Raises UserError for a
-    setting or a value without an equivalent.
+    Raises UserError for a class that is not supported, for a setting that no class has, and for a value of the process
+    or of the times that has no equivalent. A setting of sampling that is not applied here is a note.
     """
     kind = given.get("_class_name", "DDPMScheduler")
-    if kind not in DEFAULTS:
+    if not isinstance(kind, str) or kind not in DEFAULTS:
         raise UserError(f"{where}: {unknown('scheduler', kind, DEFAULTS)}; save the pipeline with one of them")
     data = dict(DEFAULTS[kind])
     for key, value in given.items():
@@ -102,53 +66,54 @@ def from_config(given: Mapping[str, Any], where: str) -> Scheduler:
             data["prediction_type"] = "epsilon" if value else "sample"
         elif key in data:
             data[key] = value
-        elif not key.startswith("_") and key not in WITHOUT_EFFECT:
+        elif not key.startswith("_") and key not in KNOWN:
             raise UserError(f"{where}: {unknown(f'setting of {kind}', key, data)}")
-    _check(data, where)
+    check_values(data, SUPPORTED, where)
+    process = _flow(data, where) if is_flow(kind, data) else _process(data, kind, where)
+    sampler, notes = choose(kind, data)
+    clip = data.get("clip_sample", False) and data["clip_sample_range"] == 1
+    return Scheduler(process, sampler, *_spacing(kind, data), clip, [f"{where}: {note}" for note in notes])
+
+
+def _spacing(kind: str, data: Mapping[str, Any]) -> tuple[str, dict[str, bool | int | float | str]]:
+    """The name and the options of the spacing of the times."""
+    if is_flow(kind, data):
+        return ("linspace", {"rounded": False}) if kind in FLOW_MATCHING else ("even", {})
+    return scheduler_spacings.from_config(kind, data)
+
+
+def _process(data: Mapping[str, Any], kind: str, where: str) -> DiffusionConfig:
+    """The process of a table of betas."""
+    supported: dict[str, tuple[Any, ...]] = {"prediction_type": tuple(PREDICTS)}
+    if kind == "DDPMScheduler":
+        supported["variance_type"] = tuple(scheduler_classes.VARIANCES)
+    elif "variance_type" in data:  # solvers, which use the mean alone
+        supported["variance_type"] = (None, "learned", "learned_range")
+    check_values(data, supported, where)
     steps, schedule, options = _schedule(data, where)
-    variance = data.get("variance_type", "fixed_small")
-    if variance not in SAMPLERS:
-        raise unsupported(where, "variance_type", variance, " or ".join(SAMPLERS))
-    process = DiffusionConfig(
+    return DiffusionConfig(
         schedule=schedule,
         steps=steps,
         schedule_options=options,
-        zero_snr=data["rescale_betas_zero_snr"],
+        zero_snr=data.get("rescale_betas_zero_snr", False),
         predicts=PREDICTS[data["prediction_type"]],
-        learned_variance=variance == "learned_range",
+        learned_variance=data.get("variance_type") in ("learned", "learned_range"),
     )
-    sampler = SAMPLER_OF.get(kind, SAMPLERS[variance])
-    spacing = "auto" if sampler != "euler" else "karras" if data["use_karras_sigmas"] else data["timestep_spacing"]
-    return Scheduler(process, sampler, spacing, data["clip_sample"] and kind in CLIPPED)
 
 
-def _check(data: Mapping[str, Any], where: str) -> None:
-    """Raises UserError for a value that is not supported."""
-    supported: dict[str, tuple[Any, ...]] = {
-        "prediction_type": tuple(PREDICTS),
-        "timestep_spacing": ("leading", "linspace", "trailing"),
-        "clip_sample": (True, False),
-        "rescale_betas_zero_snr": (True, False),
-        "thresholding": (True, False),
-        "interpolation_type": ("linear",),
-        "use_karras_sigmas": (True, False),
-        "use_exponential_sigmas": (False,),
-        "use_beta_sigmas": (False,),
-        "timestep_type": ("discrete",),
-        "final_sigmas_type": ("zero",),
-    }
-    if data["clip_sample"] is True:
-        supported["clip_sample_range"] = (1.0,)
-    for key, values in supported.items():
-        if key in data and data[key] not in values:
-            raise unsupported(where, key, data[key], " or ".join(map(repr, values)))
+def _flow(data: Mapping[str, Any], where: str) -> DiffusionConfig:
+    """The process of flow matching: x_t = (1 - t) x + t eps, a prediction of eps - x, and the time t T."""
+    check_values(data, {"prediction_type": ("flow_prediction",)}, where)
+    return DiffusionConfig(schedule="flow", steps=_steps(data, where), predicts="flow", time_input="scaled")
+
+
+def _steps(data: Mapping[str, Any], where: str) -> int:
+    return whole(data, "num_train_timesteps", where, most=10**6)
 
 
 def _schedule(data: Mapping[str, Any], where: str) -> tuple[int, str, dict[str, Any]]:
     """The number of steps, and the name and the options of the schedule."""
-    steps = data["num_train_timesteps"]
-    if not isinstance(steps, int) or isinstance(steps, bool) or not 1 <= steps <= 10**6:
-        raise unsupported(where, "num_train_timesteps", steps, "a whole number from 1 to 1,000,000")
+    steps = _steps(data, where)
     betas = data["trained_betas"]
     if betas is not None:
         if not isinstance(betas, list) or not all(_is_fraction(beta) for beta in betas):
@@ -178,9 +143,10 @@ def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
 
 
-def to_config(process: DiffusionConfig, sampler: str, *, clip: bool) -> dict[str, Any]:
+def to_config(process: DiffusionConfig, sampler: str, *, clip: bool, spacing: str = "auto") -> dict[str, Any]:
     """The scheduler_config.json of a process with `sampler` (ddim, ddpm, ddpm-large, ddpm-learned).
 
+    A `spacing` that diffusers does not have is written as trailing, which is even where the steps divide the table.
     A schedule without a name in diffusers is written as a table of betas. With zero terminal SNR the last beta is one,
     which diffusers samples with and `from_config` refuses. Raises UserError for a process without an equivalent.
     """
@@ -191,7 +157,7 @@ def to_config(process: DiffusionConfig, sampler: str, *, clip: bool) -> dict[str
         right = "ddpm-learned" if process.learned_variance else "ddim"
         raise UserError(f"diffusers cannot use the sampler {sampler!r} with a network that {learned}: use {right}")
     names = {prediction: name for name, prediction in PREDICTS.items()}
-    if process.predicts not in names:
+    if process.predicts not in names or process.time_input != "entry":
         raise UserError(
             f"diffusers' DDPM and DDIM support the predictions {', '.join(names)}, not {process.predicts!r}"
         )
@@ -202,6 +168,7 @@ def to_config(process: DiffusionConfig, sampler: str, *, clip: bool) -> dict[str
         "prediction_type": names[process.predicts],
         "clip_sample": clip,
         "rescale_betas_zero_snr": process.zero_snr,
+        "timestep_spacing": spacing if spacing in SUPPORTED["timestep_spacing"] else "trailing",
     }
     return {"_class_name": kind} | DEFAULTS[kind] | variance | settings | _betas(process, kind)
 

@@ -11,13 +11,31 @@ from typing import Any
 from unnoise.errors import UserError, unknown
 
 LEVELS, LAYERS, WIDTH = 16, 64, 2**17  # larger numbers are mistakes, which are found before memory is allocated
+AVERAGING = {  # of diffusers' EMAModel, which writes its settings into the config.json of the network that it averages
+    *("decay", "inv_gamma", "min_decay", "optimization_step", "power", "update_after_step", "use_ema_warmup"),
+}
+INVISIBLE = {  # settings that change the output of a network and no tensor's shape, and that every published file has
+    *("act_fn", "attention_head_dim", "center_input_sample", "controlnet_conditioning_channel_order"),
+    *("downsample_padding", "flip_sin_to_cos", "freq_shift", "mid_block_scale_factor", "norm_eps", "norm_num_groups"),
+}
 
 
-def check_names(settings: Mapping[str, Any], known: Collection[str], kind: str, where: str) -> None:
-    """Raises UserError for the first setting that the class `kind` does not have."""
+def of_class(given: Mapping[str, Any], known: Collection[str], kind: str, where: str) -> dict[str, Any]:
+    """The settings of the class `kind`, without private ones and those of averaging, which change no network.
+
+    Raises UserError for the first setting that the class does not have.
+    """
+    settings = {key: value for key, value in given.items() if not key.startswith("_") and key not in AVERAGING}
     for key in settings:
         if key not in known:
             raise UserError(f"{where}: {unknown(f'setting of {kind}', key, known)}")
+    return settings
+
+
+def assumed(given: Mapping[str, Any], defaults: Mapping[str, Any], kind: str, where: str) -> list[str]:
+    """A note with the settings in INVISIBLE that a file lacks, and their defaults; empty if it has all."""
+    lacking = [f"{key} {defaults[key]!r}" for key in sorted(INVISIBLE & defaults.keys() - given.keys())]
+    return [f"{where} lacks settings; those of {kind} by default are assumed: {', '.join(lacking)}"] if lacking else []
 
 
 def check_values(data: Mapping[str, Any], supported: Mapping[str, tuple[Any, ...]], where: str) -> None:
@@ -29,14 +47,17 @@ def check_values(data: Mapping[str, Any], supported: Mapping[str, tuple[Any, ...
             raise unsupported(where, key, data[key], " or ".join(map(repr, values)))
 
 
-def size(data: Mapping[str, Any], where: str) -> int:
-    """The sample_size: a whole number, or a list of two equal ones."""
+def size(data: Mapping[str, Any], where: str) -> int | tuple[int, int]:
+    """The sample_size: a whole number, or a list of height and width, which is one number where both are equal."""
     size = data["sample_size"]
     if size is None:
         raise UserError(f"{where}: sample_size is missing, so the size of a sample is unknown: add it, in pixels")
-    if isinstance(size, list | tuple) and len(set(map(str, size))) == 1:
-        return whole({"sample_size": size[0]}, "sample_size", where, most=WIDTH)
-    return whole(data, "sample_size", where, most=WIDTH)
+    if not isinstance(size, list | tuple):
+        return whole(data, "sample_size", where, most=WIDTH)
+    if len(size) != 2:
+        raise unsupported(where, "sample_size", size, "a whole number, or height and width,")
+    height, width = list_of_whole(data, "sample_size", where, most=WIDTH, length=2)
+    return height if height == width else (height, width)
 
 
 def whole(data: Mapping[str, Any], key: str, where: str, most: int) -> int:

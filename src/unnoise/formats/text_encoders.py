@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
 from unnoise.formats import clip
-from unnoise.formats.clip import ClipTokenizer
+from unnoise.formats.clip_tokenizer import ClipTokenizer
 from unnoise.formats.files import read_json
 from unnoise.nn.clip import ClipText
 
@@ -44,7 +45,17 @@ class ClipEncoder:
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Cond:
         """Embeddings (B, L, width), a row for each caption, without a mask: the networks were trained with padding."""
-        return Cond(text=self.tower(self.tokenizer.encode(captions), skip=self.skip).text)
+        return Cond(text=self.tower(self.tokens(captions), skip=self.skip).text)
+
+    def tokens(self, captions: Sequence[str]) -> Tensor:
+        """Tokens (B, L) int64. Raises UserError for one that the tower has no embedding for."""
+        found, rows = self.tokenizer.encode(captions), self.tower.config.vocabulary
+        if found.max() >= rows:
+            raise UserError(
+                f"the tokenizer has the added token {self.tokenizer.content(int(found.max()))!r}, and the text encoder "
+                f"has embeddings for {rows:,} tokens only: copy the text encoder that was trained with it"
+            )
+        return found
 
     def truncated(self, caption: str) -> str:
         """The end of a caption that exceeds the length; empty if nothing does."""
@@ -69,7 +80,7 @@ class DualClipEncoder:
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Cond:
         """Embeddings (B, L, sum of the widths) and a pooled embedding (B, projection), a row for each caption."""
-        found = [each.tower(each.tokenizer.encode(captions), skip=1 + each.skip, normed=False) for each in self.parts]
+        found = [each.tower(each.tokens(captions), skip=1 + each.skip, normed=False) for each in self.parts]
         text, pooled = torch.cat([each.text for each in found], dim=2), found[-1].pooled
         if self.zeros:
             given = torch.tensor([bool(caption) for caption in captions])

@@ -7,17 +7,18 @@ missing from a file has the class's default. One without an equivalent is an err
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from unnoise.config.networks import UNetConfig
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.formats.settings import (
     LAYERS,
     LEVELS,
     WIDTH,
-    check_names,
     check_values,
     list_of_whole,
+    of_class,
     real,
     size,
     unsupported,
@@ -69,7 +70,7 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "act_fn": ("silu", "swish"),
     "resnet_time_scale_shift": ("default", "scale_shift"),
     "add_attention": (True, False),
-    "class_embed_type": (None,),
+    "class_embed_type": (None, "timestep"),
 }
 
 # block type: whether it has attention, and whether it resamples with a residual block (None: see downsample_type)
@@ -82,21 +83,23 @@ UP = {"UpBlock2D": (False, False), "AttnUpBlock2D": (True, None), "ResnetUpsampl
 def from_config(given: Mapping[str, Any], where: str) -> UNetConfig:
     """The network of a config.json; `where` begins every error message. For the null class see diffusers.py.
 
-    Raises UserError for a setting or a value without an equivalent.
+    Input channels beyond those of the output are a picture that is concatenated. Raises UserError for a setting or a
+    value without an equivalent.
     """
-    settings = {key: value for key, value in given.items() if not key.startswith("_")}
-    check_names(settings, DEFAULTS, "UNet2DModel", where)
-    data = DEFAULTS | settings
+    data = DEFAULTS | of_class(given, DEFAULTS, "UNet2DModel", where)
     check_values(data, SUPPORTED, where)
     channels = tuple(list_of_whole(data, "block_out_channels", where, most=WIDTH, length=LEVELS))
     attention, residual = _levels(data, len(channels), where)
     groups = whole(data, "norm_num_groups", where, most=WIDTH)
     _check_rest(data, channels, groups, where)
-    rows = 0 if data["num_class_embeds"] is None else whole(data, "num_class_embeds", where, most=2**31)
+    inputs, outputs = (whole(data, key, where, most=WIDTH) for key in ("in_channels", "out_channels"))
+    number = data["class_embed_type"] == "timestep"  # num_class_embeds then has no effect
+    rows = data["num_class_embeds"] is not None and not number
     config = UNetConfig(
         size=size(data, where),
-        in_channels=whole(data, "in_channels", where, most=WIDTH),
-        out_channels=whole(data, "out_channels", where, most=WIDTH),
+        in_channels=min(inputs, outputs),
+        out_channels=outputs,
+        concat_channels=max(0, inputs - outputs),
         channels=channels,
         blocks=whole(data, "layers_per_block", where, most=LAYERS),
         attention=attention,
@@ -111,8 +114,10 @@ def from_config(given: Mapping[str, Any], where: str) -> UNetConfig:
         asymmetric_padding=data["downsample_padding"] == 0,
         cosine_first=data["flip_sin_to_cos"],
         frequency_shift=real(data, "freq_shift", where),
-        classes=rows,
+        classes=whole(data, "num_class_embeds", where, most=2**31) if rows else 0,
         null_class=False,
+        values=int(number),
+        null_value=not number,
     )
     try:
         check(config)
@@ -171,10 +176,7 @@ def _check_rest(data: Mapping[str, Any], channels: tuple[int, ...], groups: int,
 
 def to_config(config: UNetConfig) -> dict[str, Any]:
     """The config.json of a network, with every setting. Raises UserError for a network without an equivalent."""
-    if config.patch > 1:
-        raise UserError(
-            f"diffusers' UNet2DModel has no patches: a network with patch {config.patch} cannot be exported"
-        )
+    config = unfolded(config)
     levels = list(zip(config.channels, config.attention, strict=True))
     plain = "Resnet{}sampleBlock2D" if config.residual_resampling else "{}Block2D"
     down = ["AttnDownBlock2D" if attends else plain.format("Down") for _, attends in levels]
@@ -182,8 +184,8 @@ def to_config(config: UNetConfig) -> dict[str, Any]:
     step = "resnet" if config.residual_resampling else "conv"
     shift = config.frequency_shift
     return DEFAULTS | {
-        "sample_size": config.size,
-        "in_channels": config.in_channels,
+        "sample_size": config.size if isinstance(config.size, int) else list(config.size),
+        "in_channels": config.in_channels + config.concat_channels,
         "out_channels": config.out_channels,
         "freq_shift": int(shift) if shift == int(shift) else shift,
         "flip_sin_to_cos": config.cosine_first,
@@ -202,7 +204,50 @@ def to_config(config: UNetConfig) -> dict[str, Any]:
         "resnet_time_scale_shift": "scale_shift" if config.scale_shift else "default",
         "add_attention": config.middle_attention,
         "num_class_embeds": config.classes + config.null_class if config.classes else None,
+        "class_embed_type": "timestep" if _number(config) else None,
     }
+
+
+def _number(config: UNetConfig) -> bool:
+    """Whether the network is conditioned on a number. Raises UserError for conditions that UNet2DModel lacks."""
+    if config.vector:
+        raise UserError("diffusers' UNet2DModel has no pooled vector: this network cannot be exported")
+    if config.values and (config.values > 1 or config.null_value or config.classes):
+        raise UserError(
+            "diffusers' UNet2DModel has one number at most, without a null embedding and without classes beside it: "
+            "this network cannot be exported"
+        )
+    return bool(config.values)
+
+
+def unfolded(config: UNetConfig) -> UNetConfig:
+    """The network without patches that has the same weights, of pictures that are folded into channels."""
+    height, width = (side // config.patch for side in height_width(config.size))
+    pixels = config.patch**2
+    return replace(
+        config,
+        patch=1,
+        size=height if height == width else (height, width),
+        in_channels=pixels * config.in_channels,
+        out_channels=pixels * config.out_channels,
+        concat_channels=pixels * config.concat_channels,
+    )
+
+
+def folded(config: UNetConfig, patch: int, where: str) -> UNetConfig:
+    """The network in patches that `unfolded` was made of. Raises UserError where the channels do not divide."""
+    pixels = patch**2
+    if patch < 1 or any(n % pixels for n in (config.in_channels, config.out_channels, config.concat_channels)):
+        raise UserError(f"{where}: the channels of the network do not belong to patches of {patch} pixels")
+    height, width = (side * patch for side in height_width(config.size))
+    return replace(
+        config,
+        patch=patch,
+        size=height if height == width else (height, width),
+        in_channels=config.in_channels // pixels,
+        out_channels=config.out_channels // pixels,
+        concat_channels=config.concat_channels // pixels,
+    )
 
 
 def _head_width(config: UNetConfig) -> int | None:

@@ -132,7 +132,7 @@ def _common(data: Mapping[str, Any], where: str, time_ids: int) -> UNetConfig:
 def _conditions(data: Mapping[str, Any], where: str, time_ids: int) -> dict[str, int]:
     """The conditions besides time and text: classes, values, or a vector."""
     kind, addition = data["class_embed_type"], data["addition_embed_type"]
-    rows = data["num_class_embeds"]
+    rows = data["num_class_embeds"] if kind is None else None  # it has no effect beside class_embed_type
     if sum(each is not None for each in (kind, addition, rows)) > 1:
         raise UserError(
             f"{where}: class_embed_type {kind!r}, num_class_embeds {rows} and addition_embed_type {addition!r} are set "
@@ -192,7 +192,7 @@ def to_config(config: UNetConfig) -> dict[str, Any]:
         raise _no_equivalent("resampling by residual blocks")
     levels = config.attention
     return DEFAULTS | _to(config) | {
-        "sample_size": config.size,
+        "sample_size": config.size if isinstance(config.size, int) else list(config.size),
         "out_channels": config.out_channels,
         "up_block_types": [f"{'CrossAttn' if attends else ''}UpBlock2D" for attends in reversed(levels)],
         "dropout": config.dropout,

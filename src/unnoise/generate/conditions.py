@@ -19,9 +19,10 @@ from unnoise.config.data import DataConfig
 from unnoise.config.networks import ControlConfig
 from unnoise.config.request import Request
 from unnoise.data import degrade
-from unnoise.data.decode import Picture, cover, decode
-from unnoise.data.source import Unreadable, reason
+from unnoise.data.decode import Picture, decode
+from unnoise.data.source import FILE_BYTES, Unreadable, reason
 from unnoise.errors import UserError
+from unnoise.io.reading import read_bytes
 from unnoise.model import Model
 from unnoise.nn.controlnet import guess_scales
 from unnoise.text.conditioner import Conditioner
@@ -161,12 +162,21 @@ def low_res_image(file: Path, model: Model) -> Tensor:
 
 
 def input_picture(file: Path, model: Model) -> Tensor:
-    """A picture to invert or interpolate, cropped to the model's size: (1, C, H, W) in [-1, 1]. Raises UserError."""
-    try:
-        pixels = cover(file.read_bytes(), *model.card.size, model.card.channels)
-    except (OSError, Unreadable) as error:
-        raise UserError(f"{file} is not a picture that can be read: {error}") from error
-    return from_bytes(torch.tensor(pixels)[None])
+    """A picture to invert or interpolate: (1, C, H, W) in [-1, 1].
+
+    Raises UserError for a file that is not a picture, for another size than the model's, and for a picture in colour if
+    the model's are grey: resizing or converting it would invert another picture.
+    """
+    channels, height, width = model.picture_shape
+    found = open_picture(file, min(height, width), 3, "picture")
+    if found.size != (width, height):
+        raise UserError(
+            f"the picture {file} is {found.size[0]}x{found.size[1]}, and this model's are {width}x{height}: resize it"
+        )
+    pixels = torch.from_numpy(found.pixels.copy())
+    if channels == 1 and bool((pixels != pixels[:1]).any()):
+        raise UserError(f"the picture {file} is in colour, and this model's are grey: convert it to grey")
+    return from_bytes(pixels[None, :channels])
 
 
 def control_image(file: Path, model: Model, control: ControlConfig) -> Tensor:
@@ -193,8 +203,8 @@ def open_picture(file: Path, size: int, channels: int, what: str) -> Picture:
     background = (255, 255, 255) if what == "picture" else (0, 0, 0)
     try:
         config = DataConfig(size=size, channels=channels, background=background)
-        return decode(file.read_bytes(), config, control=what == "control image")
-    except (OSError, Unreadable) as error:
+        return decode(read_bytes(file, FILE_BYTES), config, control=what == "control image")
+    except (OSError, Unreadable, UserError) as error:
         raise UserError(f"the {what} {file} cannot be read: {reason(error)}") from None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from unnoise.config.request import check_seed
 from unnoise.editing import linear, plane, preserving, strip
 from unnoise.errors import UserError
 from unnoise.generate.job import Job, Start, deviation
@@ -18,8 +19,10 @@ from unnoise.samplers import walk
 def between(job: Job, seeds: Sequence[int], across: int, down: int = 1) -> Start:
     """Noise from one seed to the next by slerp: a strip for two seeds, a plane (`down` lines) for four corners.
 
-    Raises UserError for other numbers of seeds.
+    Raises UserError for other numbers of seeds, and for a seed that is not a whole number from 0 to 2^63 - 1.
     """
+    for seed in seeds:
+        check_seed(seed)
     t = job.times[0]
     noise = Seeds(tuple(seeds), job.model.x_shape).start() * deviation(job.model.diffusion.schedule(t))
     if len(noise) == 2 and down == 1:

@@ -27,7 +27,11 @@ from unnoise.generate.job import Job, Placed, Start, deviation, prepare
 from unnoise.model import Model
 from unnoise.samplers import State, Step, walk
 
-CONVENTIONS: dict[str, Callable[[], Step]] = {"own": own_level, "target": target_level, "exact": exact}
+CONVENTIONS: dict[str, Callable[[int], Step]] = {  # of a network of T steps
+    "own": lambda steps: own_level(1 / steps),
+    "target": lambda steps: target_level(),
+    "exact": lambda steps: exact(),
+}
 
 
 class Inversion(NamedTuple):
@@ -59,7 +63,7 @@ def invert(job: Job, x: Tensor, *, convention: str = "exact") -> Inversion:
         raise UserError("no pictures to invert: give at least one")
     if len(x) != len(job.request.seeds):
         raise ValueError(f"{len(x)} pictures for {len(job.request.seeds)} seeds")
-    step, batch, noises, errors = CONVENTIONS[convention](), job.request.batch, [], []
+    step, batch, noises, errors = CONVENTIONS[convention](job.model.diffusion.steps), job.request.batch, [], []
     for first in range(0, len(x), batch):
         noise, error = _inverted(job, x, slice(first, min(first + batch, len(x))), step)
         noises.append(noise)

@@ -11,6 +11,7 @@ interpolation and evaluation build jobs too, so that a label, a prompt or a guid
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -36,6 +37,7 @@ from unnoise.guidance import (
     noisy_classifier,
 )
 from unnoise.guidance.noisy_classifier import NoisyClassifier
+from unnoise.losses import ON_STEPS
 from unnoise.model import Model
 from unnoise.noise import Seeds
 from unnoise.samplers import Step, find, find_spacing
@@ -45,22 +47,35 @@ from unnoise.text.conditioner import Conditioner
 VISIBLE = 0.2  # share of the picture in x_t's standard deviation above which it shows in a sample that starts there
 
 
+_PLACING = threading.Lock()  # of all models: no value needs a lock of its own
+
+
 @dataclass(frozen=True)
 class Placed:
-    """A model on one device. The network is copied, cast and packed when `diffusion` is first used, and only once."""
+    """A model on one device. The network is copied, cast and packed when `diffusion` is first used, and only once.
+
+    Several threads may use it at once: the first one makes the copy, and the others wait for it.
+    """
 
     model: Model
     placement: Placement
 
-    @cached_property
+    @property
     def diffusion(self) -> Diffusion:
         """The copy to sample with: no gradients; the model itself stays as it is."""
+        with _PLACING:
+            return self._copy
+
+    @cached_property
+    def _copy(self) -> Diffusion:
         return place_diffusion(self.model.diffusion, self.placement)
 
 
 def place(model: Model | Placed, device: str = "auto", precision: str = "auto") -> Placed:
     """The model on a device, in a precision; a placed model stays where it is. Raises UserError for an unknown one."""
-    return model if isinstance(model, Placed) else Placed(model, best(device, precision))
+    if isinstance(model, Placed):
+        return model
+    return Placed(model, best(model.device if device == "auto" else device, precision))
 
 
 class Start(NamedTuple):
@@ -168,13 +183,17 @@ def guide_of(request: Request, placement: Placement) -> NoisyClassifier | None:
 
 
 def timesteps(model: Model, request: Request) -> Tensor:
-    """The times (N + 1,) of a request's walks. Raises UserError for a spacing that has not so many steps."""
-    card = model.card
+    """The times (N + 1,) of a request's walks. Raises UserError for a spacing that has not so many steps.
+
+    A model's own spacing, whether by default or by its name, has the options of the model's card.
+    """
+    card, steps = model.card, model.diffusion.steps
     name = card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
     own = card.spacing if name == card.sampler and card.spacing != "auto" else find(name).spacing
-    spacing = find_spacing(
-        own if request.sampling.spacing == "auto" else request.sampling.spacing, model.diffusion.steps
-    )
+    chosen = own if request.sampling.spacing == "auto" else request.sampling.spacing
+    options = card.spacing_options if chosen == card.spacing else {}
+    least = 1 / steps if card.process.time_sampler in ON_STEPS else 0.0  # below it the network has learned nothing
+    spacing = find_spacing(chosen, steps, least, options)
     return spacing(model.diffusion.schedule, request.sampling.steps)
 
 

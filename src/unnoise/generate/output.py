@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.generate.recipe import picture_recipe
+from unnoise.generate.rows import Row
 from unnoise.generate.sheets import Sample
 from unnoise.io.atomic import publish
 from unnoise.io.images import image
@@ -26,19 +27,22 @@ def write_sample(
     `names` maps each prompt to its part of the file's name; {} for a model of classes. `recipe` None: no recipe.
     """
     seed, label = sample.row
-    name = f"seed-{seed:06d}"
-    if label is not None:
-        name += f"-{names.get(label) or file_name(label)}"
+    path = folder / picture_name(sample.row, names)
     height, width = sample.pixels.shape[:2]
-    path = folder / f"{name}.png"
     if recipe is not None:
         recipe = picture_recipe(recipe, sample.row, sample.together, size=(width, height), prompted=bool(names))
     write_png(path, image(sample.pixels), recipe)
     shown = [(step, pixels) for step, pixels in sample.previews if step > 0]
     for i in range(min(previews, len(shown))):
         step, pixels = shown[(i + 1) * len(shown) // (previews + 1) if len(shown) > previews else i]
-        write_png(folder / f"{name}-step-{step:04d}.png", image(pixels), None)
+        write_png(path.with_name(f"{path.stem}-step-{step:04d}.png"), image(pixels), None)
     return {"seed": seed, "prompt" if names else "label": label, "path": str(path)}
+
+
+def picture_name(row: Row, names: Mapping[str, str]) -> str:
+    """The name of the file of a row's picture; `names` maps each prompt to its part of it."""
+    seed, label = row
+    return f"seed-{seed:06d}" + (f"-{names.get(label) or file_name(label)}" if label is not None else "") + ".png"
 
 
 def file_names(prompts: Sequence[str]) -> dict[str, str]:

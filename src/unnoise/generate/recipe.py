@@ -1,6 +1,7 @@
 """Recipes: how a picture was made, as the JSON document that its PNG file contains.
 
-    model            path, weights (the file), sha256 (of that file)
+    model            path, weights (the file), sha256 (of that file); in a sheet of a training, its step instead
+    inputs           "data", where the pictures that a sheet is conditioned on are of the data set
     control_models   paths of the models whose control networks were added
     request          the settings that all pictures of a request have in common, by the names of `Request`
     files            SHA-256 of each picture that the request names: image, mask, control images
@@ -11,14 +12,14 @@
 Law: on the same machine, with the same versions, `sample_command(recipe)` makes the same picture bit for bit
 (tests/cli/test_sample.py). `reproducibility_warnings` lists what has changed since.
 
-torch is imported by `build_recipe` only: a recipe is read without it.
+torch is imported by `request_recipe` only: a recipe is read without it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -29,9 +30,10 @@ from unnoise.config.request import Request, RequestOptions
 from unnoise.errors import UserError
 from unnoise.generate.rows import Row, seeds_text
 from unnoise.io.hashing import sha256
-from unnoise.io.printable import printable
+from unnoise.io.printable import command_line, printable
 
 if TYPE_CHECKING:
+    from unnoise.config.cards import ModelCard
     from unnoise.model import Model
 
 Recipe = dict[str, Any]
@@ -51,16 +53,22 @@ def build_recipe(folder: Path, model: Model, request: Request) -> Recipe:
 
     `folder` is the directory that `model` was loaded from. Raises UserError where it contains no weights.
     """
+    weights = weights_file(folder)
+    about = {"path": str(folder), "weights": str(weights), "sha256": sha256(weights)}
+    return request_recipe(about, model.card, request)
+
+
+def request_recipe(model: Mapping[str, Any], card: ModelCard, request: Request) -> Recipe:
+    """The same with `model` as what the recipe states of the model."""
     import torch
 
-    weights = weights_file(folder)
     per_picture = ("seeds", "prompts") if request.prompt.prompts else ("seeds", "labels", "prompts")
     settings = {name: value for name, value in request.flat().items() if name not in per_picture}
-    settings["sampler"] = model.card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
+    settings["sampler"] = card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
     files = [file for file in (request.prompt.image, request.prompt.mask, *request.prompt.controls) if file]
     return {
         "format": FORMAT,
-        "model": {"path": str(folder), "weights": str(weights), "sha256": sha256(weights)},
+        "model": dict(model),
         "request": settings,
         **({"files": {file: sha256(Path(file)) for file in files}} if files else {}),
         "versions": {
@@ -113,24 +121,49 @@ def sample_command(recipe: Mapping[str, Any]) -> str:
     The order of the sums inside a network may depend on the batch size, so that a picture sampled alone can differ
     from the same picture sampled in a batch in its last bits. Raises UserError for a recipe that lacks a part.
     """
-    try:
-        model, request = recipe["model"]["path"], upgrade("Request", recipe["request"])
-        words = ["unnoise", "sample", str(model), "--seeds", str(recipe["together"])]
-        for prompt in recipe.get("prompts", ()):
-            words += _option("--prompt", str(prompt))
-        for path in recipe.get("control_models", ()):
-            words += ["--control-model", str(path)]
-        for name, number in request.get("values", {}).items():
-            words += ["--value", f"{name}={number[0]!r}"]
-        for path in request.get("controls", ()):
-            words += ["--control", str(path)]
-        settings = {name: value for name, value in request.items() if name not in NOT_SETTINGS}
-        words += option_words(settings, RequestOptions, OPTION_NAMES)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"the recipe in this picture is damaged: it lacks {error}") from error
+    check(recipe)
+    model, request = str(recipe["model"]["path"]), upgrade("Request", recipe["request"])
+    words = ["--seeds", str(recipe["together"])]
+    for prompt in recipe.get("prompts", ()):
+        words += option_word("--prompt", str(prompt))
+    for path in recipe.get("control_models", ()):
+        words += option_word("--control-model", str(path))
+    for name, number in request.get("values", {}).items():
+        words += option_word("--value", f"{name}={number[0]!r}")
+    for path in request.get("controls", ()):
+        words += option_word("--control", str(path))
+    settings = {name: value for name, value in request.items() if name not in NOT_SETTINGS}
+    words += option_words(settings, RequestOptions, OPTION_NAMES)
     if "columns" in recipe:
-        words += ["--grid", "grid.png", "--columns", str(recipe["columns"])]
-    return shlex.join(printable(word) for word in words)
+        words += ["--grid", "grid.png", *option_word("--columns", str(recipe["columns"]))]
+    dashed = model.startswith("-")  # after the options, behind the mark that ends them
+    return command_line(["unnoise", "sample", *([] if dashed else [model]), *words, *(["--", model] if dashed else [])])
+
+
+def check(recipe: Mapping[str, Any]) -> None:
+    """Raises UserError, which names the part, for a recipe that lacks a part or has one of another type."""
+    for name in ("model", "request", "together"):
+        if name not in recipe:
+            raise _damaged(f"it lacks {name!r}")
+    groups = {"model": recipe["model"], "request": recipe["request"]}
+    groups |= {name: recipe.get(name, {}) for name in ("versions", "files")}
+    lists = {name: recipe.get(name, []) for name in ("prompts", "control_models", "size")}
+    if isinstance(recipe["request"], Mapping):
+        groups["values"] = recipe["request"].get("values", {})
+        lists["controls"] = recipe["request"].get("controls", [])
+    odd = [name for name, part in groups.items() if not isinstance(part, Mapping)]
+    odd += [name for name, part in lists.items() if not isinstance(part, list | tuple)]
+    if odd:
+        raise _damaged(f"its {odd[0]!r} is not of the right type")
+    if "path" not in recipe["model"]:
+        raise _damaged("it lacks the model's 'path'")
+    for name, number in groups["values"].items():
+        if not isinstance(number, list | tuple) or not number or not isinstance(number[0], int | float):
+            raise _damaged(f"the value {name!r} is no number")
+
+
+def _damaged(why: str) -> UserError:
+    return UserError(f"the recipe in this picture is damaged: {why}")
 
 
 def reproducibility_warnings(recipe: Mapping[str, Any]) -> list[str]:
@@ -141,24 +174,30 @@ def reproducibility_warnings(recipe: Mapping[str, Any]) -> list[str]:
 def _changed_model(recipe: Mapping[str, Any]) -> list[str]:
     model = recipe.get("model", {})
     path, weights = str(model.get("path", "")), Path(str(model.get("weights", "")))
-    if not Path(path).exists():
+    if not os.path.exists(path):  # unlike Path's, False for a name that is too long or has a NUL
+        if "step" in model:
+            return [
+                f"the checkpoint {printable(path)} is not there any more: the path of another one makes other pictures"
+            ]
         return [f"the model {printable(path)} does not exist here: put its path here into the command"]
-    if model.get("sha256") and weights.is_file() and sha256(weights) != model["sha256"]:
+    if model.get("sha256") and os.path.isfile(weights) and sha256(weights) != model["sha256"]:
         return [f"the weights in {printable(str(weights))} have changed since: the command makes another picture"]
     return []
 
 
 def _changed_files(recipe: Mapping[str, Any]) -> list[str]:
     found = []
+    if recipe.get("inputs") == "data":
+        found.append("the pictures that this sheet is conditioned on are of the data set: add --image to the command")
     for name, digest in recipe.get("files", {}).items():
-        if not Path(str(name)).is_file():
+        if not os.path.isfile(str(name)):
             found.append(f"the input picture {printable(str(name))} does not exist here: put its path into the command")
         elif sha256(Path(str(name))) != digest:
             found.append(
                 f"the input picture {printable(str(name))} has changed since: the command makes another picture"
             )
     for path in recipe.get("control_models", ()):
-        if not Path(str(path)).exists():
+        if not os.path.exists(str(path)):
             found.append(f"the control model {printable(str(path))} does not exist here: put its path into the command")
     return found
 
@@ -200,10 +239,10 @@ def option_words(values: Mapping[str, Any], settings: type, names: Mapping[str, 
             elif tuple(value) != default:
                 words += [part for each in value for part in (f"--{name}", str(each))]
         else:
-            words += _option(f"--{name}", repr(value) if isinstance(value, float) else str(value))
+            words += option_word(f"--{name}", repr(value) if isinstance(value, float) else str(value))
     return words
 
 
-def _option(name: str, value: str) -> list[str]:
+def option_word(name: str, value: str) -> list[str]:
     """An option and its value; in one word where the value starts with a dash, which would be read as an option."""
     return [f"{name}={value}"] if value.startswith("-") else [name, value]

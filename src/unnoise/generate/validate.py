@@ -6,11 +6,12 @@ import math
 
 from unnoise.conditions import Cond
 from unnoise.config.cards import NoisyClassifierCard
-from unnoise.config.request import Request
+from unnoise.config.request import Request, check_seed
 from unnoise.errors import UserError
 from unnoise.guidance import noisy_classifier
 from unnoise.model import Model
 from unnoise.samplers import Sampler, find
+from unnoise.text.tokenizer import check_text
 
 
 def check_request(model: Model, request: Request, cond: Cond | None) -> Sampler:
@@ -20,6 +21,8 @@ def check_request(model: Model, request: Request, cond: Cond | None) -> Sampler:
     """
     if not request.seeds:
         raise UserError("no seeds: ask for at least one picture, for example --seeds 0-7")
+    for seed in request.seeds:
+        check_seed(seed)
     if request.batch < 1:
         raise UserError(f"batch is {request.batch}: set it to 1 or more")
     _check_numbers(request)
@@ -40,6 +43,8 @@ def _check_text(model: Model, request: Request, cond: Cond | None) -> None:
             "this network is conditioned on text, but its text encoder is not beside it: load the folder of the whole "
             "pipeline, or pass the encoder to the model, text=..."
         )
+    for text in (*request.prompt.prompts, request.prompt.negative_prompt):
+        check_text(text)
     conditional = bool(model.card.classes or model.text is not None or model.card.values)
     if request.guidance.scale != 1 and not conditional:
         raise UserError(

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from unnoise.denoiser import Denoiser, Estimate
 
+SAME = 1e-6  # levels that differ by this fraction are equal: an end may be an entry of a table, computed elsewhere
+
 
 def guidance_interval(guided: Denoiser, plain: Denoiser, low: float, high: float) -> Denoiser:
     """`guided` where low <= sigma / alpha <= high, and `plain` elsewhere.
+
+    The interval includes its ends, within a millionth.
 
     Only one of the two is evaluated, unless rows at different times lie on both sides. The interval is applied to each
     evaluation by its own level; the authors' code applies it once a step, by the level where the step begins, to both
@@ -24,7 +28,7 @@ def guidance_interval(guided: Denoiser, plain: Denoiser, low: float, high: float
 
     def estimate(x_t: Tensor, t: Tensor) -> Estimate:
         ratio = torch.exp(-schedule(t).log_ratio)
-        inside = (low <= ratio) & (ratio <= high)
+        inside = (low * (1 - SAME) <= ratio) & (ratio <= high * (1 + SAME))
         if inside.all():
             return guided(x_t, t)
         if not inside.any():

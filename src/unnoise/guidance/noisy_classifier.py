@@ -19,6 +19,7 @@ from unnoise import artifacts
 from unnoise.config.cards import ModelCard, NoisyClassifierCard
 from unnoise.config.convert import from_dict
 from unnoise.config.diffusion import DiffusionConfig
+from unnoise.config.networks import height_width
 from unnoise.denoiser import discrete, make_prediction, schedule_of
 from unnoise.errors import UserError
 from unnoise.guidance.classifier import LogProb
@@ -65,9 +66,10 @@ def check(card: NoisyClassifierCard, model: ModelCard) -> None:
     wrong = ""
     if schedule_of(card.process) != schedule_of(model.process) or card.process.steps != model.process.steps:
         wrong = f"was trained with the schedule {_noise(card.process)}, the model with {_noise(model.process)}"
-    elif (card.net.in_channels, card.net.size, card.net.size) != (model.channels, *model.size):
+    elif (card.net.in_channels, *height_width(card.net.size)) != (model.channels, *model.size):
+        height, width = height_width(card.net.size)
         wrong = (
-            f"reads pictures of {card.net.size}x{card.net.size} with {card.net.in_channels} channels, the model has "
+            f"reads pictures of {width}x{height} with {card.net.in_channels} channels, the model has "
             f"{model.size[1]}x{model.size[0]} with {model.channels}"
         )
     elif model.classes and model.classes != card.classes:
@@ -98,7 +100,7 @@ def load(path: str | Path) -> NoisyClassifier:
     """
     folder = find(Path(path))
     card = read_card(folder)
-    return NoisyClassifier(artifacts.load_net(lambda: EncoderClassifier(card.net), folder, CARD), card).eval()
+    return NoisyClassifier(artifacts.load_net(lambda: EncoderClassifier(card.net), folder), card).eval()
 
 
 def find(path: Path) -> Path:
@@ -120,4 +122,10 @@ def read_card(folder: Path) -> NoisyClassifierCard:
         clean = str(found).startswith("unnoise-classifier")
         what = "is a classifier of clean pictures, which cannot guide" if clean else f"has the format {found!r}"
         raise UserError(f"{file} {what}: use a noisy classifier, as `unnoise train fashion-noisy-classifier` trains")
-    return from_dict(NoisyClassifierCard, card, str(file))
+    read = from_dict(NoisyClassifierCard, card, str(file))
+    if len(read.classes) != read.net.classes:
+        raise UserError(
+            f"{file}: classes has {len(read.classes)} names for the {read.net.classes} classes of the network "
+            "(net.classes): train the classifier again"
+        )
+    return read

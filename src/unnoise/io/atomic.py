@@ -8,11 +8,23 @@ checkpoints, which have to survive a power cut, are written by io/checkpoint.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+DISK_ERRORS = {  # why a write failed
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of this user is used up",
+    errno.EFBIG: "a file may not become this large here",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "writing is not allowed there",
+    errno.EPERM: "writing is not allowed there",
+    errno.ENOENT: "the directory has vanished",
+    errno.EIO: "the disk reports an input/output error",
+}
 
 
 def publish(path: Path, write: Callable[[Path], object]) -> None:

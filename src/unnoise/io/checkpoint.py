@@ -4,7 +4,7 @@
 
 Three laws (tests/io/test_checkpoint.py): after a kill at any instant the newest published checkpoint is whole; a full
 disk leaves the older ones unchanged; a changed byte is detected before it is used, and its file is named. The files are
-safetensors and JSON, so that reading them cannot run code.
+safetensors and JSON, so that reading them cannot run code. torch is imported only where tensors are written or read.
 """
 
 from __future__ import annotations
@@ -12,33 +12,31 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from unnoise.errors import UserError
+from unnoise.io.atomic import DISK_ERRORS
 from unnoise.io.hashing import sha256
+from unnoise.io.json_files import read_json
+from unnoise.io.reading import is_inside
+from unnoise.io.units import human
+from unnoise.io.weights import Different, load_tensors, read_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MANIFEST = "manifest.json"
+STATE = "state.json"
 _NAME = re.compile(r"step-(\d+)")
-_DISK = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the quota of this user is used up",
-    errno.EFBIG: "a file may not become this large here",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "writing is not allowed there",
-    errno.EPERM: "writing is not allowed there",
-    errno.ENOENT: "the directory has vanished",
-    errno.EIO: "the disk reports an input/output error",
-}
 
 
 class CannotSave(UserError):
@@ -92,12 +90,12 @@ def _why(directory: Path, error: Exception, needed: int) -> str:
     code = error.errno if isinstance(error, OSError) else None
     if code is None and "os error" in str(error):  # the form of safetensors' message for a failed write
         code = int(re.search(r"os error (\d+)", str(error))[1])  # type: ignore[index]
-    reason = _DISK.get(code or 0, str(error))
+    reason = DISK_ERRORS.get(code or 0, str(error))
     existing = next(p for p in (directory.parent, *directory.parent.parents) if p.exists())
     free = shutil.disk_usage(existing).free
     older = newest(directory.parent)
     untouched = f"; {older} is unchanged" if older else ""
-    return f"cannot save {directory}: {reason}; at least {needed:,} bytes needed, {free:,} free{untouched}"
+    return f"cannot save {directory}: {reason}; at least {human(needed)}B needed, {human(free)}B free{untouched}"
 
 
 def _seal(directory: Path) -> None:
@@ -133,16 +131,21 @@ def _digest_of(entries: dict[str, Any]) -> str:
 # --- verification ---
 
 
-def verify(directory: Path) -> None:
-    """Reads every byte. Raises Damaged with the file that is missing or differs from the manifest."""
+def verify(directory: Path, *, largest: float = math.inf) -> None:
+    """Reads every byte. Raises Damaged with the file that is missing or differs from the manifest.
+
+    Of files of more than `largest` bytes only the size is compared.
+    """
     manifest = directory / MANIFEST
     if not manifest.is_file():
         raise Damaged(directory, MANIFEST, "missing: this checkpoint is unfinished")
     try:
-        manifest_data = json.loads(manifest.read_text())
+        manifest_data = read_json(manifest)
         entries = manifest_data["files"]
-        whole = manifest_data["sha256"] == _digest_of(entries)
-    except (ValueError, KeyError, TypeError):
+        whole = manifest_data["sha256"] == _digest_of(entries) and all(
+            is_inside(f) and int(e["bytes"]) >= 0 for f, e in entries.items()
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
         whole = False
     if not whole:
         raise Damaged(directory, MANIFEST, "not what was written")
@@ -152,14 +155,14 @@ def verify(directory: Path) -> None:
             raise Damaged(directory, file, "missing")
         if path.stat().st_size != entry["bytes"]:
             raise Damaged(directory, file, f"has {path.stat().st_size:,} bytes, not the {entry['bytes']:,} written")
-        if _entry(path) != entry:
+        if entry["bytes"] <= largest and _entry(path) != entry:
             raise Damaged(directory, file, "not what was written: its SHA-256 differs from the manifest's")
 
 
-def problems(directory: Path) -> str:
-    """The reason why a checkpoint is damaged, as text; empty if it is whole."""
+def problems(directory: Path, *, largest: float = math.inf) -> str:
+    """The reason why a checkpoint is damaged, as text; empty if it is whole. `largest` is as in `verify`."""
     try:
-        verify(directory)
+        verify(directory, largest=largest)
     except Damaged as e:
         return str(e)
     return ""
@@ -179,8 +182,8 @@ def newest(folder: Path) -> Path | None:
     return next(iter(steps(folder).values()), None)
 
 
-def sound(folder: Path) -> Path | None:
-    """The newest checkpoint, verified; None if there is none.
+def sound(folder: Path, *, largest: float = math.inf) -> Path | None:
+    """The newest checkpoint, verified; None if there is none. `largest` is as in `verify`.
 
     If it is damaged, raises UserError with the file and the newest whole checkpoint: to continue from an older one
     loses work, so the user has to decide.
@@ -188,12 +191,23 @@ def sound(folder: Path) -> Path | None:
     found = list(steps(folder).values())
     if not found:
         return None
-    wrong = problems(found[0])
+    wrong = problems(found[0], largest=largest)
     if not wrong:
         return found[0]
-    whole = next((path for path in found[1:] if not problems(path)), None)
+    whole = next((path for path in found[1:] if not problems(path, largest=largest)), None)
     fix = f"remove {found[0]} to continue from {whole}, which is whole" if whole else "no older checkpoint is whole"
     raise UserError(f"the newest checkpoint is damaged: {wrong}; {fix}")
+
+
+def read_state(directory: Path) -> dict[str, Any]:
+    """The state.json of a checkpoint: at least its step, its images and its seconds. Raises Damaged without them."""
+    try:
+        state = json.loads((directory / STATE).read_text(encoding="utf-8"))
+        if all(isinstance(state[name], (int, float)) for name in ("step", "images", "seconds")):
+            return dict(state)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise Damaged(directory, STATE, "missing, or not the state of a training")
 
 
 def stray(folder: Path) -> list[str]:
@@ -240,7 +254,7 @@ def _writer(pid: int) -> str:
 
 def _dead(name: str) -> bool:
     _, _, pid = name.rpartition(".")
-    if not pid.isdigit() or not name.endswith(_writer(int(pid))):
+    if not (pid.isascii() and pid.isdigit()) or not name.endswith(_writer(int(pid))):
         return False
     try:
         os.kill(int(pid), 0)
@@ -256,20 +270,25 @@ def _dead(name: str) -> bool:
 
 def save(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Writes tensors to a safetensors file."""
+    from safetensors.torch import save_file
+
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, path)
 
 
-def read(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU, with today's names. Raises Damaged if it cannot be read."""
+def read(path: Path, wanted: Mapping[str, Tensor] | None = None, *, partial: bool = False) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU, with today's names.
+
+    With `wanted`, names, shapes and kinds of numbers are compared before a tensor is loaded; with `partial` the file
+    may lack some. Raises Damaged with the file, and with the tensor that differs.
+    """
     try:
-        return renamed(load_file(path))
-    except (SafetensorError, OSError) as e:
-        raise Damaged(path.parent, path.name, f"cannot be read: {e}") from None
-
-
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights, averages or moments of an earlier version with today's names: `tell` is `emb_proj` since format 2."""
-    return {re.sub(r"(?<!\w)tell\.", "emb_proj.", name): tensor for name, tensor in state.items()}
+        read_header(path)  # the library accepts shapes of any length, and waits for a pipe
+        return load_tensors(path, wanted, partial=partial)
+    except Different as e:
+        raise Damaged(path.parent, path.name, str(e)) from None
+    except (UserError, SafetensorError, OSError) as e:
+        why = str(e).replace(str(path), "the file", 1)
+        raise Damaged(path.parent, path.name, f"cannot be read: {why}") from None
 
 
 def size(tensors: Mapping[str, Tensor]) -> int:

@@ -11,6 +11,8 @@ from PIL import Image, PngImagePlugin
 
 from unnoise.errors import UserError
 from unnoise.io.atomic import publish
+from unnoise.io.json_files import parse_json
+from unnoise.io.picture_files import load_picture
 
 
 def write_png(path: Path, picture: Image.Image, recipe: Mapping[str, Any] | None) -> None:
@@ -43,17 +45,12 @@ def parameters(recipe: Mapping[str, Any]) -> str:
 
 def read_recipe(path: Path) -> dict[str, Any] | None:
     """The recipe in a picture; None if it has none. Raises UserError if the file or its recipe cannot be read."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()  # metadata may follow the pixels
-            text = picture.info.get("unnoise")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a picture that can be read: {error}") from error
+    text = load_picture(path).info.get("unnoise")
     if not isinstance(text, str):
         return None
     try:
-        recipe = json.loads(text)
-    except ValueError as error:
+        recipe = parse_json(text, "it")
+    except UserError as error:
         raise UserError(f"{path}: its recipe is damaged ({error}). Was the file edited after it was made?") from error
     if not isinstance(recipe, dict):
         raise UserError(f"{path}: its recipe is damaged (no JSON object). Was the file edited after it was made?")

@@ -182,7 +182,7 @@ PairNoise = Callable[[Tensor, Tensor], Tensor]
 
 def noise_of(seed: int, shape: tuple[int, ...], device: torch.device | str = "cpu") -> PairNoise:
     """Returns noise that depends on the picture and the time, not on the batch: picture i has the seed `seed` + i."""
-    return lambda rows, t: Seeds(tuple((rows + seed).tolist()), shape, device)(t)
+    return lambda rows, t: Seeds(tuple(row + seed for row in rows.tolist()), shape, device)(t)
 
 
 def rotating(count: int, length: int, times: int, seed: int) -> Tensor:
@@ -198,7 +198,7 @@ def rotating(count: int, length: int, times: int, seed: int) -> Tensor:
     stride = math.ceil(inner / (times - times // 2))
     golden = next(g for g in range(round(0.618 * stride), stride + 1) if math.gcd(g, stride) == 1)
     step = torch.arange(length)
-    turn = (step + golden * (seed + torch.arange(count)[:, None])) % stride == 0
+    turn = (step + golden * (seed % stride + torch.arange(count)[:, None])) % stride == 0
     return torch.where(step < inner, turn * stride, 1).double()
 
 

@@ -11,9 +11,10 @@ import hashlib
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from unnoise.io import checkpoint
 from unnoise.io.atomic import publish
 
 
@@ -25,8 +26,8 @@ def key(*parts: str) -> str:
 def load(folder: Path, name: str, shape: tuple[int, int]) -> Tensor | None:
     """The features (n, D) float32 of this name; None if there is no readable file, or its shape differs."""
     try:
-        found = load_file(folder / f"{name}.safetensors").get("features")
-    except (OSError, SafetensorError):
+        found = checkpoint.read(folder / f"{name}.safetensors").get("features")
+    except checkpoint.Damaged:
         return None
     return found if found is not None and tuple(found.shape) == shape else None
 

@@ -10,19 +10,24 @@ and safetensors only.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise import artifacts
+from unnoise.config.class_names import unreserved
+from unnoise.config.convert import from_dict
 from unnoise.errors import UserError, unknown
+from unnoise.io import checkpoint
 from unnoise.io.atomic import publish_directory
+from unnoise.io.json_files import read_object
 from unnoise.nn.classifier import Classifier, Shape
 
 FORMAT = "unnoise-classifier-1"
@@ -39,6 +44,15 @@ class Accuracy:
     n: int
     data: str = ""
     each: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def at_least(self) -> float:
+        """The lower end of a 95 % interval: small for a low accuracy, and for one that was measured on few pictures.
+
+        Wilson 1927.
+        """
+        p, n, z = self.value, max(self.n, 1), 1.96
+        return (p + z * z / (2 * n) - z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))) / (1 + z * z / n)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +86,14 @@ def check_pictures(x: Tensor, shape: Shape, name: str) -> None:
     if given != needed:
         raise UserError(
             f"the classifier {name!r} needs pictures of {needed[1]}x{needed[2]} pixels with {needed[0]} channels, not "
-            f"{given[1]}x{given[2]} with {given[0]}; train one on such pictures: unnoise train classifier --data ..."
+            f"{given[1]}x{given[2]} with {given[0]}; train one on such pictures: {train_command('PICTURES', given)}"
         )
+
+
+def train_command(path: str, shape: Sequence[int], preset: str = "classifier") -> str:
+    """The command that trains an evaluator on the pictures at `path`, in the shape (C, H, W)."""
+    channels, size, _ = shape
+    return f"unnoise train {preset} --data {shlex.quote(path)} --set data.size={size} --set data.channels={channels}"
 
 
 def accuracy(predicted: Tensor, labels: Tensor, classes: tuple[str, ...], *, data: str = "") -> Accuracy:
@@ -119,13 +139,17 @@ def load_classifier(path: Path | str) -> ClassifierEvaluator:
     elif (folder / RESULT / CARD).is_file():
         folder = folder / RESULT
     card = _card(folder)
-    net = Classifier(Shape(**card["shape"]))
-    net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()))
+    shape = from_dict(Shape, card["shape"], str(folder / CARD))
+    if shape.width % 8 or shape.features % 8:
+        raise UserError(f"{folder / CARD}: width and features should be multiples of 8; train the classifier again")
+    with torch.device("meta"):  # nothing is allocated before the weights fit
+        net = Classifier(shape)
+    net.load_state_dict(_weights(folder / "model.safetensors", net.state_dict()), assign=True)
     found = ClassifierEvaluator(
         net.eval().requires_grad_(False),
-        tuple(card["classes"]),
+        unreserved(card["classes"]),
         card["name"],
-        Accuracy(**card["accuracy"]),
+        from_dict(Accuracy, card["accuracy"], str(folder / CARD)),
         card["trained"],
     )
     if len(found.classes) != net.shape.classes:
@@ -144,18 +168,23 @@ def shipped() -> tuple[str, ...]:
 
 def _card(folder: Path) -> dict[str, Any]:
     path = folder / CARD
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         why = "no classifier.json, so this is no classifier; `unnoise train classifier` makes one"
-        raise UserError(f"{folder}: {why}") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); train the classifier again") from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise UserError(f"{folder}: {why}")
+    try:
+        card = read_object(path)
+    except UserError as error:
+        raise UserError(f"{path}: cannot be read ({error}); train the classifier again") from None
+    if card.get("format") != FORMAT:
         raise UserError(f"{path}: not of the format {FORMAT}; it was written by another version of unnoise")
     _same_names(path, card, {"format", "name", "shape", "classes", "accuracy", "trained"})
     _same_names(path, card["shape"], {f.name for f in fields(Shape)})
     _same_names(path, card["accuracy"], {f.name for f in fields(Accuracy)})
+    texts = card["classes"] if isinstance(card["classes"], list) else [None]
+    if not all(isinstance(text, str) for text in (*texts, card["name"])) or not isinstance(card["trained"], dict):
+        raise UserError(
+            f"{path}: its classes, its name or its training are of another type; train the classifier again"
+        )
     return card
 
 
@@ -168,14 +197,10 @@ def _same_names(path: Path, found: Any, wanted: set[str]) -> None:
 
 def _weights(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     try:
-        state = load_file(path)
-    except FileNotFoundError as error:
-        why = "no model.safetensors, so the directory is incomplete; copy it again or train again"
-        raise UserError(f"{path.parent}: {why}") from error
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged ({error}); copy it again or train again") from error
-    wrong = [n for n in sorted(set(state) | set(wanted)) if n not in state or n not in wanted]
-    wrong += [n for n in wanted if n in state and state[n].shape != wanted[n].shape]
-    if wrong:
-        raise UserError(f"{path}: not the weights that classifier.json describes: {', '.join(wrong[:5])}")
+        state = checkpoint.read(path, wanted)
+    except checkpoint.Damaged as error:
+        if not path.exists():
+            why = "no model.safetensors, so the directory is incomplete; copy it again or train again"
+            raise UserError(f"{path.parent}: {why}") from None
+        raise UserError(f"{error}; it is damaged: copy it again or train again") from None
     return {name: value.float() for name, value in state.items()}

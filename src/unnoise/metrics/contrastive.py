@@ -193,7 +193,7 @@ def load(path: str | Path) -> ContrastiveEvaluator:
     """
     folder = find(Path(path))
     card = read_card(folder)
-    net = artifacts.load_net(lambda: Contrastive(card.net), folder, CARD)
+    net = artifacts.load_net(lambda: Contrastive(card.net), folder)
     tokenizer = Tokenizer.load(folder / tokens.FILE, card.net.text.length)
     if tokenizer.vocabulary > card.net.text.vocabulary:
         raise UserError(f"{folder / tokens.FILE}: {tokenizer.vocabulary} tokens, {CARD} has {card.net.text.vocabulary}")

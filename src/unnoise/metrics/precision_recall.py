@@ -10,14 +10,23 @@ sample of the set as its radius.
 
 An outlier has a large ball and can raise precision and recall by itself; density and coverage are robust to it.
 For equal distributions and many samples coverage tends to 1 - 2^-k (Naeem et al., lemma 2), density 1.
+
+A sample on the edge of a ball is inside, also when rounding moves it out: copies of more than k real samples have balls
+of radius 0, which contain their copies. Law (tests/metrics/test_precision_recall.py): on integers, where many
+distances are equal, all four are those counted in exact arithmetic.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# a squared distance is known up to this part of the squared norms: features are float32, and those of one picture,
+# computed in two batches, differ by about 1e-7 of their norm
+ROUNDING = 1e-12
 
 
 class PrecisionRecall(NamedTuple):
@@ -36,6 +45,7 @@ def precision_recall(real: Tensor, generated: Tensor, *, k: int = 3, chunk: int 
     Raises ValueError unless both sets have more than k samples.
     """
     _check(real, generated, k)
+    real, generated = _centred(real, generated)
     return PrecisionRecall(
         _inside(generated, real, _radius(real, k, chunk), chunk),
         _inside(real, generated, _radius(generated, k, chunk), chunk),
@@ -48,10 +58,16 @@ def density_coverage(real: Tensor, generated: Tensor, *, k: int = 5, chunk: int 
     Raises ValueError unless both sets have more than k samples.
     """
     _check(real, generated, k)
+    real, generated = _centred(real, generated)
     radius = _radius(real, k, chunk)
     balls = zip(torch.split(real, chunk), torch.split(radius, chunk), strict=True)
-    held = torch.cat([(_squared(rows, generated) <= edge[:, None]).sum(1) for rows, edge in balls])
+    held = torch.cat([(_beyond(rows, generated) <= edge[:, None]).sum(1) for rows, edge in balls])
     return DensityCoverage(float(held.sum()) / (k * len(generated)), float((held > 0).double().mean()))
+
+
+def expected_coverage(real: int, generated: int, *, k: int = 5) -> float:
+    """The mean coverage of `real` samples by `generated` ones of the same distribution (Naeem et al. 2020, lemma 2)."""
+    return 1 - math.prod((real - i) / (real + generated - i) for i in range(1, k + 1))
 
 
 def _check(real: Tensor, generated: Tensor, k: int) -> None:
@@ -63,11 +79,22 @@ def _check(real: Tensor, generated: Tensor, k: int) -> None:
         )
 
 
+def _centred(real: Tensor, generated: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64, minus the mean of the real ones, so that norms, and with them the rounding, are small."""
+    mean = real.double().mean(0)
+    return real.double() - mean, generated.double() - mean
+
+
 def _squared(x: Tensor, y: Tensor) -> Tensor:
-    """Squared distances (n, m), float64."""
-    x, y = x.double(), y.double()
+    """Squared distances (n, m) of float64 rows."""
     product = torch.addmm(y.square().sum(1), x, y.T, alpha=-2)
     return product.add_(x.square().sum(1)[:, None]).clamp_(min=0)
+
+
+def _beyond(x: Tensor, y: Tensor) -> Tensor:
+    """Squared distances (n, m) minus their rounding, to be compared with the squared radius of a ball."""
+    norms = y.square().sum(1) + x.square().sum(1)[:, None]
+    return _squared(x, y).sub_(norms, alpha=ROUNDING)
 
 
 def _radius(x: Tensor, k: int, chunk: int) -> Tensor:
@@ -83,5 +110,5 @@ def _radius(x: Tensor, k: int, chunk: int) -> Tensor:
 
 def _inside(x: Tensor, around: Tensor, radius: Tensor, chunk: int) -> float:
     """The fraction of x in at least one ball."""
-    inside = [(_squared(rows, around) <= radius).any(1) for rows in torch.split(x, chunk)]
+    inside = [(_beyond(rows, around) <= radius).any(1) for rows in torch.split(x, chunk)]
     return float(torch.cat(inside).double().mean())

@@ -71,7 +71,7 @@ def grid_waves(side: int, width: int) -> Tensor:
     The first half of the channels encodes the column, the second the row, each as sines then cosines; `width` is
     a multiple of four. Peebles & Xie 2023, as in MAE (He et al. 2022).
     """
-    place = torch.arange(side, dtype=torch.float32)
+    place = torch.arange(side, dtype=torch.float32, device="cpu")  # computed, also in a network without weights (meta)
     waves = sinusoid(place, width // 2, shift=0.0, cosine_first=False)  # (side, width / 2)
     column = waves[None, :, :].expand(side, side, -1)
     row = waves[:, None, :].expand(side, side, -1)

@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from unnoise.config.networks import UNetConfig
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.nn.slices import emb_slices
 from unnoise.nn.unet import UNet
@@ -28,9 +28,9 @@ OWN = ("conv_in.", "conv_norm_out.", "conv_out.", "emb_proj.")
 
 def inner(config: UNetConfig, levels: int) -> UNetConfig:
     """The configuration without its first `levels` levels, for pictures of size / 2^levels."""
-    return replace(
-        config, size=config.size >> levels, channels=config.channels[levels:], attention=config.attention[levels:]
-    )
+    height, width = (side >> levels for side in height_width(config.size))
+    size = height if isinstance(config.size, int) else (height, width)
+    return replace(config, size=size, channels=config.channels[levels:], attention=config.attention[levels:])
 
 
 def levels_around(config: UNetConfig, core: UNetConfig) -> int:

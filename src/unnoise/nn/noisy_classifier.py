@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unnoise.conditions import NOTHING
-from unnoise.config.networks import UNetConfig
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.nn.blocks import heads
 from unnoise.nn.norm import Norm
@@ -31,9 +31,8 @@ class EncoderClassifier(UNetEncoder):
         super().__init__(replace(config, classes=0))
         width, lowest = config.channels[-1], len(config.channels) - 1
         self.norm_out = Norm(config.groups, width, eps=config.norm_eps)
-        self.pool = AttentionPool(
-            width, config.classes, pixels=(config.size >> lowest) ** 2, heads=heads(config, lowest)
-        )
+        height, across = (side >> lowest for side in height_width(config.size))
+        self.pool = AttentionPool(width, config.classes, pixels=height * across, heads=heads(config, lowest))
         self.finish()
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from unnoise.config.networks import UNetConfig
+from unnoise.config.limits import LAYERS
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.nn import controlnet, text
 from unnoise.nn.blocks import at_level, context_width
@@ -14,6 +15,7 @@ def check(config: UNetConfig) -> None:
     _check_channels(config)
     _check_conditions(config)
     _check_heads(config)
+    _check_layers(config)
     for control in config.controls:
         controlnet.check(control)
         if control.scale % config.patch:
@@ -24,7 +26,8 @@ def check(config: UNetConfig) -> None:
 
 
 def _check_sizes(config: UNetConfig) -> None:
-    sizes = {"blocks": config.blocks, "groups": config.groups, "size": config.size, "patch": config.patch}
+    size = min(height_width(config.size))
+    sizes = {"blocks": config.blocks, "groups": config.groups, "size": size, "patch": config.patch}
     sizes |= {"in_channels": config.in_channels, "out_channels": config.out_channels}
     for name, value in sizes.items():
         if value < 1:
@@ -46,7 +49,7 @@ def _check_channels(config: UNetConfig) -> None:
             f"attention must be true or false for each of the {levels} levels, but has {len(config.attention)} values"
         )
     multiple = config.patch * 2 ** (levels - 1)
-    if config.size % multiple:
+    if any(side % multiple for side in height_width(config.size)):
         patches = f"patches of {config.patch} pixels and " if config.patch > 1 else ""
         raise UserError(
             f"size {config.size} is not a multiple of {multiple}, as {patches}{levels} levels of channels require: "
@@ -80,6 +83,16 @@ def _check_conditions(config: UNetConfig) -> None:
         )
     if min(depths, default=0) < 1:
         raise UserError(f"transformers must be at least 1, not {config.transformers}")
+
+
+def _check_layers(config: UNetConfig) -> None:
+    """Raises UserError for a network of more blocks than LAYERS, which would take minutes to build."""
+    each = [1 + at_level(config.transformers, level) * attends for level, attends in enumerate(config.attention)]
+    count = sum(each) * ((2 + len(config.controls)) * config.blocks + 1)
+    if count > LAYERS:
+        raise UserError(
+            f"the network has {count:,} blocks, more than {LAYERS:,}: use fewer blocks, levels or transformers"
+        )
 
 
 def _check_heads(config: UNetConfig) -> None:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from unnoise import data, noise
@@ -39,13 +41,17 @@ from unnoise.training.run import Run
 from unnoise.training.train_state import TrainState
 
 
-def train(config: ClassifierConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
+def train(
+    config: ClassifierConfig, run: Run | None, *, processes: Processes = ALONE, pictures: Dataset | None = None
+) -> Iterator[Tick]:
     """Trains in a run, which the first process passes, from its newest checkpoint to the end.
 
     Saves the classifier in the run's folder `classifier`; `metrics.classifier.load_classifier` loads it from the run's
-    path. Raises UserError before the first step where the pictures have no classes.
+    path. `pictures` is the data set where it is open already. Raises UserError before the first step where the pictures
+    have no classes.
     """
-    pictures, test, test_name = train_and_test(config)
+    with processes.together():
+        pictures, test, test_name = train_and_test(config, pictures)
     net = init_network(config, pictures)
     placement = best(config.device, config.fit.precision)
     # float32 on every machine: at this size bfloat16 is not faster, and an evaluator should not be rounded
@@ -90,24 +96,46 @@ def init_network(config: ClassifierConfig, pictures: Dataset) -> Classifier:
         return Classifier(Shape(size, channels, len(pictures.classes), config.width, config.features))
 
 
-def train_and_test(config: ClassifierConfig | NoisyClassifierConfig) -> tuple[Dataset, Dataset, str]:
-    """Returns the training set, and the test set with its name: the set's own, or a random fraction of its pictures.
+def check_data(config: ClassifierConfig, pictures: Dataset, run: Path) -> None:
+    """Raises UserError where the training could not start with these pictures."""
+    check_parts(config, pictures)
+    init_network(config, pictures)
 
-    Raises UserError where there are fewer than two classes, or a part would be empty.
-    """
-    pictures = data.open(config.data)
+
+def check_parts(config: ClassifierConfig | NoisyClassifierConfig, pictures: Dataset) -> None:
+    """Raises UserError where there are fewer than two classes, or fewer than two pictures to train or to test with."""
     if pictures.labels() is None or len(pictures.classes) < 2:
         raise UserError(
             f"{config.data.path} has no classes, or only one: put the pictures of each class in a sub-folder"
         )
+    held_out = _held_out(config, pictures)
+    if held_out_part(config.data) is None and min(held_out.sum(), (~held_out).sum()) < 2:
+        raise UserError(
+            f"held_out {config.held_out} of {len(held_out)} pictures leaves {held_out.sum()} to test with and "
+            f"{(~held_out).sum()} to train with: set held_out so that both are 2 or more, or add pictures"
+        )
+
+
+def _held_out(config: ClassifierConfig | NoisyClassifierConfig, pictures: Dataset) -> NDArray[np.bool_]:
+    """(N,): which pictures of the source are held out from training."""
+    found: NDArray[np.bool_] = (noise.uniform((len(pictures.source.names),), "held out") < config.held_out).numpy()
+    return found
+
+
+def train_and_test(
+    config: ClassifierConfig | NoisyClassifierConfig, pictures: Dataset | None = None
+) -> tuple[Dataset, Dataset, str]:
+    """Returns the training set, and the test set with its name: the set's own, or a random fraction of its pictures.
+
+    `pictures` is the data set where it is open already. Raises UserError as `check_parts`.
+    """
+    pictures = data.open(config.data) if pictures is None else pictures
+    check_parts(config, pictures)
     plain = without_augmentation(config.data)
     own = held_out_part(plain)
     if own is not None:
         return pictures, data.open(own), own.path
-    source = pictures.source
-    held_out = (noise.uniform((len(source.names),), "held out") < config.held_out).numpy()
-    if not held_out.any() or held_out.all():
-        raise UserError(f"holding out {config.held_out} of {len(held_out)} pictures leaves a part empty: hold out 0.1")
+    source, held_out = pictures.source, _held_out(config, pictures)
     name = f"{config.data.path}, a random fraction of {config.held_out}"
     return Dataset(source.only(~held_out), config.data), Dataset(source.only(held_out), plain), name
 

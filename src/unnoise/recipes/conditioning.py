@@ -72,11 +72,20 @@ def placeholder_conditioner(config: TrainConfig) -> Conditioner:
     classes = tuple(map(str, range(config.net.classes)))
     text: PromptEncoder | None = None
     if config.encoder is not None:
-        text = Encoder(config.encoder)
+        text = Encoder(config.encoder, local=False)
     elif config.net.text is not None:
         text = Tokenizer.learn([], vocabulary=config.net.text.vocabulary, length=config.net.text.length)
     values = tuple(ValueRange(name) for name in config.data.values)
     return Conditioner(classes, len(classes) if classes and config.net.null_class else None, text, values)
+
+
+def check_captions(config: TrainConfig, pictures: Dataset) -> None:
+    """Raises UserError where the network is conditioned on captions and the data set has none."""
+    if (config.net.text or config.encoder) and not pictures.captions:
+        raise UserError(
+            f"this network is conditioned on captions, and {config.data.path} has none: put a text file of the same "
+            "name beside each picture, or a metadata.jsonl, or set net.text=none"
+        )
 
 
 def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | None:
@@ -87,21 +96,16 @@ def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | No
     text = config.net.text
     if text is None and config.encoder is None:
         return None
-    if not pictures.captions:
-        raise UserError(
-            f"this network is conditioned on captions, and {config.data.path} has none: put a text file of the same "
-            "name beside each picture, or a metadata.jsonl, or set net.text=none"
-        )
-    captions = (pictures.caption(row) for row in range(len(pictures)))
+    check_captions(config, pictures)
     if text is None:
-        return pretrained_encoder(config, captions)
-    return Tokenizer.learn(captions, vocabulary=text.vocabulary, length=text.length)
+        return pretrained_encoder(config, pictures.every_caption())
+    return Tokenizer.learn(pictures.every_caption(), vocabulary=text.vocabulary, length=text.length)
 
 
 def pretrained_encoder(config: TrainConfig, captions: Iterable[str]) -> Encoder:
     """Returns the pretrained encoder after it has encoded all captions. Raises UserError for another width."""
     assert config.encoder is not None
-    encoder = Encoder(config.encoder)
+    encoder = Encoder(config.encoder, local=False)
     if config.net.context != encoder.width:
         raise UserError(
             f"net.context {config.net.context} should be {encoder.width}, the width of {encoder.config.path}"

@@ -36,14 +36,17 @@ from unnoise.training.run import Run
 from unnoise.training.train_state import TrainState
 
 
-def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
+def train(
+    config: ContrastiveConfig, run: Run | None, *, processes: Processes = ALONE, pictures: Dataset | None = None
+) -> Iterator[Tick]:
     """Trains in a run, which the first process passes, from its newest checkpoint to the end.
 
-    Saves the model in the run's folder `contrastive`; `metrics.contrastive.load` loads it from the run's path. Raises
-    UserError before the first step where the pictures have no captions, or a step would be split.
+    Saves the model in the run's folder `contrastive`; `metrics.contrastive.load` loads it from the run's path.
+    `pictures` is the data set where it is open already. Raises UserError before the first step where the pictures have
+    no captions, or a step would be split.
     """
     check(config, processes)
-    pictures = data.open(config.data)
+    pictures = data.open(config.data) if pictures is None else pictures
     tokenizer = learn_tokenizer(config, pictures)
     net = init_network(config)
     placement = best(config.device, "float32")  # an evaluator should not be rounded
@@ -53,7 +56,7 @@ def train(config: ContrastiveConfig, run: Run | None, *, processes: Processes = 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         contrastive.write(folder, weights, tokenizer, card)
 
-    if run is not None and (note := truncation_note(tokenizer, map(pictures.caption, range(len(pictures))))):
+    if run is not None and (note := truncation_note(tokenizer, pictures.every_caption())):
         run.log(note)
     yield from fit_evaluator(config, pictures, state, objective(net, tokenizer, config), write, run, processes)
     average = state.average(config.fit.ema[0])
@@ -86,16 +89,28 @@ def check(config: ContrastiveConfig, processes: Processes) -> None:
         )
 
 
-def learn_tokenizer(config: ContrastiveConfig, pictures: Dataset) -> Tokenizer:
-    """Returns the tokenizer of the captions. Raises UserError where there are none."""
+def check_data(config: ContrastiveConfig, pictures: Dataset, run: Path) -> None:
+    """Raises UserError where the training could not start with these pictures, in one process."""
+    check(config, ALONE)
+    check_captions(config, pictures)
+    with torch.device("meta"):
+        Contrastive(config.net)
+
+
+def check_captions(config: ContrastiveConfig, pictures: Dataset) -> None:
+    """Raises UserError where the data set has no captions."""
     if not pictures.captions:
         raise UserError(
             f"{config.data.path} has no captions, which a contrastive training needs: use a data set with captions, "
             "such as emoji"
         )
+
+
+def learn_tokenizer(config: ContrastiveConfig, pictures: Dataset) -> Tokenizer:
+    """Returns the tokenizer of the captions. Raises UserError where there are none."""
+    check_captions(config, pictures)
     text = config.net.text
-    captions = (pictures.caption(row) for row in range(len(pictures)))
-    return Tokenizer.learn(captions, vocabulary=text.vocabulary, length=text.length)
+    return Tokenizer.learn(pictures.every_caption(), vocabulary=text.vocabulary, length=text.length)
 
 
 def objective(

@@ -1,14 +1,17 @@
 """Estimates the cost of a training before it starts: parameters, operations and memory are counted, time is measured.
 
 Operations and memory are counted on the meta device, which allocates nothing, so that a network that does not fit is
-measured too; time is measured in a few real steps on this machine.
+refused, with the numbers, before time is measured in a few real steps on this machine.
 """
 
 from __future__ import annotations
 
 import itertools
 import statistics
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +22,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from unnoise import nn as networks
 from unnoise.acceleration.placement import best, prepare
 from unnoise.config import validate
-from unnoise.config.training import TrainConfig
+from unnoise.config.training import Fit, TrainConfig
 from unnoise.data import Batch
 from unnoise.denoiser import make_diffusion
+from unnoise.errors import UserError
+from unnoise.io.units import human
 from unnoise.recipes.conditioning import batch_condition, concat_input, placeholder_conditioner
 from unnoise.recipes.diffusion import objective
 from unnoise.recipes.initialization import init_network
@@ -41,6 +46,7 @@ class Cost:
     steps: int
     images: int
     memory: int  # bytes: weights, gradients, moments, averages, and activations saved for the backward pass
+    checkpoint: int  # bytes of a checkpoint: weights, moments, averages
     images_per_second: float  # measured on this machine, in one process
     seconds: float  # of the whole training at that rate
     device: str
@@ -50,18 +56,25 @@ class Cost:
         return asdict(self)
 
 
-def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
-    """Estimates the cost, in a few seconds, most of them for `timed` steps on pictures of noise."""
+def cost(config: TrainConfig, *, timed: int = 3, processes: int = 1) -> Cost:
+    """Estimates the cost, in a few seconds, most of them for `timed` steps on pictures of noise.
+
+    Raises UserError before them where the training, split over `processes`, needs more memory than is available.
+    """
     validate.check(config)
     placement = best(config.device, config.fit.precision)
     with torch.device("meta"):
-        net = networks.build(config.net)
+        net = networks.build(config.net).to("meta")  # and its computed buffers
     parameters = sum(p.numel() for p in net.parameters())
     flops, saved = _count(net, config)
     width = 2 if placement.dtype == torch.bfloat16 else 4
     part = config.fit.batch // config.fit.accumulate
     # float32 weights, gradients, two moments, averages; in bfloat16 also rounded copies and their gradients
     state = parameters * (4 * (4 + len(config.fit.ema)) + (4 if width == 2 else 0))
+    picture = 0 if config.fit.gradient_checkpointing else saved * width // 4  # only block inputs are kept: not counted
+    sharing = processes if placement.device.startswith("cuda") else 1  # processes on CPUs share the machine's memory
+    share = replace(config.fit, batch=config.fit.batch // sharing)
+    check_memory(state // (sharing if config.fit.fsdp else 1), picture, share, available_memory(placement.device))
     rate = _rate(config, placement, min(part, max(1, int(TIMED_FLOPS / (3 * flops)))), timed)
     images = steps(config.fit) * config.fit.batch
     return Cost(
@@ -70,11 +83,47 @@ def cost(config: TrainConfig, *, timed: int = 3) -> Cost:
         steps=steps(config.fit),
         images=images,
         memory=state + part * saved * width // 4,
+        checkpoint=4 * parameters * (3 + len(config.fit.ema)),
         images_per_second=rate,
         seconds=images / rate,
         device=placement.device,
         precision=placement.precision,
     )
+
+
+def check_memory(state: int, picture: int, fit: Fit, available: int | None) -> None:
+    """Raises UserError where `state` bytes, and `picture` bytes for each picture that is computed at once, exceed the
+    `available` bytes (None: not known). The message has the smallest accumulation that fits."""
+    needed = state + fit.batch // fit.accumulate * picture
+    if available is None or needed <= available:
+        return
+    divisors = [k for k in range(fit.accumulate, fit.batch + 1) if fit.batch % k == 0]
+    enough = next((k for k in divisors if state + fit.batch // k * picture <= available), None)
+    fix = f"set fit.accumulate={enough}, which computes a batch in parts" if enough else "choose a smaller network"
+    raise UserError(
+        f"a training step of {fit.batch // fit.accumulate:,} pictures needs about {human(needed)}B of memory, and "
+        f"{human(available)}B are available on this machine: {fix}"
+    )
+
+
+def available_memory(device: str) -> int | None:
+    """Bytes that a training can allocate on a device: of Linux, of the container's limit, or of the GPU.
+
+    None where it is not known.
+    """
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_free_memory(), default=None) if device == "cpu" else None
+
+
+def _free_memory() -> Iterator[int]:
+    with suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        yield 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    with suppress(OSError, ValueError):  # the limit of a container, "max" where there is none
+        group = Path("/sys/fs/cgroup")
+        used = next(line for line in (group / "memory.stat").read_text().splitlines() if line.startswith("anon "))
+        yield int((group / "memory.max").read_text()) - int(used.split()[1])
 
 
 def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:

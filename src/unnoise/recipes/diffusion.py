@@ -22,14 +22,14 @@ from unnoise.acceleration.placement import Placement, best, prepare
 from unnoise.conditions import Cond
 from unnoise.config import validate
 from unnoise.config.training import TrainConfig
-from unnoise.data import Batch
+from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.formats.directory import write_model
 from unnoise.likelihood.bound import bound_term
 from unnoise.model import make_conditioner
-from unnoise.recipes.conditioning import batch_condition, concat_input, drop_conditions, prompt_encoder
+from unnoise.recipes.conditioning import batch_condition, check_captions, concat_input, drop_conditions, prompt_encoder
 from unnoise.recipes.initialization import init_network, load_base
-from unnoise.recipes.model_card import data_facts, describe
+from unnoise.recipes.model_card import data_facts, describe, log_notes
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import truncation_note
@@ -98,18 +98,25 @@ def objective(diffusion: Diffusion, config: TrainConfig, conditioner: Conditione
 
 
 def train(
-    config: TrainConfig, run: Path, *, processes: Processes = ALONE, command: Sequence[str] = ()
+    config: TrainConfig,
+    run: Path,
+    *,
+    processes: Processes = ALONE,
+    command: Sequence[str] = (),
+    pictures: Dataset | None = None,
 ) -> Iterator[Tick]:
     """Trains in the directory `run`, from its newest checkpoint where it has one; yields a tick per step.
 
     Yields nothing where the training is finished. Raises UserError, before anything is written, where it cannot start;
-    Stopped (a SystemExit) after a signal and a checkpoint. `command` is recorded in the run.
+    Stopped (a SystemExit) after a signal and a checkpoint. `command` is recorded in the run. `pictures` is
+    the data set of `config.data` where it is open already.
     """
     validate.check(config)
-    pictures = data.open(config.data)
-    base = load_base(config, run)
-    card = describe(config, pictures, base)
-    text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
+    with processes.together():
+        pictures = data.open(config.data) if pictures is None else pictures
+        base = load_base(config, run)
+        card = describe(config, pictures, base)
+        text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
     placement = place(config, processes)
     net = prepare(init_network(config, base), placement)
     state = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
@@ -135,12 +142,21 @@ def train(
                 opened = stack.enter_context(open_run(run, config, command=command))
                 opened.record_data(data_facts(pictures))
                 opened.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
-                if text is not None and (note := truncation_note(text, map(pictures.caption, range(len(pictures))))):
+                log_notes(opened, pictures)
+                if text is not None and (note := truncation_note(text, pictures.every_caption())):
                     opened.log(note)
         yield from trainer.train(opened, task, state, processes=processes)
         if opened is not None:
             for broken in pictures.replaced:
                 opened.log(f"broken picture, replaced by another: {broken.path}: {broken.why}")
+
+
+def check_data(config: TrainConfig, pictures: Dataset, run: Path) -> None:
+    """Raises UserError where the training in `run` could not start: base, classes, values or captions do not fit."""
+    base = load_base(config, run)
+    describe(config, pictures, base)
+    if base is None or config.encoder is not None:
+        check_captions(config, pictures)
 
 
 def place(config: TrainConfig, processes: Processes) -> Placement:

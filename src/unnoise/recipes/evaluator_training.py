@@ -15,6 +15,7 @@ from unnoise.config.training import ClassifierConfig, ContrastiveConfig, NoisyCl
 from unnoise.data import Batch, Dataset
 from unnoise.data.registry import SETS
 from unnoise.nn.classifier import shifted
+from unnoise.recipes.model_card import log_notes
 from unnoise.training import trainer
 from unnoise.training.distributed import Processes
 from unnoise.training.loop import Tick
@@ -39,7 +40,8 @@ def fit_evaluator(
     fit = config.fit
     facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
     if run is not None:
-        run.record_data(facts)
+        run.record_data(facts | {"parts": pictures.fingerprint_parts})
+        log_notes(run, pictures)
 
     def batches(step: int) -> Iterator[Batch]:
         return data.batches(

@@ -11,9 +11,12 @@ import numpy as np
 from unnoise.config.cards import ModelCard, ValueRange
 from unnoise.config.networks import EncoderConfig, UNetConfig
 from unnoise.config.training import TrainConfig
+from unnoise.config.usage import some
 from unnoise.data import Dataset
+from unnoise.data.plain_text import escaped
 from unnoise.errors import UserError
 from unnoise.model import Model
+from unnoise.training.run import Run
 
 
 def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) -> ModelCard:
@@ -25,7 +28,7 @@ def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) 
     if wanted and wanted != len(classes):
         raise UserError(
             f"net.classes {wanted} should be {len(classes)}, the classes of {config.data.path}"
-            + (f" ({', '.join(classes[:8])}{', ...' if len(classes) > 8 else ''})" if classes else ", which has none")
+            + (f" ({some(classes, 8)})" if classes else ", which has none")
         )
     return ModelCard(
         net=config.net,
@@ -40,7 +43,7 @@ def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) 
         info={
             "training": config.name,
             "about": config.about,
-            "data": config.data.path,
+            "data": escaped(config.data.path),
             **({"control": config.data.control} if config.data.control else {}),
             "pictures": len(pictures),
             "fingerprint": pictures.fingerprint,
@@ -88,8 +91,15 @@ def data_facts(pictures: Dataset) -> dict[str, Any]:
     """Returns the contents of data.json, which identify the data set."""
     return {
         "fingerprint": pictures.fingerprint,
-        "path": pictures.config.path,
+        "parts": pictures.fingerprint_parts,
+        "path": escaped(pictures.config.path),
         "count": len(pictures),
         "classes": list(pictures.classes),
         "broken": [{"path": broken.path, "why": broken.why} for broken in pictures.broken],
     }
+
+
+def log_notes(run: Run, pictures: Dataset) -> None:
+    """Writes to the run's log how the files of the data set are interpreted, and which of them are not used."""
+    for note in pictures.notes:
+        run.log(f"note: {note}")

@@ -27,7 +27,7 @@ from unnoise.guidance import noisy_classifier
 from unnoise.guidance.noisy_classifier import NoisyClassifier
 from unnoise.io import checkpoint
 from unnoise.nn.noisy_classifier import EncoderClassifier
-from unnoise.recipes.classifier import train_and_test
+from unnoise.recipes.classifier import check_parts, train_and_test
 from unnoise.recipes.evaluator_training import fit_evaluator, on_cpu, random_shift
 from unnoise.recipes.initialization import seeded_weights
 from unnoise.training.distributed import ALONE, Processes
@@ -39,14 +39,18 @@ from unnoise.training.train_state import TrainState
 TIMES = tuple(k / 10 for k in range(11))  # at which accuracy is measured
 
 
-def train(config: NoisyClassifierConfig, run: Run | None, *, processes: Processes = ALONE) -> Iterator[Tick]:
+def train(
+    config: NoisyClassifierConfig, run: Run | None, *, processes: Processes = ALONE, pictures: Dataset | None = None
+) -> Iterator[Tick]:
     """Trains in a run, which the first process passes, from its newest checkpoint to the end.
 
     Saves the classifier in the run's folder `classifier`; `guidance.noisy_classifier.load` loads it from the run's
-    path. Raises UserError before the first step where the pictures have no classes, or others than the network.
+    path. `pictures` is the data set where it is open already. Raises UserError before the first step where the pictures
+    have no classes, or others than the network.
     """
     validate.check(config)
-    pictures, test, test_name = train_and_test(config)
+    with processes.together():
+        pictures, test, test_name = train_and_test(config, pictures)
     card = describe(config, pictures)
     placement = best(config.device, config.fit.precision)
     net = prepare(init_network(config), placement)
@@ -93,6 +97,14 @@ def objective(classifier: NoisyClassifier, config: NoisyClassifierConfig) -> Cal
         return F.cross_entropy(classifier(x_t, t), batch.label, reduction="none")
 
     return loss
+
+
+def check_data(config: NoisyClassifierConfig, pictures: Dataset, run: Path) -> None:
+    """Raises UserError where the training could not start with these pictures."""
+    check_parts(config, pictures)
+    card = describe(config, pictures)
+    with torch.device("meta"):
+        objective(NoisyClassifier(EncoderClassifier(config.net), card), config)
 
 
 def describe(config: NoisyClassifierConfig, pictures: Dataset) -> NoisyClassifierCard:

@@ -5,7 +5,7 @@ No torch is imported before a function that trains or measures is called.
 
 from __future__ import annotations
 
-import json
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from unnoise.config.training import (
     NoisyClassifierConfig,
     TrainConfig,
 )
+from unnoise.errors import UserError
+from unnoise.io.json_files import read_object
 
 if TYPE_CHECKING:
     from unnoise.data import Dataset
@@ -35,6 +37,10 @@ def _nothing(config: AnyConfig) -> None:
     """There is nothing to check before the data is read."""
 
 
+def _any_data(config: AnyConfig, pictures: Dataset, run: Path) -> None:
+    """All pictures are right."""
+
+
 def _no_settings(config: AnyConfig) -> Implied:
     return {}
 
@@ -43,7 +49,7 @@ def _never(config: AnyConfig) -> bool:
     return False
 
 
-def _no_facts(config: AnyConfig, pictures: Dataset | None) -> dict[str, Any]:
+def _no_facts(config: AnyConfig, processes: int) -> dict[str, Any]:
     return {}
 
 
@@ -52,7 +58,8 @@ class Recipe:
     """A kind of training. All functions are given a configuration of the type `config`."""
 
     config: type[AnyConfig]
-    train: Callable[[Any, Path, Processes, list[str]], Iterator[Tick]]  # (config, run, processes, command)
+    # (config, run, processes, command, pictures), where pictures is the opened data set, or None to open it
+    train: Callable[[Any, Path, Processes, list[str], Dataset | None], Iterator[Tick]]
     result: Callable[[Path], dict[str, Any]]  # the results that a finished run contains
     implied: Callable[[Any], Implied] = _no_settings  # settings of the network that follow from those of the data
     check: Callable[[Any], None] = _nothing  # raises UserError for settings that are wrong
@@ -60,7 +67,9 @@ class Recipe:
     check_start: Callable[[Any], None] = _nothing  # raises UserError where the training needs more settings to start
     has_classes: Callable[[Any], bool] = _never  # whether net.classes follows from the data
     has_captions: Callable[[Any], bool] = _never  # whether a caption is needed for each picture
-    expected: Callable[[Any, Dataset | None], dict[str, Any]] = _no_facts  # base and cost, checked against the data
+    check_data: Callable[[Any, Dataset, Path], None] = _any_data  # raises UserError where the run cannot use the data
+    # (config, number of processes): base and cost. Raises UserError where there is too little memory
+    expected: Callable[[Any, int], dict[str, Any]] = _no_facts
 
 
 def recipe_of(config: AnyConfig) -> Recipe:
@@ -71,10 +80,12 @@ def recipe_of(config: AnyConfig) -> Recipe:
 # --- diffusion models ---
 
 
-def _train_diffusion(config: TrainConfig, run: Path, processes: Processes, command: list[str]) -> Iterator[Tick]:
+def _train_diffusion(
+    config: TrainConfig, run: Path, processes: Processes, command: list[str], pictures: Dataset | None
+) -> Iterator[Tick]:
     from unnoise.recipes import diffusion
 
-    return diffusion.train(config, run, processes=processes, command=command)
+    return diffusion.train(config, run, processes=processes, command=command, pictures=pictures)
 
 
 def _diffusion_result(run: Path) -> dict[str, Any]:
@@ -99,13 +110,10 @@ def _check_losses(config: TrainConfig) -> None:
     losses.check(config.process)
 
 
-def _diffusion_expected(config: TrainConfig, pictures: Dataset | None) -> dict[str, Any]:
+def _diffusion_expected(config: TrainConfig, processes: int) -> dict[str, Any]:
     from unnoise.recipes.cost import cost
-    from unnoise.recipes.model_card import describe
 
-    if pictures is not None:
-        describe(config, pictures)
-    return {"base": config.base, "cost": cost(config).as_dict()}
+    return {"base": config.base, "cost": cost(config, processes=processes).as_dict()}
 
 
 # --- classifiers and contrastive models ---
@@ -123,21 +131,30 @@ def _network_implied(config: TrainConfig | NoisyClassifierConfig | ContrastiveCo
     }
 
 
-def _in_run(name: str) -> Callable[[AnyConfig, Path, Processes, list[str]], Iterator[Tick]]:
+def _in_run(name: str) -> Callable[[AnyConfig, Path, Processes, list[str], Dataset | None], Iterator[Tick]]:
     """The `train` of the recipe module of this name, which is given an open run."""
 
-    def train(config: AnyConfig, path: Path, processes: Processes, command: list[str]) -> Iterator[Tick]:
-        import importlib
-
+    def train(
+        config: AnyConfig, path: Path, processes: Processes, command: list[str], pictures: Dataset | None
+    ) -> Iterator[Tick]:
         from unnoise.training.run import open_run
 
         recipe = importlib.import_module(f"unnoise.recipes.{name}")
         with ExitStack() as stack:
             with processes.together():
                 run = stack.enter_context(open_run(path, config, command=command)) if processes.first else None
-            yield from recipe.train(config, run, processes=processes)
+            yield from recipe.train(config, run, processes=processes, pictures=pictures)
 
     return train
+
+
+def _data_check(name: str) -> Callable[[AnyConfig, Dataset, Path], None]:
+    """The `check_data` of the recipe module of this name."""
+
+    def check(config: AnyConfig, pictures: Dataset, run: Path) -> None:
+        importlib.import_module(f"unnoise.recipes.{name}").check_data(config, pictures, run)
+
+    return check
 
 
 def _card_of(kind: str, find: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Callable[[Path], dict[str, Any]]:
@@ -145,7 +162,10 @@ def _card_of(kind: str, find: Callable[[Mapping[str, Any]], dict[str, Any]]) -> 
 
     def result(run: Path) -> dict[str, Any]:
         card = run / kind / f"{kind}.json"
-        return find(json.loads(card.read_text(encoding="utf-8"))) if card.is_file() else {}
+        try:
+            return find(read_object(card)) if card.is_file() else {}
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{card} is damaged: it lacks {error}; train again, or copy the run again") from None
 
     return result
 
@@ -161,16 +181,19 @@ RECIPES: dict[str, Recipe] = {
         check_start=validate.check_base,
         has_classes=lambda config: config.net.text is None and config.encoder is None,
         has_captions=lambda config: config.net.text is not None or config.encoder is not None,
+        check_data=_data_check("diffusion"),
         expected=_diffusion_expected,
     ),
     "classifier": Recipe(
         config=ClassifierConfig,
         train=_in_run("classifier"),
+        check_data=_data_check("classifier"),
         result=_card_of("classifier", lambda card: {"accuracy": card.get("accuracy")}),
     ),
     "noisy-classifier": Recipe(
         config=NoisyClassifierConfig,
         train=_in_run("noisy_classifier"),
+        check_data=_data_check("noisy_classifier"),
         result=_card_of("classifier", lambda card: {"accuracy": card["card"]["info"]["accuracy"]}),
         implied=_noisy_implied,
         check=validate.check,
@@ -179,6 +202,7 @@ RECIPES: dict[str, Recipe] = {
     "contrastive": Recipe(
         config=ContrastiveConfig,
         train=_in_run("contrastive"),
+        check_data=_data_check("contrastive"),
         result=_card_of("contrastive", lambda card: {"retrieval": card["card"]["info"]["retrieval"]}),
         implied=_network_implied,
     ),

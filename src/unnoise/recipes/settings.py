@@ -16,6 +16,7 @@ from unnoise.config import convert, files
 from unnoise.config.presets import ALL
 from unnoise.config.training import AnyConfig
 from unnoise.errors import UserError, unknown
+from unnoise.io.whatis import not_a
 from unnoise.recipes.registry import RECIPES, recipe_of
 
 
@@ -60,9 +61,7 @@ def load(source: str) -> Settings:
     path = Path(source)
     if path.is_dir():
         if not (path / "config.yaml").is_file():
-            raise UserError(
-                f"{source} is a folder without config.yaml, so it is not a run: name a preset, and --data {source}"
-            )
+            raise not_a("a preset or a run", path)
         path = path / "config.yaml"
     if path.is_file():
         return from_file(path)
@@ -117,19 +116,21 @@ def with_classes(settings: Settings, classes: int) -> Settings:
     return settings.override({"net.classes": classes}, f"the data ({classes} classes)")
 
 
-def dry_run_facts(settings: Settings) -> dict[str, Any]:
+def dry_run_facts(settings: Settings, run: Path) -> dict[str, Any]:
     """Returns settings, origins, a description of the data and the cost, as a JSON document; nothing is written.
 
-    Raises UserError where the network and the data do not fit.
+    Raises UserError for all that the training in `run`, which may not exist yet, would refuse.
     """
     from unnoise import data
     from unnoise.data.summary import describe
 
+    recipe = recipe_of(settings.config)
     pictures = data.open(settings.config.data)
+    recipe.check_data(settings.config, pictures, run)
     document: dict[str, Any] = {
         "settings": convert.to_dict(settings.config),
         "origins": dict(settings.origins),
         "data": describe(pictures),
     }
-    expected = recipe_of(settings.config).expected(settings.config, pictures)
+    expected = recipe.expected(settings.config, 1)
     return document | ({"cost": expected["cost"]} if "cost" in expected else {})

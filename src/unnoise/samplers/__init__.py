@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
-from unnoise.config import renamed
 from unnoise.config.request import Request
-from unnoise.errors import UserError, unknown
+from unnoise.config.synonyms import check_sampler, check_spacing
+from unnoise.errors import UserError
 from unnoise.samplers.ddim import ddim
 from unnoise.samplers.ddpm import ddpm, known, large, learned, small
 from unnoise.samplers.dpm_solver import (
@@ -120,41 +122,26 @@ SAMPLERS: dict[str, Sampler] = {
         stochastic=True,
     ),
 }
-REMOVED = {  # earlier names whose methods are functions alone now: the closest name
-    "heun-midpoint": "heun",
-    "heun-ralston": "heun",
-    "dpm++2m-taylor": "dpm++2m",
-    "dpm++3m-released": "dpm++3m",
-    "dpm++3s": "dpm++2s",
-    "dpm-solver-2": "dpm++2s",
-    "dpm-solver-3": "dpm++2s",
-    "ncsn": "langevin",
-    "ncsn-v2": "langevin",
-    "reverse-diffusion": "pc",
-    "euler-maruyama": "pc",
-    "probability-flow": "ddim",
-}
 
 
 def find(name: str) -> Sampler:
     """Returns the sampler of this name, or of this earlier name.
 
-    Raises UserError, with the nearest name, where there is none.
+    Raises UserError where there is none, with the name that is meant or similar.
     """
-    name = renamed.SAMPLERS.get(name, name)
-    if name in REMOVED:
-        raise UserError(f"the sampler {name!r} is no longer offered by name: use {REMOVED[name]!r}, the closest one")
-    if name not in SAMPLERS:
-        raise unknown("sampler", name, SAMPLERS)
-    return SAMPLERS[name]
+    return SAMPLERS[check_sampler(name, SAMPLERS, SPACINGS)]
 
 
-def find_spacing(name: str, table: int) -> Spacing:
+def find_spacing(
+    name: str, table: int, least: float = 0.0, options: Mapping[str, Any] = MappingProxyType({})
+) -> Spacing:
     """Returns the timestep spacing of this name, or of this earlier name, on a table of so many entries.
 
-    Raises UserError, with the nearest name, where there is none.
+    `least` is the least time that the network was trained at, where the schedule is a curve. Raises UserError, with the
+    name that is meant or similar, where there is none, and for options that it does not have.
     """
-    name = renamed.SPACINGS.get(name, name)
-    if name not in SPACINGS:
-        raise unknown("timestep spacing", name, SPACINGS)
-    return SPACINGS[name](table)
+    name = check_spacing(name, SPACINGS)
+    try:
+        return SPACINGS[name](table, least, **options)
+    except TypeError:
+        raise UserError(f"the timestep spacing {name!r} does not take {sorted(options)}") from None

@@ -21,8 +21,9 @@ from unnoise.schedules.continuous import (
     VarianceExploding,
 )
 from unnoise.schedules.level import Level, Posterior, over, posterior
+from unnoise.schedules.ranges import check_steps
 from unnoise.schedules.tables import Cosine, LinearBeta, ScaledLinear, SigmoidBeta, Table, Tabled
-from unnoise.schedules.transforms import Shifted, ZeroTerminalSNR, is_table
+from unnoise.schedules.transforms import Shifted, ZeroTerminalSNR, first_entry, is_table
 
 __all__ = [
     "EDM",
@@ -45,6 +46,7 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "ZeroTerminalSNR",
+    "first_entry",
     "is_table",
     "make_schedule",
     "over",
@@ -71,13 +73,14 @@ SCHEDULES: dict[str, type[Schedule]] = {
 def make_schedule(name: str, options: Mapping[str, Any], *, steps: int = 1000, zero_snr: bool = False) -> Schedule:
     """Makes the schedule of this name; `options` are its fields, and `shift` of Shifted. A table has `steps` entries.
 
-    Raises UserError for an unknown name or option, and for a shift, or zero terminal SNR, of a schedule that does not
-    preserve the variance.
+    Raises UserError for an unknown name or option, for numbers that make no schedule, and for a shift, or zero terminal
+    SNR, of a schedule that does not preserve the variance.
     """
     if name not in SCHEDULES:
         raise unknown("schedule", name, SCHEDULES)
+    check_steps(steps)
     kind = SCHEDULES[name]
-    fields = list(inspect.signature(kind).parameters)
+    fields = inspect.signature(kind).parameters
     given = {key: tuple(value) if isinstance(value, list | tuple) else value for key, value in options.items()}
     shift: Any = given.pop("shift", 1.0)
     for key in given:
@@ -85,6 +88,8 @@ def make_schedule(name: str, options: Mapping[str, Any], *, steps: int = 1000, z
             raise unknown(f"option of the schedule {name!r}", key, [*fields, "shift"])
     if "steps" in fields:
         given.setdefault("steps", steps)
+    if missing := [key for key, field in fields.items() if field.default is field.empty and key not in given]:
+        raise UserError(f"the schedule {name!r} needs {missing[0]!r}: set process.schedule_options.{missing[0]}")
     schedule = kind(**given)
     if shift == 1 and not zero_snr:
         return schedule

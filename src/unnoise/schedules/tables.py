@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 from unnoise.schedules.base import VariancePreserving
+from unnoise.schedules.ranges import check_betas, check_between, check_steps
 
 
 class Tabled(VariancePreserving):
@@ -61,11 +62,17 @@ def _linspace(begin: float, end: float, steps: int) -> Tensor:
 
 @dataclass(frozen=True)
 class LinearBeta(Tabled):
-    """Betas rise linearly. Ho et al. 2020; for T other than 1,000 both ends scale by 1000/T (Nichol & Dhariwal)."""
+    """Betas rise linearly. Ho et al. 2020; for T other than 1,000 both ends scale by 1000/T (Nichol & Dhariwal).
+
+    Raises UserError where a beta is not between 0 and 1: for the default ends with steps from 2 to 20.
+    """
 
     steps: int = 1000
     begin: float = 1e-4
     end: float = 0.02
+
+    def __post_init__(self) -> None:
+        _check_scaled(self)
 
     def betas(self) -> Tensor:
         scale = 1000 / self.steps
@@ -74,24 +81,48 @@ class LinearBeta(Tabled):
 
 @dataclass(frozen=True)
 class ScaledLinear(Tabled):
-    """The square roots of the betas rise linearly: "quad" in DDPM's code, "scaled_linear" in latent diffusion's."""
+    """The square roots of the betas rise linearly: "quad" in DDPM's code, "scaled_linear" in latent diffusion's.
+
+    Both ends scale by 1000/T. Raises UserError where a beta is not between 0 and 1.
+    """
 
     steps: int = 1000
     begin: float = 1e-4
     end: float = 0.02
+
+    def __post_init__(self) -> None:
+        _check_scaled(self)
 
     def betas(self) -> Tensor:
         scale = 1000 / self.steps
         return scale * _linspace(self.begin**0.5, self.end**0.5, self.steps).square()
 
 
+def _check_scaled(schedule: LinearBeta | ScaledLinear) -> None:
+    """Raises UserError for ends that are no betas, and for so few steps that a scaled one is none."""
+    check_steps(schedule.steps)
+    check_between(0, math.inf, begin=schedule.begin, end=schedule.end)
+    steps = math.floor(1000 * max(schedule.begin, schedule.end)) + 1
+    cure = f"with begin {schedule.begin:g} and end {schedule.end:g}, times 1000 / steps, set steps to {steps} or more"
+    check_betas(schedule.betas(), f"{cure}, or choose the schedule cosine")
+
+
 @dataclass(frozen=True)
 class Cosine(Tabled):
-    """The discretised cosine schedule with its clip. Nichol & Dhariwal 2021, eq. 17."""
+    """The discretised cosine schedule with its clip. Nichol & Dhariwal 2021, eq. 17.
+
+    Raises UserError for an offset below 0, and for a max_beta that is not between 0 and 1.
+    """
 
     steps: int = 1000
     offset: float = 0.008
     max_beta: float = 0.999
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        check_between(0, math.inf, or_low=True, offset=self.offset)
+        check_between(0, 1, max_beta=self.max_beta)
+        check_betas(self.betas(), "set offset nearer to its default, 0.008")
 
     def betas(self) -> Tensor:
         t = _linspace(0, 1, self.steps + 1)
@@ -101,11 +132,15 @@ class Cosine(Tabled):
 
 @dataclass(frozen=True)
 class SigmoidBeta(Tabled):
-    """Betas on a sigmoid between the two ends (GeoDiff; `sigmoid` in diffusers)."""
+    """Betas on a sigmoid between the two ends (GeoDiff; `sigmoid` in diffusers). Raises UserError for others."""
 
     steps: int = 1000
     begin: float = 1e-4
     end: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_steps(self.steps)
+        check_between(0, 1, begin=self.begin, end=self.end)
 
     def betas(self) -> Tensor:
         return torch.sigmoid(_linspace(-6, 6, self.steps)) * (self.end - self.begin) + self.begin
@@ -113,13 +148,15 @@ class SigmoidBeta(Tabled):
 
 @dataclass(frozen=True)
 class Table(Tabled):
-    """A schedule of these betas."""
+    """A schedule of these betas. Raises UserError for none, and where one is not between 0 and 1."""
 
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if not self.values or not all(0 < beta < 1 for beta in self.values):
-            raise UserError("a table of betas needs at least one number, each between 0 and 1")
+        if not self.values or not all(isinstance(beta, int | float) for beta in self.values):
+            raise UserError("a table of betas needs at least one number: set values, each above 0 and below 1")
+        check_steps(len(self.values))
+        check_betas(self.betas(), "set values, each above 0 and below 1")
 
     def betas(self) -> Tensor:
         return torch.tensor(self.values, dtype=torch.float64)

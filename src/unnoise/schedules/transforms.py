@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 from unnoise.schedules.base import Schedule, VariancePreserving
+from unnoise.schedules.ranges import check_between, check_falls
 from unnoise.schedules.tables import Tabled
 
 
@@ -18,10 +19,16 @@ from unnoise.schedules.tables import Tabled
 class ZeroTerminalSNR(VariancePreserving):
     """A schedule shifted and scaled in alpha so that nothing of the picture is left at t = 1. Lin et al. 2023, alg. 1.
 
-    Where the base is a table, its first entry keeps its alpha, as in the paper.
+    Where the base is a table, its first entry keeps its alpha, as in the paper. Raises UserError for a table of one
+    entry, which cannot both keep its alpha and lose it.
     """
 
     base: VariancePreserving
+
+    def __post_init__(self) -> None:
+        if isinstance(self.base, Tabled) and len(self.base.table) == 2:
+            raise UserError("zero terminal SNR needs a table of at least two steps: set steps to 2 or more")
+        check_falls(self, "remove zero terminal SNR, or choose another schedule")
 
     @cached_property
     def _fixed(self) -> tuple[float, float]:
@@ -47,15 +54,15 @@ class Shifted(VariancePreserving):
 
     A picture made k times smaller by means of k x k pixels keeps its colours and loses k of its noise: with shift 1 / k
     a network has at each time the input that the larger picture's network has, made smaller. Hoogeboom et al. 2023,
-    eq. 4, has shift = side / 64 (arXiv 2301.11093).
+    eq. 4, has shift = side / 64 (arXiv 2301.11093). Raises UserError for a shift that is not above 0, or extreme.
     """
 
     base: VariancePreserving
     shift: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.shift, int | float) or not 0 < self.shift < math.inf:
-            raise UserError(f"shift multiplies sigma / alpha, so it must be a number above 0, not {self.shift}")
+        check_between(0, math.inf, shift=self.shift)
+        check_falls(self, "set shift nearer to 1")
 
     def log_alpha2(self, t: Tensor) -> Tensor:
         return self._log_alpha2(self.base.log_alpha2(t), self.shift)
@@ -65,7 +72,14 @@ class Shifted(VariancePreserving):
 
     @staticmethod
     def _log_alpha2(log_alpha2: Tensor, shift: float) -> Tensor:
-        return -torch.log1p(shift**2 * torch.expm1(-log_alpha2))  # expm1: (sigma / alpha)^2
+        return -torch.log1p(shift * shift * torch.expm1(-log_alpha2))  # expm1: (sigma / alpha)^2
+
+
+def first_entry(schedule: Schedule) -> float:
+    """Returns the time of a table's first entry, 1/T, below which it states no level; 0 for a curve."""
+    if isinstance(schedule, ZeroTerminalSNR | Shifted):
+        return first_entry(schedule.base)
+    return 1 / (len(schedule.table) - 1) if isinstance(schedule, Tabled) else 0.0
 
 
 def is_table(schedule: Schedule) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unnoise.conditions import NOTHING, Cond
 from unnoise.config.cards import ValueRange
-from unnoise.config.usage import supported_inputs
+from unnoise.config.usage import class_row, supported_inputs
 from unnoise.errors import UserError, unknown
 from unnoise.noise import uniform
 from unnoise.text.tokenizer import PromptEncoder
@@ -161,8 +161,9 @@ class Conditioner:
                 f"this model was not trained without {needed[0]}, so it has no null condition for guidance: use "
                 "--guidance 1"
             )
-        labels = ["none"] * count if self.classes and not self.classifier_only else ()
-        return self.encode(labels, [negative_prompt] * count)
+        label = self._null_labels(count) if self.classes and not self.classifier_only else None
+        text = self._prompts([negative_prompt] * count, count)
+        return Cond(label=label, value=self.encode_values({}, count), **_text_fields(text))
 
     def name(self, index: int) -> str:
         """The label of a class index: the inverse of `label_rows`."""
@@ -180,7 +181,13 @@ class Conditioner:
             return torch.tensor([self._index(label) for label in labels], dtype=torch.int64)
         if self.classifier_only:
             return None
-        return torch.full((count,), self._index("none"), dtype=torch.int64)
+        return self._null_labels(count)
+
+    def _null_labels(self, count: int) -> Tensor:
+        """The row of "no class", (count,): found by its index, because a class may have any name."""
+        if self.null_class is None:
+            raise UserError("this model has no null class: give a class for every picture, and use --guidance 1")
+        return torch.full((count,), self.null_class, dtype=torch.int64)
 
     def _prompts(self, prompts: Sequence[str], count: int) -> Cond:
         if self.text is None:
@@ -198,14 +205,11 @@ class Conditioner:
         return found[torch.tensor(rows, dtype=torch.int64)]
 
     def _index(self, label: str) -> int:
-        if label in self.classes:
-            return self.classes.index(label)
-        if label == "none" and self.null_class is not None:
-            return self.null_class
         if label == "none":
-            raise UserError("this model has no null class: give a class for every picture, and use --guidance 1")
-        if label.isascii() and label.isdigit() and int(label) < len(self.classes):
-            return int(label)
+            return int(self._null_labels(1))
+        row = class_row(label, self.classes)
+        if row is not None:
+            return row
         raise unknown("class", label, [*self.classes, *(["none"] if self.null_class is not None else [])])
 
 

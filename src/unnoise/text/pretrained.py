@@ -7,6 +7,7 @@ the padding too, which follows the end token and depends on the whole text; thos
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.conditions import Cond
 from unnoise.config.networks import EncoderConfig
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.io.atomic import publish
+from unnoise.text.tokenizer import check_text
 
 BATCH = 64  # captions encoded at once
 
@@ -36,6 +38,7 @@ class Encoder:
 
     config: EncoderConfig
     embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)  # of captions that were encoded before
+    local: bool = True  # whether only files on this machine are read; False: transformers may download from the hub
 
     @property
     def width(self) -> int:
@@ -44,7 +47,7 @@ class Encoder:
 
     def encode(self, captions: Sequence[str]) -> Cond:
         """The embeddings and mask of captions, a row each."""
-        missing = [text for text in dict.fromkeys(captions) if text not in self.embeddings]
+        missing = [check_text(text) for text in dict.fromkeys(captions) if text not in self.embeddings]
         for first in range(0, len(missing), BATCH):
             some = missing[first : first + BATCH]
             self.embeddings |= dict(zip(some, self._encode(some)))
@@ -53,7 +56,7 @@ class Encoder:
 
     def truncated(self, caption: str) -> str:
         """The end of a caption that exceeds the length; empty if nothing does."""
-        ids = self._tokenizer(caption, add_special_tokens=True)["input_ids"]
+        ids = self._tokenizer(check_text(caption), add_special_tokens=True)["input_ids"]
         ends = self._tokenizer.num_special_tokens_to_add()
         if len(ids) <= self.config.length:
             return ""
@@ -66,12 +69,12 @@ class Encoder:
 
     def cache(self, captions: Iterable[str]) -> None:
         """Encode these captions and the empty one now, or read their embeddings from the cache on disk."""
-        wanted = sorted({"", *captions})
+        wanted = sorted({"", *map(check_text, captions)})
         file = self._file(wanted) if self.config.cache else None
         if file is not None and file.is_file():
             try:
-                found = load_file(file)["words"]
-            except (OSError, SafetensorError, KeyError):
+                found = checkpoint.read(file)["words"]
+            except (checkpoint.Damaged, KeyError):
                 found = torch.empty(0)
             if len(found) == len(wanted):
                 self.embeddings |= dict(zip(wanted, found.float()))
@@ -134,8 +137,8 @@ class Encoder:
             raise UserError("encoder.path is empty: set it to a folder with a CLIP or T5 text encoder")
         if (os.sep in path or path.startswith(".")) and not Path(path).is_dir() and path.count("/") != 1:
             raise UserError(f"there is no text encoder at {path}: give the folder that transformers loads it from")
-        with _as_user_error(path):
-            return transformers.AutoConfig.from_pretrained(path)
+        with self._as_user_error():
+            return transformers.AutoConfig.from_pretrained(self._place, **self._rules)
 
     @cached_property
     def _parts(self) -> tuple[Any, Any]:
@@ -144,9 +147,48 @@ class Encoder:
         name = kind.get(config.model_type)
         if name is None:
             raise UserError(f"{path} is a {config.model_type}: give a text encoder of CLIP or T5")
-        with _as_user_error(path):
-            net = getattr(transformers, name).from_pretrained(path, use_safetensors=True, dtype=torch.float32)
-            return net.eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(path)
+        with self._as_user_error():
+            tower, place, rules = getattr(transformers, name), self._place, self._rules
+            net = tower.from_pretrained(place, use_safetensors=True, dtype=torch.float32, **rules)
+            return net.eval().requires_grad_(False), transformers.AutoTokenizer.from_pretrained(place, **rules)
+
+    @cached_property
+    def _place(self) -> str:
+        """The folder of the encoder, or a name on the hub if it is not `local`.
+
+        With a name on the hub the library opens a connection even to read its own cache, so the copy there is looked up
+        here. Raises UserError where there is none.
+        """
+        path = self.config.path
+        if not self.local or Path(path).is_dir():
+            return path
+        from huggingface_hub import try_to_load_from_cache
+
+        with contextlib.suppress(ValueError):
+            kept = try_to_load_from_cache(path, "config.json")
+            if isinstance(kept, str):
+                return str(Path(kept).parent)
+        raise UserError(
+            f"the text encoder {path} is not on this machine, and none is downloaded because a model's card names it: "
+            "fetch it into a folder, and set encoder.path in the card to that folder"
+        )
+
+    @property
+    def _rules(self) -> dict[str, bool]:
+        """No code of a folder is run; without them transformers asks on the terminal."""
+        return {"local_files_only": self.local, "trust_remote_code": False}
+
+    @contextmanager
+    def _as_user_error(self) -> Iterator[None]:
+        """Turns the errors of transformers for an encoder that it cannot load into UserErrors."""
+        path = self.config.path
+        try:
+            yield
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"the text encoder {path} cannot be loaded: {first}") from None
 
     @property
     def _net(self) -> Any:
@@ -167,16 +209,6 @@ class Encoder:
             return str(self._described._commit_hash)
         files = sorted(folder.iterdir())
         return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()])
-
-
-@contextmanager
-def _as_user_error(path: str) -> Iterator[None]:
-    """Turns the errors of transformers for an encoder that it cannot load into UserErrors."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"the text encoder {path} cannot be loaded: {first}") from None
 
 
 def library() -> Any:

@@ -3,8 +3,8 @@
     <begin> a red circle on white <end> <pad> <pad> ...
 
 Captions are lower-cased and runs of spaces become one. Frequent words are one token each; other words are several, down
-to bytes, so no text is unknown. The empty caption, <begin> <end>, is the null condition. The `tokenizers` library does
-the work, and its JSON is what is saved.
+to bytes, so no text is unknown; "<end>" in a caption is text too. The empty caption, <begin> <end>, is the null
+condition. The `tokenizers` library does the work, and its JSON is what is saved.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from torch import Tensor
 
 from unnoise.conditions import Cond
 from unnoise.errors import UserError
+from unnoise.io.json_files import MOST_JSON, parse_json
+from unnoise.io.reading import read_text
 
 PAD, BEGIN, END = 0, 1, 2
 SPECIAL = ("<pad>", "<begin>", "<end>")
@@ -74,15 +76,15 @@ class Tokenizer:
             initial_alphabet=sorted(lib.pre_tokenizers.ByteLevel.alphabet()),
             show_progress=False,
         )
-        learned.train_from_iterator(captions, trainer)
+        learned.train_from_iterator(map(check_text, captions), trainer)
         return cls(learned.to_str(), length)
 
     @classmethod
     def load(cls, file: Path, length: int) -> Tokenizer:
         """The tokenizer in a file. Raises UserError if it is not one that `save` wrote."""
         try:
-            text = file.read_text(encoding="utf-8")
-            table = json.loads(text)["model"]["vocab"]
+            text = read_text(file, MOST_JSON)
+            table = parse_json(text, str(file))["model"]["vocab"]
             right = all(table.get(name) == i for i, name in enumerate(SPECIAL))
         except OSError as e:
             raise UserError(f"cannot read {file}: {e.strerror or e}") from None
@@ -107,17 +109,30 @@ class Tokenizer:
         return truncated_part(self._library, caption, self.length - 2)
 
     def _ids(self, captions: Sequence[str]) -> list[list[int]]:
-        return [list(found.ids) for found in self._library.encode_batch(list(captions), add_special_tokens=False)]
+        texts = list(map(check_text, captions))
+        return [list(found.ids) for found in self._library.encode_batch(texts, add_special_tokens=False)]
 
     @cached_property
     def _library(self) -> Any:
         """The library's tokenizer, created on first use, so that a model can be inspected without the library."""
         try:
-            return library().Tokenizer.from_str(self.text)
+            made = library().Tokenizer.from_str(self.text)
+            made.encode_special_tokens = True  # "<end>" in a caption is text, and ends nothing
+            return made
         except UserError:
             raise
         except Exception as e:  # the library raises bare Exceptions for JSON that is not a tokenizer
             raise UserError(f"the model's {FILE} cannot be used: {e}") from None
+
+
+def check_text(text: str) -> str:
+    """`text`, which is Unicode. Raises UserError for lone surrogates, which stand for bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        wrong = ascii(text[error.start])[1:-1]
+        raise UserError(f"the text {text!a} is not valid Unicode: remove {wrong} from it") from None
+    return text
 
 
 def rows_of(texts: Sequence[Sequence[int]], length: int, begin: int, end: int, pad: int) -> Tensor:
@@ -131,7 +146,7 @@ def rows_of(texts: Sequence[Sequence[int]], length: int, begin: int, end: int, p
 
 def truncated_part(tokenizer: Any, text: str, count: int) -> str:
     """The part of a text after its first `count` tokens, from a whole character on, even if they contain part of it."""
-    places = tokenizer.encode(text, add_special_tokens=False).offsets
+    places = tokenizer.encode(check_text(text), add_special_tokens=False).offsets
     return text[places[count][0] :].strip() if len(places) > count else ""
 
 

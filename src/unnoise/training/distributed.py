@@ -8,7 +8,7 @@ single process, where every exchange is the identity.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -68,6 +68,23 @@ class Processes:
         dist.all_gather(parts, padded)
         return torch.cat([part[: int(c)] for part, c in zip(parts, counts)])
 
+    def run(self, steps: Iterable[T], stop: Callable[[], bool]) -> list[T] | None:
+        """Takes this process's steps, one at a time, while the others take theirs; returns them.
+
+        `stop` is called before each step. As soon as it is true in any process, all return None. The processes may
+        have different numbers of steps.
+        """
+        found, later = [], iter(steps)
+        while True:
+            flags = torch.zeros(2) if self.world == 1 else torch.zeros(2, device=_device())
+            flags[0] = stop()
+            if not flags[0] and (step := next(later, None)) is not None:
+                found.append(step)
+                flags[1] = 1
+            stopped, working = self.sum(flags).tolist()
+            if stopped or not working:
+                return None if stopped else found
+
     def broadcast(self, text: str) -> str:
         """Returns the text of the first process, in all of them."""
         if self.world == 1:
@@ -77,14 +94,24 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Work of one process while the others wait: an error in one is raised in all, so that none waits for ever."""
+        """Work that fails in all processes where it fails in one, so that none waits for ever.
+
+        In the others a UserError with the message of the failed process is raised.
+        """
         try:
             yield
-        except BaseException:
-            self.any(True)
+        except BaseException as error:
+            self._failure(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
             raise
-        if self.any(False):
-            raise UserError("another process of this training failed: see its message")
+        if message := self._failure(""):
+            raise UserError(message)
+
+    def _failure(self, message: str) -> str:
+        """Returns the message of the first process that has one, in all processes; "" where none has."""
+        if self.world == 1 or not self.any(bool(message)):
+            return message
+        data = torch.tensor(list(f"{message}\0".encode()), dtype=torch.uint8, device=_device())
+        return next(filter(None, bytes(self.gather(data).tolist()).decode().split("\0")))
 
 
 ALONE = Processes()
@@ -112,6 +139,10 @@ def processes(environ: Mapping[str, str], device: str = "cpu") -> Iterator[Proce
         yield mine
     except SystemExit as end:
         end.__traceback__ = end.__context__ = None  # its frames reference the network
+        raise
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise UserError("another process of this training has ended: its own message has the reason") from None
         raise
     finally:
         gc.collect()  # a sharded network references the group, in cycles; gloo aborts where the group ends first
@@ -151,7 +182,8 @@ def whole(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def put(value: Tensor, into: Tensor) -> None:
-    """Overwrites `into` with an unsharded tensor that every process has."""
+    """Overwrites `into` with an unsharded tensor of its shape that every process has."""
+    assert value.shape == into.shape, f"{tuple(value.shape)} is not {tuple(into.shape)}"
     if isinstance(into, DTensor):
         value = distribute_tensor(value.to(into.device), into.device_mesh, into.placements, src_data_rank=None)
     here(into).copy_(here(value))

@@ -76,7 +76,8 @@ def fit(
             if not turn.player.net.training:  # the caller may have sampled from it
                 turn.player.net.train()
         begin = time.perf_counter()
-        batch = next(batches)
+        with processes.together():  # data that one process cannot read ends all, with its message
+            batch = next(batches)
         waited = time.perf_counter() - begin
         updates, raised = _step(turns, batch, _rows(config, first.step, processes), flags)
         for state in states.values():

@@ -15,14 +15,12 @@ torch is imported here.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
+import math
 import re
-import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,7 +28,12 @@ from unnoise.config import convert, files
 from unnoise.config.data import DataConfig
 from unnoise.config.training import Fit, LogConfig
 from unnoise.errors import UserError
+from unnoise.io import checkpoint
 from unnoise.io.atomic import write_text
+from unnoise.io.json_files import read_json
+from unnoise.training import metrics_file
+from unnoise.training.data_record import check_same
+from unnoise.training.lock import lock
 from unnoise.training.machine import machine
 
 
@@ -83,12 +86,30 @@ def choose(root: Path, config: Config, *, resume: bool = True) -> Path:
             return path
 
 
-def status(path: Path) -> dict[str, Any]:
-    """Returns {"step", "steps", "images", "seconds", "finished"} of a run; step 0 before its first checkpoint."""
-    fit = convert.from_dict(Fit, files.read(path / "config.yaml")[0]["fit"], str(path))
+def find(root: Path, text: str) -> Path | None:
+    """Returns the run in `root` with this name (00001-fashion) or number (1); None where there is none."""
+    if not text or not root.is_dir():
+        return None
+    paths = [path for path in sorted(root.iterdir()) if (path / "config.yaml").is_file()]
+    numbers = {int(match[1]): path for path in paths if (match := re.match(r"(\d{5,})-", path.name))}
+    named = next((path for path in paths if path.name == text), None)
+    return named or (numbers.get(int(text)) if re.fullmatch(r"[0-9]{1,9}", text) else None)
+
+
+def status(path: Path, *, largest: float = math.inf) -> dict[str, Any]:
+    """Returns {"step", "steps", "images", "seconds", "finished"} of a run; step 0 before its first checkpoint.
+
+    They are those of the newest published checkpoint, which is verified; other files among the checkpoints do not
+    count. Of files of more than `largest` bytes only the size is compared. Raises UserError, with the newest whole
+    checkpoint, where it is damaged, and where config.yaml is.
+    """
+    settings: Any = files.read(path / "config.yaml")[0].get("fit", {})
+    fit = convert.from_dict(Fit, settings, str(path / "config.yaml"))
+    if fit.batch < 1:
+        raise UserError(f"{path / 'config.yaml'}: fit.batch {fit.batch} is not a number of pictures")
     total = -(-fit.images // fit.batch)
-    states = sorted(path.glob("checkpoints/step-*/state.json"))
-    state = json.loads(states[-1].read_text()) if states else {"step": 0, "images": 0, "seconds": 0.0}
+    newest = checkpoint.sound(path / "checkpoints", largest=largest)
+    state = checkpoint.read_state(newest) if newest else {"step": 0, "images": 0, "seconds": 0.0}
     return {
         "step": state["step"],
         "steps": total,
@@ -131,33 +152,53 @@ class Run:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self._events: Any = None
+        self._failed: set[Path] = set()  # files that could not be written
+        self._warnings: list[str] = []
+
+    @contextmanager
+    def optional(self, file: Path) -> Iterator[None]:
+        """Writes inside the block a file that a training can do without: a failure is a warning, once for each file."""
+        try:
+            yield
+        except OSError as error:
+            self.warn(file, error)
+
+    def warn(self, file: Path, error: OSError) -> None:
+        """Adds the warning that a file cannot be written, once for each file."""
+        if file not in self._failed:
+            self._failed.add(file)
+            why = error.strerror or str(error)
+            self._warnings.append(f"{file} cannot be written: {why}; the training continues without it")
+            self.log(self._warnings[-1])
+
+    def warnings(self) -> list[str]:
+        """Returns the warnings since the last call."""
+        found, self._warnings = self._warnings, []
+        return found
 
     def log(self, message: str) -> None:
         """Appends a line to log.txt, with the time."""
-        with (self.path / "log.txt").open("a", encoding="utf-8") as f:
-            f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+        file = self.path / "log.txt"
+        with self.optional(file):
+            metrics_file.append(file, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}")
 
     def record(self, step: int, values: Mapping[str, float | str]) -> None:
         """Appends a line to metrics.jsonl, and its numbers to the TensorBoard log."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as f:
-            f.write(json.dumps({"step": step, **values}) + "\n")
-        if self._events is None:
-            self._events = _events(self.path / "tensorboard", step)
-        if self._events:
-            for name, value in values.items():
-                if isinstance(value, (int, float)):
-                    self._events.add_scalar(name, value, step)
-            self._events.flush()
+        with self.optional(self.path / "metrics.jsonl"):
+            metrics_file.append(self.path / "metrics.jsonl", json.dumps({"step": step, **values}))
+        with self.optional(self.path / "tensorboard"):
+            if self._events is None:
+                self._events = metrics_file.tensorboard(self.path / "tensorboard", step)
+            if self._events:
+                for name, value in values.items():
+                    if isinstance(value, (int, float)):
+                        self._events.add_scalar(name, value, step)
+                self._events.flush()
 
     def rewind(self, step: int) -> None:
         """Removes the lines of metrics.jsonl after this step, and a truncated line."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return
-        lines = path.read_text(encoding="utf-8").splitlines()
-        valid = [line for line in lines if 0 <= _step(line) <= step]
-        if valid != lines:
-            write_text(path, "".join(line + "\n" for line in valid))
+        with self.optional(self.path / "metrics.jsonl"):
+            metrics_file.rewind(self.path / "metrics.jsonl", step)
 
     def record_data(self, facts: Mapping[str, Any]) -> None:
         """Writes data.json and config.yaml; `facts` describes the data set, by "fingerprint", "count" and others.
@@ -166,43 +207,17 @@ class Run:
         """
         file = self.path / "data.json"
         if file.exists():
-            old = json.loads(file.read_text(encoding="utf-8"))
-            if old["fingerprint"] != facts["fingerprint"]:
-                raise UserError(
-                    f"{self.path}: the pictures are not those that this run began with ({old['count']} pictures then, "
-                    f"{facts['count']} now): restore them, or begin a new run"
-                )
-        write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
+            check_same(file, facts)
+        with _writing(self.path):
+            write_text(file, json.dumps(facts, indent=1, ensure_ascii=False))
+            write_text(self.path / "config.yaml", files.dumps(self._config))
         if self._changes:
             self.log(f"settings changed: {_listed(self._changes)}")
-        write_text(self.path / "config.yaml", files.dumps(self._config))
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """Returns the lines of metrics.jsonl."""
-        return metrics(self.path)
 
 
 def metrics(path: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics.jsonl, without truncated ones."""
-    file = path / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [json.loads(line) for line in lines if _step(line) >= 0]
-
-
-def _step(line: str) -> int:
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return -1
-
-
-def _events(directory: Path, step: int) -> Any:
-    """A TensorBoard writer that removes entries from `step` on; False where TensorBoard is not installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return False
-    return SummaryWriter(str(directory), purge_step=step)
+    return metrics_file.read(path / "metrics.jsonl")
 
 
 @contextmanager
@@ -212,18 +227,27 @@ def open_run(path: Path, config: Config, *, command: Sequence[str] = ()) -> Iter
     Changed settings are written once the data set is known to be the same (`Run.record_data`). Raises UserError where
     another training has locked the run, and where a setting of FIXED changed.
     """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with _lock(path):
+    with ExitStack() as stack:
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(path))
             run = Run(path, config, _allowed(path, config))
             if not (path / "config.yaml").exists():
                 write_text(path / "config.yaml", files.dumps(config))
             run.checkpoints.mkdir(exist_ok=True)
             run.samples.mkdir(exist_ok=True)
             _note_machine(run, command)
-            yield run
-    except PermissionError as e:
-        raise UserError(f"cannot write in {path}: {e.strerror}; choose another folder for runs") from e
+        yield run
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns an OSError inside the block, before the training starts, into an error for the user."""
+    try:
+        yield
+    except OSError as e:
+        why = e.strerror or str(e)
+        raise UserError(f"cannot write in {path}: {why}; correct that, or choose another folder for runs") from e
 
 
 def _allowed(path: Path, config: Config) -> dict[str, tuple[Any, Any]]:
@@ -246,28 +270,14 @@ def _listed(changes: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{key} {old} -> {new}" for key, (old, new) in changes.items())
 
 
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """A lock of the operating system, which is released when the process ends, however it ends."""
-    with (path / "lock").open("a+", encoding="utf-8") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            f.seek(0)
-            holder = f.read().strip() or "another process"
-            raise UserError(f"{path} is being trained by {holder}: wait for it, stop it, or begin a new run") from None
-        f.truncate(0)
-        since = time.strftime("%Y-%m-%d %H:%M:%S")
-        f.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
-        f.flush()
-        try:
-            yield
-        finally:
-            f.truncate(0)
-
-
 def _note_machine(run: Run, command: Sequence[str]) -> None:
     file = run.path / "env.json"
-    starts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    starts: Any = []
+    if file.exists():
+        with contextlib.suppress(UserError):
+            starts = read_json(file)
+        if not isinstance(starts, list) or not starts:
+            starts = []
+            run.log("env.json was damaged and begins anew")
     starts.append(machine() | {"started": time.strftime("%Y-%m-%d %H:%M:%S"), "command": list(command)})
     write_text(file, json.dumps(starts, indent=1))

@@ -9,7 +9,6 @@ discriminator-weights.safetensors, discriminator-ema-<half-life>.safetensors, ..
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,20 +47,24 @@ def facts(players: Mapping[str, Player], states: Mapping[str, TrainState], secon
 
 
 def load(directory: Path, players: Mapping[str, Player], states: Mapping[str, TrainState]) -> dict[str, Any]:
-    """Restores the players from a checkpoint; returns its state.json."""
-    found: dict[str, Any] = json.loads((directory / "state.json").read_text(encoding="utf-8"))
+    """Restores the players from a checkpoint; returns its state.json.
+
+    Raises Damaged with the file and the tensor where a name or a shape is not that of the network or of its optimizer.
+    """
+    found = checkpoint.read_state(directory)
     for name, player in players.items():
-        prefix = _prefix(name, players)
-        states[name].load(
+        prefix, state = _prefix(name, players), states[name]
+        weights, moments = state.expected()
+        state.load(
             found["step"],
-            checkpoint.read(directory / f"{prefix}weights.safetensors"),
-            {h: checkpoint.read(directory / file) for h, file in _averages(name, players).items()},
-            checkpoint.read(directory / f"{prefix}optimizer.safetensors"),
+            checkpoint.read(directory / f"{prefix}weights.safetensors", weights),
+            {h: checkpoint.read(directory / file, weights) for h, file in _averages(name, players).items()},
+            checkpoint.read(directory / f"{prefix}optimizer.safetensors", moments, partial=True),
             found["players"][name]["skips"] if prefix else found["skips"],
         )
         memory = directory / f"{prefix}memory.safetensors"
         if player.memory is not None and memory.is_file():
-            player.memory.load(checkpoint.read(memory))
+            player.memory.load(checkpoint.read(memory, player.memory.state()))
     return found
 
 

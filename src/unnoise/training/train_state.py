@@ -134,6 +134,15 @@ class TrainState:
             if key in states.get(p, {})
         }
 
+    def expected(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns tensors with the names and shapes of `state`, and with all those that `moments` may have."""
+        shapes = {name: torch.empty(p.shape, device="meta") for name, p in zip(self.names, self._params)}
+        rest = {n: t for n, t in self.net.state_dict().items() if n not in shapes}
+        others = {n: torch.empty(t.shape, dtype=t.dtype, device="meta") for n, t in rest.items()}
+        once = torch.empty((), device="meta")
+        moments = {f"{n}/{key}": once if key == "step" else like for n, like in shapes.items() for key in MOMENTS}
+        return shapes | others, moments
+
     def _named(self, values: Iterable[Tensor]) -> dict[str, Tensor]:
         trained = {name: whole(value).detach() for name, value in zip(self.names, values)}
         others = {n: whole(t).detach() for n, t in self.net.state_dict(keep_vars=True).items() if n not in trained}

@@ -34,14 +34,16 @@ from unnoise.training.turn import NonFinite
 class Task:
     """What a recipe defines: its data, its players, and how its model is written and sampled.
 
-    `write` and `sample` are given the average of the first player's weights that comes first in its `fit.ema`.
+    `write` and `sample` are given the average of the first player's weights that comes first in its `fit.ema`. `sample`
+    writes a sheet of samples, in all processes together; its last argument becomes true when it should end without
+    one, and it returns whether it has written it.
     """
 
     players: Player | Mapping[str, Player]
     log: LogConfig
     batches: Callable[[int], Iterator[Any]]  # step -> this process's batches from there on
     write: Callable[[Path, Tensors], None]  # writes model.safetensors and what else makes it a model
-    sample: Callable[[Path, Tensors], None] | None = None  # writes a sheet of samples; called in every process
+    sample: Callable[[Path, Tensors, Callable[[], bool]], bool] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)  # additional entries of state.json
 
 
@@ -61,6 +63,7 @@ def train(
     trainer = _Trainer(run, task, by_name(states), processes)
     trainer.resume()
     with listening() as signal:
+        trainer.sample_again(signal)
         while True:
             try:
                 yield from trainer.fit(signal)
@@ -130,13 +133,17 @@ class _Trainer:
         batches = self.task.batches(self.step)
         for tick in fit(self.players, batches, states=self.states, processes=self.processes, flags=flags):
             stop, save = tick.flags
-            yield replace(tick, event=self.after(tick, stop=stop, save=save))
-            if stop and tick.step < self.total:
+            event, stop = self.after(tick, signal, stop=stop, save=save)
+            yield replace(tick, event=event)
+            if stop:
                 self.log(f"stopped by a signal after step {tick.step}, saved")
                 raise Stopped(signal.number or 15)
 
-    def after(self, tick: Tick, *, stop: bool, save: bool) -> str:
-        """Logs, samples and saves, where that is due after this step; returns what happened."""
+    def after(self, tick: Tick, signal: Received, *, stop: bool, save: bool) -> tuple[str, bool]:
+        """Logs, samples and saves, where that is due after this step; returns what happened, and whether to stop.
+
+        Samples that a signal interrupts, or that are due when it is received, are written when the run is resumed.
+        """
         log, last = self.task.log, tick.step >= self.total
         events = [tick.event] if tick.event else []
         self.metrics.add(tick)
@@ -146,21 +153,44 @@ class _Trainer:
             line = self.metrics.line(tick, self.config.batch)
             if self.run is not None:
                 self.run.record(tick.step, line)
-        if log.grid_every and not stop and (tick.step % log.grid_every == 0 or last):
-            self.sample(tick.step)
-            events.append("sampled")
+        if self.is_sampled(tick.step) and not stop:
+            stop = not self.sample(tick.step, signal)
+            events.append("samples interrupted" if stop else "sampled")
         if stop or last or save or (log.checkpoint_steps and tick.step % log.checkpoint_steps == 0):
             events.append(self.save(must=stop or last))
         if last:
             self.log(f"finished: {tick.images} pictures in {self.metrics.seconds:.0f} seconds")
-        return "; ".join(events)
+        events += self.run.warnings() if self.run is not None else ()
+        return "; ".join(events), stop
 
-    def sample(self, step: int) -> None:
-        """Writes samples at fixed seeds."""
-        folder = self.run.samples if self.run is not None else Path()
-        first = self.states[next(iter(self.players))]
-        if self.task.sample is not None:
-            self.task.sample(folder / f"step-{step:08d}.png", first.average(self.config.ema[0]))
+    # --- samples ---
+
+    def is_sampled(self, step: int) -> bool:
+        """Whether samples belong to this step."""
+        every = self.task.log.grid_every
+        return self.task.sample is not None and every > 0 and step > 0 and (step % every == 0 or step >= self.total)
+
+    def sample(self, step: int, signal: Received) -> bool:
+        """Writes samples at fixed seeds; returns False where a signal ended it before."""
+        assert self.task.sample is not None
+        weights = self.states[next(iter(self.players))].average(self.config.ema[0])
+        try:
+            return self.task.sample(self.sheet(step), weights, lambda: signal.number > 0)
+        except OSError as error:  # of the file, which is written last, in the first process: no other one waits
+            if self.run is None:
+                raise
+            self.run.warn(self.run.samples, error)
+            return True
+
+    def sheet(self, step: int) -> Path:
+        """The file of the samples of a step, in the first process."""
+        return (self.run.samples if self.run is not None else Path()) / f"{checkpoint.name(step)}.png"
+
+    def sample_again(self, signal: Received) -> None:
+        """Writes the samples of the step that is resumed, where a signal kept them from being written."""
+        missing = self.run is not None and not self.sheet(self.step).exists()
+        if self.is_sampled(self.step) and self.processes.any(missing) and not self.sample(self.step, signal):
+            raise Stopped(signal.number or 15)
 
     def save(self, *, must: bool) -> str:
         """Publishes a checkpoint and removes older ones; returns what happened."""
@@ -193,12 +223,13 @@ class _Trainer:
             for file, tensors in files.items():
                 if file != saved_state.MODEL:
                     checkpoint.save(tensors, directory / file)
-            (directory / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+            (directory / checkpoint.STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
         checkpoint.publish(
             run.checkpoints / checkpoint.name(self.step), write, needed=sum(map(checkpoint.size, files.values()))
         )
-        checkpoint.prune(run.checkpoints, self.task.log.keep)
+        with run.optional(run.checkpoints):
+            checkpoint.prune(run.checkpoints, self.task.log.keep)
 
     # --- an update that is not finite ---
 

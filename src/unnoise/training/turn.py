@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from unnoise import noise
+from unnoise.config.usage import some
 from unnoise.errors import UserError
 from unnoise.training.distributed import Processes
 from unnoise.training.player import Loss, Player, SampleRNG
@@ -43,7 +44,7 @@ class NonFinite(UserError):
 
     def __init__(self, step: int, samples: Sequence[int], what: str) -> None:
         self.step, self.samples = step, tuple(samples)
-        shown = ", ".join(map(str, self.samples[:16])) + (", ..." if len(self.samples) > 16 else "")
+        shown = some(list(map(str, self.samples)), 16)
         super().__init__(
             f"step {step}: {what} is not finite; the update was not applied. Samples of the data set in it: {shown}. "
             "Inspect them, lower fit.lr, or set fit.non_finite to skip or rollback"

@@ -8,7 +8,7 @@ from typing import Any
 
 from unnoise.cli.console import asking
 from unnoise.cli.options import with_settings
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, new_file, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,
@@ -49,10 +49,12 @@ def compare(
     Measures each combination and reports which to use for a budget of time. Writes into --out: pictures.png, plot.png
     (with matplotlib), table.md and table.json.
     """
-    existing(model, "model")
+    existing_model(model)
     with asking():
         axes = axes_of(samplers, steps, eta, guidance, spacing)
-        writable(out, "the comparison", folder=True)
+        new_file(
+            writable(out, "the comparison", folder=True) / "table.json", "the table", values.get("overwrite", False)
+        )
     from unnoise.evaluation.tables import sampler_table
     from unnoise.evaluation.variants import variants
 

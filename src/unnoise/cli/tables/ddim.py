@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from unnoise.cli.console import asking
 from unnoise.cli.options import option, with_settings
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, new_file, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,
@@ -46,10 +46,10 @@ def ddim(
 
     Estimates are clipped unless --no-clip is set; the authors clip in the row sigma-hat alone.
     """
-    existing(model, "model")
+    existing_model(model)
     with asking():
         axes = axes_of("ddim", steps, eta, guidance, spacing)
-        writable(out, "the table", folder=True)
+        new_file(writable(out, "the table", folder=True) / "table.json", "the table", values.get("overwrite", False))
     from unnoise.evaluation.tables import ddim_table
     from unnoise.evaluation.variants import ddim_variants
     from unnoise.generate.job import starts_in_a_picture

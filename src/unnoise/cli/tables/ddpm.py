@@ -37,13 +37,14 @@ class Measurement:
     shown: int
 
 
-@with_settings(TableOptions, **COMMON)
+@with_settings(TableOptions, **COMMON | {"overwrite": None})
 def ddpm(
     preset: Annotated[str, option(preset_help())],
     /,
     *,
     set: Annotated[
-        tuple[str, ...], option("key=value: replaces a setting; the end of its name is enough where that is unique")
+        tuple[str, ...],
+        option("key=value: replaces a setting, for example fit.lr=1e-4, or lr=1e-4, as no other setting ends in lr"),
     ] = (),
     runs: Annotated[Path, option("the folder of the six trainings; the same command resumes them")] = Path("runs"),
     steps: Annotated[int, option("sampling steps", validator=within(1, 100_000, "steps"))] = 100,

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import asking
 from unnoise.cli.options import option, with_settings
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing, existing_model, new_file, writable
 from unnoise.cli.tables.comparison import prepare, run
 from unnoise.cli.tables.options import (
     COMMON,
@@ -58,17 +58,17 @@ def guidance(
     """Compare guidance scales, for the same seeds: fidelity against diversity.
 
     A model of captions is conditioned on those of real pictures. Whether its pictures agree with them is measured by
-    the exact reader for the sets that it reads (shapes), and by --evaluator, a contrastive run, for others.
+    a program that finds the shapes in a picture, for the set shapes, and by --evaluator, a contrastive run, for others.
 
     Writes into --out: pictures.png (a row for each scale), plot.png (with matplotlib), table.md and table.json.
     """
-    existing(model, "model")
+    existing_model(model)
     with asking():
         axes = replace(axes_of(samplers, steps, eta, "1", spacing), guidance=scales_of(guidance, "--guidance"))
         scales = scales_of(classifier_scales, "--classifier-scales")
         if classifier is not None:
             existing(classifier, "classifier")
-        writable(out, "the table", folder=True)
+        new_file(writable(out, "the table", folder=True) / "table.json", "the table", values.get("overwrite", False))
     from unnoise.evaluation.tables import guidance_metrics, guidance_table
     from unnoise.evaluation.variants import guidance_variants
 

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import asking, started
 from unnoise.cli.options import keys_of, option, with_settings, within
-from unnoise.cli.paths import existing, writable
+from unnoise.cli.paths import existing_model, new_file, writable
 from unnoise.cli.progress import Progress
 from unnoise.cli.sampling_options import SAMPLING
 from unnoise.cli.tables.comparison import load
@@ -21,8 +21,9 @@ from unnoise.cli.tables.options import (
     OUT,
     STEPS,
     TableOptions,
-    chosen_from,
+    chosen,
     numbers,
+    one_of,
     scales_of,
 )
 from unnoise.cli.tables.output import finish
@@ -55,19 +56,19 @@ def inversion(
     Each picture is inverted and sampled with its own class, caption and values, where the model uses them. Guidance
     makes the error larger, since inversion does not undo a guided step: compare with --guidance 1,2,3.
     """
-    existing(model, "model")
+    existing_model(model)
     from unnoise.evaluation.variants import CONVENTIONS, InversionAxes
 
     with asking():
         axes = InversionAxes(
-            chosen_from(conventions, CONVENTIONS, "convention of inversion"),
+            chosen(conventions, one_of(CONVENTIONS, "convention of inversion")),
             tuple(numbers(steps, "--steps")),
             scales_of(guidance, "--guidance"),
         )
         spacing = renamed.SPACINGS.get(spacing, spacing)
         if spacing not in (valid := keys_of("samplers/timesteps.py", "SPACINGS")):
             raise unknown("timestep spacing", spacing, valid)
-        writable(out, "the table", folder=True)
+        new_file(writable(out, "the table", folder=True) / "table.json", "the table", values.get("overwrite", False))
     own = {field.name for field in fields(TableOptions)}
     options = TableOptions(**{key: value for key, value in values.items() if key in own})
     placement = {key: value for key, value in values.items() if key not in own}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ from unnoise.cli.console import UsageError
 from unnoise.cli.options import keys_of, option, within
 from unnoise.cli.parse import parse_names, parse_numbers
 from unnoise.cli.sampling_options import ALL, FOR_ALL
-from unnoise.config import renamed
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.field import setting
+from unnoise.config.synonyms import check_sampler, check_spacing
 from unnoise.errors import unknown
 from unnoise.evaluation.variants import ETA, Axes
 
@@ -42,6 +42,7 @@ COMMON: dict[str, Parameter | None] = {
     "shown": SHOWN_HELP,
     "markdown": FLAG,
     "json": FLAG,
+    "overwrite": FLAG,
 }
 
 
@@ -54,6 +55,7 @@ class TableOptions:
     shown: int = 4
     markdown: bool = setting(False, "print a Markdown table")
     json: bool = setting(False, "print one JSON document")
+    overwrite: bool = setting(False, "replace files that exist")
 
 
 MODEL = Annotated[Path, option("a run, a model directory, a checkpoint, or a diffusers folder")]
@@ -79,13 +81,13 @@ SPACINGS = Annotated[
 
 def axes_of(samplers: str, steps: str, eta: str, guidance: str, spacing: str) -> Axes:
     """The axes of a comparison from comma-separated lists. Raises UsageError for a value that is unknown or unused."""
-    valid = keys_of("samplers/__init__.py", "SAMPLERS")
+    valid, grids = keys_of("samplers/__init__.py", "SAMPLERS"), ("auto", *keys_of("samplers/timesteps.py", "SPACINGS"))
     axes = Axes(
-        valid if samplers == "all" else chosen_from(samplers, ("auto", *valid), "sampler"),
+        valid if samplers == "all" else chosen(samplers, lambda name: check_sampler(name, ("auto", *valid), grids)),
         tuple(numbers(steps, "--steps")),
         tuple(parse_numbers(eta, "--eta", 0, 1, "0,0.5,1")),
         tuple(parse_numbers(guidance, "--guidance", -100, 1000, "1,1.5,2,3,5")),
-        chosen_from(spacing, ("auto", *keys_of("samplers/timesteps.py", "SPACINGS")), "timestep spacing"),
+        chosen(spacing, lambda name: check_spacing(name, grids)),
     )
     if axes.eta != (0,) and not set(axes.samplers) & set(ETA):
         raise UsageError(f"--eta applies to the sampler ddim alone, and --samplers is {samplers}: add ddim to it")
@@ -106,13 +108,17 @@ def scales_of(text: str, what: str) -> tuple[float, ...]:
     return tuple(sorted(parse_numbers(text, what, 0, 1000, "1,1.5,2,3,5")))
 
 
-def chosen_from(text: str, valid: Sequence[str], what: str) -> tuple[str, ...]:
-    """The names in a list, each once. Raises UsageError for one that is not in `valid`."""
-    earlier = renamed.SAMPLERS | renamed.SPACINGS
-    names = tuple(dict.fromkeys(earlier.get(name, name) for name in parse_names(text)))
-    for name in names:
+def chosen(text: str, check: Callable[[str], str]) -> tuple[str, ...]:
+    """The names in a list, each once, as `check` returns them. Raises UserError for a name that it refuses."""
+    return tuple(dict.fromkeys(map(check, parse_names(text) or ("",))))
+
+
+def one_of(valid: Sequence[str], what: str) -> Callable[[str], str]:
+    """A check for `chosen`: the name is among the valid ones."""
+
+    def check(name: str) -> str:
         if name not in valid:
             raise unknown(what, name, valid)
-    if not names:
-        raise UsageError(f"no {what} was given; valid: {', '.join(valid)}")
-    return names
+        return name
+
+    return check

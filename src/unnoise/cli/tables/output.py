@@ -47,7 +47,7 @@ def write_plot(result: Table, file: Path) -> None:
     if not result.panels:
         return
     try:
-        plottable(file)
+        plottable(file, overwrite=True)  # what exists was refused before the work
     except UsageError as error:
         say(f"no plot: {error}")
         return

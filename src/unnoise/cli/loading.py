@@ -1,0 +1,21 @@
+"""Loads a model, and prints what its files leave open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unnoise.cli.console import say
+
+if TYPE_CHECKING:
+    from unnoise.model import Model
+
+
+def load(path: Path) -> Model:
+    """The model at a path, as `unnoise.load`; its notes are printed to stderr."""
+    from unnoise import model as models
+
+    loaded = models.load(path)
+    for note in loaded.card.notes:
+        say(f"note: {note}")
+    return loaded
