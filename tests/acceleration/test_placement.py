@@ -19,7 +19,7 @@ from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.nn import compiled, norm, winograd
+from unnoise.nn import compiled, conv, norm, winograd
 from unnoise.nn.attention import AttentionCore
 from unnoise.nn.norm import Norm
 from unnoise.nn.unet import UNet, Up
@@ -31,9 +31,9 @@ PLACES = [Placement("cpu", dtype, last) for dtype in (torch.float32, torch.bfloa
 
 @pytest.fixture(autouse=True)
 def as_before():
-    before = norm._enabled
+    before = norm._enabled, conv._enabled
     yield
-    norm._enabled = before
+    norm._enabled, conv._enabled = before
 
 
 def diffusion(seed: int = 0):
@@ -209,6 +209,15 @@ def test_a_sample_of_a_placed_network_has_the_same_bits_in_every_batch():
         for side in (6, 8, 12, 28):
             x = torch.randn(9, 16, side, side)
             assert torch.equal(fast(x), torch.cat([fast(sample) for sample in x.split(1)]))
+
+
+def test_training_uses_the_compiled_convolutions_and_placing_leaves_other_networks_as_they_are():
+    conv.disable()
+    net = diffusion()
+    place(net, Placement("cpu"))
+    assert not conv._enabled
+    prepare(net.net, Placement("cpu"))
+    assert conv._enabled == winograd.faster()
 
 
 def test_linear_maps_are_packed_where_that_is_faster(monkeypatch):
