@@ -37,7 +37,7 @@ def test_an_existing_file_is_overwritten_only_on_request(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["compress", "p.png", "-o", "p.un", "--seed", "-1"], "--seed -1: seeds are integers"),
+        (["compress", "p.png", "-o", "p.un", "--seed", "-1"], "--seed -1: seeds are whole numbers from 0 to 2^63 - 1"),
         (["compress", "text", "-o", "p.un"], "text is not a picture that can be read"),
         (["compress", "p.png", "-o", "p.un", "--bits", "0"], "0.05 is coarse"),
         (["decompress", "text", "-o", "p.jpg"], "give a name that ends in .png"),

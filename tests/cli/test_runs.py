@@ -30,7 +30,7 @@ def test_runs_lists_the_runs_of_a_folder(three: Path, capsys: pytest.CaptureFixt
     assert lines[0] == ["run", "preset", "status", "step", "loss", "time", "size"]
     assert lines[2][:6] == ["00001-tiny", "tiny", "finished", "2", "of", "2"]
     assert lines[3][:6] == ["00002-tiny", "tiny", "stopped", "4", "of", "10"]
-    assert lines[4][:2] == ["00003-[2J", "damaged"]
+    assert lines[4][:2] == ["00003-\\x1b[2J", "damaged"]
     assert "config.yaml" in err
     assert "\x1b" not in out + err
     assert main(["runs", str(three), "--json"]) == 0

@@ -328,7 +328,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 @pytest.fixture(scope="module")
 def worded(folder: Path) -> Path:
-    """A model of captions with random weights."""
+    """A model of captions with random weights, large enough that its pictures depend on the caption."""
     pytest.importorskip("tokenizers")
     from unnoise.config.networks import TextConfig
     from unnoise.text.tokenizer import Tokenizer
@@ -337,7 +337,7 @@ def worded(folder: Path) -> Path:
     config = dataclasses.replace(small(0), text=TextConfig(vocabulary=280, length=8, width=16, depth=1, heads=2))
     net = nn.build(config)
     for p in net.parameters():
-        torch.nn.init.normal_(p, std=0.1)
+        torch.nn.init.normal_(p, std=0.3)
     card = ModelCard(net=config, process=DiffusionConfig(predicts="x0"), size=(8, 8), channels=1)
     (folder / "worded").mkdir()
     words = Tokenizer.learn(["a red bag", "a blue shoe"], vocabulary=280, length=8)

@@ -171,7 +171,7 @@ COMMANDS = [
     ["vary", "plain", "-n", "2", "--grid", "new.png"],
 ]
 WRONG = [  # options that only the model, or the machine, shows to be wrong
-    (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps do not fit a table of 1000"),
+    (["--steps", "2000", "--grid-spacing", "leading"], "2000 steps do not fit a network of 1000"),
     (["--guidance", "2"], "cannot be guided"),
     (["--device", "gpu"], "no device 'gpu'"),
     (["--device", "cuda:99"], "use cpu or auto"),
@@ -202,7 +202,10 @@ def test_errors_before_the_first_step_are_usage_errors(command: list[str], capsy
         (["compare", "model", "--guidance", "1,x"], "'x'"),
         (["compare", "model", "--timestep-spacing", "evn"], "even"),
         (["table", "ddim", "model", "--grids", "evn"], "even"),
-        (["table", "ddim", "model", "--steps", "2000", "--features", "judge"], "2000 steps do not fit a table of 1000"),
+        (
+            ["table", "ddim", "model", "--steps", "2000", "--features", "judge"],
+            "2000 steps do not fit a network of 1000",
+        ),
         (["table", "inversion", "model", "--conventions", "exakt"], "exact"),
         (["table", "ddim", "model", "--etas", ","], "','"),
         (["table", "ddim", "model", "--steps", "2.5"], "2.5"),

@@ -102,7 +102,7 @@ def test_classes_follow_the_data_where_nobody_said_how_many() -> None:
         (["toy", "--data", "no/such"], "no folder no"),
         (["toy", "--resume", "runs/7"], "runs"),
         (["toy", "--out", "/etc/hostname/runs"], "is a file, not a folder"),
-        (["."], "not a run"),
+        (["."], "is an empty folder, not a preset or a run"),
         (["toy", "--device", "gpu"], "device"),
     ],
 )

@@ -297,13 +297,13 @@ def test_a_condition_with_a_picture_can_be_passed_directly(trained: dict[str, Pa
 def test_a_missing_or_extra_picture_is_an_error(trained: dict[str, Path], lights: Path, tmp_path: Path) -> None:
     small, with_hole = (model.load(trained[kind]) for kind in KINDS)
     file = str(lights / "3.png")
-    with pytest.raises(UserError, match="needs an image input: add --image"):
+    with pytest.raises(UserError, match="needs an image input: add image="):
         small.sample(steps=1)
     with pytest.raises(UserError, match="has no mask input"):
         small.sample(image=file, mask=file, steps=1)
-    with pytest.raises(UserError, match="needs an image input: add --image FILE, and --mask"):
+    with pytest.raises(UserError, match='needs an image input: add image="FILE", and mask='):
         with_hole.sample(steps=1)
-    with pytest.raises(UserError, match="inpaints part of a picture: add --mask"):
+    with pytest.raises(UserError, match="inpaints part of a picture: add mask="):
         with_hole.sample(image=file, steps=1)
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(UserError, match=r"the mask .*text.png cannot be read: not a picture"):
@@ -312,7 +312,7 @@ def test_a_missing_or_extra_picture_is_an_error(trained: dict[str, Path], lights
     with pytest.raises(UserError, match="needs a picture concatenated to the noise"):
         next(evaluate(small, EvaluateConfig(count=10), Request(), pictures, cache=None))
     plain = replace(small, card=replace(small.card, process=replace(small.card.process, concat="")))
-    with pytest.raises(UserError, match="has no image input beside x_t: remove --image and --mask"):
+    with pytest.raises(UserError, match="has no image input beside x_t: remove image and mask"):
         plain.sample(image=file, steps=1)
 
 

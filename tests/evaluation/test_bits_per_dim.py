@@ -287,8 +287,8 @@ def test_text_has_the_curve_in_ten_rows() -> None:
 
 def test_impossible_plots_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
     assert metric_names("bpd,fid,ode-bits") == ("bpd", "fid", "ode-bits")
-    check_plot(tmp_path / "a.svg", ("bpd",))
-    check_plot(tmp_path / "a.svg", ("bits",))
+    check_plot(tmp_path / "a.svg", ("bpd",), False)
+    check_plot(tmp_path / "a.svg", ("bits",), False)
     (tmp_path / "file").touch()
     for file, names, why in (
         (tmp_path / "a.svg", ("frechet",), "--metrics bpd"),
@@ -296,4 +296,4 @@ def test_impossible_plots_are_refused_before_anything_is_measured(tmp_path: Path
         (tmp_path / "file" / "a.svg", ("bits",), "is a file, not a folder"),
     ):
         with pytest.raises(UsageError, match=why):
-            check_plot(file, names)
+            check_plot(file, names, False)

@@ -86,9 +86,7 @@ def test_latents_are_those_of_diffusers(tmp_path: Path) -> None:
         seeds=(3,), prompts=("a red cat",), sampler="ddim", spacing="leading", steps=4, precision="float32"
     )
     drawn = sample(model, request).pixels
-    scheduler = theirs.DDIMScheduler(
-        **NOISE | {"steps_offset": 0}, clip_sample=False, set_alpha_to_one=True, prediction_type="epsilon"
-    )
+    scheduler = theirs.DDIMScheduler(**NOISE, clip_sample=False, set_alpha_to_one=True, prediction_type="epsilon")
     scheduler.set_timesteps(4)
     x = Seeds((3,), model.x_shape).start()
     with torch.no_grad():
@@ -269,7 +267,7 @@ def test_controls_of_a_folder_are_used_and_exported(count: int, tmp_path: Path) 
     for model in (base.with_controlnets(*map(str, folders)), load(tmp_path / "steered"), load(tmp_path / "out")):
         drawn = sample(model, controlled).pixels
         assert (drawn - right).abs().max() < 1e-3 * right.abs().max()
-    assert (plain - right).abs().max() > 0.1 * right.abs().max()
+    assert (plain - right).abs().max() > 0.05 * right.abs().max()  # 50 times that
 
 
 def test_a_controlnet_folder_is_used_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ from unnoise.data.source import Unreadable
 from unnoise.data.summary import describe as describe_data
 from unnoise.errors import UserError
 from unnoise.formats import diffusers
-from unnoise.formats.clip import ClipTokenizer
+from unnoise.formats.clip_tokenizer import ClipTokenizer
 from unnoise.generate.describe import describe
 from unnoise.guidance import noisy_classifier
 from unnoise.io import checkpoint, png

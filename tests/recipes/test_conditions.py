@@ -181,18 +181,18 @@ def test_pictures_without_captions_are_refused(tmp_path):
 
 def test_a_prompt_that_is_not_supported_is_answered_with_what_is(worded):
     loaded = model.load(worded)
-    with pytest.raises(UserError, match=r"not conditioned on classes: leave label 'bag' out; it supports --prompt$"):
+    with pytest.raises(UserError, match=r"not conditioned on classes: leave label 'bag' out; it supports prompts$"):
         loaded.sample(labels=("bag",), steps=1)
     classes = Model(loaded.diffusion, replace(loaded.card, classes=("bag",), net=replace(NET, text=None)))
     with pytest.raises(
-        UserError, match=r"not conditioned on text: leave prompt 'a bag' out; it supports --label \(1 class: bag\)$"
+        UserError, match=r"not conditioned on text: leave prompt 'a bag' out; it supports labels \(1 class: bag\)$"
     ):
         classes.sample(prompts="a bag", steps=1)
     with pytest.raises(UserError, match="2 prompts for 3 seeds"):
         loaded.sample(prompts=("a", "b"), seeds=(1, 2, 3), steps=1)
-    with pytest.raises(UserError, match="--negative-prompt needs guidance above 1"):
+    with pytest.raises(UserError, match="negative_prompt needs guidance above 1"):
         loaded.sample(prompts="a", negative_prompt="b", steps=1)
-    with pytest.raises(UserError, match=r"has no ControlNet: remove --control; it supports --prompt$"):
+    with pytest.raises(UserError, match=r"has no ControlNet: remove controls; it supports prompts$"):
         loaded.sample(prompts="a", controls=("x.png",), steps=1)
 
 
@@ -440,5 +440,5 @@ def test_controls_of_another_process_are_refused(worded, controlled):
 
 def test_a_drawing_has_to_be_there_to_be_followed_less(worded):
     loaded = model.load(worded)
-    with pytest.raises(UserError, match="has no ControlNet: remove --guess and --control-scale; it supports --prom"):
+    with pytest.raises(UserError, match="has no ControlNet: remove guess and control_scale; it supports prompts"):
         loaded.sample(prompts="a", control_scale=(0.5,), steps=1)

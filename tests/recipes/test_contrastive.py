@@ -348,7 +348,7 @@ def test_damage_is_refused_and_named(run: Path, tmp_path: Path) -> None:
     (folder / contrastive.CARD).write_text(json.dumps(card | {"format": "unnoise-contrastive-0"}))
     refused("unnoise-contrastive-0")
     (folder / contrastive.CARD).write_text("{")
-    refused("cannot be read")
+    refused("is not JSON")
     (folder / contrastive.CARD).unlink()
     refused("contains no contrastive model")
     with pytest.raises(UserError, match="does not exist"):

@@ -141,7 +141,7 @@ def test_what_is_wrong_with_a_directory_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"classifier\.json: classes has 1 names for the \d+ classes"):
         noisy_classifier.load(tmp_path)
     (tmp_path / "classifier.json").write_text("{")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is not JSON"):
         noisy_classifier.load(tmp_path)
     with pytest.raises(UserError, match="at least two classes"):
         EncoderClassifier(replace(NET, classes=1))

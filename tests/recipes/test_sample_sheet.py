@@ -54,7 +54,7 @@ def test_the_recipe_of_a_sheet_makes_the_same_sheet(
         file = Path(f"run/samples/step-0000000{step}.png")
         found = describe(file)
         assert found["warnings"] == []
-        assert main(shlex.split(found["command"])[1:]) == 0
+        assert main([*shlex.split(found["command"])[1:], "--overwrite"]) == 0
         assert np.array_equal(pixels(file), pixels(Path("grid.png")))
         if kind == "classes":
             assert found["recipe"]["together"] == "0-1:disc,0-1:square,0-1:cross,0-1:ring"

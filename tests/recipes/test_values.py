@@ -509,7 +509,5 @@ def test_a_model_trained_with_every_number_needs_it_or_is_refused(lights: Path, 
     real = data.open(replace(TINY.data, path=str(lights)))
     with pytest.raises(UserError, match=r"requires light for every picture, and .* has it for 28 of 32 pictures"):
         next(evaluate(strict, EvaluateConfig(metrics=("bpd",)), Request(), real, cache=None))
-    with pytest.raises(
-        UserError, match="not trained without light, so it has no null condition for guidance: use --gui"
-    ):
+    with pytest.raises(UserError, match="not trained without light, so it has no null condition for guidance: use gui"):
         strict.sample(values={"light": 3}, guidance=2, steps=1)

@@ -133,19 +133,20 @@ def test_a_ddim_step_turns_by_an_angle(schedule: Schedule) -> None:
 @pytest.mark.parametrize("schedule", [LinearBeta(), Cosine(), Flow()], ids=str)
 def test_one_noise_is_one_picture_in_any_number_of_steps(schedule: Schedule) -> None:
     """The consistency of sec. 5.2 of Song et al. 2020: how far the pictures of 10, 20 and 40 steps are from those of
-    160, from the same noises. It halves with eta 0, which makes a function of x_T; with eta 1 it hardly falls."""
+    160, from the same noises. With eta 0, which makes a function of x_T, it is c (1/n - 1/160) for all but the few
+    noises between two modes, hence the median; with eta 1 it hardly falls."""
     world, seeds = Mixture(), Seeds(tuple(range(256)), (2,))
     start = seeds.start().double()
 
     def end(steps: int, eta: float) -> Tensor:
         return last(walk(world.denoiser(schedule), start, even(schedule, steps), ddim(eta), seeds))
 
-    same, other = (
-        [(end(n, eta) - end(160, eta)).norm(dim=1).mean().item() for n in (10, 20, 40)] for eta in (0.0, 1.0)
-    )
-    assert [wide / near for wide, near in pairwise(same)] == pytest.approx([2, 2], rel=0.15)
-    assert min(other) > 0.75 * max(other)
-    assert min(other) > 20 * same[-1]
+    same, other = ([(end(n, eta) - end(160, eta)).norm(dim=1) for n in (10, 20, 40)] for eta in (0.0, 1.0))
+    medians = [each.median().item() for each in same]
+    assert [wide / near for wide, near in pairwise(medians)] == pytest.approx([15 / 7, 7 / 3], rel=0.12)
+    means = [each.mean().item() for each in other]
+    assert min(means) > 0.75 * max(means)
+    assert min(means) > 20 * same[-1].mean().item()
 
 
 # Final standard deviations, Gaussian world of std 0.5, linear betas, x_T ~ N(0, 1); computed independently.

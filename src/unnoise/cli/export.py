@@ -49,7 +49,8 @@ def export(
     with asking():  # a model that diffusers cannot represent is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
-            spacing=card.spacing, clip=card.clip, latents=card.codec.kind == "latents", text=text,
+            spacing=card.spacing, offset=int(card.spacing_options.get("offset", 0)), clip=card.clip,
+            latents=card.codec.kind == "latents", text=text,
         )  # fmt: skip
     scheduler = "DDIMScheduler" if chosen == "ddim" else "DDPMScheduler"
     script = draw.script(card, scheduler, text=text is not None)

@@ -1,6 +1,6 @@
 """Files of compressed pictures: a header, the coded bits and a checksum.
 
-    4      "unz" and the version of the format, 1
+    4      "unz" and the version of the format, 2
     4      the fingerprint of the model: the first bytes of a SHA-256
     1      bits of a search, and in the highest bit whether the pieces are draws
     each   a varint: seed, label + 1 (0: none), channels, height, width, pieces, bytes of the payload
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from unnoise.errors import UserError
 
-MAGIC, VERSION = b"unz", 1
+MAGIC, VERSION = b"unz", 2  # 1 had the candidates of another noise
 CHECK = 2  # bytes of a checksum
 MOST = 2**63
 

@@ -109,8 +109,10 @@ def _switch(config: Any, key: Key, holder: dict[str, Any], kind: Any, where: str
         raise Place(where, key, key).error(str(errors.unknown("kind", kind, known)))
     before = type(getattr(owner, key[-2]))
     old, new, defaults = get_type_hints(before), get_type_hints(known[kind]), to_dict(before())
-    for name in [n for n in holder if old[n] != new.get(n) or holder[n] == defaults[n]]:
-        del holder[name]
+    for name, value in list(holder.items()):
+        fits = new.get(name) in (old[name], type(value))  # the same type, or one of several that the value has
+        if not fits or value == defaults[name]:
+            del holder[name]
 
 
 def _find(config: Any, name: str, where: str) -> Key:

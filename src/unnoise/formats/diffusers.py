@@ -241,6 +241,7 @@ def write(
     *,
     sampler: str = "ddim",
     spacing: str = "auto",
+    offset: int = 0,
     clip: bool = True,
     latents: bool = False,
     text: ClipEncoder | DualClipEncoder | None = None,
@@ -265,7 +266,7 @@ def write(
     if text is not None:
         text_encoders.check(text)
     scheduler = {"_diffusers_version": part.VERSION} | schedulers.to_config(
-        process, sampler, clip=clip, spacing=spacing
+        process, sampler, clip=clip, spacing=spacing, offset=offset
     )
     alone, controls = controlnet.apart(config, state)
     table = names.pieces_of(unet2d.unfolded(replace(config, controls=())))

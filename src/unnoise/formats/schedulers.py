@@ -143,10 +143,13 @@ def _is_fraction(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1
 
 
-def to_config(process: DiffusionConfig, sampler: str, *, clip: bool, spacing: str = "auto") -> dict[str, Any]:
+def to_config(
+    process: DiffusionConfig, sampler: str, *, clip: bool, spacing: str = "auto", offset: int = 0
+) -> dict[str, Any]:
     """The scheduler_config.json of a process with `sampler` (ddim, ddpm, ddpm-large, ddpm-learned).
 
-    A `spacing` that diffusers does not have is written as trailing, which is even where the steps divide the table.
+    A `spacing` that diffusers does not have is written as trailing, which is even where the steps divide the table;
+    `offset` is that of leading.
     A schedule without a name in diffusers is written as a table of betas. With zero terminal SNR the last beta is one,
     which diffusers samples with and `from_config` refuses. Raises UserError for a process without an equivalent.
     """
@@ -169,6 +172,7 @@ def to_config(process: DiffusionConfig, sampler: str, *, clip: bool, spacing: st
         "clip_sample": clip,
         "rescale_betas_zero_snr": process.zero_snr,
         "timestep_spacing": spacing if spacing in SUPPORTED["timestep_spacing"] else "trailing",
+        "steps_offset": offset if spacing == "leading" else 0,
     }
     return {"_class_name": kind} | DEFAULTS[kind] | variance | settings | _betas(process, kind)
 
