@@ -21,8 +21,9 @@ from unnoise.nn.compiled import available
 # Errors relative to the rms of the output, rms and largest, for random weights and up to 1024 channels. oneDNN's direct
 # convolution has 1.1e-6 and 1.7e-5. A pixel that is much larger than the rest spreads its rounding over its tiles.
 ERROR = {"F4": (3e-6, 3e-5), "F2": (1e-6, 1e-5), "up": (1e-6, 1e-5)}
-_OUTPUTS = {"F4": 4, "F2": 2, "up": 4}  # the side of a tile of the output
-_FEWEST = 9  # tiles in a picture: below, transforming the weights, once in each call, costs more than it saves
+SIDE = {"F4": 4, "F2": 2, "up": 4}  # of a tile of the output
+# Pixels. Below, transforming the weights, once in each call, costs more than it saves (measured for single pictures).
+_SMALLEST = {"F4": 11 * 11, "F2": 6 * 6, "up": 6 * 6}
 
 
 def compiled() -> tuple[bool, str]:
@@ -49,18 +50,12 @@ def fits(weight: Tensor) -> bool:
 
 def form(height: int, width: int) -> str | None:
     """The faster form for pictures of this size: F4, F2, or None for the direct convolution."""
-    return next((name for name in ("F4", "F2") if tiles(height, width, name) >= _FEWEST), None)
+    return next((name for name in ("F4", "F2") if height * width >= _SMALLEST[name]), None)
 
 
 def form_up(height: int, width: int) -> str | None:
     """The faster form of a step up from pictures of this size: up, or None for another way."""
-    return "up" if tiles(height, width, "up") >= _FEWEST else None
-
-
-def tiles(height: int, width: int, form: str) -> int:
-    """The number of tiles in a picture of this size. They are numbered by sample, then row, then column."""
-    scale, side = (2 if form == "up" else 1), _OUTPUTS[form]
-    return -(-height * scale // side) * -(-width * scale // side)
+    return "up" if height * width >= _SMALLEST["up"] else None
 
 
 def lay_out(weight: Tensor) -> Tensor:
@@ -84,7 +79,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, form: str) -> Tenso
 def convolve_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, form: str, *, at: Tensor, y: Tensor) -> None:
     """The tiles numbered `at`, (N,), of `convolve`, written to `y` in place; the rest of `y` does not change.
 
-    `y` is contiguous in channels_last. Raises RuntimeError for a number that does not exist.
+    Tiles are numbered by sample, then row, then column, in squares of SIDE pixels of the output, cut off at the right
+    and below. `y` is contiguous in channels_last. Raises RuntimeError for a number that does not exist.
     """
     torch.ops.unnoise.winograd_tiles(x, weight, bias, form, at, y)
 
