@@ -177,7 +177,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("conditions.py", "torch.cat([mine, others[name]])", "torch.cat([others[name], mine])"),
     ("patch.py", "twin.__dict__[name] = value.copy()", "twin.__dict__[name] = value"),
     ("patch.py", "    if not found:\n", "    if found is None:\n"),
-    ("acceleration/prepack.py", "type(up) is Up and type(up.conv) is nn.Conv2d", "True"),
+    ("acceleration/prepack.py", "type(up) is Up and type(up.conv) is Conv3x3", "True"),
     ("acceleration/placement.py", "    weights.clear()", "    pass"),
     ("nn/slices.py", "slice(end - count, end)", "slice(end - count + 1, end)"),
     ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),

@@ -8,6 +8,7 @@ import weakref
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from unnoise.acceleration import placement as module
@@ -18,7 +19,7 @@ from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
-from unnoise.nn import norm
+from unnoise.nn import compiled, conv, norm, winograd
 from unnoise.nn.attention import AttentionCore
 from unnoise.nn.norm import Norm
 from unnoise.nn.unet import UNet, Up
@@ -30,9 +31,9 @@ PLACES = [Placement("cpu", dtype, last) for dtype in (torch.float32, torch.bfloa
 
 @pytest.fixture(autouse=True)
 def as_before():
-    before = norm._enabled
+    before = norm._enabled, conv._enabled
     yield
-    norm._enabled = before
+    norm._enabled, conv._enabled = before
 
 
 def diffusion(seed: int = 0):
@@ -80,10 +81,13 @@ def test_each_weight_is_freed_when_it_is_packed(monkeypatch):
     alive = []
 
     def watched(net):
-        weights = [weakref.ref(part.weight) for part in net.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
+        plain = {name: part for name, part in net.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
+        weights = {name: weakref.ref(part.weight) for name, part in plain.items()}
+        del plain
         pack(net)
         gc.collect()
-        alive.extend(weight() is not None for weight in weights)
+        left = {name for name, part in net.named_modules() if isinstance(part, nn.Linear)}  # where they are not packed
+        alive.extend(weight() is not None for name, weight in weights.items() if name not in left)
 
     monkeypatch.setattr(module, "pack", watched)
     place(diffusion(), Placement("cpu", torch.float32))
@@ -156,22 +160,91 @@ def test_a_packed_linear_map_is_that_map(dtype):
 def test_a_convolution_is_laid_out_for_each_size(dtype):
     """A layout other than the kernel's is rearranged at every call. Sizes with the same layout use one tensor."""
     _needs(PackedConv, dtype)
-    conv = nn.Conv2d(64, 64, 3, padding=1).to(dtype)
+    conv = nn.Conv2d(60, 60, 3, padding=1).to(dtype)  # Winograd's method needs multiples of 8 and 16
     sizes = [(7, 7), (14, 14), (28, 28), (16, 16), (14, 14), (12, 20)]
     with torch.no_grad():
         fast = PackedConv(conv)
         for size in sizes:
-            fast(torch.randn(1, 64, *size).to(dtype))
+            fast(torch.randn(1, 60, *size).to(dtype))
             assert torch.equal(fast._by_size[size].to_dense(), conv.weight)
-            own = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *fast._options, (1, 64, *size))
-            assert torch.equal(_layout(fast._by_size[size]), _layout(own))
+            own = torch.ops.aten.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *fast._options, (1, 60, *size))
+            assert _layout(fast._by_size[size]) == _layout(own)
     held = {id(each): _layout(each) for each in (fast.weight, *fast._by_size.values())}
-    assert len(held) == len({bytes(each.numpy()) for each in held.values()}), (
-        "a layout is stored once, and the first guess is freed"
-    )
+    assert len(held) == len(set(held.values())), "a layout is stored once, and the first guess is freed"
     for size in range(1, 41):
         fast._lay_out_for(torch.Size((size, size)))
     assert len({id(each) for each in fast._by_size.values()}) < 8, "forty sizes are not forty copies of a weight"
+
+
+@pytest.mark.parametrize("sizes", [(4, 32, 8, 16, 3), (32, 16, 5), (3, 4)], ids=str)
+def test_winograds_method_at_large_sizes_and_the_direct_one_at_small_ones(sizes):
+    """One module computes every size right in any order, and stores a weight for each method that it has used."""
+    _needs_winograd()
+    conv, up = nn.Conv2d(32, 48, 3, padding=1), Up(16)
+    with torch.no_grad():
+        fast, fast_up = PackedConv(conv), PackedUp(up)
+        for side in sizes:
+            x = torch.randn(2, 32, side, side)
+            right = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=1)
+            assert ((fast(x) - right).norm() / right.norm()) < 1e-6
+            small = x[:, :16]
+            exact = copy.deepcopy(up).double()(small.double(), x)
+            assert ((fast_up(small, x) - exact).norm() / exact.norm()) < 1e-6
+            method = winograd.form(side, side)
+            assert fast._by_size[x.shape[2:]].is_mkldnn == (method is None)
+            if method:
+                assert torch.equal(fast(x), winograd.convolve(x, winograd.lay_out(conv.weight), conv.bias, method))
+    kept = {fast.weight, *fast._by_size.values()}
+    methods = {winograd.form(side, side) is None for side in sizes}
+    assert len(kept) >= len(methods)
+    assert {each.is_mkldnn for each in kept} == methods, "the first size replaces the layout that was a guess"
+
+
+def test_a_sample_of_a_placed_network_has_the_same_bits_in_every_batch():
+    """Winograd's method is chosen by the size of the picture. Linear maps and 1x1 convolutions are the library's."""
+    _needs_winograd()
+    convs = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.SiLU(), nn.Conv2d(32, 16, 3, padding=1))
+    with torch.no_grad():
+        fast = packed(convs)
+        for side in (6, 8, 12, 28):
+            x = torch.randn(9, 16, side, side)
+            assert torch.equal(fast(x), torch.cat([fast(sample) for sample in x.split(1)]))
+
+
+def test_training_uses_the_compiled_convolutions_and_placing_leaves_other_networks_as_they_are():
+    conv.disable()
+    net = diffusion()
+    place(net, Placement("cpu"))
+    assert not conv._enabled
+    prepare(net.net, Placement("cpu"))
+    assert conv._enabled == winograd.faster()
+
+
+def test_linear_maps_are_packed_where_that_is_faster(monkeypatch):
+    _needs(PackedLinear, torch.float32)
+    net = nn.Sequential(nn.Linear(4, 4))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert isinstance(packed(net)[0], nn.Linear)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert isinstance(packed(net)[0], PackedLinear)
+
+
+def test_without_a_compiler_nothing_but_the_speed_differs(monkeypatch):
+    """As on every other processor: the direct convolutions."""
+    monkeypatch.setitem(compiled._known, "winograd", "no compiler")
+    original = diffusion()
+    with torch.no_grad():
+        right = original(*inputs()).mean
+        placed = place(original, Placement("cpu", torch.float32))
+        assert ((placed(*inputs()).mean - right).norm() / right.norm()).item() < 1e-5
+    parts = [part for part in placed.net.modules() if isinstance(part, PackedConv | PackedUp)]
+    assert not any(part._winograd for part in parts)
+
+
+def _needs_winograd():
+    _needs(PackedConv, torch.float32)
+    if not winograd.faster():
+        pytest.skip("this processor has something faster than Winograd's method, or no compiler")
 
 
 def _needs(kind, dtype):
@@ -292,9 +365,8 @@ def test_unknown_and_unavailable_devices_are_errors():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["f32", "bf16"])
 def test_a_packed_network_keeps_its_dtype(dtype):
-    """All its weights are packed, and its biases have its dtype."""
+    """All its convolutions' weights are packed, and its biases have its dtype."""
     _needs(PackedConv, dtype)
-    _needs(PackedLinear, dtype)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 4)).to(dtype).requires_grad_(False)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3, padding=1)).to(dtype).requires_grad_(False)
     right = [name for name, _ in net.named_parameters() if name.endswith("bias")]
     assert [name for name, p in pack(net).named_parameters() if p.dtype == dtype] == right

@@ -1,4 +1,4 @@
-"""The compiled operation is built once, checked before use, and optional."""
+"""A compiled operation is built once, checked before use, and optional."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_built_once_stored_and_loaded(workshop):
-    build.load(lambda: workshop.append("check"))
-    build.load(lambda: workshop.append("check"))
+    build.load("group_norm", lambda: workshop.append("check"))
+    build.load("group_norm", lambda: workshop.append("check"))
     assert workshop == ["build", "check", "load"]
 
 
 def test_two_at_once_build_once(workshop):
-    both = [threading.Thread(target=build.load, args=(lambda: None,)) for _ in range(2)]
+    both = [threading.Thread(target=build.load, args=("group_norm", lambda: None)) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:
@@ -53,14 +53,14 @@ def test_two_at_once_build_once(workshop):
 
 
 def test_the_remains_of_a_killed_build_are_removed(workshop):
-    left = build.folder() / "build-killed"
+    left = build.folder("group_norm") / "build-killed"
     left.mkdir(parents=True)
     (left / "half.so").write_text("half")
-    (build.folder() / "lock").write_text("")  # its holder is gone: the file alone locks nothing
-    build.load(lambda: None)
+    (build.folder("group_norm") / "lock").write_text("")  # its holder is gone: the file alone locks nothing
+    build.load("group_norm", lambda: None)
     assert not left.exists()
     assert workshop == ["build"]
-    assert [p.name for p in build.folder().iterdir() if p.name.startswith("build-")] == []
+    assert [p.name for p in build.folder("group_norm").iterdir() if p.name.startswith("build-")] == []
 
 
 def test_a_wrong_build_is_never_used_and_the_reason_is_stored(workshop):
@@ -69,23 +69,23 @@ def test_a_wrong_build_is_never_used_and_the_reason_is_stored(workshop):
 
     for _ in range(2):
         with pytest.raises(build.Absent, match="y is off by 1"):
-            build.load(wrong)
+            build.load("group_norm", wrong)
     assert workshop == ["build"]
-    assert not list(build.folder().glob("*.so"))
+    assert not list(build.folder("group_norm").glob("*.so"))
 
 
 def test_no_compiler_is_no_error(workshop, monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(build.Absent, match="no-such-compiler"):
-        build.load(lambda: None)
+        build.load("group_norm", lambda: None)
     assert workshop == []
     monkeypatch.delenv("CXX")
-    build.load(lambda: None)  # and nothing was noted against the day there is one
+    build.load("group_norm", lambda: None)  # and nothing was noted against the day there is one
     assert workshop == ["build"]
 
 
 def test_an_absent_operation_falls_back_silently(monkeypatch):
-    monkeypatch.setattr(module, "_known", "no compiler")
+    monkeypatch.setitem(build._known, "group_norm", "no compiler")
     assert module.enable() is False
     x, _ = draw((1, 8, 2, 2))
     assert norm_of(8, 2)(x, silu=True).shape == x.shape
@@ -93,5 +93,5 @@ def test_an_absent_operation_falls_back_silently(monkeypatch):
 
 def test_the_path_is_restored(workshop):
     before = os.environ["PATH"]
-    build.load(lambda: None)
+    build.load("group_norm", lambda: None)
     assert os.environ["PATH"] == before

@@ -2,8 +2,8 @@
 
 bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32;
 channels_last, which those kernels need; on a CPU also the compiled norm (nn/norm.py), freed memory that stays with the
-process (allocator.py), and for inference packed weights (prepack.py). A forward pass of a U-Net in bfloat16 differs
-from float32 by about 1 %.
+process (allocator.py), for inference packed weights (prepack.py), and for training the compiled convolution where it is
+faster (nn/conv.py). A forward pass of a U-Net in bfloat16 differs from float32 by about 1 %.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.prepack import pack
 from unnoise.denoiser import Diffusion
 from unnoise.errors import UserError, unknown
-from unnoise.nn import norm
+from unnoise.nn import conv, norm
 from unnoise.patch import Patch, patched, shared_copy
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -89,7 +89,7 @@ def place(diffusion: Diffusion, placement: Placement, patches: Sequence[Patch[An
     }
     placed = copy.deepcopy(diffusion, weights).eval()  # with these weights: no second set in float32
     weights.clear()  # else each weight would stay in memory after it is packed
-    prepare(placed.net, placement).to(placement.dtype)
+    _move(placed.net, placement).to(placement.dtype)
     if placement.device == "cpu" and placement.channels_last:
         pack(placed.net)
     return placed
@@ -99,8 +99,15 @@ def prepare(net: nn.Module, placement: Placement) -> nn.Module:
     """`net` itself, moved to the device and memory format for training; its weights keep their dtype.
 
     training/train_state.py casts them to `placement.dtype` for computation. On a CPU the first call on a machine may
-    take a minute, in which the compiled norm is built, and from then on the process keeps the memory that it frees.
+    take a minute, in which the compiled operations are built. From then on every network of the process uses them, and
+    the process keeps the memory that it frees.
     """
+    if placement.device == "cpu":
+        conv.enable()
+    return _move(net, placement)
+
+
+def _move(net: nn.Module, placement: Placement) -> nn.Module:
     net.to(placement.device)
     if placement.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -6,9 +6,11 @@ as another operation:
 
     each pixel repeated 2x2, then a 3x3 convolution  =  a 4x4 transposed convolution with stride 2
 
-with 4 products a pixel and channel where the left side has 9. Only plain modules are packed: a module that a patch has
-replaced, or a step up with a part replaced, is left as it is, so patches come first (patch.py); a plain module inside a
-replacement is packed, and has to be called there: its `weight` can no longer be read. Laws
+with 4 products a pixel and channel where the left side has 9. On processors with AVX2 alone, 3x3 convolutions and steps
+up in float32 are computed by Winograd's method where the picture is large enough (nn/winograd.py), and linear maps stay
+with torch, whose kernels (MKL's) are faster there than oneDNN's packed ones. Only plain modules are packed: a module
+that a patch has replaced, or a step up with a part replaced, is left as it is, so patches come first (patch.py); a
+plain module inside a replacement is packed, and has to be called there: its `weight` can no longer be read. Laws
 (tests/acceleration/test_placement.py): the same numbers, to rounding, at every size; a packed copy leaves the original
 as it is; a packed network has its biases among its parameters, and so a dtype and a device.
 """
@@ -23,6 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from unnoise.nn import winograd
+from unnoise.nn.conv import Conv3x3
 from unnoise.nn.unet import Up
 from unnoise.patch import Patch, apply, shared_copy
 
@@ -68,17 +72,19 @@ def _freeing(make: Callable[[Kind, str], nn.Module]) -> Callable[[Kind, str], nn
 class PackedConv(nn.Module):
     """A convolution whose weight is packed: (B, C, H, W) -> (B, C', H', W'), channels_last, any size.
 
-    The kernel's layout may depend on the size of the picture. A weight in another layout is rearranged at every call,
-    which without AVX-512 takes ten times as long as the convolution of one small picture. The weight is therefore laid
-    out for each size at its first call, and sizes with the same layout use one tensor.
+    The kernel and its layout may depend on the size of the picture. A weight in another layout is rearranged at every
+    call, which without AVX-512 takes ten times as long as the convolution of one small picture. The weight is therefore
+    laid out for each size at its first call, and sizes with the same layout use one tensor.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self._options = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self._channels = conv.in_channels
+        simple = (conv.stride, conv.padding, conv.dilation, conv.groups) == ((1, 1), (1, 1), (1, 1), 1)
+        self._winograd = simple and winograd.fits(conv.weight) and winograd.faster()
         with torch.no_grad():
-            self.weight = self._laid_out(conv.weight.detach().to_mkldnn(), torch.Size((_TYPICAL, _TYPICAL)))
+            self.weight = self._laid_out(conv.weight.detach(), torch.Size((_TYPICAL, _TYPICAL)))
         self._by_size: dict[torch.Size, Tensor] = {}
         self.bias = conv.bias
 
@@ -88,30 +94,42 @@ class PackedConv(nn.Module):
         weight = self._by_size.get(x.shape[2:])
         if weight is None:
             weight = self._lay_out_for(x.shape[2:])
+        form = self._form(x.shape[2:])
+        if form is not None:
+            return winograd.convolve(x, weight, self.bias, form)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self._options, "none", [], "")
         return out
 
+    def _form(self, size: torch.Size) -> str | None:
+        return winograd.form(*size) if self._winograd else None
+
     def _laid_out(self, weight: Tensor, size: torch.Size) -> Tensor:
+        if self._form(size) is not None:
+            return winograd.lay_out(weight)
+        weight = weight.to_mkldnn()
         out: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(weight, *self._options, (1, self._channels, *size))
         return out
 
     @torch.no_grad()
     def _lay_out_for(self, size: torch.Size) -> Tensor:
-        made = self._laid_out(self.weight, size)
+        plain = self.weight.to_dense() if self.weight.is_mkldnn else winograd.laid_back(self.weight)
+        made = self._laid_out(plain, size)
         held = (self.weight, *self._by_size.values())
-        found = next((each for each in held if torch.equal(_layout(each), _layout(made))), made)
+        found = next((each for each in held if _layout(each) == _layout(made)), made)
         if not self._by_size:
             self.weight = found  # frees the layout of the typical size, which was a guess
         self._by_size[size] = found
         return found
 
 
-def _layout(weight: Tensor) -> Tensor:
-    """oneDNN's description of how a packed weight lies in memory, with its padding bytes set to zero."""
+def _layout(weight: Tensor) -> bytes:
+    """How a weight lies in memory: oneDNN's description, with its padding bytes set to zero, or none for Winograd's."""
+    if not weight.is_mkldnn:
+        return b""
     description: Tensor = torch.ops.mkldnn._get_mkldnn_serialized_md(weight)
     fields = description.view(torch.int32).clone()
     fields[_PADDING] = 0
-    return fields
+    return bytes(fields.numpy())
 
 
 # After data_type, format_kind and inner_nblks, before a field of 8 bytes: uninitialised, so that two descriptions of
@@ -124,18 +142,33 @@ class PackedUp(nn.Module):
 
     def __init__(self, up: Up) -> None:
         super().__init__()
-        kernel = doubling(up.conv.weight.detach())
-        size = (1, len(kernel), _TYPICAL, _TYPICAL)
+        weight = up.conv.weight.detach()
+        self._winograd = winograd.fits(weight) and winograd.faster()
         with torch.no_grad():
-            self.weight: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(kernel, *_BY_TWO, size)
+            self.weight = winograd.lay_out(weight) if self._winograd else _transposed(weight)
+        self._small: Tensor | None = None  # for pictures that are too small for Winograd's method, at the first of them
         self.bias = up.conv.bias
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         _no_gradient(x)
         x = x.contiguous(memory_format=torch.channels_last)
+        form = winograd.form_up(*x.shape[2:]) if self._winograd else None
+        if form is not None:
+            return winograd.convolve(x, self.weight, self.bias, form)
+        if self._winograd and self._small is None:
+            with torch.no_grad():
+                self._small = _transposed(winograd.laid_back(self.weight))
+        weight = self.weight if self._small is None else self._small
         transposed = torch.ops.mkldnn._convolution_transpose_pointwise
-        out: Tensor = transposed(x, self.weight, self.bias, *_BY_TWO, "none", [], "")
+        out: Tensor = transposed(x, weight, self.bias, *_BY_TWO, "none", [], "")
         return out
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    kernel = doubling(weight)
+    size = (1, len(kernel), _TYPICAL, _TYPICAL)
+    packed: Tensor = torch.ops.mkldnn._reorder_convolution_transpose_weight(kernel, *_BY_TWO, size)
+    return packed
 
 
 _BY_TWO = ([1, 1], [0, 0], [2, 2], [1, 1], 1)  # padding, output padding, stride, dilation, groups
@@ -167,17 +200,19 @@ class PackedLinear(nn.Module):
 
 
 def _conv(conv: nn.Conv2d, name: str) -> nn.Module:
-    simple = type(conv) is nn.Conv2d and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+    simple = type(conv) in (nn.Conv2d, Conv3x3) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
     return PackedConv(conv) if simple and _fits(PackedConv, conv.weight) else conv
 
 
 def _up(up: Up, name: str) -> nn.Module:
-    plain = type(up) is Up and type(up.conv) is nn.Conv2d
+    plain = type(up) is Up and type(up.conv) is Conv3x3
     return PackedUp(up) if plain and _fits(PackedUp, up.conv.weight) else up
 
 
 def _linear(linear: nn.Linear, name: str) -> nn.Module:
-    return PackedLinear(linear) if type(linear) is nn.Linear and _fits(PackedLinear, linear.weight) else linear
+    slower = torch.backends.cpu.get_cpu_capability() == "AVX2"  # than MKL: by a tenth, and by half at batch 1
+    packs = type(linear) is nn.Linear and not slower and _fits(PackedLinear, linear.weight)
+    return PackedLinear(linear) if packs else linear
 
 
 _PATCHES = (Patch(Up, _up), Patch(nn.Conv2d, _conv), Patch(nn.Linear, _linear))  # a step up before its convolution
@@ -193,10 +228,12 @@ def _fits(kind: type[nn.Module], weight: Tensor) -> bool:
 def _works(kind: type[nn.Module], dtype: torch.dtype) -> bool:
     """Whether this build of torch and this processor have oneDNN's kernels, which are private names of torch."""
     with torch.device("meta"):  # draws no random numbers
-        conv, up, linear = nn.Conv2d(16, 16, 3), Up(16), nn.Linear(16, 16)
+        conv, up, linear = nn.Conv2d(16, 16, 3, padding=2), Up(16), nn.Linear(16, 16)
     small: nn.Module = {PackedConv: conv, PackedUp: up, PackedLinear: linear}[kind]
     small.to(dtype).to_empty(device="cpu")
-    x = torch.linspace(-1, 1, 400, dtype=dtype).view((25, 16) if kind is PackedLinear else (1, 16, 5, 5))
+    x = torch.linspace(-1, 1, 400, dtype=dtype).view(
+        (25, 16) if kind is PackedLinear else (25, 16, 1, 1)
+    )  # small: oneDNN's
     emb = (x,) if kind is PackedUp else ()
     with torch.no_grad():
         for p in small.parameters():

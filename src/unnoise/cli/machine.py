@@ -76,13 +76,13 @@ def gpus() -> list[dict[str, Any]]:
 
 
 def compiled_operation() -> dict[str, Any]:
-    """Whether the fused normalisation is available, and if not, why."""
-    try:
-        from unnoise.nn.norm import compiled
-    except ImportError:
-        return {"present": False, "why": "this build of unnoise has no such operation"}
-    present, why = compiled()
-    return {"present": present, "why": why}
+    """Whether the compiled operations that this processor uses are available, and if not, why."""
+    from unnoise.nn import norm, winograd
+
+    used = {"fused normalisation": norm.compiled} | ({"Winograd": winograd.compiled} if winograd.suits() else {})
+    results = {name: compiled() for name, compiled in used.items()}
+    absent = {name: why for name, (present, why) in results.items() if not present}
+    return {"present": not absent, "why": "; ".join(f"{name}: {why}" for name, why in absent.items())}
 
 
 def version_of(package: str) -> str | None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from unnoise.config.networks import UNetConfig
 from unnoise.nn.attention import NO_CONTEXT, Attention, Context
+from unnoise.nn.conv import Conv3x3
 from unnoise.nn.norm import Norm
 from unnoise.nn.transformer import Transformer
 
@@ -74,9 +75,9 @@ class Residual(nn.Module):
         self.dropout = config.dropout
         self.resample = resample
         self.norm1 = Norm(config.groups, c_in, eps=config.norm_eps)
-        self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.conv1 = Conv3x3(c_in, c_out)
         self.norm2 = Norm(config.groups, c_out, eps=config.norm_eps)
-        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.conv2 = Conv3x3(c_out, c_out)
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
     def forward(self, h: Tensor, emb: Tensor, skip: Tensor | None = None) -> Tensor:
@@ -118,7 +119,7 @@ class Up(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = Conv3x3(channels, channels)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         out: Tensor = self.conv(double(x))

@@ -1,10 +1,10 @@
-"""The compiled operation of csrc/: built once per machine, cached, checked before use, and optional.
+"""The compiled operations of csrc/: each is built once per machine, cached, checked before use, and optional.
 
-A build runs in a folder of its own and is published by one rename, under a lock that the system releases with its
-process: two processes may build at once, and either may be killed. The published library is named by everything that it
-depends on (source, flags, torch, processor), so that a new torch or another machine on the same disk builds its own. If
-the source does not compile here, or computes wrong numbers, a note with the reason is stored and no further build is
-tried.
+Each source is a library of its own, so that one that cannot be built leaves the others. A build runs in a folder of its
+own and is published by one rename, under a lock that the system releases with its process: two processes may build at
+once, and either may be killed. The published library is named by everything that it depends on (source, flags, torch,
+processor), so that a new torch or another machine on the same disk builds its own. If the source does not compile here,
+or computes wrong numbers, a note with the reason is stored and no further build is tried.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,42 +23,64 @@ from pathlib import Path
 import torch
 from torch.utils import cpp_extension
 
-SOURCE = Path(__file__).parent / "csrc" / "group_norm.cpp"  # with its headers in the same folder
-NAME = "unnoise_group_norm"
+SOURCES = Path(__file__).parent / "csrc"  # NAME.cpp each, with their headers
+
+_known: dict[str, str] = {}  # by source, why it is absent, or "" if it is loaded
+_lock = threading.Lock()
 
 
 class Absent(Exception):
     """The compiled operation is not available here; the message has the reason."""
 
 
-def load(check: Callable[[], None]) -> None:
+def available(name: str, check: Callable[[], None], register: Callable[[], None]) -> tuple[bool, str]:
+    """Whether csrc/NAME.cpp is loaded, and the reason if it is not; the first call in a process loads or builds it.
+
+    `register` runs once, after loading. See `load` for `check`.
+    """
+    with _lock:
+        if name not in _known:
+            try:
+                load(name, check)
+                register()
+                _known[name] = ""
+            except Absent as why:
+                _known[name] = str(why)
+    return not _known[name], _known[name]
+
+
+def load(name: str, check: Callable[[], None]) -> None:
     """Loads torch.ops.unnoise.*, from the last build or by building it (10 s to a minute). Raises Absent.
 
     `check` runs once per build, with the operations loaded, and raises AssertionError if they are wrong.
     """
-    if not SOURCE.exists():
-        raise Absent(f"{SOURCE.name} is not part of this installation")
+    if not _source(name).exists():
+        raise Absent(f"{_source(name).name} is not part of this installation")
     try:
-        home = folder()
+        home = folder(name)
         home.mkdir(parents=True, exist_ok=True)
         with _locked(home / "lock"):
-            _load(home, check)
+            _load(name, home, check)
     except OSError as error:
         raise Absent(f"it could not be stored or loaded: {error}") from error
 
 
-def folder() -> Path:
+def _source(name: str) -> Path:
+    return SOURCES / f"{name}.cpp"
+
+
+def folder(name: str) -> Path:
     """The folder of the library for this source, torch and processor."""
-    files = [SOURCE, *sorted(SOURCE.parent.glob("*.h"))]
+    files = [_source(name), *sorted(SOURCES.glob("*.h"))]
     depends_on = (*(file.read_text() for file in files), *_flags(), torch.__version__, sys.platform, _processor())
     key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()[:16]
     # TORCH_EXTENSIONS_DIR is torch's own setting for everything that its loader builds
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
-    return Path(root) / f"{NAME}-{key}"
+    return Path(root) / f"unnoise_{name}-{key}"
 
 
-def _load(home: Path, check: Callable[[], None]) -> None:
-    library, note = home / f"{NAME}.so", home / "failed.txt"
+def _load(name: str, home: Path, check: Callable[[], None]) -> None:
+    library, note = home / f"unnoise_{name}.so", home / "failed.txt"
     if library.exists():
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]
         return
@@ -68,7 +91,12 @@ def _load(home: Path, check: Callable[[], None]) -> None:
     with tempfile.TemporaryDirectory(prefix="build-", dir=home) as build, _tools():
         try:
             cpp_extension.load(
-                NAME, [str(SOURCE)], extra_cflags=_flags(), build_directory=build, is_python_module=False, verbose=False
+                f"unnoise_{name}",
+                [str(_source(name))],
+                extra_cflags=_flags(),
+                build_directory=build,
+                is_python_module=False,
+                verbose=False,
             )
             check()
         except (RuntimeError, AssertionError, OSError) as error:
@@ -76,7 +104,7 @@ def _load(home: Path, check: Callable[[], None]) -> None:
             wrong = next((line for line in reason if "error:" in line), reason[0])
             note.write_text(f"it did not build or computed wrong numbers: {wrong[:300]}\n")
             raise Absent(note.read_text().strip()) from error
-        built = next(Path(build).glob(f"{NAME}*.so"))
+        built = next(Path(build).glob(f"unnoise_{name}*.so"))
         built.replace(library)  # a mapped file stays mapped
 
 

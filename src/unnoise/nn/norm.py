@@ -14,14 +14,13 @@ bit.
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unnoise.nn.compiled import Absent, load
+from unnoise.nn.compiled import available
 
 
 class Norm(nn.GroupNorm):
@@ -85,8 +84,6 @@ def plain(
 # --- the compiled operation ---
 
 _enabled = False
-_known: str | None = None  # why there is no compiled operation; "" if there is one; None before the first `compiled()`
-_lock = threading.Lock()
 
 
 def enable() -> bool:
@@ -104,16 +101,7 @@ def disable() -> None:
 
 def compiled() -> tuple[bool, str]:
     """Whether the compiled operation is available, which builds it if necessary, and the reason if it is not."""
-    global _known
-    with _lock:
-        if _known is None:
-            try:
-                load(_check_built)
-                _register()
-                _known = ""
-            except Absent as why:
-                _known = str(why)
-    return not _known, _known
+    return available("group_norm", _check_built, _register)
 
 
 def _fits(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:

@@ -224,7 +224,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
 
 }  // namespace
 
-TORCH_LIBRARY(unnoise, library) {
+TORCH_LIBRARY_FRAGMENT(unnoise, library) {
   library.def(
       "group_norm(Tensor x, Tensor weight, Tensor bias, Tensor? add, Tensor? scale, Tensor? shift, int groups, "
       "float eps, bool silu) -> (Tensor, Tensor)");

@@ -1,0 +1,105 @@
+"""The 3x3 convolution of a network, with gradients: torch's, or the compiled one of winograd.py where that is faster.
+
+    dL/dx = w' * dL/dy        w' is w turned by 180 degrees, with inputs and outputs exchanged: the same operation
+    dL/dw                     is torch's
+
+Law (tests/nn/test_conv.py): the output, all gradients and second derivatives are those of torch in float64.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unnoise.nn import winograd
+
+
+class Conv3x3(nn.Conv2d):
+    """A Conv2d, with its weights and their names, of kernel 3, stride 1 and padding 1: the size stays."""
+
+    def __init__(self, channels: int, outs: int) -> None:
+        super().__init__(channels, outs, 3, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H, W)."""
+        if _enabled and _fits(input, self.weight):
+            y: Tensor = torch.ops.unnoise.conv3x3(input, self.weight, self.bias)
+            return y
+        return super().forward(input)
+
+
+_enabled = False
+
+
+def enable() -> bool:
+    """Use the compiled convolution from now on, where it is faster; the first call on a machine builds it."""
+    global _enabled
+    _enabled = winograd.faster()
+    return _enabled
+
+
+def disable() -> None:
+    """Use torch's convolution from now on."""
+    global _enabled
+    _enabled = False
+
+
+def _fits(x: Tensor, weight: Tensor) -> bool:
+    supported = winograd.fits(weight) and x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4
+    large = supported and winograd.form(*x.shape[2:]) is not None
+    return large and not torch.is_autocast_enabled("cpu") and not torch._C._are_functorch_transforms_active()
+
+
+@torch.library.custom_op(
+    "unnoise::conv3x3", mutates_args=(), schema="(Tensor x, Tensor weight, Tensor? bias) -> Tensor"
+)
+def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _apply(x, weight, bias)
+
+
+def _apply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    form = winograd.form(*x.shape[2:])
+    assert form is not None
+    return winograd.convolve(x, winograd.lay_out(weight), bias, form)
+
+
+@_conv3x3.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y = x.new_empty(len(x), len(weight), *x.shape[2:])
+    return y.to(memory_format=torch.channels_last)
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, bias = ctx.saved_tensors
+    of_x, *of_weights = ctx.needs_input_grad
+    if torch.is_grad_enabled():  # for a second derivative, which torch's operation has
+        needed = [t for t, wanted in zip((x, weight, bias), ctx.needs_input_grad) if wanted]
+        y = F.conv2d(x, weight, bias, padding=1)
+        grads = iter(torch.autograd.grad(y, needed, grad, create_graph=True))
+        return tuple(next(grads) if wanted else None for wanted in ctx.needs_input_grad)
+    turned = weight.flip(2, 3).transpose(0, 1)
+    by_winograd = of_x and winograd.fits(turned)
+    dx, dw, db = torch.ops.aten.convolution_backward(
+        grad,
+        x,
+        weight,
+        [len(weight)],
+        (1, 1),
+        (1, 1),
+        (1, 1),
+        False,
+        (0, 0),
+        1,
+        (of_x and not by_winograd, *of_weights),
+    )
+    return _apply(grad, turned, None) if by_winograd else dx, dw, db
+
+
+_conv3x3.register_autograd(_backward, setup_context=_save)
