@@ -19,7 +19,7 @@ def three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for tick in ticks(changed(checkpoint_steps=4), Path("runs/00002-tiny")):
         if tick.step == 5:
             break
-    Path("runs/00003-\x1b[2J").mkdir()
+    Path("runs/00003-\x1b[2J/checkpoints").mkdir(parents=True)
     return Path("runs")
 
 

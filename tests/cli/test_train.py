@@ -175,7 +175,7 @@ def test_what_is_not_used_of_the_data_is_in_the_dry_run_and_in_the_log(
     for name in ("disc", "none"):
         (pictures / name).mkdir(parents=True)
         for i in range(4):
-            Image.new("L", (16, 16), 10 * i).save(pictures / name / f"{i}.png")
+            Image.new("L", (16, 16), 80 * i).save(pictures / name / f"{i}.png")
     (pictures / "x.heic").write_text("x")
     notes = [
         "1 .heic are not read: convert them to PNG or JPEG",

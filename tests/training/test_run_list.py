@@ -95,7 +95,8 @@ def test_damage_beside_the_checkpoints_hides_no_run(file, content, copied):
 def test_other_files_are_no_runs_and_a_run_without_settings_is_one(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "pictures").mkdir()
-    (tmp_path / "00007-toy").mkdir()
+    (tmp_path / "00006-toy").mkdir()  # empty: its training was interrupted before it began
+    (tmp_path / "00007-toy" / "checkpoints").mkdir(parents=True)
     assert [(found.name, found.status) for found in runs_in(tmp_path)] == [("00007-toy", "damaged")]
     with pytest.raises(UserError, match="there is no folder"):
         runs_in(tmp_path / "none")

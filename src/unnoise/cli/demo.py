@@ -54,7 +54,7 @@ def demo(
     name = preset or (OWN if data else PRESET)
     settings = settings_from_options(name, data=data)
     with asking():
-        check_pictures(name, settings)
+        check_pictures(name, settings, data)
     config = ready(settings).config
     if not isinstance(config, TrainConfig):
         raise UsageError(f"{name} does not train a diffusion model: choose another --preset")

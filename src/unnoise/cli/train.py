@@ -46,7 +46,7 @@ def train(
     what, resume = (named_run(text, out) for text in (what, resume))
     settings = settings_from_options(what, data=data, sets=set, device=device, name=name)
     with asking():
-        check_pictures(what, settings)
+        check_pictures(what, settings, data)
         if resume not in ("auto", "never"):
             existing(Path(resume) / "config.yaml", "run's configuration")
     writable(out, "runs", folder=True)

@@ -55,10 +55,17 @@ def preset_help() -> str:
     )
 
 
-def check_pictures(source: str, settings: Settings) -> None:
-    """Raises UsageError where the data set does not exist; for a preset for your own pictures, with what to type."""
+def check_pictures(source: str, settings: Settings, data: str | None) -> None:
+    """Raises UsageError where the data set does not exist; for a preset for your own pictures, with what to type.
+
+    `data` is the value of --data.
+    """
     path = settings.config.data.path
-    if settings.origins.get("data.path") != f"preset {source}" or path in keys_of("data/registry.py", "SETS"):
+    if (
+        data is not None
+        or settings.origins.get("data.path") != f"preset {source}"
+        or path in keys_of("data/registry.py", "SETS")
+    ):
         present(path)
     elif not Path(path).exists():
         captions = recipe_of(settings.config).has_captions(settings.config)

@@ -53,6 +53,10 @@ class Sampling:
         None, "a quantile, for example 0.995: estimates are divided by it instead of clipped"
     )
 
+    def __post_init__(self) -> None:
+        if " " not in self.sampler:  # UniPC, euler_ancestral
+            object.__setattr__(self, "sampler", self.sampler.lower().replace("_", "-"))
+
 
 @dataclass(frozen=True)
 class Guidance:
