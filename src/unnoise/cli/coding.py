@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from unnoise.cli.console import UsageError
 from unnoise.cli.options import option
-
-if TYPE_CHECKING:
-    pass
 
 MOST_BYTES = 2**24  # of a compressed picture that is described
 

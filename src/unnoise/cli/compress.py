@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
 from unnoise.cli.console import UsageError, asking, emit, say, show, table
+from unnoise.cli.loading import load
 from unnoise.cli.options import OVERWRITE, flag, option, within
 from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.config.request import check_seed
@@ -16,8 +18,6 @@ from unnoise.io.units import duration
 
 if TYPE_CHECKING:
     from unnoise.compression.compress import Sent
-from unnoise.cli.coding import DeviceOption, ModelOption, require_coder
-from unnoise.cli.loading import load
 
 ROWS = 8  # of the table of errors, at most
 

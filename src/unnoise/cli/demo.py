@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.console import DONE, UsageError, asking, emit, say, show
 from unnoise.cli.demo_pictures import gallery, packaged, sample_classes, save_grid
@@ -25,6 +25,9 @@ from unnoise.cli.train_settings import check_pictures, settings_from_options
 from unnoise.config import files
 from unnoise.config.training import TrainConfig
 from unnoise.recipes.registry import recipe_of
+
+if TYPE_CHECKING:
+    from unnoise.data import Dataset
 
 PRESET, OWN = "fashion", "my-pictures"  # the preset without and with pictures of one's own
 EARLY = 20_000  # pictures seen: clothes are recognised after so many, and noise before
@@ -72,18 +75,16 @@ def demo(
     if code != DONE:
         say("the same command resumes")
         return code
-    report = finish(out, run, config, count)
+    report = finish(out, run, config, count, pictures)
     if json:
         emit(report)
         return DONE
     if "class_accuracy" in report:
+        from unnoise.evaluation.page import percent
+
         show(f"class accuracy {percent(report['class_accuracy'])}, real {percent(report['class_accuracy_real'])}")
     show(str(out / "report.html"))
     return DONE
-
-
-def percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{100 * value:.1f} %"
 
 
 def early(images: int) -> str:
@@ -125,7 +126,7 @@ def shortened(run: Path, config: TrainConfig, minutes: float) -> TrainConfig:
     return dataclasses.replace(config, fit=fit)
 
 
-def finish(out: Path, run: Path, config: TrainConfig, count: int) -> dict[str, Any]:
+def finish(out: Path, run: Path, config: TrainConfig, count: int, pictures: Dataset) -> dict[str, Any]:
     """Samples, measures, and writes the report."""
     import json
 
@@ -144,6 +145,6 @@ def finish(out: Path, run: Path, config: TrainConfig, count: int) -> dict[str, A
     if report["images"] < EARLY:
         report["drawn_note"] += f" {early(report['images'])}."
     publish(out / "report.json", lambda path: path.write_text(json.dumps(report, indent=2), encoding="utf-8"))
-    html = page(report, gallery(run, config, model, drawn))
+    html = page(report, gallery(run, config, model, drawn, pictures))
     publish(out / "report.html", lambda path: path.write_text(html, encoding="utf-8"))
     return report

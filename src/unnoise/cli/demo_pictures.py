@@ -14,6 +14,7 @@ from unnoise.io.units import human
 if TYPE_CHECKING:
     from PIL import Image
 
+    from unnoise.data import Dataset
     from unnoise.evaluation.page import Gallery
     from unnoise.generate.sheets import Sample
     from unnoise.model import Model
@@ -58,7 +59,7 @@ def save_grid(path: Path, drawn: Sequence[Sample], folder: Path, model: Model, r
     write_png(path, sheet(drawn, columns, None, prompted=bool(request.prompt.prompts)), recipe)
 
 
-def gallery(run: Path, config: TrainConfig, model: Model, drawn: Sequence[Sample]) -> Gallery:
+def gallery(run: Path, config: TrainConfig, model: Model, drawn: Sequence[Sample], pictures: Dataset) -> Gallery:
     """Returns the pictures of the page: samples, real ones, samples over the training, and sampling steps."""
     from unnoise.evaluation.page import Gallery, row
     from unnoise.io.images import image
@@ -76,11 +77,11 @@ def gallery(run: Path, config: TrainConfig, model: Model, drawn: Sequence[Sample
         stages = [min(d.previews, key=lambda preview: abs(preview[0] - at)) for d in first]
         walk.append(("noise" if at == 0 else f"step {stages[0][0]}", row([image(pixels) for _, pixels in stages])))
     walk.append((f"step {STEPS}", row([image(d.pixels) for d in first])))
-    real = {} if model.card.captions else real_pictures(config, list(made))
+    real = {} if model.card.captions else real_pictures(config, pictures, list(made))
     return Gallery(made, real, over_time(run, config), walk)
 
 
-def real_pictures(config: TrainConfig, names: Sequence[str]) -> dict[str, list[Image.Image]]:
+def real_pictures(config: TrainConfig, pictures: Dataset, names: Sequence[str]) -> dict[str, list[Image.Image]]:
     """Returns real pictures for each row of samples: of its class, from the test part where the set has one."""
     import numpy as np
 
@@ -88,8 +89,7 @@ def real_pictures(config: TrainConfig, names: Sequence[str]) -> dict[str, list[I
     from unnoise.generate.sheets import as_bytes
     from unnoise.io.images import image
 
-    part = ":test" if packaged(config) else ""
-    real = data.open(replace(config.data, path=f"{config.data.path}{part}"))
+    real = data.open(replace(config.data, path=f"{config.data.path}:test")) if packaged(config) else pictures
     labels = real.labels()
     if real.classes and labels is not None:
         places = [np.flatnonzero(labels == real.classes.index(name))[:REAL] for name in names]

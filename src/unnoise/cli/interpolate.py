@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import Annotated, Any
 
 from unnoise.cli.console import UsageError, asking, say
 from unnoise.cli.loading import load
@@ -14,14 +12,9 @@ from unnoise.cli.options import flag, option, with_settings, within
 from unnoise.cli.parse import parse_names, parse_seeds
 from unnoise.cli.paths import existing, existing_model, new_file
 from unnoise.cli.requests import rows_for, values_of
-from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, OVERWRITE, VALUE
+from unnoise.cli.sampling_options import FROM_ONE, JSON, MODEL, ONE_GRID, OVERWRITE, VALUE
 from unnoise.config.request import Request, RequestOptions
 from unnoise.generate.describe import known_card
-
-if TYPE_CHECKING:
-    pass
-
-GRID = Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")
 
 
 @with_settings(RequestOptions, **FROM_ONE)
@@ -43,7 +36,7 @@ def interpolate(
         bool, flag("mix two noisy pictures linearly, as Ho et al. 2020: too little noise in the middle")
     ] = False,
     overwrite: OVERWRITE = False,
-    grid_file: Annotated[Path, GRID] = Path("between.png"),
+    grid_file: Annotated[Path, ONE_GRID] = Path("between.png"),
     json: JSON = False,
     **settings: Any,
 ) -> None:

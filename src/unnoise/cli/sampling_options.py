@@ -108,6 +108,7 @@ OUT = Annotated[
 GRID = Annotated[
     Path | None, Parameter(name="--grid", help="one PNG with all pictures, a line per class or prompt", group=WHERE)
 ]
+ONE_GRID = Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")
 STRIP = Annotated[
     Path | None, option("one PNG with the estimates from noise to picture, a line per picture", group=WHERE)
 ]

@@ -45,10 +45,7 @@ def train_with_progress(
     from unnoise.training.loop import steps
     from unnoise.training.signals import Stopped
 
-    total, start = (
-        steps(config.fit),
-        next(iter(checkpoint.steps(path / "checkpoints")), 0),
-    )  # verified when it is loaded
+    total, start = steps(config.fit), next(iter(checkpoint.steps(path / "checkpoints")), 0)  # verified when loaded
     bar = Progress(total, "training", start=start, every=config.log.log_every, silent=silent or not processes.first)
     loss = rate = 0.0
     ticks = recipe_of(config).train(config, path, processes, sys.argv, pictures)

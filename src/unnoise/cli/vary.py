@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from cyclopts import Parameter
+from typing import Annotated, Any
 
 from unnoise.cli.console import asking, say
 from unnoise.cli.loading import load
@@ -13,14 +11,9 @@ from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.parse import parse_numbers
 from unnoise.cli.paths import existing_model, new_file
 from unnoise.cli.requests import rows_for, values_of
-from unnoise.cli.sampling_options import JSON, LABEL, MODEL, OVERWRITE, SEVERAL, VALUE
+from unnoise.cli.sampling_options import JSON, LABEL, MODEL, ONE_GRID, OVERWRITE, SEVERAL, VALUE
 from unnoise.config.request import Request, RequestOptions, check_seed
 from unnoise.generate.describe import known_card
-
-if TYPE_CHECKING:
-    pass
-
-GRID = Parameter(name=("--grid", "--out", "-o"), help="the PNG to write")
 
 
 @with_settings(RequestOptions, **SEVERAL)
@@ -36,7 +29,7 @@ def vary(
     ] = "1,0.75,0.5,0.25",
     count: Annotated[int, option("pictures for each time", "--num", "-n", validator=within(1, 10_000, "pictures"))] = 8,
     overwrite: OVERWRITE = False,
-    grid_file: Annotated[Path, GRID] = Path("varied.png"),
+    grid_file: Annotated[Path, ONE_GRID] = Path("varied.png"),
     json: JSON = False,
     **settings: Any,
 ) -> None:

@@ -36,9 +36,8 @@ _net: dict[str, Range] = {
     "classes": (0, ROWS),
     "context": (0, WIDTH),
 }
-RANGES: dict[
-    str, dict[str, tuple[float, float]]
-] = {  # dataclass: {field: smallest and largest}; of each entry of a list
+# dataclass: {field: smallest and largest}; of each entry of a list
+RANGES: dict[str, dict[str, Range]] = {
     "TextConfig": _text,
     "EncoderConfig": {"length": (1, SIDE), "layer": (-LAYERS, -1)},
     "ControlConfig": {"channels": _width, "hint": _width, "scale": (1, 1024)},

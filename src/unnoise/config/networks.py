@@ -60,7 +60,7 @@ class UNetConfig:
 
     kind: Literal["unet"] = "unet"
     size: int | tuple[int, int] = setting(
-        32, "side in pixels, or height and width; the network itself accepts multiples of 2 ** (levels - 1)"
+        32, "side in pixels, or height and width; the network itself accepts multiples of patch * 2 ** (levels - 1)"
     )
     in_channels: int = 3
     out_channels: int = setting(3, "twice the picture's channels if the variance is learned")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 from unnoise.config.field import setting
-from unnoise.config.synonyms import instead
+from unnoise.config.synonyms import instead, spelled
 from unnoise.errors import UserError
 
 SEEDS = 2**63  # seeds lie below
@@ -54,8 +54,7 @@ class Sampling:
     )
 
     def __post_init__(self) -> None:
-        if " " not in self.sampler:  # UniPC, euler_ancestral
-            object.__setattr__(self, "sampler", self.sampler.lower().replace("_", "-"))
+        object.__setattr__(self, "sampler", spelled(self.sampler))
 
 
 @dataclass(frozen=True)

@@ -167,11 +167,16 @@ def instead(name: str, value: object, keywords: Iterable[str]) -> str:
     return f": did you mean {meant}={value!r}?" if isinstance(value, str | int | float) else f": did you mean {meant}?"
 
 
+def spelled(sampler: str) -> str:
+    """A sampler's name as it is written here: UniPC and euler_ancestral are unipc and euler-ancestral."""
+    return sampler.lower().replace("_", "-") if " " not in sampler else sampler
+
+
 def check_sampler(name: str, samplers: Iterable[str], spacings: Iterable[str]) -> str:
     """Today's name of a sampler. Raises UserError that names the sampler, and the spacing, that another name means."""
     name, valid = renamed.SAMPLERS.get(name, name), list(samplers)
-    if (spelled := name.lower().replace("_", "-")) in valid:  # UniPC, euler_ancestral
-        return spelled
+    if spelled(name) in valid:
+        return spelled(name)
     if name in renamed.REMOVED_SAMPLERS:
         closest = renamed.REMOVED_SAMPLERS[name]
         raise UserError(f"the sampler {name!r} is no longer offered by name: use {closest!r}, the closest one")

@@ -45,33 +45,37 @@ def fingerprint(source: Source, config: DataConfig, controls: Source | None = No
     settings = {name: getattr(config, name) for name in FINGERPRINTED}
     labels = b"" if source.labels is None else source.labels.astype("<i8").tobytes()
     sizes = source.sizes.astype("<i8").tobytes()
-    contents = b"".join(_stored(source, i) for i in range(0, len(source.names), stride(source)))
+    facts = _json([source.names, source.classes, source.captions, settings])
+    whole, contents = hashlib.sha256(b"unnoise data 1" + facts + sizes + labels), hashlib.sha256()
+    for i in range(0, len(source.names), stride(source)):
+        stored = _stored(source, i)
+        whole.update(stored)
+        contents.update(stored)
     parts = {
         "names": _digest(_json(source.names)),
         "classes": _digest(_json(source.classes), labels),
         "captions": _digest(_json(source.captions)),
         "settings of data": _digest(_json(settings)),
         "sizes": _digest(sizes),
-        "contents": _digest(contents),
     }
-    facts = _json([source.names, source.classes, source.captions, settings])
-    found = [b"unnoise data 1", facts, sizes, labels, contents]
     if stride(source) > 1:
         times, edges = _files(source)
-        found += [b"files", times, edges]
-        parts |= {"contents": _digest(contents, edges), "times of modification": _digest(times)}
+        whole.update(b"files" + times + edges)
+        contents.update(edges)
+        parts["times of modification"] = _digest(times)
+    parts["contents"] = contents.hexdigest()
     if config.control:  # a set without control images has the fingerprint of earlier versions
         beside = config.control if controls is None else fingerprint(controls, replace(config, control="")).digest
-        found.append(b"control" + beside.encode())
+        whole.update(b"control" + beside.encode())
         parts["control images"] = _digest(beside.encode())
     if source.more_captions is not None:
-        found.append(b"captions" + _json(source.more_captions))
+        whole.update(b"captions" + _json(source.more_captions))
         parts["captions"] = _digest(_json([source.captions, source.more_captions]))
     if config.values:  # the same for numbers
         columns = [b"value" + name.encode() + source.values[name].astype("<f8").tobytes() for name in config.values]
-        found += columns
+        whole.update(b"".join(columns))
         parts["numbers"] = _digest(*columns)
-    return Fingerprint(_digest(*found), parts)
+    return Fingerprint(whole.hexdigest(), parts)
 
 
 def stride(source: Source) -> int:

@@ -6,7 +6,6 @@ loads a pickle, and nothing but the description of a diffusers folder imports to
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 from unnoise.config.usage import uses_text
 from unnoise.errors import UserError
-from unnoise.generate.recipe import option_word, reproducibility_warnings, sample_command
+from unnoise.generate.recipe import option_word, reproducibility_warnings, sample_command, sample_line
 from unnoise.io import checkpoint
 from unnoise.io.hashing import sha256
 from unnoise.io.json_files import last_metrics, read_json, read_object
@@ -182,8 +181,8 @@ def known_card(path: Path) -> ModelCard | None:
 
 def first_command(path: Path) -> str:
     """A command that samples from a model or a run, with an input of each kind that its network is conditioned on."""
-    words, card = ["unnoise", "sample", str(path)], known_card(path)
-    seeds = "0-15"
+    words: list[str] = []
+    card, seeds = known_card(path), "0-15"
     if card is not None:
         if uses_text(card):
             words += option_word("--prompt", next(iter(card.captions), "a description"))
@@ -197,4 +196,4 @@ def first_command(path: Path) -> str:
             words += ["--image", "FILE"]
             words += ["--mask", "FILE"] if card.process.concat == "masked" else []
         words += ["--control", "FILE"] * (len(card.net.controls) if isinstance(card.net, UNetConfig) else 0)
-    return shlex.join([*words, "--seeds", seeds, "--grid", "grid.png"])
+    return sample_line(str(path), [*words, "--seeds", seeds, "--grid", "grid.png"])

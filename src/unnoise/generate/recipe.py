@@ -136,7 +136,15 @@ def sample_command(recipe: Mapping[str, Any]) -> str:
     words += option_words(settings, RequestOptions, OPTION_NAMES)
     if "columns" in recipe:
         words += ["--grid", "grid.png", *option_word("--columns", str(recipe["columns"]))]
-    dashed = model.startswith("-")  # after the options, behind the mark that ends them
+    return sample_line(model, words)
+
+
+def sample_line(model: str, words: Sequence[str]) -> str:
+    """`unnoise sample` of a model with these options, as a shell reads it back.
+
+    A model whose path begins with a dash stands after the options, behind the mark that ends them.
+    """
+    dashed = model.startswith("-")
     return command_line(["unnoise", "sample", *([] if dashed else [model]), *words, *(["--", model] if dashed else [])])
 
 

@@ -13,17 +13,23 @@ from unnoise.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+EVALUATORS = ("classifier.json", "contrastive.json")  # the cards of models that generate no pictures
 LOOKED_AT = 5_000  # entries of a folder and the folders in it
 SHOWN = 5  # names in a sentence
 
 
 def is_model(path: Path) -> bool:
     """Whether a directory has the files of a model, a run or a diffusers folder; they may still be damaged."""
-    cards = [path / "classifier.json", path / "contrastive.json", *path.glob("checkpoints/step-*/c*.json")]
-    if any(card.name in ("classifier.json", "contrastive.json") and card.is_file() for card in cards):
+    if _is_evaluator(path):
         return False
     names = ("model.json", "model_index.json", "config.json")
     return (path / "checkpoints").is_dir() or any((path / name).is_file() for name in names)
+
+
+def _is_evaluator(path: Path) -> bool:
+    """Whether a directory is a classifier or a contrastive model, or the run of one."""
+    cards = (file for name in EVALUATORS for file in (path / name, *path.glob(f"checkpoints/step-*/{name}")))
+    return any(card.is_file() for card in cards)
 
 
 def not_a(wanted: str, path: Path) -> UserError:
@@ -49,8 +55,7 @@ def _folder(path: Path) -> tuple[str, str]:
     for folder, kind in ((path, "a folder of runs"), (path / "runs", "a folder with runs/ in it")):
         if runs := runs_in(folder):
             return kind, f"give one of the runs: {_some([str(run) for run in runs])}"
-    cards = ("classifier.json", "contrastive.json")
-    if any((path / card).is_file() or any(path.glob(f"checkpoints/step-*/{card}")) for card in cards):
+    if _is_evaluator(path):
         return "a classifier or a contrastive model", "it evaluates pictures and generates none"
     found = list(islice(_files(path), LOOKED_AT))
     pictures = Counter(sorted(suffix for name in found if (suffix := Path(name).suffix.lower()) in PICTURES))

@@ -37,10 +37,6 @@ def _nothing(config: AnyConfig) -> None:
     """There is nothing to check before the data is read."""
 
 
-def _any_data(config: AnyConfig, pictures: Dataset, run: Path) -> None:
-    """All pictures are right."""
-
-
 def _no_settings(config: AnyConfig) -> Implied:
     return {}
 
@@ -61,13 +57,13 @@ class Recipe:
     # (config, run, processes, command, pictures), where pictures is the opened data set, or None to open it
     train: Callable[[Any, Path, Processes, list[str], Dataset | None], Iterator[Tick]]
     result: Callable[[Path], dict[str, Any]]  # the results that a finished run contains
+    check_data: Callable[[Any, Dataset, Path], None]  # raises UserError where the run cannot use the data
     implied: Callable[[Any], Implied] = _no_settings  # settings of the network that follow from those of the data
     check: Callable[[Any], None] = _nothing  # raises UserError for settings that are wrong
     check_names: Callable[[Any], None] = _nothing  # raises UserError for unknown names of losses and schedules
     check_start: Callable[[Any], None] = _nothing  # raises UserError where the training needs more settings to start
     has_classes: Callable[[Any], bool] = _never  # whether net.classes follows from the data
     has_captions: Callable[[Any], bool] = _never  # whether a caption is needed for each picture
-    check_data: Callable[[Any, Dataset, Path], None] = _any_data  # raises UserError where the run cannot use the data
     # (config, number of processes): base and cost. Raises UserError where there is too little memory
     expected: Callable[[Any, int], dict[str, Any]] = _no_facts
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.io.atomic import write_text
+from unnoise.io.reading import open_regular
 
 
 def append(file: Path, line: str) -> None:
@@ -28,13 +29,13 @@ def append(file: Path, line: str) -> None:
 
 def read(file: Path) -> list[dict[str, Any]]:
     """Returns the lines of a metrics file, without truncated and damaged ones."""
-    return [json.loads(line) for line in _lines(file) if _step(line) >= 0]
+    return [values for line in _lines(file) if (values := _values(line)) is not None]
 
 
 def rewind(file: Path, step: int) -> None:
     """Removes the lines after this step, and damaged ones. Raises OSError."""
     lines = _lines(file)
-    valid = [line for line in lines if 0 <= _step(line) <= step]
+    valid = [line for line in lines if (values := _values(line)) is not None and int(values["step"]) <= step]
     if valid != lines:
         write_text(file, "".join(line + "\n" for line in valid))
 
@@ -49,12 +50,16 @@ def tensorboard(directory: Path, step: int) -> Any:
 
 
 def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    if not file.exists():
+        return []
+    with open_regular(file) as f:
+        return f.read().decode("utf-8", errors="replace").splitlines()
 
 
-def _step(line: str) -> int:
-    """The step of a line; -1 for what is not a line of metrics."""
+def _values(line: str) -> dict[str, Any] | None:
+    """The numbers of a line; None for what is not a line of metrics."""
     try:
-        return int(json.loads(line)["step"])
+        values: dict[str, Any] = json.loads(line)
+        return values if int(values["step"]) >= 0 else None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return -1
+        return None

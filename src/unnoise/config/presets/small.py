@@ -137,7 +137,9 @@ def toy() -> TrainConfig:
 
 def my_pictures() -> TrainConfig:
     """Pictures of your own in 32x32, sub-folders as classes: samples to look at after ten minutes on a laptop."""
-    return TrainConfig(
+    base = fashion()
+    return replace(
+        base,
         name="my-pictures",
         about="ours: the network of fashion, in 2x2 patches, for colour and larger pictures",
         data=DataConfig(path="pictures", size=32, channels=3),
@@ -151,10 +153,7 @@ def my_pictures() -> TrainConfig:
             groups=8,
             scale_shift=True,
         ),
-        process=DiffusionConfig(schedule="cosine", predicts="v", weight="snr-plus-one", cond_dropout=0.1),
         # a constant rate: the samples of the averaged weights are good whenever it is stopped
-        fit=Fit(images=500_000, batch=32, optimizer="muon", lr=1e-3, warmup=100, ema=(20_000,), ema_rampup=0.1),
-        log=LogConfig(
-            log_every=20, checkpoint_every=60.0, grid_every=500, grid_rows=4, grid_steps=20, grid_guidance=2.0
-        ),
+        fit=replace(base.fit, images=500_000, decay="constant", ema=(20_000,)),
+        log=replace(base.log, grid_every=500, grid_guidance=2.0),
     )
