@@ -86,6 +86,7 @@ class PackedConv(nn.Module):
         with torch.no_grad():
             self.weight = self._laid_out(conv.weight.detach(), torch.Size((_TYPICAL, _TYPICAL)))
         self._by_size: dict[torch.Size, Tensor] = {}
+        self._transformed = winograd.Transformed()
         self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class PackedConv(nn.Module):
             weight = self._lay_out_for(x.shape[2:])
         form = self._form(x.shape[2:])
         if form is not None:
-            return winograd.convolve(x, weight, self.bias, form)
+            return winograd.convolve(x, self._transformed.of(weight, x, form), self.bias, form)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self._options, "none", [], "")
         return out
 
@@ -146,6 +147,7 @@ class PackedUp(nn.Module):
         self._winograd = winograd.fits(weight) and winograd.faster()
         with torch.no_grad():
             self.weight = winograd.lay_out(weight) if self._winograd else _transposed(weight)
+        self._transformed = winograd.Transformed()
         self._small: Tensor | None = None  # for pictures that are too small for Winograd's method, at the first of them
         self.bias = up.conv.bias
 
@@ -154,7 +156,7 @@ class PackedUp(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         form = winograd.form_up(*x.shape[2:]) if self._winograd else None
         if form is not None:
-            return winograd.convolve(x, self.weight, self.bias, form)
+            return winograd.convolve(x, self._transformed.of(self.weight, x, form), self.bias, form)
         if self._winograd and self._small is None:
             with torch.no_grad():
                 self._small = _transposed(winograd.laid_back(self.weight))
