@@ -93,9 +93,11 @@ def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     turned = weight.flip(2, 3).transpose(0, 1)
     if winograd.fits(turned):
         return _apply(grad, turned, None)
-    return torch.ops.aten.convolution_backward(
-        grad, x, weight, None, (1, 1), (1, 1), (1, 1), False, (0, 0), 1, (True, False, False)
+    zeros, ones = (0, 0), (1, 1)
+    dx: Tensor = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, ones, ones, ones, False, zeros, 1, (True, False, False)
     )[0]
+    return dx
 
 
 _conv3x3.register_autograd(_backward, setup_context=_save)
