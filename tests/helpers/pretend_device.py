@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import FrameType
 from typing import Any, Self
@@ -27,7 +28,6 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
@@ -150,6 +150,8 @@ class _Lists(TorchFunctionMode):
         if func in (torch.tensor, torch.as_tensor) and _is_there(kwargs.get("device")):
             made = func(*args, **{name: value for name, value in kwargs.items() if name != "device"})
             return made.to(kwargs["device"])
+        if func is torch.quantile and isinstance(args[0], Held):  # it changes a shape in place, which `Held` cannot
+            return Held(torch.quantile(host(args[0]), *args[1:], **kwargs))
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and isinstance(args[0], Held):
             args = (args[0], _index(args[1]), *args[2:])
         return func(*args, **kwargs)
@@ -200,7 +202,23 @@ def _note(what: str) -> None:
 
 
 def _tensors(values: Any) -> list[Tensor]:
-    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]
+    """The tensors in the arguments of an operation, or in its results."""
+    if isinstance(values, torch.Tensor):
+        return [values]
+    if isinstance(values, dict):
+        values = values.values()
+    elif not isinstance(values, tuple | list):
+        return []
+    return [tensor for value in values for tensor in _tensors(value)]
+
+
+def _map(change: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """The same arguments, or results, with each tensor changed."""
+    if isinstance(values, torch.Tensor):
+        return change(values)
+    if isinstance(values, dict):
+        return {name: _map(change, value) for name, value in values.items()}
+    return type(values)(_map(change, value) for value in values) if isinstance(values, tuple | list) else values
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -213,7 +231,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     _count(name, args, kwargs, mine=mine, there=there)
     kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
     here = kwargs | ({"device": torch.device("cpu")} if kwargs.get("device") is not None else {})
-    raw_args, raw_kwargs = tree_map(lambda x: x.held if isinstance(x, Held) else x, (args, here))
+    raw_args, raw_kwargs = _map(lambda x: x.held if isinstance(x, Held) else x, (args, here))
     found = func(*raw_args, **raw_kwargs)
     written = _written(func, args, kwargs)
     if written is not None:
@@ -224,7 +242,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     doubles = _current is None or _current.doubles
     if not doubles and any(x.dtype == torch.float64 for x in _tensors(found)):
         raise TypeError(f"{name}: this device has no float64 ({_line()})")
-    return tree_map(lambda x: Held(x) if isinstance(x, torch.Tensor) else x, found)
+    return _map(Held, found)
 
 
 def _written(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -152,11 +152,11 @@ class _Sender:
         return found
 
     def level(self, mean: Tensor) -> int:
-        error = (self.x - mean).double().square().mean().item()
+        error = (self.x - mean).cpu().double().square().mean().item()
         return self.encoder.level(2 * math.log2(max(error, 2.0 ** (LOWEST / 2))))
 
     def noise(self, pieces: int, mean: Tensor, kernel: Posterior, key: channel.Key) -> Tensor:
-        target = (self.x - mean).double().flatten().cpu() * (kernel.x_coef / kernel.small.sqrt())
+        target = (self.x - mean).cpu().double().flatten() * (kernel.x_coef / kernel.small.sqrt())
         self.spent += target.square().sum().item() / 2
         target = channel.spread(target, key)
         pick = channel.PICKS[self.plan.pick]
