@@ -121,6 +121,7 @@ class PretendDevice(TorchDispatchMode):
         _current = self
         self._patches = ExitStack()
         self._patches.enter_context(mock.patch.object(torch.Tensor, "pin_memory", _pin))  # in every thread
+        self._patches.enter_context(mock.patch.object(torch.Tensor, "is_pinned", _is_pinned))
         self._patches.enter_context(_Lists())
         return super().__enter__()
 
@@ -174,11 +175,17 @@ def _pin(x: Tensor, device: object = None) -> Tensor:
     return pinned
 
 
-def _is_pinned(x: Tensor) -> bool:
-    """Whether a copy to the device need not wait: x lies in pinned memory, without gaps."""
+def _is_pinned(x: Tensor, device: object = None) -> bool:
+    """Whether a tensor of the CPU lies in pinned memory."""
+    if isinstance(x, Held) or _current is None:
+        return False
     address = x.untyped_storage().data_ptr()
-    dense = torch.ops.aten.is_non_overlapping_and_dense(x)
-    return dense and _current is not None and any(address == p.untyped_storage().data_ptr() for p in _current.pinned)
+    return any(address == p.untyped_storage().data_ptr() for p in _current.pinned)
+
+
+def _need_not_wait(x: Tensor) -> bool:
+    """Whether a copy to the device need not wait: from pinned memory, and without gaps."""
+    return _is_pinned(x) and torch.ops.aten.is_non_overlapping_and_dense(x)
 
 
 def _is_there(device: object) -> bool:
@@ -274,11 +281,13 @@ def _count(name: str, args: Any, kwargs: dict[str, Any], *, mine: bool, there: b
     """Counts what crosses between the devices in this operation."""
     if name in ("_to_copy", "copy_"):
         source, target = (args[0], there) if name == "_to_copy" else (args[1], isinstance(args[0], Held))
+        if source.numel() == 0:
+            return  # nothing is copied
         waiting = not (kwargs.get("non_blocking") or (name == "copy_" and args[2:] == (True,)))
         if isinstance(source, Held) and not target:
             _note(TO_HOST)
         elif target and not isinstance(source, Held):
-            _note(TO_DEVICE if waiting or not _is_pinned(source) else SENT)
+            _note(TO_DEVICE if waiting or not _need_not_wait(source) else SENT)
     elif mine and name in _READS:
         _note(READ)
     elif mine and name in _SIZES:
