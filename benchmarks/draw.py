@@ -121,7 +121,7 @@ def run(*, quick: bool, clock: str, seconds: float) -> dict[str, Any]:
 
 
 KINDS = {
-    "convolution": ("conv",),
+    "convolution": ("conv", "winograd"),
     "normalisation": ("group_norm", "GroupNorm"),
     "linear": ("linear", "addmm"),
     "attention": ("bmm", "softmax", "attention"),

@@ -106,7 +106,8 @@ def test_bfloat16_is_measured_where_it_may_be_faster(fast: bool, monkeypatch: py
     monkeypatch.setattr(module, "fast_bfloat16", lambda device: fast)
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     assert ("bfloat16" in variants("cpu")) == fast
-    assert "bfloat16" in variants("mps")
+    assert variants("mps") == (PLAIN, "float32", "bfloat16")
+    assert variants("cuda") == (PLAIN, "float32", "tf32", "bfloat16")
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert "bfloat16" in variants("cpu")
 

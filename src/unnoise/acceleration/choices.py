@@ -23,7 +23,7 @@ from unnoise.io.cache import home
 from unnoise.io.json_files import read_object
 from unnoise.nn.compiled import processor
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
     plain      the network as it was loaded, in float32: the reference of the errors
     float32    placed (placement.py)
+    tf32       placed, on CUDA
     bfloat16   placed, on machines where it may be faster
 
 The time is that of the fastest call, because other programs can only make a call slower. The plan follows what was
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from unnoise.acceleration import allocator, memory
 from unnoise.acceleration.choices import Precision
-from unnoise.acceleration.placement import PRECISIONS, Placement, fast_bfloat16, place
+from unnoise.acceleration.placement import PRECISIONS, allow_tf32, best, fast_bfloat16, place
 from unnoise.conditions import Cond
 from unnoise.denoiser import Diffusion
 from unnoise.io.units import duration, human
@@ -70,9 +71,10 @@ def _synchronize(device: str) -> None:
 
 
 def variants(device: str) -> tuple[str, ...]:
-    """The variants to measure on a device: bfloat16 not on x86 without instructions for it, where it only emulates."""
+    """The variants to measure on a device: bfloat16 not on x86 without instructions for it, which emulates it."""
     x86 = device == "cpu" and platform.machine().lower() in ("x86_64", "amd64", "i686")
-    return (PLAIN, "float32") if x86 and not fast_bfloat16(device) else (PLAIN, *PRECISIONS)
+    left_out = {"tf32": not device.startswith("cuda"), "bfloat16": x86 and not fast_bfloat16(device)}
+    return (PLAIN, *(name for name in PRECISIONS if not left_out.get(name)))
 
 
 def measure(
@@ -89,14 +91,15 @@ def measure(
     A variant has an equal part of `seconds`, and what those before have left; placing it, for which operations may be
     compiled, does not count. The diffusion does not change.
     """
-    norm.disable()  # the plain network has torch's own operations; placing enables ours again
+    norm.disable()  # the plain network has torch's own operations, in float32; placing sets both again
+    allow_tf32(False)
     outputs: dict[int, Tensor] = {}
     names, left = variants(device), seconds
     for number, name in enumerate(names):
         if name == PLAIN:
             placed = diffusion if device == "cpu" else copy.deepcopy(diffusion).to(device)
         else:
-            placed = place(diffusion, Placement(device, PRECISIONS[name], channels_last=not device.startswith("mps")))
+            placed = place(diffusion, best(device, name))
         begin = time.perf_counter()
         end = begin + left / (len(names) - number)
         yield from _each_batch(_Variant(name, placed, condition, shape, device), batches, end, outputs)
