@@ -54,7 +54,9 @@ FIRST = {  # the tests of a folder or a file, which run before the others
     "evaluation/details.py": ["evaluation/test_bits_per_dim"],
     "text/tokenizer.py": ["text/test_tokenizer"],
     "patch.py": ["test_patch"],
-    "acceleration/": ["acceleration/test_placement"],
+    "acceleration/": ["acceleration/test_placement", "acceleration/test_devices_measuring"],
+    "transfer.py": ["acceleration/test_devices_sampling", "acceleration/test_devices_training"],
+    "training/ahead.py": ["acceleration/test_devices_training"],
     "nn/slices.py": ["nn/test_slices"],
     "training/": ["training/test_player", "training/test_loop", "training/test_train_state"],
 }
@@ -79,6 +81,10 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("denoiser.py", "self.predicts.error(level).square()", "self.predicts.error(level)"),
     ("denoiser.py", "-sigma_data * level.alpha / norm", "sigma_data * level.alpha / norm"),
 
+    ("transfer.py", "non_blocking=True", "non_blocking=False"),
+    ("transfer.py", "return x.pin_memory()", "return x"),
+    ("training/ahead.py", "pin(field, device) if", "field if"),
+    ("acceleration/placement.py", "cudnn.allow_tf32 = allowed", "cudnn.allow_tf32 = True"),
     ("training/train_state.py", "(self.step + 1) * self.config.batch", "self.step * self.config.batch"),
     ("training/turn.py", "first = first + other", "first = first - other"),
     ("training/turn.py", "p.requires_grad_(False)", "p.requires_grad_(True)"),

@@ -624,3 +624,14 @@ def test_a_batch_is_much_faster_than_a_training_step() -> None:
         next(stream)
         spent.append(time.perf_counter() - began)
     assert min(spent) < 1e-3  # seconds; the least of many, for the machine may be busy
+
+
+def test_bytes_are_the_pictures_before_they_are_scaled():
+    pictures = data.open(DataConfig(path="fashion:test", size=28, channels=1, flip=True))
+    as_bytes, floats = (pictures.batch(range(6), seed=1, as_bytes=given) for given in (True, False))
+    assert as_bytes.x.dtype == torch.uint8
+    torch.testing.assert_close(floats.x, as_bytes.x / 127.5 - 1)
+    assert torch.equal(data.scaled(as_bytes).x, floats.x)
+    assert data.scaled(floats).x is floats.x
+    control = as_bytes._replace(control=as_bytes.x.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(data.scaled(control).control, control.control / 255)

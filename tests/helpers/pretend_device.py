@@ -28,23 +28,10 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
 DEVICE = f"{NAME}:0"
-
-
-class _Module(_DummyBackendModule):
-    """torch.pretend: PyTorch's, with the random state that `torch.random.fork_rng` asks of every accelerator."""
-
-    def get_rng_state(self, device: int = 0) -> torch.Tensor:
-        return torch.zeros(0, dtype=torch.uint8)
-
-    def set_rng_state(self, state: torch.Tensor, device: int = 0) -> None:
-        pass
-
-
-_setup_privateuseone_for_python_backend(NAME, _Module())
 
 READ, TO_HOST, TO_DEVICE, INDEX, MASK = "read", "copy to the host", "copy to the device", "index copied", "size read"
 SENT, PINNED = "copy to the device, not waiting", "pinned"
@@ -148,6 +135,48 @@ class PretendDevice(TorchDispatchMode):
 
 
 _current: PretendDevice | None = None
+
+
+class _Backend:
+    """What torch.pretend is: a device is available while a block runs. PyTorch registers it for the whole process."""
+
+    def is_available(self) -> bool:
+        return _current is not None
+
+    def is_initialized(self) -> bool:
+        return _current is not None
+
+    def device_count(self) -> int:
+        return int(_current is not None)
+
+    def current_device(self) -> int:
+        return 0
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+    def get_rng_state(self, device: object = None) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8)  # the device draws no numbers of its own
+
+    def set_rng_state(self, state: Tensor, device: object = None) -> None:
+        pass
+
+
+class _Hook(torch._C._acc.PrivateUse1Hooks):  # type: ignore[misc, name-defined]
+    def is_available(self) -> bool:
+        return _current is not None
+
+    def has_primary_context(self, device: int) -> bool:
+        return True
+
+    def is_built(self) -> bool:
+        return True
+
+
+_setup_privateuseone_for_python_backend(NAME, backend_module=_Backend(), hook=_Hook())
 
 
 class _Lists(TorchFunctionMode):

@@ -84,7 +84,13 @@ def test_gradients_and_other_threads_use_the_device() -> None:
         assert device.count(PINNED) == 1
 
 
-def test_outside_of_the_block_nothing_can_be_pinned() -> None:
-    with PretendDevice():
-        pass
+def test_outside_of_the_block_there_is_no_device() -> None:
+    """Other tests of the process run as before."""
+    with PretendDevice(), torch.random.fork_rng():
+        assert torch.accelerator.is_available()
     assert torch.Tensor.pin_memory is torch._C.TensorBase.pin_memory
+    assert not torch.accelerator.is_available()
+    before = torch.get_rng_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), before)
