@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unnoise import data, losses
-from unnoise.acceleration.placement import Placement, best, prepare
+from unnoise.acceleration.placement import prepare
 from unnoise.conditions import Cond
 from unnoise.config import validate
 from unnoise.config.training import TrainConfig
@@ -30,6 +30,7 @@ from unnoise.model import make_conditioner
 from unnoise.recipes.conditioning import batch_condition, check_captions, concat_input, drop_conditions, prompt_encoder
 from unnoise.recipes.initialization import init_network, load_base
 from unnoise.recipes.model_card import data_facts, describe, log_notes
+from unnoise.recipes.placing import place
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.text.conditioner import Conditioner
 from unnoise.text.tokenizer import truncation_note
@@ -157,11 +158,3 @@ def check_data(config: TrainConfig, pictures: Dataset, run: Path) -> None:
     describe(config, pictures, base)
     if base is None or config.encoder is not None:
         check_captions(config, pictures)
-
-
-def place(config: TrainConfig, processes: Processes) -> Placement:
-    """Returns where this process computes: with several processes and GPUs, each process uses its own."""
-    placement = best(config.device, config.fit.precision)
-    if placement.device == "cuda" and processes.world > 1:
-        return best(f"cuda:{processes.local}", config.fit.precision)
-    return placement
