@@ -49,7 +49,8 @@ def fit_evaluator(
             workers=config.data.workers,
         )  # fmt: skip
 
-    task = Task(Player(state.net, fit, loss), config.log, batches, write, facts=facts)
+    player = Player(state.net, fit, loss, compares_rows=isinstance(config, ContrastiveConfig))
+    task = Task(player, config.log, batches, write, facts=facts)
     yield from trainer.train(run, task, state, processes=processes)
 
 

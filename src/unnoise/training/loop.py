@@ -22,6 +22,7 @@ from typing import NamedTuple, TypeVar
 
 from unnoise.config.training import Fit
 from unnoise.training.distributed import ALONE, Processes
+from unnoise.training.memory import memory_errors
 from unnoise.training.player import Player, SampleRNG, by_name, shared_fit
 from unnoise.training.train_state import TrainState
 from unnoise.training.turn import Turn, Update, make_turn, play
@@ -62,7 +63,8 @@ def fit(
 
     `batches` yields this process's part of every step, from the step of `states` on; `states` are the weights, moments,
     averages and step counts to continue from, new ones by default. To stop early, stop iterating. Raises NonFinite
-    according to `fit.non_finite`; UserError or ValueError where the players cannot be trained together.
+    according to `fit.non_finite`; UserError where a step needs more memory than there is; UserError or ValueError where
+    the players cannot be trained together.
     """
     named = by_name(players)
     config = shared_fit(named)
@@ -105,7 +107,8 @@ def _step(turns: Sequence[Turn], batch: B, rows: SampleRNG, flags: Flags) -> tup
     raised: tuple[bool, ...] = ()
     for turn in turns:
         lr = rate(turn.player.fit, turn.state.step)
-        updates[turn.name], raised = play(turn, batch, rows, lr, flags if turn is turns[-1] else tuple)
+        with memory_errors(turn.player, turn.state, turn.processes.world):
+            updates[turn.name], raised = play(turn, batch, rows, lr, flags if turn is turns[-1] else tuple)
     return updates, raised
 
 

@@ -80,6 +80,7 @@ class Player:
     fit: Fit
     loss: Loss
     memory: Memory | None = None
+    compares_rows: bool = False  # whether the loss of a row depends on the others, so that a batch has no parts
 
 
 def by_name(values: V | Mapping[str, V]) -> dict[str, V]:

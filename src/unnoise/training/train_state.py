@@ -34,6 +34,7 @@ class TrainState:
     ) -> None:
         self.net = net
         self.config = config
+        self.dtype = dtype  # of the network's computation
         self.step = 0
         self.skips = 0  # steps in a row that were not finite
         net.float()
