@@ -1,6 +1,7 @@
 """Placement: the device, dtype and memory format of a network, chosen to be fast on the machine at hand.
 
-bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32;
+bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32,
+which on CUDA is float32 in convolutions too, unless TF32 is chosen; the network that is placed last decides this;
 channels_last, which those kernels need; on a CPU also the compiled norm (nn/norm.py), freed memory that stays with the
 process (allocator.py), for inference packed weights (prepack.py), and for training the compiled convolution where it is
 faster (nn/conv.py). A forward pass of a U-Net in bfloat16 differs from float32 by about 1 %.
@@ -24,7 +25,7 @@ from unnoise.errors import UserError, unknown
 from unnoise.nn import conv, norm
 from unnoise.patch import Patch, patched, shared_copy
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -35,11 +36,17 @@ class Placement:
     device: str = "cpu"  # cpu, cuda, cuda:1, mps
     dtype: torch.dtype = torch.float32
     channels_last: bool = True
+    tf32: bool = False  # on CUDA, of float32: products round their factors to 10 bits, and are several times as fast
 
     @property
     def precision(self) -> str:
-        """The name of the dtype: float32, bfloat16."""
-        return str(self.dtype).removeprefix("torch.")
+        """The name of the precision: float32, tf32, bfloat16."""
+        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The memory format of pictures that the network computes with."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
 def best(device: str = "auto", precision: str = "auto") -> Placement:
@@ -47,8 +54,10 @@ def best(device: str = "auto", precision: str = "auto") -> Placement:
     if precision != "auto" and precision not in PRECISIONS:
         raise unknown("precision", precision, ("auto", *PRECISIONS))
     chosen = find(device)
+    if precision == "tf32" and not chosen.startswith("cuda"):
+        raise UserError(f"precision tf32 is a number format of NVIDIA's graphics cards, not of {chosen}: use float32")
     dtype = PRECISIONS.get(precision) or (torch.bfloat16 if fast_bfloat16(chosen) else torch.float32)
-    return Placement(chosen, dtype, channels_last=not chosen.startswith("mps"))
+    return Placement(chosen, dtype, channels_last=not chosen.startswith("mps"), tf32=precision == "tf32")
 
 
 def find(device: str) -> str:
@@ -107,7 +116,18 @@ def prepare(net: nn.Module, placement: Placement) -> nn.Module:
     return _move(net, placement)
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Whether convolutions and products in float32 may use TF32 on CUDA, in the whole process.
+
+    PyTorch allows it in convolutions, and then float32 has errors of 1e-3, not 1e-6.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def _move(net: nn.Module, placement: Placement) -> nn.Module:
+    if placement.device not in ("cpu", "mps"):
+        allow_tf32(placement.tf32)
     net.to(placement.device)
     if placement.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -43,6 +43,7 @@ from unnoise.noise import Seeds
 from unnoise.samplers import Step, find, find_spacing
 from unnoise.schedules import Level
 from unnoise.text.conditioner import Conditioner
+from unnoise.transfer import send
 
 VISIBLE = 0.2  # share of the picture in x_t's standard deviation above which it shows in a sample that starts there
 
@@ -132,7 +133,7 @@ class Job:
     def first(self, rows: slice) -> Tensor:
         """The states (B, C, H, W) that these rows start from, at `times[0]`."""
         if self.start is not None:
-            return self.start.x[rows].to(self.placed.placement.device)
+            return send(self.start.x[rows], self.placed.placement.device)
         return self.noise(rows).start() * deviation(self.placed.diffusion.schedule(self.times[0]))
 
     def denoiser(self, rows: slice) -> Denoiser:
