@@ -33,6 +33,9 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 NAME = "pretend"
 DEVICE = f"{NAME}:0"
 _setup_privateuseone_for_python_backend(NAME)
+# torch.random.fork_rng saves the state of every device; this one has no generator
+torch.pretend.get_rng_state = lambda device: None  # type: ignore[attr-defined]
+torch.pretend.set_rng_state = lambda state, device: None  # type: ignore[attr-defined]
 
 READ, TO_HOST, TO_DEVICE, INDEX, MASK = "read", "copy to the host", "copy to the device", "index copied", "size read"
 SENT, PINNED = "copy to the device, not waiting", "pinned"

@@ -25,6 +25,7 @@ from unnoise.config.training import TrainConfig
 from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.formats.directory import write_model
+from unnoise.generate.captions import encode_captions
 from unnoise.likelihood.bound import bound_term
 from unnoise.model import make_conditioner
 from unnoise.recipes.conditioning import batch_condition, check_captions, concat_input, drop_conditions, prompt_encoder
@@ -34,6 +35,7 @@ from unnoise.recipes.placing import place
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.schedules import over
 from unnoise.text.conditioner import Conditioner
+from unnoise.text.pretrained import Encoder
 from unnoise.text.tokenizer import truncation_note
 from unnoise.training import trainer
 from unnoise.training.distributed import ALONE, Processes
@@ -124,6 +126,8 @@ def train(
         card = describe(config, pictures, base)
         text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
     placement = place(config, processes)
+    if isinstance(text, Encoder):
+        encode_captions(text, pictures.every_caption(), device=placement.device, processes=processes)
     net = prepare(init_network(config, base), placement)
     state = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
 

@@ -55,7 +55,9 @@ def fit_evaluator(
         )  # fmt: skip
 
     pairs = isinstance(config, ContrastiveConfig)
-    player = Player(state.net, fit, lambda batch, rows: loss(data.scaled(batch), rows), draws=draws, compares_rows=pairs)
+    player = Player(
+        state.net, fit, lambda batch, rows: loss(data.scaled(batch), rows), draws=draws, compares_rows=pairs
+    )
     task = Task(player, config.log, batches, write, facts=facts)
     yield from trainer.train(run, task, state, processes=processes)
 
