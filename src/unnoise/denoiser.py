@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from unnoise.conditions import NOTHING, Cond
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
-from unnoise.schedules import Level, Schedule, make_schedule, over, posterior, times, together
+from unnoise.schedules import Level, Schedule, make_schedule, over, posterior, times
+from unnoise.schedules.level import combine
 
 Clock = Callable[[Tensor, Level], Tensor]
 """(t, its level) -> the time that is passed to the network, (B,)."""
@@ -62,13 +63,11 @@ class Prediction:
 
     def target(self, x: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The network's target, a x + b eps, like x."""
-        a, b = together(x, *self.row(level))
-        return a * x + b * eps
+        return combine(self.row(level), (x, eps))
 
     def mean(self, x_t: Tensor, out: Tensor, level: Level) -> Tensor:
         """The estimate of the picture from the network's output. At t = 0 it is x_t itself."""
-        on_x_t, on_out = together(x_t, *self._solve(level))
-        return on_x_t * x_t + on_out * out
+        return combine(self._solve(level), (x_t, out))
 
     def error(self, level: Level) -> Tensor:
         """The error of the estimate for each unit of error of the network's output."""

@@ -20,7 +20,7 @@ from unnoise.schedules.continuous import (
     SubVP,
     VarianceExploding,
 )
-from unnoise.schedules.level import Level, Posterior, over, posterior, times, together
+from unnoise.schedules.level import Level, Posterior, over, posterior, times
 from unnoise.schedules.ranges import check_steps
 from unnoise.schedules.tables import Cosine, LinearBeta, ScaledLinear, SigmoidBeta, Table, Tabled
 from unnoise.schedules.transforms import Shifted, ZeroTerminalSNR, first_entry, is_table
@@ -52,7 +52,6 @@ __all__ = [
     "over",
     "posterior",
     "times",
-    "together",
 ]
 
 SCHEDULES: dict[str, type[Schedule]] = {

@@ -43,8 +43,9 @@ class Level(NamedTuple, Generic[N_co]):
 
     def mix(self, x: Tensor, eps: Tensor) -> Tensor:
         """x_t, from the picture and the noise."""
-        alpha, sigma = together(x, self.alpha, self.sigma)
-        return alpha * x + sigma * eps
+        alpha, sigma = _together(self, x)
+        mixed: Tensor = alpha * x + sigma * eps
+        return mixed
 
     def eps(self, x_t: Tensor, mean: Tensor) -> Tensor:
         """The noise in x_t if the picture is `mean`. Undefined at t = 0, where there is none."""
@@ -110,12 +111,12 @@ def over(values: N, x: Tensor) -> N:
     return shaped
 
 
-def together(x: Tensor, *values: Number) -> list[Any]:
-    """Numbers of the rows, each shaped by `over`; those of tensors (B,) go to the device of x in one copy."""
+def _together(values: Iterable[Number], x: Tensor) -> list[Any]:
+    """Each of the numbers as `over` shapes it to multiply x; those of tensors (B,) go to its device in one copy."""
     found: list[Any] = list(values)
-    if x.device.type == "cpu" or not all(isinstance(each, Tensor) and each.ndim for each in found):
-        return [over(each, x) for each in found]
-    return [over(each, x) for each in send(torch.stack(found).to(x.dtype), x.device)]
+    if x.device.type != "cpu" and all(isinstance(each, Tensor) and each.ndim for each in found):
+        found = list(send(torch.stack(found).to(x.dtype), x.device))
+    return [over(each, x) for each in found]
 
 
 def times(numbers: Tensor, x: Tensor) -> Tensor:
@@ -127,11 +128,12 @@ def times(numbers: Tensor, x: Tensor) -> Tensor:
 
 def combine(weights: Iterable[Number], tensors: Iterable[Tensor]) -> Tensor:
     """The sum of the tensors (B, ...), each multiplied by its weight: a float, or a number for each row (B,)."""
-    (weight, x), *rest = zip(weights, tensors, strict=True)
-    total = over(weight, x) * x
+    first, *others = tensors
+    weight, *more = _together(weights, first)
+    total: Tensor = weight * first
     add = Tensor.add if torch._C._are_functorch_transforms_active() else Tensor.add_  # vmap: not into a smaller tensor
-    for weight, x in rest:
-        total = add(total, x, alpha=weight) if isinstance(weight, float) else total + over(weight, x) * x
+    for weight, x in zip(more, others, strict=True):
+        total = add(total, x, alpha=weight) if isinstance(weight, float) else total + weight * x
     return total
 
 
