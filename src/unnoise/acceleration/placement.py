@@ -1,10 +1,11 @@
 """Placement: the device, dtype and memory format of a network, chosen to be fast on the machine at hand.
 
-bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32,
-which on CUDA is float32 in convolutions too, unless TF32 is chosen; the network that is placed last decides this;
+bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32;
 channels_last, which those kernels need; on a CPU also the compiled norm (nn/norm.py), freed memory that stays with the
 process (allocator.py), for inference packed weights (prepack.py), and for training the compiled convolution where it is
-faster (nn/conv.py). A forward pass of a U-Net in bfloat16 differs from float32 by about 1 %.
+faster (nn/conv.py). A forward pass of a U-Net in bfloat16 differs from float32 by about 1 %. `exact` is float32 by the
+formula itself, where float32 takes Winograd's convolution for its speed. float32 on CUDA is so in convolutions too,
+unless `tf32` is chosen; the network that is placed last decides.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from unnoise.errors import UserError, unknown
 from unnoise.nn import conv, norm
 from unnoise.patch import Patch, patched, shared_copy
 
-PRECISIONS = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "exact": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -36,12 +37,13 @@ class Placement:
     device: str = "cpu"  # cpu, cuda, cuda:1, mps
     dtype: torch.dtype = torch.float32
     channels_last: bool = True
+    exact: bool = False  # of float32: the direct convolution, also where Winograd's is faster
     tf32: bool = False  # on CUDA, of float32: products round their factors to 10 bits, and are several times as fast
 
     @property
     def precision(self) -> str:
-        """The name of the precision: float32, tf32, bfloat16."""
-        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+        """The name of the precision: float32, exact, tf32, bfloat16."""
+        return "exact" if self.exact else "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -57,7 +59,9 @@ def best(device: str = "auto", precision: str = "auto") -> Placement:
     if precision == "tf32" and not chosen.startswith("cuda"):
         raise UserError(f"precision tf32 is a number format of NVIDIA's graphics cards, not of {chosen}: use float32")
     dtype = PRECISIONS.get(precision) or (torch.bfloat16 if fast_bfloat16(chosen) else torch.float32)
-    return Placement(chosen, dtype, channels_last=not chosen.startswith("mps"), tf32=precision == "tf32")
+    return Placement(
+        chosen, dtype, channels_last=not chosen.startswith("mps"), exact=precision == "exact", tf32=precision == "tf32"
+    )
 
 
 def find(device: str) -> str:
@@ -100,7 +104,7 @@ def place(diffusion: Diffusion, placement: Placement, patches: Sequence[Patch[An
     weights.clear()  # else each weight would stay in memory after it is packed
     _move(placed.net, placement).to(placement.dtype)
     if placement.device == "cpu" and placement.channels_last:
-        pack(placed.net)
+        pack(placed.net, exact=placement.exact)
     return placed
 
 
@@ -112,7 +116,7 @@ def prepare(net: nn.Module, placement: Placement) -> nn.Module:
     the process keeps the memory that it frees.
     """
     if placement.device == "cpu":
-        conv.enable()
+        conv.disable() if placement.exact else conv.enable()
     return _move(net, placement)
 
 
