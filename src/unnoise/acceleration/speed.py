@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from unnoise.acceleration.placement import find
+from unnoise.acceleration.placement import allow_tf32, find
 
 RUN = 0.03  # seconds of a run of calls: long beside the wait for a GPU
 
@@ -29,6 +29,7 @@ class Speed:
 def speeds() -> list[Speed]:
     """The measured speed of each number format and memory layout."""
     device = find("auto")
+    allow_tf32(False)  # as --precision float32 computes
     return [
         measure(dtype, layout, device)
         for dtype, layout in (

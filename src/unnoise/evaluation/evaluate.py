@@ -45,7 +45,6 @@ from unnoise.generate.job import place, prepare
 from unnoise.metrics import cache as feature_cache
 from unnoise.metrics.features import Features
 from unnoise.model import Model
-from unnoise.text.pretrained import Encoder
 from unnoise.training.distributed import ALONE, Processes
 
 
@@ -123,8 +122,7 @@ def _sample_and_measure(
     whole = request_for_count(model, config, request, pictures)
     placed = place(model, request.device, request.precision)
     evaluators = find_evaluators(config, model.card.classes, pictures, placed.placement.device)
-    if isinstance(model.text, Encoder):
-        encode_captions(model.text, whole.prompt.prompts, device=placed.placement.device, processes=processes)
+    encode_captions(model.text, whole.prompt.prompts, device=placed.placement.device, processes=processes)
     cond = conditions_with_values(model, whole, pictures)
     job = prepare(placed, whole, cond=cond)[processes.split(range(config.count))]
     labels = (

@@ -35,7 +35,6 @@ from unnoise.recipes.placing import place
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.schedules import over
 from unnoise.text.conditioner import Conditioner
-from unnoise.text.pretrained import Encoder
 from unnoise.text.tokenizer import truncation_note
 from unnoise.training import trainer
 from unnoise.training.distributed import ALONE, Processes
@@ -126,17 +125,15 @@ def train(
         card = describe(config, pictures, base)
         text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
     placement = place(config, processes)
-    if isinstance(text, Encoder):
-        encode_captions(text, pictures.every_caption(), device=placement.device, processes=processes)
+    encode_captions(text, pictures.every_caption(), device=placement.device, processes=processes)
     net = prepare(init_network(config, base), placement)
     state = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
 
     def batches(step: int) -> Iterator[Batch]:
         fit, rank, world = config.fit, processes.rank, processes.world
-        workers = 0 if pictures.cached else config.data.workers
         return data.batches(
-            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world, workers=workers,
-            as_bytes=placement.device != "cpu",
+            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world,
+            workers=0 if pictures.cached else config.data.workers, as_bytes=placement.device != "cpu",
         )  # fmt: skip
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:

@@ -8,7 +8,8 @@ weights that the players before it have just updated. A player's loss changes th
 
 The same global batch is the same computation for 1, 2 or 4 processes and in 1 or 4 parts, because every random number
 is a function of (seed, position of the sample); and a training that is stopped and resumed is, with the same number of
-processes, bit for bit the one that was not. Dropout masks are seeded by (seed, step, rank), and by the player's name
+processes on CPUs, bit for bit the one that was not. On a GPU it is the same up to rounding, because kernels there may
+add in another order each time. Dropout masks are seeded by (seed, step, rank), and by the player's name
 after the first player. An update whose loss or gradient is not finite is never applied, on any process.
 """
 

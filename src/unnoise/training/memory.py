@@ -22,7 +22,8 @@ def memory_errors(player: Player, state: TrainState, world: int) -> Iterator[Non
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        fit, precision = player.fit, str(state.dtype).removeprefix("torch.")
+        fit = player.fit
+        precision = str(state.dtype).removeprefix("torch.") if fit.precision == "auto" else fit.precision
         used = [f"fit.batch={fit.batch}", f"fit.accumulate={fit.accumulate}"]
         if hasattr(player.net, "checkpointing"):
             used.append(f"fit.gradient_checkpointing={str(fit.gradient_checkpointing).lower()}")
@@ -44,6 +45,6 @@ def _fix(player: Player, precision: str, world: int) -> str:
         return f"set fit.accumulate={parts[0]}, which computes a batch in more parts with the same result"
     if hasattr(player.net, "checkpointing") and not fit.gradient_checkpointing:
         return "set fit.gradient_checkpointing=true, which computes activations again instead of keeping them"
-    if hasattr(player.net, "checkpointing") and precision == "float32":
+    if hasattr(player.net, "checkpointing") and precision != "bfloat16":
         return "set fit.precision=bfloat16"
     return "choose a smaller network"
