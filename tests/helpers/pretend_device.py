@@ -33,7 +33,9 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 NAME = "pretend"
 DEVICE = f"{NAME}:0"
 _setup_privateuseone_for_python_backend(NAME)
-# torch.random.fork_rng saves the state of every device; this one has no generator
+# What torch asks the module of every device: fork_rng saves its generator's state, of which this one has none, and
+# gradient checkpointing asks for the dtypes of autocast.
+torch.pretend.get_amp_supported_dtype = lambda: [torch.bfloat16]  # type: ignore[attr-defined]
 torch.pretend.get_rng_state = lambda device: None  # type: ignore[attr-defined]
 torch.pretend.set_rng_state = lambda state, device: None  # type: ignore[attr-defined]
 
