@@ -32,6 +32,14 @@ def release() -> bool:
     return _mallopt((_MMAP_THRESHOLD, _LARGEST), (_TRIM_THRESHOLD, 2 * _LARGEST), (_MMAP_MAX, _USUAL_MAX))
 
 
+def trim() -> bool:
+    """Returns what is free now to the system, once. False, without effect, if the C library is not glibc."""
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    ctypes.CDLL(None).malloc_trim(0)
+    return True
+
+
 def _mallopt(*settings: tuple[int, int]) -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,6 +1,7 @@
 """Placement: the device, dtype and memory format of a network, chosen to be fast on the machine at hand.
 
-bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32;
+bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32,
+unless a measurement of the network says otherwise (choices.py);
 channels_last, which those kernels need; on a CPU also the compiled norm (nn/norm.py), freed memory that stays with the
 process (allocator.py), for inference packed weights (prepack.py), and for training the compiled convolution where it is
 faster (nn/conv.py). A forward pass of a U-Net in bfloat16 differs from float32 by about 1 %. `exact` is float32 by the
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unnoise.acceleration import allocator
+from unnoise.acceleration import allocator, choices
 from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.prepack import pack
 from unnoise.denoiser import Diffusion
@@ -51,17 +52,22 @@ class Placement:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-def best(device: str = "auto", precision: str = "auto") -> Placement:
-    """The fastest placement on this machine, or on the given device and in the given precision. Raises UserError."""
+def best(device: str = "auto", precision: str = "auto", net: nn.Module | None = None) -> Placement:
+    """The fastest placement on this machine, or on the given device and in the given precision. Raises UserError.
+
+    The precision `auto` is the one that `unnoise bench` measured to be fastest for the architecture of `net`, where
+    there is such a measurement (choices.py); else bfloat16 where the device has instructions for it.
+    """
     if precision != "auto" and precision not in PRECISIONS:
         raise unknown("precision", precision, ("auto", *PRECISIONS))
     chosen = find(device)
     if precision == "tf32" and not chosen.startswith("cuda"):
         raise UserError(f"precision tf32 is a number format of NVIDIA's graphics cards, not of {chosen}: use float32")
-    dtype = PRECISIONS.get(precision) or (torch.bfloat16 if fast_bfloat16(chosen) else torch.float32)
-    return Placement(
-        chosen, dtype, channels_last=not chosen.startswith("mps"), exact=precision == "exact", tf32=precision == "tf32"
-    )
+    if precision == "auto":
+        choice = None if net is None else choices.find(net, chosen)[0]
+        precision = choice.precision if choice else "bfloat16" if fast_bfloat16(chosen) else "float32"
+    last, exact, tf32 = not chosen.startswith("mps"), precision == "exact", precision == "tf32"
+    return Placement(chosen, PRECISIONS[precision], channels_last=last, exact=exact, tf32=tf32)
 
 
 def find(device: str) -> str:

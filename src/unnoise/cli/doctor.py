@@ -62,6 +62,7 @@ def examine(*, probe: bool) -> dict[str, Any]:
         },
         "features": machine.features(),
         "precision": best().precision,
+        "bench": machine.measurements(),
         "speed": [vars(speed) for speed in (speeds() if probe else [])],
     }
     found["advice"] = advice(found)
@@ -128,6 +129,9 @@ def describe(found: dict[str, Any]) -> str:
     if found["speed"]:
         rows = [(s["dtype"], s["layout"], f"{human(s['tflops'] * 1e12)}FLOP/s") for s in found["speed"]]
         parts.append("3x3 convolution, measured now\n" + table(rows, indent="  "))
+    if found["bench"]:
+        stored = [tuple(entry.values()) for entry in found["bench"]]
+        parts.append("measured by `unnoise bench`\n" + table(stored, indent="  ", ragged=True))
     rows = [
         (name, about["version"] or "missing", about["for"] + hint(about)) for name, about in found["packages"].items()
     ]

@@ -88,3 +88,19 @@ def features() -> dict[str, Any]:
 
     weights = find_weights()
     return {"classifiers": sorted(shipped()), "inception": str(weights) if weights else None}
+
+
+def measurements() -> list[dict[str, str]]:
+    """The precisions that `unnoise bench` has stored, each with a note where it is not used here."""
+    from unnoise.acceleration import choices
+
+    found = [{"model": path.name, "device": "", "precision": "", "note": ""} for path in choices.files()]
+    for path, entry in zip(choices.files(), found):
+        try:
+            choice = choices.read(path)
+            entry |= {"model": choice.model, "device": choice.device, "precision": choice.precision}
+            ours = choice.machine == choices.machine(choice.device)
+            entry["note"] = choice.date if ours else "not used: of another machine or another torch"
+        except (ValueError, OSError, RuntimeError, AssertionError) as error:  # damaged; a GPU that is not here
+            entry["note"] = f"not used: {error}"
+    return found

@@ -16,6 +16,7 @@ from unnoise.io.units import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from unnoise.data import Dataset
     from unnoise.evaluation.progress import Progress as Step
@@ -92,11 +93,6 @@ def follow(steps: Iterable[Step], *, silent: bool = False) -> dict[str, Any]:
         bar.close()
     assert report is not None, "an evaluation ends with its report"
     return report
-
-
-def home() -> Path:
-    """The user's cache folder of this package."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unnoise"
 
 
 def as_text(report: Mapping[str, Any]) -> str:

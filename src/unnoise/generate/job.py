@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise.acceleration import choices
 from unnoise.acceleration.placement import Placement, best
 from unnoise.acceleration.placement import place as place_diffusion
 from unnoise.acceleration.placement import prepare as place_network
@@ -76,7 +77,7 @@ def place(model: Model | Placed, device: str = "auto", precision: str = "auto") 
     """The model on a device, in a precision; a placed model stays where it is. Raises UserError for an unknown one."""
     if isinstance(model, Placed):
         return model
-    return Placed(model, best(model.device if device == "auto" else device, precision))
+    return Placed(model, best(model.device if device == "auto" else device, precision, model.diffusion.net))
 
 
 class Start(NamedTuple):
@@ -201,6 +202,13 @@ def timesteps(model: Model, request: Request) -> Tensor:
 def deviation(level: Level) -> float:
     """The standard deviation of the noise that walks start from at this level."""
     return math.hypot(level.alpha.item(), level.sigma.item())
+
+
+def ignored_measurement(job: Job) -> str:
+    """A note if the stored measurement that would decide the precision cannot be read; else ""."""
+    if job.request.precision != "auto":
+        return ""
+    return choices.find(job.model.diffusion.net, job.placed.placement.device)[1]
 
 
 def starts_in_a_picture(model: Model, request: Request) -> str:
