@@ -36,6 +36,11 @@ def fingerprint(net: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def device_of(net: nn.Module) -> torch.device:
+    """The device of a network's weights."""
+    return next(net.parameters()).device
+
+
 def find(path: Path, card: str, result: str, *, missing: str, empty: str) -> Path:
     """The directory with the card: `path` / `result`, `path` itself, or the newest checkpoint of the run `path`.
 

@@ -10,6 +10,14 @@ class UserError(ValueError):
     """An error that the user can correct. The message is shown alone, without a traceback."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is Python's or torch's error for memory that cannot be allocated, on a CPU or a GPU."""
+    phrases = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS; Linux; Windows
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
+    )
+
+
 def unknown(what: str, name: object, valid: Iterable[str], *, meant: str = "") -> UserError:
     """The error for a name that is not among the valid ones: `no sampler 'dimm'; did you mean 'ddim'? valid: ddim`
 

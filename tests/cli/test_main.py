@@ -204,6 +204,8 @@ def test_an_error_about_a_missing_path_suggests_a_similar_one(tmp_path, capsys: 
         (KeyboardInterrupt(), console.INTERRUPTED, "interrupted"),
         (RuntimeError("CUDA out of memory. Tried"), console.FAILED, "smaller --batch"),
         (MemoryError("x"), console.FAILED, "smaller --batch"),
+        (MemoryError(), console.FAILED, "out of memory (of this machine). Set a smaller --batch"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you"), console.FAILED, "smaller --batch"),
     ],
 )
 def test_every_kind_of_error_has_its_exit_code(

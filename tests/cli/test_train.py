@@ -18,6 +18,8 @@ import pytest
 from PIL import Image
 
 import unnoise
+from tests.evaluation.test_evaluate import toy_model
+from tests.helpers.tiny_training import pretended_cards
 from unnoise.cli import demo as demos
 from unnoise.cli import demo_pictures, demo_report
 from unnoise.cli.console import UsageError
@@ -305,6 +307,23 @@ def test_two_processes_train_one_run_and_one_of_them_speaks(tmp_path: Path) -> N
     assert json.loads(done.stdout)["step"] == 3
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["00001-toy"]
     assert done.stderr.count("training: step 3/3") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_several_processes_on_one_gpu_are_a_question_asked_wrongly(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    toy_model().save(tmp_path / "model")
+    words = {
+        "train": ["train", "toy", *TINY, "--out", str(tmp_path / "runs")],
+        "evaluate": ["evaluate", str(tmp_path / "model"), "--data", "toy"],
+    }
+    with pretended_cards(2):
+        assert main([*words[command], "--device", "cuda:1"]) == 2
+    message = "2 processes would share device cuda:1, and each needs its own: use --device cuda, and choose GPUs"
+    assert message in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------------------------------------------- the demo

@@ -13,11 +13,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from unnoise import noise
@@ -226,8 +229,11 @@ class Child:
         return self.process.exitcode
 
 
-def launch(out: Path, work: Callable[..., None], *args: object, world: int = 1) -> list[Child]:
-    """`work(who, *args)` in `world` processes that meet as torchrun's do; what they say goes to files below `out`."""
+def launch(out: Path, work: Callable[..., None], *args: object, world: int = 1, device: str = "cpu") -> list[Child]:
+    """`work(who, *args)` in `world` processes that meet as torchrun's do; what they say goes to files below `out`.
+
+    With the device cuda they meet as processes with a GPU each do: see `pretended_cards`.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -236,20 +242,45 @@ def launch(out: Path, work: Callable[..., None], *args: object, world: int = 1) 
     for r in range(world):
         file = out / f"said-{time.monotonic_ns()}-{r}.txt"
         env = shared | {"RANK": str(r), "LOCAL_RANK": str(r)}
-        process = FORKS.Process(target=_child, args=(file, env, work, args))
+        process = FORKS.Process(target=_child, args=(file, env, device, work, args))
         process.start()
         children.append(Child(process, file))
     return children
 
 
-def _child(file: Path, env: dict[str, str], work: Callable[..., None], args: tuple[object, ...]) -> None:
+@contextmanager
+def pretended_cards(count: int) -> Iterator[None]:
+    """GPUs for `processes`, on a machine that has none; NCCL, which exchanges no tensors of the CPU, is gloo for them.
+
+    Without "cpu:gloo" beside it a group has no way for tensors of the CPU, as on a machine with GPUs.
+    """
+    join = dist.init_process_group
+
+    def joined(backend: str, **how: Any) -> None:
+        join("cuda:gloo" if backend == "nccl" else backend.replace("nccl", "gloo"), **how)
+
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (torch.cuda, "is_available", lambda: True),
+            (torch.cuda, "device_count", lambda: count),
+            (torch.cuda, "set_device", lambda device: None),
+            (torch.cuda, "get_device_capability", lambda device: (8, 0)),
+            (dist, "init_process_group", joined),
+        ):
+            stack.enter_context(patch.object(owner, name, value))
+        yield
+
+
+def _child(file: Path, env: dict[str, str], device: str, work: Callable[..., None], args: tuple[object, ...]) -> None:
     torch.set_num_threads(1)
     os.environ.update(env)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
-    with processes(os.environ) as who:
+    with ExitStack() as stack:
+        with pretended_cards(int(env["WORLD_SIZE"])) if device == "cuda" else nullcontext():
+            who = stack.enter_context(processes(os.environ, device))
         work(who, *args)
 
 

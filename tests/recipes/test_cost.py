@@ -61,4 +61,7 @@ def test_processes_on_gpus_share_a_batch_and_those_on_cpus_share_the_memory(monk
     monkeypatch.setattr(costs, "best", lambda *_: gpu)
     with pytest.raises(UserError, match="a training step of 1,024 pictures"):
         cost(config)
+    asked = []
+    monkeypatch.setattr(costs, "_rate", lambda *how: asked.append(how[2]) or 100.0)
     cost(config, processes=4)
+    assert asked == [256]  # a GPU is timed on the pictures that it will compute at once, which fill it

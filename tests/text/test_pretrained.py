@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.helpers.tiny_training import contents, same
+from tests.helpers.pretend_device import DEVICE, PretendDevice
+from tests.helpers.tiny_training import contents, launch, same
 from unnoise import model
 from unnoise.config.cards import ModelCard
 from unnoise.config.data import DataConfig
@@ -16,8 +17,10 @@ from unnoise.config.networks import EncoderConfig, UNetConfig
 from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.errors import UserError
 from unnoise.formats.directory import load_text_encoder
+from unnoise.generate.captions import encode_captions
 from unnoise.recipes.diffusion import train
 from unnoise.text.pretrained import Encoder
+from unnoise.training.distributed import Processes
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -92,6 +95,36 @@ def test_the_padding_of_t5_is_masked(folders):
     torch.testing.assert_close(cond.text[1:2, :4], right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["clip", "t5"])
+def test_captions_are_encoded_on_the_device_and_kept_on_the_cpu(folders, kind):
+    config = EncoderConfig(path=str(folders / kind), length=9, masked=kind == "t5")
+    right = Encoder(config).encode(CAPTIONS).text
+    encoder = Encoder(config)
+    with PretendDevice() as device:
+        encode_captions(encoder, CAPTIONS, device=DEVICE)
+        assert device.seen
+    assert encoder._net.device.type == "cpu"
+    torch.testing.assert_close(encoder.encode(CAPTIONS).text, right)
+
+
+def test_processes_divide_the_captions(folders, tmp_path):
+    """Each encodes a part, with the empty caption; all know all, and one writes the cache."""
+    children = launch(tmp_path / "said", divided, str(folders / "clip"), str(tmp_path / "cache"), world=3)
+    assert [child.end(120) for child in children] == [0, 0, 0], [child.said() for child in children]
+    assert sum(int(child.said().splitlines()[-1]) for child in children) == len(CAPTIONS)
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def divided(who: Processes, path: str, cache: str) -> None:
+    config = EncoderConfig(path=path, length=9)
+    right = Encoder(config).encode(CAPTIONS).text
+    encoder, encoded, encode = Encoder(replace(config, cache=cache)), [], Encoder._encode
+    Encoder._encode = lambda self, captions: encoded.extend(captions) or encode(self, captions)
+    encode_captions(encoder, reversed(CAPTIONS), processes=who)
+    torch.testing.assert_close(encoder.encode(CAPTIONS).text, right)
+    print(len(encoded), flush=True)
+
+
 def test_long_captions_are_truncated(folders):
     encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=5))
     assert encoder.truncated("a red circle on white") == "on white"
@@ -102,17 +135,17 @@ def test_long_captions_are_truncated(folders):
 def test_captions_are_encoded_once_and_cached_on_disk(folders, tmp_path, monkeypatch):
     config = EncoderConfig(path=str(folders / "clip"), length=9, cache=str(tmp_path / "cache"))
     first = Encoder(config)
-    first.cache(CAPTIONS[:2])
+    encode_captions(first, CAPTIONS[:2])
     assert set(first.embeddings) == set(CAPTIONS)  # the empty one too: the null row
     (file,) = (tmp_path / "cache").iterdir()
     second = Encoder(config)
     monkeypatch.setattr(Encoder, "_encode", lambda self, captions: pytest.fail("encoded again"))
-    second.cache(reversed(CAPTIONS))
+    encode_captions(second, reversed(CAPTIONS))
     assert torch.equal(second.encode(CAPTIONS).text, first.encode(CAPTIONS).text)
     monkeypatch.undo()
     file.write_bytes(file.read_bytes()[:100])  # damaged: encoded anew
     third = Encoder(config)
-    third.cache(CAPTIONS)
+    encode_captions(third, CAPTIONS)
     assert torch.equal(third.encode(CAPTIONS).text, first.encode(CAPTIONS).text)
 
 
@@ -123,11 +156,11 @@ def test_another_encoder_in_the_same_folder_is_not_read_from_the_cache(folders, 
     shutil.copytree(folders / "clip", place)
     config = EncoderConfig(path=str(place), length=9, cache=str(tmp_path / "cache"))
     old = Encoder(config)
-    old.cache(CAPTIONS)
+    encode_captions(old, CAPTIONS)
     torch.manual_seed(1)
     transformers.CLIPTextModel(transformers.CLIPTextConfig.from_pretrained(place)).save_pretrained(place)
     new = Encoder(config)
-    new.cache(CAPTIONS)
+    encode_captions(new, CAPTIONS)
     assert not torch.allclose(new.encode(CAPTIONS).text, old.encode(CAPTIONS).text, atol=1e-3)
 
 
@@ -214,6 +247,7 @@ def test_code_beside_an_encoder_is_not_run(folders, tmp_path):
 
 def test_a_prompt_that_is_not_unicode_is_refused(folders):
     encoder = Encoder(EncoderConfig(path=str(folders / "clip"), length=9))
-    for encode in (lambda text: encoder.encode([text]), encoder.truncated, lambda text: encoder.cache([text])):
+    many = (lambda text: encoder.encode([text])), (lambda text: encode_captions(encoder, [text]))
+    for encode in (*many, encoder.truncated):
         with pytest.raises(UserError, match=r"remove \\udcff"):
             encode("a cat\udcff")

@@ -6,26 +6,42 @@ Each test launches processes that meet over gloo; what they do is in the functio
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from PIL import Image
 
 from tests.helpers import tiny_training
-from tests.helpers.tiny_training import Child, TinyConfig, batches, changed, contents, launch, same, ticks, train
+from tests.helpers.tiny_training import (
+    Child,
+    TinyConfig,
+    batches,
+    changed,
+    contents,
+    launch,
+    make_net,
+    pretended_cards,
+    same,
+    ticks,
+    train,
+)
 from tests.recipes.test_diffusion import SMALL
 from unnoise.config.convert import override
+from unnoise.errors import UserError
 from unnoise.io import checkpoint
 from unnoise.recipes import diffusion
 from unnoise.training import run
-from unnoise.training.distributed import Processes
+from unnoise.training.distributed import Processes, own_device, processes, shard
 from unnoise.training.muon import Muon
 
 PROGRAM = Path(__file__).resolve().parents[1] / "helpers" / "tiny_training.py"
@@ -149,8 +165,56 @@ def test_seeds_are_shared_and_pictures_gathered_in_order(tmp_path):
     finish(launch(tmp_path, share, world=3))
 
 
+def test_tensors_of_the_cpu_are_exchanged_between_processes_with_gpus(tmp_path):
+    """Features, counts and flags are on the CPU, and NCCL exchanges none of them."""
+    finish(launch(tmp_path, share, world=3, device="cuda"))
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "mps"])
+def test_processes_do_not_share_a_gpu(device):
+    with pytest.raises(UserError, match=f"2 processes would share device {device}"):
+        own_device(device, Processes(0, 2, 0))
+    assert own_device(device, Processes()) == device
+
+
+def test_each_process_has_the_gpu_of_its_place_on_its_machine():
+    assert own_device("cuda", Processes(5, 8, 1)) == "cuda:1"
+    assert own_device("cpu", Processes(5, 8, 1)) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("auto", "torchrun started 3 processes on this machine, and torch finds 2 GPUs: use --nproc-per-node 2"),
+        ("cuda:0", "3 processes would share device cuda:0"),
+    ],
+)
+def test_every_process_refuses_gpus_that_there_are_not(device, message):
+    """Before the processes meet: one that waited for the others would wait for ever."""
+    for rank in range(3):
+        started = {"WORLD_SIZE": "3", "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "3"}
+        with pretended_cards(2), pytest.raises(UserError, match=message), processes(started, device):
+            pass
+
+
+def test_a_network_is_sharded_where_it_is(tmp_path):
+    """On a machine with another accelerator than the network's device."""
+    finish(launch(tmp_path, sharded, world=2))
+
+
 def test_muon_shares_its_matrices_out(tmp_path):
     finish(launch(tmp_path / "said", muon, world=3))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("accumulate", ["1", "4"])
+def test_gradients_are_exchanged_once_a_step(dtype, accumulate, tmp_path):
+    """However many parts a batch has, and whatever the network computes in; and the network is that of one process."""
+    exchanged = {"accumulate": accumulate, "images": "16"} | CALM
+    for said in finish(launch(tmp_path / "said", counting, str(tmp_path / "two"), exchanged, dtype, world=2)):
+        assert said.splitlines()[-1] == "exchanged 1 gradients a step"
+    counting(Processes(), str(tmp_path / "one"), exchanged, dtype)
+    close(contents(tmp_path / "two"), contents(tmp_path / "one"), 1e-5 if dtype == "float32" else 0.02)
 
 
 def test_an_error_of_one_is_an_error_of_all(tmp_path):
@@ -204,6 +268,10 @@ def share(who: Processes) -> None:
     assert gathered[:, 0, 0, 0].tolist() == seeds
     assert who.gather(torch.zeros(0, 3) if who.rank == 1 else torch.ones(1, 3)).shape == (2, 3)
     assert who.broadcast(f"said by {who.rank}") == "said by 0"
+    ranks, ones = torch.full((2,), float(who.rank)), torch.ones(3)
+    who.average([ranks, ones])
+    assert ranks.tolist() == [1, 1]  # the mean of 0, 1 and 2
+    assert ones.tolist() == [1, 1, 1]
     assert who.any(who.rank == 2)
     assert not who.any(False)
 
@@ -211,24 +279,45 @@ def share(who: Processes) -> None:
 def muon(who: Processes) -> None:
     """Three steps of all together are those of one, and the same on all."""
     shapes = [(48, 32), (32, 32), (32, 40), (48, 32), (32, 32, 3, 3)]
-    found = []
-    for processes in (who, Processes()):
+    found, gathered = [], Mock(wraps=dist.all_gather)
+    dist.all_gather = gathered
+    for several in (who, Processes()):
         generator = torch.Generator().manual_seed(0)
         params = [torch.nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
-        optimizer = Muon(params, lr=0.1, weight_decay=0.01, processes=processes)
+        optimizer = Muon(params, lr=0.1, weight_decay=0.01, processes=several)
         for _ in range(3):
             for p in params:
                 p.grad = torch.randn(p.shape, generator=generator)
             optimizer.step()
         found.append(torch.cat([p.detach().flatten() for p in params]))
+        assert gathered.call_count == (3 if several is who else 0)  # one exchange a step, of matrices alone
+        gathered.reset_mock()
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
     everyone = who.gather(found[0][None])
     assert all(torch.equal(one, everyone[0]) for one in everyone)
 
 
-def unreadable(who: Processes, path: str, step: int) -> None:
-    from unnoise.errors import UserError
+def sharded(who: Processes) -> None:
+    net = make_net(0.0)
+    torch.utils.backend_registration._setup_privateuseone_for_python_backend("pretend")
+    assert torch.accelerator.current_accelerator().type == "pretend"
+    shard(net, torch.float32)
+    net(torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64)).sum().backward()
+    assert {p.device_mesh.device_type for p in net.parameters()} == {"cpu"}
+    assert all(p.grad is not None for p in net.parameters())
 
+
+def counting(who: Processes, path: str, values: dict[str, str], dtype: str) -> None:
+    """A training that says how often as many numbers as the network has are exchanged in a step."""
+    config = override(TinyConfig(), values)
+    with torch.profiler.profile(record_shapes=True) as seen:
+        steps = list(ticks(config, Path(path), who, dtype=getattr(torch, dtype)))
+    sent = sum(math.prod(shape) for e in seen.events() if e.name == "gloo:all_reduce" for shape in e.input_shapes)
+    numbers = sum(p.numel() for p in make_net().parameters())
+    print("exchanged", sent // (len(steps) * numbers), "gradients a step", flush=True)
+
+
+def unreadable(who: Processes, path: str, step: int) -> None:
     def broken(config: TinyConfig, start: int, mine: Processes):
         for at, batch in enumerate(real(config, start, mine), start=start):
             if at == step and not mine.first:
@@ -250,8 +339,6 @@ def vanish(who: Processes) -> None:
 
 
 def together(who: Processes) -> None:
-    from unnoise.errors import UserError
-
     try:
         with who.together():
             if who.first:

@@ -35,6 +35,9 @@ def examine(*, probe: bool) -> dict[str, Any]:
     """The whole report as a JSON document."""
     import torch
 
+    from unnoise.acceleration.placement import best
+    from unnoise.acceleration.speed import speeds
+
     cpu = machine.cpu_facts()
     found: dict[str, Any] = {
         "unnoise": metadata.version("unnoise"),
@@ -58,8 +61,9 @@ def examine(*, probe: bool) -> dict[str, Any]:
             for name, (what, extra) in OPTIONAL.items()
         },
         "features": machine.features(),
+        "precision": best().precision,
         "bench": machine.measurements(),
-        "speed": [vars(speed) for speed in (machine.speeds() if probe else [])],
+        "speed": [vars(speed) for speed in (speeds() if probe else [])],
     }
     found["advice"] = advice(found)
     return found
@@ -75,11 +79,8 @@ def advice(found: dict[str, Any]) -> list[str]:
             + ("unset OMP_NUM_THREADS" if cpu["OMP_NUM_THREADS"] else "set OMP_NUM_THREADS to use more")
         )
     if speed:
-        plain, half = speed[("float32", "channels_last")], speed[("bfloat16", "channels_last")]
-        if half > 1.2 * plain:
-            lines.append(f"bfloat16 is {half / plain:.1f} times as fast as float32 here; --precision auto uses it")
-        else:
-            lines.append("bfloat16 is not faster than float32 here; --precision auto stays with float32")
+        speeds = {name: speed[name, "channels_last"] for name in ("float32", "bfloat16")}
+        lines.append(precision_advice(found["precision"], speeds))
     if not found["compiled"]["present"]:
         lines.append(
             f"the compiled operation is not available ({found['compiled']['why']}): everything works, but more slowly"
@@ -87,6 +88,18 @@ def advice(found: dict[str, Any]) -> list[str]:
     if found["disk_free_gb"] < 2:
         lines.append(f"only {found['disk_free_gb']} GB are free on this disk: a training run may not fit")
     return lines
+
+
+def precision_advice(chosen: str, speeds: dict[str, float]) -> str:
+    """What `--precision auto` chooses, by acceleration/placement.py, beside the measured `speeds` of both formats."""
+    other = "float32" if chosen == "bfloat16" else "bfloat16"
+    ratio = speeds[chosen] / speeds[other]
+    start = f"--precision auto uses {chosen} here, and"
+    if ratio < 1 / 1.2:
+        return f"{start} {other} is measured {1 / ratio:.1f} times as fast: try --precision {other}"
+    if ratio > 1.2:
+        return f"{start} it is measured {ratio:.1f} times as fast as {other}"
+    return f"{start} {other} is measured about as fast"
 
 
 def describe(found: dict[str, Any]) -> str:

@@ -1,10 +1,9 @@
-"""Facts about this machine: processor, memory, GPUs, packages, and the speed of each number format."""
+"""Facts about this machine: processor, memory, GPUs and packages."""
 
 from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,6 @@ OPTIONAL = {  # package: (its use, the extra that installs it)
 }
 
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile", "asimd", "bf16")
-
-
-@dataclass(frozen=True)
-class Speed:
-    """The speed of a 3x3 convolution, 128 to 128 channels, 32x32 pixels, batch 16: a typical one of a U-Net."""
-
-    dtype: str
-    layout: str
-    tflops: float
 
 
 def cpu_facts() -> dict[str, Any]:
@@ -114,36 +104,3 @@ def measurements() -> list[dict[str, str]]:
         except (ValueError, OSError, RuntimeError, AssertionError) as error:  # damaged; a GPU that is not here
             entry["note"] = f"not used: {error}"
     return found
-
-
-def speeds() -> list[Speed]:
-    """The measured speed of each number format and memory layout."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return [
-        measure(dtype, layout, device)
-        for dtype, layout in (
-            (torch.float32, torch.contiguous_format),
-            (torch.float32, torch.channels_last),
-            (torch.bfloat16, torch.channels_last),
-        )
-    ]
-
-
-def measure(dtype: Any, layout: Any, device: str, *, seconds: float = 0.4) -> Speed:
-    """The speed in the fastest of the calls within `seconds`."""
-    import torch
-
-    from unnoise.acceleration.measure import fastest
-
-    batch, channels, size = 16, 128, 32
-    conv: Any = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device)
-    conv = conv.to(dtype=dtype, memory_format=layout)
-    x = torch.randn(batch, channels, size, size, device=device).to(dtype=dtype, memory_format=layout)
-    with torch.inference_mode():
-        conv(x)
-        best = fastest(lambda: conv(x), device, seconds=seconds)
-    work = 2 * batch * channels * channels * 9 * size * size
-    name = "channels_last" if layout == torch.channels_last else "contiguous"
-    return Speed(str(dtype).removeprefix("torch."), name, round(work / best / 1e12, 3))

@@ -27,7 +27,7 @@ from unnoise.cli.commands import COMMANDS, DETAILS, EARLIER, EPILOGUE, TABLES
 from unnoise.cli.console import DONE, FAILED, INTERRUPTED, USAGE, UsageError, say
 from unnoise.cli.options import shown
 from unnoise.cli.suggest import no_command, option_instead
-from unnoise.errors import UserError
+from unnoise.errors import UserError, is_out_of_memory
 
 
 def version() -> str:
@@ -104,8 +104,9 @@ def run(argv: list[str]) -> int:
         reason = f"{error.strerror}: {error.filename!r}" if error.strerror and error.filename else str(error)
         return complain(reason, FAILED)
     except Exception as error:
-        if "out of memory" in str(error) or isinstance(error, MemoryError):
-            return complain(f"out of memory ({str(error).splitlines()[0]}). Set a smaller --batch", FAILED)
+        if is_out_of_memory(error):
+            fix = "Choose a smaller network" if argv[0] == "train" else "Set a smaller --batch"
+            return complain(f"out of memory ({f'{error}'.partition(chr(10))[0] or 'of this machine'}). {fix}", FAILED)
         say(traceback.format_exc())
         return complain("this is a fault in unnoise, not in your command: please report the lines above", FAILED)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from unnoise.cli.console import UsageError, started, table
+from unnoise.cli.console import UsageError, asking, started, table
 from unnoise.cli.progress import Progress
 from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
@@ -56,10 +57,13 @@ def evaluate_in_processes(
 ) -> dict[str, Any] | None:
     """The report, in all processes of torchrun together; None in all but the first."""
     from unnoise import data as pictures
+    from unnoise.acceleration.placement import best
     from unnoise.evaluation import evaluate as evaluation
     from unnoise.training.distributed import processes
 
-    with processes(os.environ, device_type(request.device)) as group:
+    with ExitStack() as stack:
+        with asking():
+            group = stack.enter_context(processes(os.environ, best(request.device).device))
         steps = evaluation.evaluate(model, config, request, pictures.open(data), cache=cache, processes=group)
         report = follow(started(steps), silent=not group.first)
     return report if group.first else None
@@ -88,15 +92,6 @@ def follow(steps: Iterable[Step], *, silent: bool = False) -> dict[str, Any]:
         bar.close()
     assert report is not None, "an evaluation ends with its report"
     return report
-
-
-def device_type(device: str) -> str:
-    """cpu or cuda: the kind of device decides how processes communicate."""
-    if device == "auto":
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device.partition(":")[0]
 
 
 def as_text(report: Mapping[str, Any]) -> str:

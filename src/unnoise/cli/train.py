@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -99,8 +100,10 @@ def run_training(
     from unnoise.training.distributed import processes
 
     with asking():
-        kind = best(device or config.device).device.partition(":")[0]
-    with processes(os.environ, kind) as together:
+        where = best(device or config.device).device
+    with ExitStack() as stack:
+        with asking():
+            together = stack.enter_context(processes(os.environ, where))
         with asking(), together.together():
             pictures = data.open(config.data)
             path = run_directory(out, config, resume, source) if together.first else out

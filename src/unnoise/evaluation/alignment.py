@@ -30,7 +30,7 @@ from unnoise.errors import UserError
 from unnoise.evaluation.conditions import conditions_and_control
 from unnoise.evaluation.progress import Progress
 from unnoise.generate.frames import frames
-from unnoise.generate.job import prepare
+from unnoise.generate.job import Placed, place, prepare
 from unnoise.metrics import contrastive
 from unnoise.metrics.contrastive import ContrastiveEvaluator, Retrieval, beaten_by, few_and_all, first_of
 from unnoise.model import Model
@@ -89,6 +89,9 @@ def measure(
 ) -> Generator[Progress, None, list[dict[str, Any]]]:
     """Returns the entries of the metrics `names` of ALIGNMENT, of the same pictures. Raises UserError as `check`."""
     evaluator = check(names, model, config, pictures)
+    placed = place(model, request.device, request.precision)
+    if evaluator is not None:
+        evaluator.to(placed.placement.device)
     rows = data.order(0, 0, len(pictures))[: config.count].tolist()
     mine = list(processes.split(rows))
     if not mine:
@@ -98,7 +101,7 @@ def measure(
     assert batch.caption is not None
     seeds = tuple(range(first, first + len(mine)))
     request = request.but(seeds=seeds, labels=(), prompts=batch.caption)
-    sampled = yield from _sample(model, request, pictures, batch)
+    sampled = yield from _sample(placed, request, pictures, batch)
     real = to_bytes(batch.x)
     found = []
     for name in names:
@@ -111,11 +114,11 @@ def measure(
     return found
 
 
-def _sample(model: Model, request: Request, pictures: Dataset, batch: Batch) -> Generator[Progress, None, Tensor]:
+def _sample(placed: Placed, request: Request, pictures: Dataset, batch: Batch) -> Generator[Progress, None, Tensor]:
     """Pictures (B, C, H, W) as bytes for the conditions of the real ones in `batch`."""
-    cond = conditions_and_control(model, pictures, batch, request)
+    cond = conditions_and_control(placed.model, pictures, batch, request)
     parts = []
-    for frame in frames(prepare(model, request, cond=cond)):
+    for frame in frames(prepare(placed, request, cond=cond)):
         if frame.done and frame.pictures is not None:
             parts.append(to_bytes(frame.pictures))
             yield Progress("alignment", sum(map(len, parts)), len(request.seeds))
@@ -123,9 +126,17 @@ def _sample(model: Model, request: Request, pictures: Dataset, batch: Batch) -> 
 
 
 def evaluators_of(
-    names: Sequence[str], model: Model, config: EvaluateConfig, pictures: Dataset, captions: Sequence[str]
+    names: Sequence[str],
+    model: Model,
+    config: EvaluateConfig,
+    pictures: Dataset,
+    captions: Sequence[str],
+    device: str = "cpu",
 ) -> dict[str, Correct]:
-    """`caption` and `retrieval` of each picture, for pictures sampled for `captions`. Raises UserError as `check`."""
+    """`caption` and `retrieval` of each picture, for pictures sampled for `captions`, with a network on `device`.
+
+    Raises UserError as `check`.
+    """
     evaluator = check(names, model, config, pictures) if names else None
     found: dict[str, Correct] = {}
     if "caption" in names:
@@ -138,6 +149,7 @@ def evaluators_of(
 
         found["caption"] = read_correctly
     if evaluator is not None:
+        evaluator.to(device)
         vectors, own = evaluator.distinct(captions, [pictures.caption(row) for row in range(len(pictures))])
 
         def nearest_to_own(x: Tensor, rows: slice) -> Tensor:

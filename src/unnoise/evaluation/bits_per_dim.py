@@ -148,7 +148,7 @@ def _bound(
         found = at.found
     assert found is not None
     prior, terms, errors, weights = (
-        processes.gather(each.to(placement.device)).cpu() for each in (found.prior, found.terms, found.errors, weights)
+        processes.gather(each.cpu()) for each in (found.prior, found.terms, found.errors, weights)
     )
     whole = replace(found, prior=prior, terms=terms, errors=errors, asked=weights)
     return _bound_entry(whole, weights) | {"precision": placement.precision}
@@ -213,7 +213,7 @@ def _flow(
         each[:, part.row, part.repeat] = torch.stack([part.bits.cpu(), part.evaluations.cpu().double()])
         done += len(part.row)
         yield Progress("ode-bpd", done, len(x) * config.bits_repeats)
-    whole, calls = (processes.gather(kind.mean(1).to(placement.device)).cpu() for kind in each)
+    whole, calls = (processes.gather(kind.mean(1)) for kind in each)
     value, error = mean_and_error(whole)  # over pictures: repeats of one are not independent
     return {
         "value": value,

@@ -39,8 +39,9 @@ from unnoise.evaluation.sample_metrics import (
     metric_names,
     weak_classifier,
 )
+from unnoise.generate.captions import encode_captions
 from unnoise.generate.frames import frames
-from unnoise.generate.job import prepare
+from unnoise.generate.job import place, prepare
 from unnoise.metrics import cache as feature_cache
 from unnoise.metrics.features import Features
 from unnoise.model import Model
@@ -119,9 +120,11 @@ def _sample_and_measure(
     processes: Processes,
 ) -> Iterator[Progress]:
     whole = request_for_count(model, config, request, pictures)
-    evaluators = find_evaluators(config, model.card.classes, pictures)
+    placed = place(model, request.device, request.precision)
+    evaluators = find_evaluators(config, model.card.classes, pictures, placed.placement.device)
+    encode_captions(model.text, whole.prompt.prompts, device=placed.placement.device, processes=processes)
     cond = conditions_with_values(model, whole, pictures)
-    job = prepare(model, whole, cond=cond)[processes.split(range(config.count))]
+    job = prepare(placed, whole, cond=cond)[processes.split(range(config.count))]
     labels = (
         None if "none" in whole.prompt.labels else model.conditioner.label_rows(processes.split(whole.prompt.labels))
     )

@@ -30,8 +30,10 @@ class Evaluators:
     classifier: ClassifierEvaluator | None
 
 
-def find_evaluators(config: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset) -> Evaluators:
-    """Loads what `config` names.
+def find_evaluators(
+    config: EvaluateConfig, classes: tuple[str, ...], pictures: Dataset, device: str = "cpu"
+) -> Evaluators:
+    """Loads what `config` names; its networks compute on `device`.
 
     Raises UserError where it does not exist, where it needs pictures of another kind, and for too few pictures.
     """
@@ -50,13 +52,13 @@ def find_evaluators(config: EvaluateConfig, classes: tuple[str, ...], pictures: 
     )
     classifier = None
     if name in shipped() or (Path(name).is_dir() and name != "inception" and not contrastive.is_evaluator(name)):
-        classifier = _load(name, pictures)
-    features = classifier_features(classifier) if classifier is not None else find_features(name)
+        classifier = _load(name, pictures).to(device)
+    features = classifier_features(classifier) if classifier is not None else find_features(name, device)
     features(torch.empty(0, *pictures.shape))  # raises UserError for pictures of another kind
     own = "auto" if reads_captions else config.evaluator
     named = own if own != "auto" else pictures.config.path.partition(":")[0]
     if own != "auto" or (classifier is None and named in shipped()):
-        classifier = _load(named, pictures)
+        classifier = _load(named, pictures).to(device)
         if "accuracy" in names and not set(classes) <= set(classifier.classes):
             missing = ", ".join(sorted(set(classes) - set(classifier.classes)))
             raise UserError(

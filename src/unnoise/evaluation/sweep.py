@@ -30,7 +30,7 @@ from unnoise.evaluation.report import sampling_settings
 from unnoise.evaluation.sample_metrics import metric_names
 from unnoise.evaluation.variants import Variant
 from unnoise.generate.frames import Frame, frames
-from unnoise.generate.job import place, prepare
+from unnoise.generate.job import Placed, place, prepare
 from unnoise.model import Model
 
 
@@ -78,10 +78,11 @@ def compare(
     names = metric_names(config.metrics)
     aligned = [name for name in names if name in ALIGNMENT]
     others = replace(config, metrics=tuple(name for name in names if name not in ALIGNMENT))
-    found = find_evaluators(others, model.card.classes, pictures)
+    device = placed.placement.device if isinstance(placed, Placed) else "cpu"
+    found = find_evaluators(others, model.card.classes, pictures, device)
     by_prompts = {}
     for prompts in {request.prompt.prompts for request in requests}:
-        correct = alignment.evaluators_of(aligned, model, others, pictures, prompts)
+        correct = alignment.evaluators_of(aligned, model, others, pictures, prompts, device)
         by_prompts[prompts] = correct, _of_real(correct, pictures, prompts)
     for variant, request, job in zip(variants, requests, jobs, strict=True):
         labels = None if "none" in request.prompt.labels else model.conditioner.label_rows(request.prompt.labels)

@@ -70,14 +70,20 @@ class ClassifierEvaluator:
         """SHA-256 of the weights: classifiers with equal fingerprints compute equal features."""
         return artifacts.fingerprint(self.net)
 
+    def to(self, device: str) -> ClassifierEvaluator:
+        """This evaluator, its network moved to a device. Pictures and results stay on the CPU."""
+        self.net.to(device)
+        return self
+
     @torch.no_grad()
     def __call__(self, x: Tensor, *, batch: int = 256) -> tuple[Tensor, Tensor]:
         """Pictures (B, C, H, W) in [-1, 1] -> class (B,) int64, pooled features (B, D) float32."""
         check_pictures(x, self.net.shape, self.name)
-        found = [self.net.features(part) for part in torch.split(x, batch)]
-        pooled = torch.cat(found) if found else x.new_zeros(0, self.net.shape.features)
+        device = artifacts.device_of(self.net)
+        found = [self.net.features(part.to(device)) for part in torch.split(x, batch)]
+        pooled = torch.cat(found) if found else torch.zeros(0, self.net.shape.features, device=device)
         logits: Tensor = self.net.head(pooled)
-        return logits.argmax(1), pooled
+        return logits.argmax(1).cpu(), pooled.cpu()
 
 
 def check_pictures(x: Tensor, shape: Shape, name: str) -> None:

@@ -69,6 +69,11 @@ class ContrastiveEvaluator:
     def name(self) -> str:
         return str(self.card.info.get("training", "contrastive"))
 
+    def to(self, device: str) -> ContrastiveEvaluator:
+        """This evaluator, its network moved to a device. Pictures and results stay on the CPU."""
+        self.net.to(device)
+        return self
+
     @torch.no_grad()
     def pictures(self, x: Tensor, *, batch: int = 256) -> Tensor:
         """Pictures (B, C, H, W) in [-1, 1] -> unit vectors (B, D), float32. Raises UserError for other shapes."""
@@ -80,14 +85,15 @@ class ContrastiveEvaluator:
                 f"{needed[0]} channels, not {given[1]}x{given[2]} with {given[0]}; train one on pictures like these: "
                 "unnoise train emoji-contrastive --data ..."
             )
-        found = [self.net.pictures(part) for part in torch.split(x, batch) if len(part)]
+        device = artifacts.device_of(self.net)
+        found = [self.net.pictures(part.to(device)).cpu() for part in torch.split(x, batch) if len(part)]
         return torch.cat(found) if found else x.new_zeros(0, net.embedding)
 
     @torch.no_grad()
     def captions(self, captions: Sequence[str], *, batch: int = 512) -> Tensor:
         """Captions -> unit vectors (N, D), float32."""
         parts = [captions[first : first + batch] for first in range(0, len(captions), batch)]
-        found = [self.net.captions(_tokens(self.tokenizer, part)) for part in parts]
+        found = [self._captions(_tokens(self.tokenizer, part)) for part in parts]
         return torch.cat(found) if found else torch.zeros(0, self.card.net.embedding)
 
     def similarity(self, x: Tensor, captions: Sequence[str]) -> Tensor:
@@ -113,8 +119,12 @@ class ContrastiveEvaluator:
         """Unit vectors (N, D) of all captions and candidates without repeats, and the index (n,) of each caption."""
         every = _tokens(self.tokenizer, [*captions, *candidates])
         found, place = torch.unique(every, dim=0, return_inverse=True)
-        vectors = torch.cat([self.net.captions(part) for part in torch.split(found, 512)])
+        vectors = torch.cat([self._captions(part) for part in torch.split(found, 512)])
         return vectors, place[: len(captions)]
+
+    def _captions(self, tokens: Tensor) -> Tensor:
+        found: Tensor = self.net.captions(tokens.to(artifacts.device_of(self.net)))
+        return found.cpu()
 
 
 def beaten_by(similarity: Tensor, own: Tensor) -> Tensor:

@@ -54,27 +54,30 @@ def contrastive_features(model: ContrastiveEvaluator) -> Features:
     return Features(f"contrastive {model.name}", dim, fingerprint(model.net), False, model.pictures)
 
 
-def inception_features(path: Path | None = None, *, batch: int = 32) -> Features:
+def inception_features(path: Path | None = None, *, batch: int = 32, device: str = "cpu") -> Features:
     """Inception-v3's features, from a weight file or torch-fidelity's cache. Grey pictures get three equal channels.
 
     Raises UserError if the weights or the packages are missing. See metrics/inception.py.
     """
-    net, digest = load_inception(path)
+    net, digest = load_inception(path, device)
     official = digest.startswith(HASH)
     name = "inception-v3" if official else f"inception-v3 with other weights ({digest[:8]})"
-    return Features(name, WIDTH, digest, official, lambda x: _inception(net, x, batch))
+    return Features(name, WIDTH, digest, official, lambda x: _inception(net, x, batch, device))
 
 
-def find_features(name: str) -> Features:
-    """Features by name: `inception`, a `.pth` file of its weights, a shipped classifier, or a directory of a model."""
+def find_features(name: str, device: str = "cpu") -> Features:
+    """Features by name: `inception`, a `.pth` file of its weights, a shipped classifier, or a directory of a model.
+
+    Their network computes on `device`; pictures and features are on the CPU. Raises UserError for an unknown name.
+    """
     if name == "inception":
-        return inception_features()
+        return inception_features(device=device)
     if Path(name).suffix in {".pth", ".pt"}:
-        return inception_features(Path(name))
+        return inception_features(Path(name), device=device)
     if contrastive.is_evaluator(name):
-        return contrastive_features(contrastive.load(name))
+        return contrastive_features(contrastive.load(name).to(device))
     if name in shipped() or Path(name).is_dir():
-        return classifier_features(load_classifier(name))
+        return classifier_features(load_classifier(name).to(device))
     valid = ", ".join(("inception", *shipped()))
     raise UserError(
         f"no features {name!r}; valid: {valid}, a run of `unnoise train classifier` or of a contrastive model, "
@@ -82,9 +85,9 @@ def find_features(name: str) -> Features:
     )
 
 
-def _inception(net: Network, x: Tensor, batch: int) -> Tensor:
+def _inception(net: Network, x: Tensor, batch: int, device: str) -> Tensor:
     if x.shape[1] not in (1, 3):
         raise UserError(f"Inception-v3 needs grey or colour pictures, these have {x.shape[1]} channels")
     colour = to_bytes(x).expand(-1, 3, -1, -1)
-    found = [net(part) for part in torch.split(colour, batch)]
+    found = [net(part.to(device)).cpu() for part in torch.split(colour, batch)]
     return torch.cat(found) if found else torch.zeros(0, WIDTH)

@@ -34,8 +34,8 @@ def find_weights() -> Path | None:
     return path if path.is_file() else None
 
 
-def load_inception(path: Path | None) -> tuple[Network, str]:
-    """The network and the sha256 of its weight file. `path` None: the file that `find_weights` finds.
+def load_inception(path: Path | None, device: str = "cpu") -> tuple[Network, str]:
+    """The network, on a device, and the sha256 of its weight file. `path` None: the file that `find_weights` finds.
 
     Raises UserError if the weights or the packages are missing, or the file is not these weights.
     """
@@ -54,7 +54,7 @@ def load_inception(path: Path | None) -> tuple[Network, str]:
 
     digest = sha256(file)
     net: Any = NoTrainInceptionV3("inception-v3-compat", [str(WIDTH)], str(file), antialias=False)
-    return net.requires_grad_(False), digest
+    return net.to(device).requires_grad_(False), digest
 
 
 def _check(file: Path) -> None:

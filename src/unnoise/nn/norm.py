@@ -7,9 +7,10 @@
 
 Statistics are over a group's channels and all pixels of one sample (Wu & He 2018), in float32 or wider. There are two
 implementations: torch's operations, for everything; and on a CPU, once `enable` was called, one compiled operation
-(csrc/) for float32 and bfloat16. Laws (tests/nn/test_norm.py): both equal the four lines above in float64, with all
-gradients; an addend, scale or shift of zero changes nothing; a sample's output does not depend on its batch, bit for
-bit.
+(csrc/) for float32 and bfloat16. On a GPU the lines are operations of their own, and torch's group norm has no kernel
+for channels_last there: it copies its input to contiguous memory, and the output is copied back. Laws
+(tests/nn/test_norm.py): both equal the four lines above in float64, with all gradients; an addend, scale or shift of
+zero changes nothing; a sample's output does not depend on its batch, bit for bit.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unnoise import data, noise
-from unnoise.acceleration.placement import best, prepare
+from unnoise.acceleration.placement import prepare
 from unnoise.config.training import ClassifierConfig, NoisyClassifierConfig
 from unnoise.data import Batch, Dataset
 from unnoise.errors import UserError
@@ -34,6 +34,7 @@ from unnoise.recipes.evaluator_training import (
     without_augmentation,
 )
 from unnoise.recipes.initialization import seeded_weights
+from unnoise.recipes.placing import place
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.loop import Tick
 from unnoise.training.player import SampleRNG
@@ -53,7 +54,7 @@ def train(
     with processes.together():
         pictures, test, test_name = train_and_test(config, pictures)
     net = init_network(config, pictures)
-    placement = best(config.device, config.fit.precision)
+    placement = place(config, processes)
     # float32 on every machine: at this size bfloat16 is not faster, and an evaluator should not be rounded
     state = TrainState(prepare(net, replace(placement, channels_last=False)), config.fit, processes=processes)
 

@@ -7,7 +7,6 @@ needs (Ho & Salimans 2022).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -99,17 +98,16 @@ def prompt_encoder(config: TrainConfig, pictures: Dataset) -> PromptEncoder | No
         return None
     check_captions(config, pictures)
     if text is None:
-        return pretrained_encoder(config, pictures.every_caption())
+        return pretrained_encoder(config)
     return Tokenizer.learn(pictures.every_caption(), vocabulary=text.vocabulary, length=text.length)
 
 
-def pretrained_encoder(config: TrainConfig, captions: Iterable[str]) -> Encoder:
-    """Returns the pretrained encoder after it has encoded all captions. Raises UserError for another width."""
+def pretrained_encoder(config: TrainConfig) -> Encoder:
+    """Returns the pretrained encoder. Raises UserError for another width."""
     assert config.encoder is not None
     encoder = Encoder(config.encoder, local=False)
     if config.net.context != encoder.width:
         raise UserError(
             f"net.context {config.net.context} should be {encoder.width}, the width of {encoder.config.path}"
         )
-    encoder.cache(captions)
     return encoder

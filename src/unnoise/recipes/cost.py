@@ -32,7 +32,7 @@ from unnoise.training.loop import fit, steps
 from unnoise.training.player import Player, SampleRNG
 from unnoise.training.train_state import TrainState
 
-TIMED_FLOPS = 5e11  # of a timed step, which determines its pictures: a second or so on a CPU
+TIMED_FLOPS = 5e11  # of a timed step on a CPU, a second or so; a GPU, which few pictures do not fill, computes a part
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def cost(config: TrainConfig, *, timed: int = 3, processes: int = 1) -> Cost:
     sharing = processes if placement.device.startswith("cuda") else 1  # processes on CPUs share the machine's memory
     share = replace(config.fit, batch=config.fit.batch // sharing)
     check_memory(state // (sharing if config.fit.fsdp else 1), picture, share, available_memory(placement.device))
-    rate = _rate(config, placement, min(part, max(1, int(TIMED_FLOPS / (3 * flops)))), timed)
+    few = max(1, int(TIMED_FLOPS / (3 * flops)))
+    timed_part = min(part, few) if placement.device == "cpu" else max(1, share.batch // share.accumulate)
+    rate = _rate(config, placement, timed_part, timed)
     images = steps(config.fit) * config.fit.batch
     return Cost(
         parameters=parameters,

@@ -18,18 +18,20 @@ import torch
 from torch import Tensor
 
 from unnoise import data, losses
-from unnoise.acceleration.placement import Placement, best, prepare
+from unnoise.acceleration.placement import prepare
 from unnoise.conditions import Cond
 from unnoise.config import validate
 from unnoise.config.training import TrainConfig
 from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.formats.directory import write_model
+from unnoise.generate.captions import encode_captions
 from unnoise.likelihood.bound import bound_term
 from unnoise.model import make_conditioner
 from unnoise.recipes.conditioning import batch_condition, check_captions, concat_input, drop_conditions, prompt_encoder
 from unnoise.recipes.initialization import init_network, load_base
 from unnoise.recipes.model_card import data_facts, describe, log_notes
+from unnoise.recipes.placing import place
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.schedules import over
 from unnoise.text.conditioner import Conditioner
@@ -123,15 +125,15 @@ def train(
         card = describe(config, pictures, base)
         text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
     placement = place(config, processes)
+    encode_captions(text, pictures.every_caption(), device=placement.device, processes=processes)
     net = prepare(init_network(config, base), placement)
     state = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
 
     def batches(step: int) -> Iterator[Batch]:
         fit, rank, world = config.fit, processes.rank, processes.world
-        workers = 0 if pictures.cached else config.data.workers
         return data.batches(
-            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world, workers=workers,
-            as_bytes=placement.device != "cpu",
+            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world,
+            workers=0 if pictures.cached else config.data.workers, as_bytes=placement.device != "cpu",
         )  # fmt: skip
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
@@ -164,11 +166,3 @@ def check_data(config: TrainConfig, pictures: Dataset, run: Path) -> None:
     describe(config, pictures, base)
     if base is None or config.encoder is not None:
         check_captions(config, pictures)
-
-
-def place(config: TrainConfig, processes: Processes) -> Placement:
-    """Returns where this process computes: with several processes and GPUs, each process uses its own."""
-    placement = best(config.device, config.fit.precision)
-    if placement.device == "cuda" and processes.world > 1:
-        return best(f"cuda:{processes.local}", config.fit.precision)
-    return placement

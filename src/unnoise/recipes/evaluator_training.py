@@ -54,7 +54,10 @@ def fit_evaluator(
             workers=config.data.workers, as_bytes=state.device.type != "cpu",
         )  # fmt: skip
 
-    player = Player(state.net, fit, lambda batch, rows: loss(data.scaled(batch), rows), draws=draws)
+    pairs = isinstance(config, ContrastiveConfig)
+    player = Player(
+        state.net, fit, lambda batch, rows: loss(data.scaled(batch), rows), draws=draws, compares_rows=pairs
+    )
     task = Task(player, config.log, batches, write, facts=facts)
     yield from trainer.train(run, task, state, processes=processes)
 

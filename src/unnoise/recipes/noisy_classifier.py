@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from unnoise import losses, noise
-from unnoise.acceleration.placement import best, prepare
+from unnoise.acceleration.placement import prepare
 from unnoise.config import validate
 from unnoise.config.cards import NoisyClassifierCard
 from unnoise.config.training import NoisyClassifierConfig
@@ -30,6 +30,7 @@ from unnoise.nn.noisy_classifier import EncoderClassifier
 from unnoise.recipes.classifier import check_parts, train_and_test
 from unnoise.recipes.evaluator_training import fit_evaluator, on_cpu, random_shift
 from unnoise.recipes.initialization import seeded_weights
+from unnoise.recipes.placing import place
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.loop import Tick
 from unnoise.training.player import SampleRNG
@@ -54,7 +55,7 @@ def train(
     with processes.together():
         pictures, test, test_name = train_and_test(config, pictures)
     card = describe(config, pictures)
-    placement = best(config.device, config.fit.precision)
+    placement = place(config, processes)
     net = prepare(init_network(config), placement)
     state = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
 

@@ -58,7 +58,7 @@ class SampleSheet:
             return False
         finished = [frame.pictures for frame in frames if frame.done and frame.pictures is not None]
         pictures = torch.cat(finished) if finished else torch.zeros(0, self.card.channels, *self.card.size)
-        pictures = self.processes.gather(pictures.to(self.placement.device)).cpu()
+        pictures = self.processes.gather(pictures)
         if self.processes.first:
             write_png(file, self.sheet(rows, pictures), self.recipe(file, rows))
         return True

@@ -67,29 +67,41 @@ class Encoder:
         tokens = self._tokenizer(caption, add_special_tokens=False)["input_ids"]
         return str(self._tokenizer.decode(tokens[count:])).strip("\N{REPLACEMENT CHARACTER} ")
 
-    def cache(self, captions: Iterable[str]) -> None:
-        """Encode these captions and the empty one now, or read their embeddings from the cache on disk."""
-        wanted = sorted({"", *map(check_text, captions)})
-        file = self._file(wanted) if self.config.cache else None
-        if file is not None and file.is_file():
-            try:
-                found = checkpoint.read(file)["words"]
-            except (checkpoint.Damaged, KeyError):
-                found = torch.empty(0)
-            if len(found) == len(wanted):
-                self.embeddings |= dict(zip(wanted, found.float()))
-                return
-        parts = [self._encode(wanted[first : first + BATCH]) for first in range(0, len(wanted), BATCH)]
-        embeddings = torch.cat(parts)
-        if file is not None:
-            publish(file, lambda beside: save_file({"words": embeddings}, beside))
-        self.embeddings |= dict(zip(wanted, embeddings))
+    # --- many captions, before a training or an evaluation (generate/captions.py) ---
+
+    def unknown(self, captions: Iterable[str]) -> list[str]:
+        """These captions and the empty one, sorted, without those whose embeddings are known. Raises UserError for a
+        caption that is no text."""
+        return sorted({"", *map(check_text, captions)} - self.embeddings.keys())
+
+    def stored(self, captions: Sequence[str]) -> Tensor | None:
+        """The embeddings of exactly these captions in the cache on disk, (N, L, D); None where they are not there."""
+        file = self._file(captions) if self.config.cache else None
+        if file is None or not file.is_file():
+            return None
+        try:
+            found = checkpoint.read(file)["words"].float()
+        except (checkpoint.Damaged, KeyError):
+            return None
+        return found if len(found) == len(captions) else None
+
+    def store(self, captions: Sequence[str], embeddings: Tensor) -> None:
+        """Writes embeddings (N, L, D) to the cache on disk, if one is configured."""
+        if self.config.cache:
+            publish(self._file(captions), lambda beside: save_file({"words": embeddings}, beside))
+
+    def compute(self, captions: Sequence[str], device: str) -> Tensor:
+        """The embeddings of captions (N, L, D), computed on a device. At the end all is on the CPU."""
+        net = self._net.to(device)
+        parts = [self._encode(captions[first : first + BATCH]) for first in range(0, len(captions), BATCH)]
+        net.to("cpu")
+        return torch.cat(parts) if parts else torch.zeros(0, self.config.length, self.width)
 
     # --- transformers ---
 
     def _encode(self, captions: Sequence[str]) -> Tensor:
         """The output of the configured layer, (B, L, D), after the norm of the last one."""
-        tokens = self._tokens(captions)
+        tokens = self._tokens(captions).to(self._net.device)
         with torch.no_grad():
             found = self._net(
                 input_ids=tokens["input_ids"],
@@ -97,13 +109,13 @@ class Encoder:
                 output_hidden_states=True,
             )
             if self.config.layer == -1:
-                return found.last_hidden_state.float().clone()  # type: ignore[no-any-return]
+                return found.last_hidden_state.float().clone().cpu()  # type: ignore[no-any-return]
             states = found.hidden_states
             if not -len(states) <= self.config.layer < 0:
                 raise UserError(
                     f"encoder.layer is {self.config.layer}, of {len(states) - 1} layers: set it to -1, -2, ..."
                 )
-            return self._last_norm(states[self.config.layer]).float().clone()
+            return self._last_norm(states[self.config.layer]).float().clone().cpu()
 
     def _tokens(self, captions: Sequence[str]) -> Any:
         return self._tokenizer(

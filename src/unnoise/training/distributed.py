@@ -3,6 +3,9 @@
 Under torchrun each process computes a part of every batch and of every list of seeds. Decisions that all processes must
 make alike (to stop, to save, that a step is not finite) need one small reduction at the end of a step. `ALONE` is a
 single process, where every exchange is the identity.
+
+Tensors are exchanged where they are: those of a GPU by NCCL, those of the CPU by gloo, also between processes that
+compute on GPUs.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -46,27 +50,39 @@ class Processes:
         dist.all_reduce(total)
         return total
 
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replaces tensors by their averages over processes, in place. Every process passes tensors of these shapes."""
+        if self.world > 1:
+            for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
+                work.wait()
+            torch._foreach_div_(list(tensors), self.world)
+
     def any(self, flag: bool) -> bool:
         """Returns whether the flag is true in any process."""
-        return flag if self.world == 1 else bool(self.sum(torch.tensor([float(flag)], device=_device())).item())
+        return flag if self.world == 1 else bool(self.sum(torch.tensor([float(flag)])).item())
 
     def split(self, items: Sequence[T]) -> Sequence[T]:
         """Returns this process's contiguous part of a list; `gather` concatenates the parts in the list's order."""
         edges = [len(items) * r // self.world for r in (self.rank, self.rank + 1)]
         return items[edges[0] : edges[1]]
 
-    def gather(self, rows: Tensor) -> Tensor:
-        """Concatenates the rows (n, ...) of all processes, in the order of ranks, in all of them. The n may differ."""
+    def gather(self, rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
+        """Concatenates the rows (n, ...) of all processes, in the order of ranks, in all of them. The n may differ.
+
+        `counts` has the n of each process, where all of them know it; without it they exchange it first.
+        """
         if self.world == 1:
             return rows
-        counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(self.world)]
-        dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-        most = max(int(c) for c in counts)
-        padded = rows.new_zeros(most, *rows.shape[1:])
+        if counts is None:
+            sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world)]
+            dist.all_gather(sizes, torch.tensor([len(rows)]))
+            counts = [int(size) for size in sizes]
+        assert counts[self.rank] == len(rows), f"{len(rows)} rows, and {counts[self.rank]} are expected"
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(parts, padded)
-        return torch.cat([part[: int(c)] for part, c in zip(parts, counts)])
+        return torch.cat([part[:count] for part, count in zip(parts, counts)])
 
     def run(self, steps: Iterable[T], stop: Callable[[], bool]) -> list[T] | None:
         """Takes this process's steps, one at a time, while the others take theirs; returns them.
@@ -76,7 +92,7 @@ class Processes:
         """
         found, later = [], iter(steps)
         while True:
-            flags = torch.zeros(2) if self.world == 1 else torch.zeros(2, device=_device())
+            flags = torch.zeros(2)
             flags[0] = stop()
             if not flags[0] and (step := next(later, None)) is not None:
                 found.append(step)
@@ -89,7 +105,7 @@ class Processes:
         """Returns the text of the first process, in all of them."""
         if self.world == 1:
             return text
-        data = torch.tensor(list(text.encode()) if self.first else [], dtype=torch.uint8, device=_device())
+        data = torch.tensor(list(text.encode()) if self.first else [], dtype=torch.uint8)
         return bytes(self.gather(data).tolist()).decode()
 
     @contextmanager
@@ -110,31 +126,31 @@ class Processes:
         """Returns the message of the first process that has one, in all processes; "" where none has."""
         if self.world == 1 or not self.any(bool(message)):
             return message
-        data = torch.tensor(list(f"{message}\0".encode()), dtype=torch.uint8, device=_device())
+        data = torch.tensor(list(f"{message}\0".encode()), dtype=torch.uint8)
         return next(filter(None, bytes(self.gather(data).tolist()).decode().split("\0")))
 
 
 ALONE = Processes()
 
 
-def _device() -> torch.device:
-    """The device on which small tensors are exchanged."""
-    return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
-
-
 @contextmanager
-def processes(environ: Mapping[str, str], device: str = "cpu") -> Iterator[Processes]:
+def processes(environ: Mapping[str, str], device: str = "auto") -> Iterator[Processes]:
     """Joins the processes that torchrun started, according to `environ`; yields ALONE where there is one process.
 
-    The backend is NCCL between GPUs and gloo between CPUs.
+    `device` is where they compute: auto (a GPU for each process where there are GPUs), cpu or cuda. From here on "cuda"
+    is a process's own GPU. Raises UserError, in all processes, where they would have to share a GPU.
     """
     if int(environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE
         return
     mine = Processes(int(environ["RANK"]), int(environ["WORLD_SIZE"]), int(environ.get("LOCAL_RANK", "0")))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    own = own_device(device, mine)
     if device == "cuda":
-        torch.cuda.set_device(mine.local)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30))
+        _check_gpus(int(environ.get("LOCAL_WORLD_SIZE", mine.local + 1)))
+        torch.cuda.set_device(own)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=timedelta(minutes=30))
     try:
         yield mine
     except SystemExit as end:
@@ -149,6 +165,28 @@ def processes(environ: Mapping[str, str], device: str = "cpu") -> Iterator[Proce
         dist.destroy_process_group()
 
 
+def own_device(device: str, mine: Processes) -> str:
+    """Returns the device of this process: "cuda" is a GPU for each of several processes. Raises UserError for a device
+    that they would have to share."""
+    if mine.world == 1 or device == "cpu":
+        return device
+    if device != "cuda":
+        fix = "use --device cuda, and choose GPUs with the environment variable CUDA_VISIBLE_DEVICES"
+        fix = fix if device.startswith("cuda") else "start one process, without torchrun"
+        raise UserError(f"{mine.world} processes would share device {device}, and each needs its own: {fix}")
+    return f"cuda:{mine.local}"
+
+
+def _check_gpus(local: int) -> None:
+    """Raises UserError where this machine has fewer GPUs than processes, of which there are `local`."""
+    cards = torch.cuda.device_count()
+    if local > cards:
+        raise UserError(
+            f"torchrun started {local} processes on this machine, and torch finds {cards} GPUs: use --nproc-per-node "
+            f"{max(cards, 1)}, or --device cpu"
+        )
+
+
 # --- sharded tensors: the same code for a tensor in one process and one that is sharded over several ---
 
 
@@ -156,16 +194,19 @@ def shard(net: nn.Module, dtype: torch.dtype) -> None:
     """Shards a network's parameters over all processes, block by block (FSDP2, in place).
 
     A block is an innermost module of a ModuleList with a forward of its own. The parameters stay float32; they are
-    gathered in `dtype` for computation, and gradients are reduced in float32.
+    gathered in `dtype` for computation, and gradients are reduced in float32, once for each accumulated part: to add
+    them up before would need the memory of the whole gradient in every process.
     """
+    device = next(net.parameters()).device.type  # FSDP2's default mesh is of a GPU wherever there is one
+    mesh = init_device_mesh(device, (dist.get_world_size(),))
     for p in net.parameters():
         p.data = p.data.contiguous()  # FSDP2 does not support channels_last
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     for block in [b for each in net.modules() if isinstance(each, nn.ModuleList) for b in each]:
         innermost = not any(isinstance(inner, nn.ModuleList) for inner in block.modules())
         if innermost and type(block).forward is not nn.Module.forward and any(True for _ in block.parameters()):
-            fully_shard(block, mp_policy=policy)
-    fully_shard(net, mp_policy=policy)
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(net, mesh=mesh, mp_policy=policy)
     if dtype != torch.float32:  # only the picture: the time stays in full precision
         net.register_forward_pre_hook(lambda module, args: (args[0].to(dtype), *args[1:]))
 

@@ -8,7 +8,8 @@ weights that the players before it have just updated. A player's loss changes th
 
 The same global batch is the same computation for 1, 2 or 4 processes and in 1 or 4 parts, because every random number
 is a function of (seed, position of the sample); and a training that is stopped and resumed is, with the same number of
-processes, bit for bit the one that was not. Dropout masks are seeded by (seed, step, rank), and by the player's name
+processes on CPUs, bit for bit the one that was not. On a GPU it is the same up to rounding, because kernels there may
+add in another order each time. Dropout masks are seeded by (seed, step, rank), and by the player's name
 after the first player. An update whose loss or gradient is not finite is never applied, on any process.
 """
 
@@ -23,6 +24,7 @@ from typing import NamedTuple, TypeVar
 from unnoise.config.training import Fit
 from unnoise.training.ahead import ahead, pinned
 from unnoise.training.distributed import ALONE, Processes
+from unnoise.training.memory import memory_errors
 from unnoise.training.player import Player, SampleRNG, by_name, shared_fit
 from unnoise.training.train_state import TrainState
 from unnoise.training.turn import Turn, Update, make_turn, play
@@ -64,7 +66,8 @@ def fit(
 
     `batches` yields this process's part of every step, from the step of `states` on; `states` are the weights, moments,
     averages and step counts to continue from, new ones by default. To stop early, stop iterating. Raises NonFinite
-    according to `fit.non_finite`; UserError or ValueError where the players cannot be trained together.
+    according to `fit.non_finite`; UserError where a step needs more memory than there is; UserError or ValueError where
+    the players cannot be trained together.
     """
     named = by_name(players)
     config = shared_fit(named)
@@ -108,7 +111,8 @@ def _step(turns: Sequence[Turn], batch: B, rows: SampleRNG, flags: Flags) -> tup
     raised: tuple[bool, ...] = ()
     for turn in turns:
         lr = rate(turn.player.fit, turn.state.step)
-        updates[turn.name], raised = play(turn, batch, rows, lr, flags if turn is turns[-1] else tuple)
+        with memory_errors(turn.player, turn.state, turn.processes.world):
+            updates[turn.name], raised = play(turn, batch, rows, lr, flags if turn is turns[-1] else tuple)
     return updates, raised
 
 

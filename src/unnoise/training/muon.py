@@ -106,7 +106,8 @@ class Muon(torch.optim.Optimizer):
             return updates
         mine = [updates[i].flatten() for i in parts[self.processes.rank]]
         order = [i for part in parts for i in part]
-        whole = self.processes.gather(torch.cat([*mine, updates[0].new_zeros(0)]))
+        counts = [sum(updates[i].numel() for i in part) for part in parts]
+        whole = self.processes.gather(torch.cat([*mine, updates[0].new_zeros(0)]), counts)
         for i, u in zip(order, torch.split(whole, [updates[i].numel() for i in order])):
             updates[i] = u.view(shapes[i])
         return updates

@@ -89,6 +89,7 @@ class Player:
     loss: Loss
     memory: Memory | None = None
     draws: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    compares_rows: bool = False  # whether the loss of a row depends on the others, so that a batch has no parts
 
 
 def by_name(values: V | Mapping[str, V]) -> dict[str, V]:

@@ -34,6 +34,7 @@ class TrainState:
     ) -> None:
         self.net = net
         self.config = config
+        self.dtype = dtype  # of the network's computation
         self.step = 0
         self.skips = 0  # steps in a row that were not finite
         net.float()
@@ -75,17 +76,20 @@ class TrainState:
                 master.grad = grad if master.grad is None else master.grad.add_(grad)
                 copy.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """The float32 gradients, of the parameters that have one."""
+        return [p.grad for p in self._params if p.grad is not None]
+
     def gradient_norm(self) -> Tensor:
         """Norm of the gradient over all parameters, ()."""
-        grads = [p.grad for p in self._params if p.grad is not None]
-        norm: Tensor = torch.nn.utils.get_total_norm(grads)
+        norm: Tensor = torch.nn.utils.get_total_norm(self.gradients())
         return whole(norm)
 
     @torch.no_grad()
     def update(self, lr: float, norm: float) -> None:
         """Clips the gradients, updates weights and averages, and clears the gradients."""
         if self.config.clip is not None and norm > self.config.clip:
-            torch._foreach_mul_([here(p.grad) for p in self._params if p.grad is not None], self.config.clip / norm)
+            torch._foreach_mul_([here(grad) for grad in self.gradients()], self.config.clip / norm)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = lr

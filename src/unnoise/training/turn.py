@@ -140,7 +140,7 @@ def _backward(turn: Turn, batch: B, rows: SampleRNG) -> dict[str, Tensor]:
     state, config = turn.state, turn.player.fit
     device, size = state.device, len(rows.places) // config.accumulate
     ddp = isinstance(turn.run, DistributedDataParallel)
-    later = ddp and state.adds_up_in_place  # processes exchange gradients in the last part only
+    once = ddp and config.accumulate > 1  # processes exchange the gradients of all parts together
     parts = []
     player = () if turn.first else (turn.name,)
     key = noise.generator(config.seed, "dropout", state.step, turn.processes.rank, *player).initial_seed()
@@ -148,12 +148,14 @@ def _backward(turn: Turn, batch: B, rows: SampleRNG) -> dict[str, Tensor]:
         torch.manual_seed(key)
         for part in range(config.accumulate):
             inside = slice(part * size, (part + 1) * size)
-            wait = later and part < config.accumulate - 1
+            wait = once and (part < config.accumulate - 1 or not state.adds_up_in_place)
             with turn.run.no_sync() if wait else nullcontext():  # type: ignore[operator]
                 losses = turn.run(take(batch, inside, device), rows[inside])
                 (_sum(losses).sum() / len(rows.places)).backward()  # type: ignore[no-untyped-call]
             parts.append({name: each.detach().float() for name, each in losses.items()})
             state.collect()
+    if once and not state.adds_up_in_place:
+        turn.processes.average(state.gradients())
     return {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
 
 
