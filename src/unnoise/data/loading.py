@@ -10,19 +10,28 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 
-from unnoise.data.dataset import Batch, Dataset
+from unnoise.data.dataset import Batch
 from unnoise.data.random import order
 
 AHEAD = 2  # finished batches that may wait, beyond those being computed
 
 
+class Rows(Protocol):
+    """What batches are made of: a Dataset, or its latents."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0) -> Batch: ...
+
+
 def batches(
-    dataset: Dataset, *, batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, workers: int = 0
+    dataset: Rows, *, batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, workers: int = 0
 ) -> Iterator[Batch]:
     """Yields this rank's part of each global batch, from step `start` on, without end. Close it to stop the workers.
 
@@ -33,9 +42,7 @@ def batches(
     return _stream(dataset, batch, seed, start, rank, world, workers)
 
 
-def _stream(
-    dataset: Dataset, batch: int, seed: int, start: int, rank: int, world: int, workers: int
-) -> Iterator[Batch]:
+def _stream(dataset: Rows, batch: int, seed: int, start: int, rank: int, world: int, workers: int) -> Iterator[Batch]:
     own = range(rank * batch // world, (rank + 1) * batch // world)
 
     def make(step: int) -> Batch:
