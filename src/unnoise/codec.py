@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unnoise.config.cards import CodecConfig, LatentsConfig, PreviewConfig
+from unnoise.config.cards import CodecConfig, LatentsConfig, ModelCard, PreviewConfig
 from unnoise.errors import UserError
 from unnoise.noise import normal
 from unnoise.tiling import Tiles, tiled
@@ -118,6 +118,10 @@ class Latents:
         picture = F.pad(picture, beyond, mode="replicate") if any(beyond) else picture
         inputs = (picture,) if noise is None else (picture, noise)
         latents = tiled(net.encode, inputs, (height, width), factor, self.tiles).float()
+        return self.to_x(latents)
+
+    def to_x(self, latents: Tensor) -> Tensor:
+        """x of the autoencoder's latents: shifted and scaled."""
         return self.how.scale * (latents - self.how.shift - self._mean(latents)) / self._std(latents)
 
     def decode(self, x: Tensor) -> Tensor:
@@ -172,6 +176,28 @@ def fitted_preview(codec: Latents) -> PreviewConfig:
     x = F.interpolate(coarse, scale_factor=4, mode="bicubic")
     with torch.no_grad():
         return fit_preview(x, codec.decode(x).cpu())
+
+
+def picture_shape(card: ModelCard) -> tuple[int, int, int]:
+    """(C, H, W) of the pictures of the model of a card, in pixels."""
+    codec, (height, width) = make_codec(card.codec, card.channels), card.size
+    return (codec.picture_channels, codec.factor * height, codec.factor * width)
+
+
+def concat_in_x(image: Tensor, codec: Codec) -> Tensor:
+    """What is concatenated to x_t, of a picture (B, C, H, W) in [-1, 1], or of a masked one with its mask (B, C + 1, H,
+    W): the same in pixels; in latents (B, c, h, w), or the mask and then the latents (B, 1 + c, h, w).
+
+    The latents are the mean of the encoder's distribution. A latent is in the hole where any of its pixels is. That
+    order is the one of Stable Diffusion's inpainting network.
+    """
+    if isinstance(codec, Pixels):
+        return image
+    picture, mask = image[:, : codec.picture_channels], image[:, codec.picture_channels :]
+    latents = codec.encode(picture)
+    if not mask.shape[1]:
+        return latents
+    return torch.cat([F.max_pool2d(mask, codec.factor).to(latents), latents], dim=1)
 
 
 def to_bytes(picture: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unnoise import nn as networks
 from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.placement import find as find_device
-from unnoise.codec import NO_AUTOENCODER, Codec, make_codec
+from unnoise.codec import NO_AUTOENCODER, Codec, make_codec, picture_shape
 from unnoise.config.cards import ModelCard
 from unnoise.config.comparison import check_same_base
 from unnoise.config.networks import ControlConfig, UNetConfig, height_width
@@ -98,8 +98,7 @@ class Model:
     @property
     def picture_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a picture, in pixels."""
-        codec, (height, width) = self.codec, self.card.size
-        return (codec.picture_channels, codec.factor * height, codec.factor * width)
+        return picture_shape(self.card)
 
     @property
     def latent_only(self) -> bool:

@@ -60,9 +60,10 @@ def frames(job: Job) -> Iterator[Frame]:
 def finished(job: Job, rows: slice, state: State) -> Tensor:
     """The pictures (B, C, H, W) of a walk's last state, on the CPU."""
     pictures = job.placed.decode(state.x).cpu()
-    if job.model.card.process.concat == "masked" and job.cond.concat is not None:
-        return degrade.paste(pictures, job.cond.concat[rows].cpu())
-    return pictures
+    if job.known is None:
+        return pictures
+    known = job.known.cpu() if len(job.known) == 1 else job.known[rows].cpu()
+    return degrade.paste(pictures, known.expand(len(pictures), -1, -1, -1))
 
 
 def counted(denoiser: Denoiser) -> tuple[Denoiser, list[int]]:

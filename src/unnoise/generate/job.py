@@ -28,7 +28,7 @@ from unnoise.conditions import Cond
 from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.formats.autoencoders import codec_of
-from unnoise.generate.conditions import conditioner_of, null_condition, request_condition
+from unnoise.generate.conditions import concat_image, conditioner_of, null_condition, request_condition
 from unnoise.generate.validate import check_guidance, check_request
 from unnoise.guidance import (
     classifier,
@@ -121,6 +121,7 @@ class Job:
     times: Tensor  # (N + 1,) float64, from noise to 0
     step: Step
     start: Start | None = None
+    known: Tensor | None = None  # (1 or B, C + 1, H, W): the picture around the hole of an inpainting model, in pixels
 
     @property
     def model(self) -> Model:
@@ -131,7 +132,8 @@ class Job:
         index = torch.tensor(list(rows), dtype=torch.int64)
         start = None if self.start is None else Start(self.start.x[index], self.start.t)
         request = replace(self.request, seeds=tuple(self.request.seeds[row] for row in rows))
-        return replace(self, request=request, cond=self.cond[index], null=self.null[index], start=start)
+        known = self.known if self.known is None or len(self.known) == 1 else self.known[index]
+        return replace(self, request=request, cond=self.cond[index], null=self.null[index], start=start, known=known)
 
     def starting(self, start: Start) -> Job:
         """The same job from other states than the noise of its seeds. Raises ValueError for another number of rows."""
@@ -185,10 +187,13 @@ def prepare(model: Model | Placed, request: Request, *, start: Start | None = No
     guide = guide_of(request, placed.placement)
     conditioner = conditioner_of(model, guide.card if guide is not None else None)
     times = timesteps(model, request)
-    cond = request_condition(model, conditioner, request, cond)
+    own = None if cond is None or model.card.codec.kind == "latents" else cond.concat  # a picture is in pixels
+    image = concat_image(model, request) if cond is None else own
+    cond = request_condition(model, conditioner, request, cond, image)
     check_guidance(model, cond, request, guide.card if guide is not None else None)
     null = cond if request.guidance.scale == 1 else null_condition(conditioner, request, cond)
-    job = Job(placed, request, conditioner, cond, null, guide, times, sampler.make(request))
+    known = image if model.card.process.concat == "masked" else None
+    job = Job(placed, request, conditioner, cond, null, guide, times, sampler.make(request), known=known)
     return job if start is None else job.starting(start)
 
 
