@@ -129,18 +129,18 @@ def test_no_picture_is_decoded(folder: Path, tmp_path: Path, monkeypatch: pytest
 
 def test_encoding_continues_after_a_kill_with_the_shard_that_is_missing(folder: Path, tmp_path: Path) -> None:
     store = LatentStore(tmp_path / "latents", pictures_of(folder), encoder())
-    for done in store.fill():
+    for done, _ in store.fill():
         if done >= 12:  # two shards are whole, and the third was begun
             break
     assert [shard for shard in store.shards if store.whole(shard)] == [0, 1]
     with pytest.raises(UserError, match=r"00002\.json"):
         store.open()
     whole = [store.file(shard).stat().st_mtime_ns for shard in (0, 1)]
-    assert list(store.fill())[-1] == N - 10
+    assert list(store.fill())[-1] == (N - 10, N - 10)
     assert [store.file(shard).stat().st_mtime_ns for shard in (0, 1)] == whole
     other = LatentStore(tmp_path / "other", store.pictures, store.encoder)
     assert torch.equal(store.open().batch(ROWS, epoch=EPOCHS).x, filled(other).batch(ROWS, epoch=EPOCHS).x)
-    assert list(store.fill()) == [0]
+    assert list(store.fill()) == [(0, 0)]
 
 
 def test_a_changed_byte_is_encoded_again(folder: Path, tmp_path: Path) -> None:
@@ -149,14 +149,14 @@ def test_a_changed_byte_is_encoded_again(folder: Path, tmp_path: Path) -> None:
     content = bytearray(store.file(1).read_bytes())
     content[-3] ^= 64
     store.file(1).write_bytes(content)
-    assert list(store.fill())[-1] == 5
+    assert list(store.fill())[-1] == (5, 5)
     assert torch.equal(store.open().batch(ROWS, epoch=EPOCHS).x, before)
 
 
 def test_processes_share_the_work(folder: Path, tmp_path: Path) -> None:
     store = LatentStore(tmp_path / "latents", pictures_of(folder), encoder())
-    assert list(store.fill(0, 2))[-1] == 5 + 5 + 1  # shards 0, 2 and 4
-    assert list(store.fill(1, 2))[-1] == 5 + 5
+    assert list(store.fill(0, 2))[-1] == (11, 11)  # shards 0, 2 and 4
+    assert list(store.fill(1, 2))[-1] == (10, 10)
     assert len(store.open()) == N
 
 
@@ -222,7 +222,7 @@ def test_a_disk_without_room_is_found_before_a_picture_is_encoded(
         next(store.fill())
     assert not store.folder.exists()
     monkeypatch.setattr(latents.shutil, "disk_usage", lambda path: disk(0, 0, store.bytes))
-    assert next(store.fill()) == 0
+    assert next(store.fill()) == (0, N)
 
 
 def test_what_was_encoded_is_written_beside_it(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.cli.console import table
-from unnoise.cli.train_progress import cost_text
+from unnoise.cli.train_progress import cost_text, latents_text
 from unnoise.config.presets import ALL
 from unnoise.config.training import AnyConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
 from unnoise.io.printable import printable
@@ -38,6 +38,8 @@ def dry_run_text(document: Mapping[str, Any]) -> str:
         parts.append("\n".join(f"note: {printable(note)}" for note in data["notes"]))
     if "cost" in document:
         parts.append(f"cost: {cost_text(document['cost'])}")
+        if "latents" in document:
+            parts.append(f"latents: {latents_text(document['latents'], document['cost'])}")
         parts += long_text(document["cost"], document["settings"], captions=data["captions"]["count"] > 0)
     return "\n\n".join(parts)
 

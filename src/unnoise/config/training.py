@@ -75,6 +75,14 @@ class TrainConfig:
     base: str = setting(
         "", "a run or a model to start from; with net.controls it stays frozen, and the ControlNet is trained"
     )
+    autoencoder: str = setting(
+        "",
+        "a run, a model or a folder of an autoencoder whose latents are diffused (Rombach et al. 2022); empty: pixels",
+    )
+    latent_cache: str | None = setting(
+        "latents",
+        "a folder for the latents of the pictures, encoded once; none: the pictures are encoded at every step",
+    )
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: NetConfig = UNetConfig()

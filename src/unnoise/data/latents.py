@@ -21,7 +21,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,22 +133,35 @@ class LatentStore:
         except (UserError, OSError, KeyError, TypeError):
             return False
 
-    def fill(self, rank: int = 0, world: int = 1) -> Iterator[int]:
-        """Encodes the pictures of every `world`-th shard that is missing or damaged; yields how many were encoded.
+    def check_room(self, shards: Iterable[int]) -> None:
+        """Raises UserError where the disk has no room for these shards."""
+        needed = 4 * math.prod(self.row) * sum(len(self.rows(shard)) for shard in shards)
+        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if free < needed:
+            raise UserError(
+                f"{self.folder}: the latents of these pictures need {human(needed)}B, and {human(free)}B are free "
+                "there: set latent_cache to a folder on another disk, or to none, which encodes the pictures at every "
+                "step"
+            )
 
-        The first number is 0, after the check that the disk has room. Raises UserError where it has not, and where
-        the files cannot be written.
+    def fill(self, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int]]:
+        """Encodes the pictures of every `world`-th shard that is missing or damaged; yields how many are done, and of
+        how many.
+
+        First, after the check that the disk has room, none are done. Raises UserError where it has not, and where the
+        files cannot be written.
         """
         missing = [shard for shard in self.shards if shard % world == rank and not self.whole(shard)]
-        check_room(self.folder, 4 * math.prod(self.row) * sum(len(self.rows(shard)) for shard in missing))
-        yield 0
-        done = 0
+        self.check_room(missing)
+        done, total = 0, sum(len(self.rows(shard)) for shard in missing)
+        yield done, total
         try:
             if missing:
                 write_text(self.folder / ABOUT, json.dumps(self.facts, indent=1))
             for shard in missing:
                 for count in self._write(shard):
-                    yield done + count
+                    yield done + count, total
                 done += len(self.rows(shard))
         except OSError as error:
             raise _cannot_write(self.folder, error) from error
@@ -173,7 +186,7 @@ class LatentStore:
         """A picture in [-1, 1] as it is, and flipped if the data set flips, (views, C, H, W); None if it is unreadable,
         with the reason in `absent`."""
         try:
-            pixels = torch.from_numpy(crop(self.pictures.pixels(row), 0.5))
+            pixels = torch.from_numpy(crop(self.pictures.pixels(row), 0.5).copy())
         except (OSError, Unreadable) as error:
             absent[row] = reason(error)
             return None
@@ -252,17 +265,6 @@ def latent_noise(shape: Sequence[int], seed: int, epochs: Sequence[int], indices
     """The noise (B, *shape) that chooses a sample of each picture's latents: a function of (seed, epoch, index)."""
     each = [noise.normal(shape, seed, "latent", epoch, index) for epoch, index in zip(epochs, indices)]
     return torch.stack(each) if each else torch.zeros(0, *shape)
-
-
-def check_room(folder: Path, needed: int) -> None:
-    """Raises UserError where the disk of `folder`, which may not exist yet, has not so many bytes free."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise UserError(
-            f"{folder}: the latents of these pictures need {human(needed)}B, and {human(free)}B are free there: set "
-            "latent_cache to a folder on another disk, or to none, which encodes the pictures at every step"
-        )
 
 
 def _cannot_write(folder: Path, error: OSError) -> UserError:
