@@ -53,7 +53,7 @@ def frames(job: Job) -> Iterator[Frame]:
             if at == steps:
                 pictures = finished(job, rows, state)
             elif at in shown:
-                pictures = job.placed.decode(state.history[-1].mean).cpu()
+                pictures = job.placed.preview(state.history[-1].mean).cpu()
             yield Frame(rows, at, steps, pictures, calls[0])
 
 

@@ -23,9 +23,10 @@ from torch import Tensor
 from unnoise.acceleration.placement import Placement, best, place_autoencoder
 from unnoise.acceleration.placement import place as place_diffusion
 from unnoise.acceleration.placement import prepare as place_network
-from unnoise.codec import Codec
+from unnoise.codec import Codec, Latents
 from unnoise.conditions import Cond
 from unnoise.config.request import Request
+from unnoise.data.degrade import upscale
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.formats.autoencoders import codec_of
 from unnoise.generate.conditions import concat_image, conditioner_of, null_condition, request_condition
@@ -77,6 +78,14 @@ class Placed:
     def decode(self, x: Tensor) -> Tensor:
         """Pictures of x, float32 in [-1, 1], as `Model.decode`."""
         return x.float() if self.model.latent_only else self.codec.decode(x)
+
+    def preview(self, x: Tensor) -> Tensor:
+        """Pictures of an estimate of x, (B, C, H, W): of latents by the linear map to colours, if the model has one.
+
+        Decoding every step would take longer than the steps.
+        """
+        found = self.codec.preview(x) if isinstance(self.codec, Latents) else None
+        return self.decode(x) if found is None else upscale(found, self.codec.factor)
 
     @cached_property
     def _copy(self) -> Diffusion:
