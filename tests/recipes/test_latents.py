@@ -14,17 +14,24 @@ from PIL import Image
 from tests.helpers.tiny_training import contents, same
 from unnoise import data, model, nn, noise
 from unnoise.acceleration.placement import Placement
+from unnoise.cli.measuring import data_for
+from unnoise.codec import Latents
 from unnoise.config.autoencoders import KLConfig, VQConfig
-from unnoise.config.cards import AutoencoderCard, LatentsConfig
+from unnoise.config.cards import AutoencoderCard, LatentsConfig, PixelsConfig
 from unnoise.config.convert import override
 from unnoise.config.data import DataConfig
 from unnoise.config.diffusion import DiffusionConfig
+from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.networks import UNetConfig
+from unnoise.config.request import Request
 from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.data import dataset, degrade
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
+from unnoise.evaluation import bits_per_dim
 from unnoise.formats.autoencoders import AutoencoderModel
+from unnoise.generate.frames import frames, generate
+from unnoise.generate.job import prepare
 from unnoise.io import checkpoint
 from unnoise.recipes import latents
 from unnoise.recipes.conditioning import placeholder_conditioner
@@ -152,6 +159,49 @@ def test_an_autoencoder_with_a_codebook_trains_too(config, tmp_path):
     rows = latents.rows(still, data.open(still.data), opened, Placement(), ALONE)
     assert torch.equal(rows.batch([3], epoch=0).x, rows.batch([3], epoch=1).x)
     torch.testing.assert_close(rows.batch([3]).x, opened.codec.encode(rows.pictures.batch([3]).x))
+
+
+def test_a_preview_needs_no_decoder_and_changes_no_picture(straight, monkeypatch):
+    """It is the linear map of the estimate's latents, each as large as the pixels that it stands for."""
+    loaded = model.load(straight)
+    request = Request.of(seeds=(1, 2), labels=("ring",), steps=4, previews=2, precision="float32")
+    plain = [each.pictures for each in generate(loaded, replace(request, previews=0)) if each.pictures is not None]
+    job = prepare(loaded, request)
+    decoded, seen, preview = [], [], Latents.preview
+    decode = Latents.decode
+    monkeypatch.setattr(Latents, "decode", lambda self, x: decoded.append(len(x)) or decode(self, x))
+    monkeypatch.setattr(Latents, "preview", lambda self, x: seen.append(x) or preview(self, x))
+    shown = [each.pictures for each in frames(job) if each.pictures is not None]
+    assert len(shown) == 3
+    assert decoded == [2]  # the finished pictures
+    assert torch.equal(shown[-1], plain[0])
+    weight = torch.tensor(loaded.autoencoder.card.preview.weight).view(1, 2)
+    (bias,) = loaded.autoencoder.card.preview.bias
+    for x, picture in zip(seen, shown, strict=False):
+        colour = (weight[:, 0].view(-1, 1, 1) * x[:, 0:1] + weight[:, 1].view(-1, 1, 1) * x[:, 1:] + bias).clamp(-1, 1)
+        torch.testing.assert_close(picture.view(2, 1, 4, 4, 4, 4).amax((3, 5)), colour)
+        torch.testing.assert_close(picture.view(2, 1, 4, 4, 4, 4).amin((3, 5)), colour)
+
+
+def test_it_is_evaluated_as_pictures(straight):
+    loaded = model.load(straight)
+    assert data_for(loaded, "toy").size == 16
+    with pytest.raises(UserError, match="bits per dimension are those of pixels, and this model diffuses in latents"):
+        bits_per_dim.check(("bpd",), loaded, EvaluateConfig())
+
+
+def test_a_base_diffuses_in_the_same_latents(config, straight, tmp_path):
+    short = replace(config, base=str(straight), fit=replace(config.fit, images=16))
+    assert len(list(train(short, tmp_path / "run"))) == 1
+    autoencoder(1).save(tmp_path / "other")
+    with pytest.raises(UserError, match=r"in the latents of another autoencoder than .*other: set autoencoder="):
+        next(train(replace(short, autoencoder=str(tmp_path / "other")), tmp_path / "refused"))
+    base = model.load(straight)
+    with pytest.raises(UserError, match="diffuses in latents: set autoencoder="):
+        latents.check_base(short, base, None)
+    pixels = replace(base, card=replace(base.card, codec=PixelsConfig()), autoencoder=None)
+    with pytest.raises(UserError, match="diffuses in pixels, and this training in latents: leave out autoencoder"):
+        latents.check_base(short, pixels, autoencoder())
 
 
 # --- pictures beside x_t ---

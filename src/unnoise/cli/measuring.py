@@ -39,7 +39,7 @@ def data_for(model: Model, path: str | None) -> DataConfig:
     path = path or model.card.info.get("data")
     if not path:
         raise UsageError("this model does not record its training data: add the real pictures with --data PATH")
-    height, width = model.card.size
+    channels, height, width = model.picture_shape
     if height != width:
         raise UsageError(f"the model's pictures are {width}x{height}; only square ones can be compared")
     control = str(model.card.info.get("control", "")) if model.controls else ""
@@ -48,7 +48,7 @@ def data_for(model: Model, path: str | None) -> DataConfig:
         from unnoise.data.registry import find
 
         values = values if set(values) <= set(find(str(path), height).values) else ()
-    return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control, values=values)
+    return DataConfig(path=str(path), size=height, channels=channels, control=control, values=values)
 
 
 def evaluate_in_processes(

@@ -30,6 +30,7 @@ from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.formats.directory import AUTOENCODER
 from unnoise.io import checkpoint
 from unnoise.io.whatis import is_model, not_a
+from unnoise.model import Model
 from unnoise.nn.autoencoder import AutoencoderKL, Posterior
 from unnoise.recipes import latent_settings
 from unnoise.tiling import tiled
@@ -122,9 +123,32 @@ def encoder_of(config: TrainConfig, autoencoder: AutoencoderModel, placement: Pl
         return codec.to_x(found)
 
     parameters = 2 if isinstance(net, AutoencoderKL) else 1
+    return Encoder(moments, sample, (parameters * shape[0], *shape[1:]), shape, fingerprint(autoencoder))
+
+
+def fingerprint(autoencoder: AutoencoderModel) -> str:
+    """SHA-256 of the settings and weights of the network: autoencoders with equal ones have the same latents."""
     digest = hashlib.sha256(json.dumps(to_dict(autoencoder.card.net), sort_keys=True).encode())
-    digest.update(artifacts.fingerprint(net).encode())
-    return Encoder(moments, sample, (parameters * shape[0], *shape[1:]), shape, digest.hexdigest())
+    digest.update(artifacts.fingerprint(autoencoder.net).encode())
+    return digest.hexdigest()
+
+
+def check_base(config: TrainConfig, base: Model, autoencoder: AutoencoderModel | None) -> None:
+    """Raises UserError where a base diffuses in another space than this training."""
+    own = base.autoencoder
+    if base.card.codec.kind == "pixels" and autoencoder is not None:
+        raise UserError(
+            f"the base {config.base} diffuses in pixels, and this training in latents: leave out autoencoder"
+        )
+    if base.card.codec.kind == "latents" and autoencoder is None:
+        raise UserError(f"the base {config.base} diffuses in latents: set autoencoder={config.base}, which has them")
+    if own is None or autoencoder is None:
+        return
+    if own.card.latents != autoencoder.card.latents or fingerprint(own) != fingerprint(autoencoder):
+        raise UserError(
+            f"the base {config.base} was trained in the latents of another autoencoder than {config.autoencoder}: set "
+            f"autoencoder={config.base}"
+        )
 
 
 def open_autoencoder(config: TrainConfig, run: Path) -> AutoencoderModel | None:

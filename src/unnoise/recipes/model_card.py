@@ -17,6 +17,7 @@ from unnoise.data.plain_text import escaped
 from unnoise.errors import UserError
 from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.model import Model
+from unnoise.recipes import latents
 from unnoise.training.run import Run
 
 
@@ -25,8 +26,11 @@ def describe(
 ) -> ModelCard:
     """Returns the card of the model that this training makes, in the latents of an autoencoder or in pixels.
 
-    Raises UserError where the network's classes or values are not those of the data set.
+    Raises UserError where the network's classes or values are not those of the data set, and where the base diffuses in
+    another space.
     """
+    if base is not None:
+        latents.check_base(config, base, autoencoder)
     classes, wanted = pictures.classes, config.net.classes
     if wanted and wanted != len(classes):
         raise UserError(
