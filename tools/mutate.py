@@ -56,6 +56,8 @@ FIRST = {  # the tests of a folder or a file, which run before the others
     "patch.py": ["test_patch"],
     "acceleration/": ["acceleration/test_placement"],
     "nn/slices.py": ["nn/test_slices"],
+    "data/latents.py": ["data/test_latents"],
+    "codec.py": ["test_codec", "recipes/test_latents"],
     "training/": ["training/test_player", "training/test_loop", "training/test_train_state"],
 }
 
@@ -202,6 +204,14 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("evaluation/tables.py", "* (1 + slack)", "* (1 - slack)"),
     ("evaluation/loss_curve.py", "out.append(mean / weight)", "out.append(mean)"),
     ("evaluation/details.py", "point[2] <= level", "point[2] < level"),
+    ("data/latents.py", '"latent", epoch, index', '"latent", index, epoch'),
+    ("data/latents.py", "pixels.flip(-1)]", "pixels.flip(-2)]"),
+    ("data/latents.py", "row % self.each, int(flip)]", "row % self.each, 0]"),
+    ("data/latents.py", "part[-1:].expand(group - len(part)", "part[-1:].expand(0"),
+    ("data/latents.py", "[row - self.rows(shard)[0] for row in pictures]", "list(range(len(pictures)))"),
+    ("data/latents.py", "if used not in absent)", ")"),
+    ("codec.py", "F.max_pool2d(mask, codec.factor)", "F.avg_pool2d(mask, codec.factor)"),
+    ("codec.py", "[F.max_pool2d(mask, codec.factor).to(latents), latents]", "[latents, F.max_pool2d(mask, codec.factor)]"),
     ("text/tokenizer.py", "text[places[count][0] :]", "text[places[count][1] :]"),
     ("text/conditioner.py", "uniform((), seed,", "uniform((), 0,"),
 ]  # fmt: skip

@@ -158,7 +158,8 @@ def open_autoencoder(config: TrainConfig, run: Path) -> AutoencoderModel | None:
     checkpoints = run / "checkpoints"
     newest = checkpoint.sound(checkpoints) if checkpoints.is_dir() else None
     own = newest is not None and (newest / AUTOENCODER).is_dir()
-    return autoencoders.load(newest / AUTOENCODER if newest is not None and own else find(config.autoencoder))
+    folder = newest / AUTOENCODER if newest is not None and own else find(config.autoencoder)
+    return autoencoders.load(folder).with_preview()  # now, and not again for every checkpoint
 
 
 def find(path: str) -> Path:
