@@ -211,7 +211,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("data/latents.py", "[row - self.rows(shard)[0] for row in pictures]", "list(range(len(pictures)))"),
     ("data/latents.py", "if used not in absent)", ")"),
     ("codec.py", "F.max_pool2d(mask, codec.factor)", "F.avg_pool2d(mask, codec.factor)"),
-    ("codec.py", "[F.max_pool2d(mask, codec.factor).to(latents), latents]", "[latents, F.max_pool2d(mask, codec.factor)]"),
+    ("codec.py", "[F.max_pool2d(mask, codec.factor).to(latents), latents]", "[latents, mask[:, :, ::4, ::4]]"),
     ("text/tokenizer.py", "text[places[count][0] :]", "text[places[count][1] :]"),
     ("text/conditioner.py", "uniform((), seed,", "uniform((), 0,"),
 ]  # fmt: skip
