@@ -188,7 +188,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("acceleration/placement.py", "    weights.clear()", "    pass"),
     ("nn/slices.py", "slice(end - count, end)", "slice(end - count + 1, end)"),
     ("codec.py", "* 127.5 + 127.5).round()", "* 127.5 + 127.5).floor()"),
-    ("codec.py", "/ self.how.scale + self.how.shift + self._mean(x)", "/ self.how.scale + self.how.shift - self._mean(x)"),
+    ("codec.py", "self.how.shift + self._mean(x)", "self.how.shift - self._mean(x)"),
     ("codec.py", "self.how.scale * (latents - self.how.shift", "1 / self.how.scale * (latents - self.how.shift"),
     ("codec.py", "x * self._std(x) / self.how.scale", "x / self._std(x) / self.how.scale"),
     ("codec.py", "(-(-side // factor) for side", "(side // factor for side"),
