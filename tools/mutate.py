@@ -158,7 +158,7 @@ FAULTS: list[tuple[str, str, str]] = [  # (file, its text, the text with the fau
     ("likelihood/endpoints.py", "LEAST = 0.004", "LEAST = 0.04"),
     ("likelihood/endpoints.py", "max(visible, 1 / steps)", "max(visible, 0)"),
     ("likelihood/endpoints.py", "1 / found.at.snr, found.small", "found.small[-2], found.small"),
-    ("editing/inversion.py", "x + stretch * off]", "x + off / stretch]"),
+    ("editing/inversion.py", "(x + stretch * off)", "(x + off / stretch)"),
     ("editing/inversion.py", "to.sigma - grow * at.sigma", "to.sigma - grow * to.sigma"),
     ("editing/inversion.py", "schedule(t).eps(state.x", "schedule(state.t).eps(state.x"),
     ("editing/interpolation.py", "((1 - k) * theta).sin() / sine", "(k * theta).sin() / sine"),
