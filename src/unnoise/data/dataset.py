@@ -31,11 +31,11 @@ TRIES = 8  # pictures tried instead of one that cannot be read
 class Batch(NamedTuple):
     """Some rows of a data set, as tensors."""
 
-    x: Tensor  # (B, C, H, W) float32: pictures in [-1, 1], or their latents (data/latents.py)
+    x: Tensor  # (B, C, H, W) float32 in [-1, 1]; bytes, if asked for; or latents (data/latents.py)
     label: Tensor | None  # (B,) int64, rows of Dataset.classes
     caption: tuple[str, ...] | None
     index: tuple[int, ...]  # type: ignore[assignment]  # rows of the data set; hides tuple.index, which is not needed
-    control: Tensor | None = None  # (B, 3, H, W) float32 in [0, 1]: control images, if config.control is set
+    control: Tensor | None = None  # (B, 3, H, W) float32 in [0, 1], or bytes: control images, if config.control is set
     value: Tensor | None = None  # (B, K) float64: the numbers of config.values; NaN if missing
     picture: Tensor | None = None  # (B, C, H, W) float32 in [-1, 1], beside latents where a condition is made from it
 
@@ -44,6 +44,16 @@ def as_x(pixels: Tensor) -> Tensor:
     """float32 in [-1, 1] of bytes: k / 127.5 - 1, correctly rounded."""
     # (2 k - 255) / 255: whole numbers until the one division
     return pixels.to(torch.float32).mul_(2.0).sub_(255.0).div_(255.0)
+
+
+def scaled(batch: Batch) -> Batch:
+    """The batch with bytes scaled to float32, on the device where they lie: x to [-1, 1], control images to [0, 1]."""
+    x, control = batch.x, batch.control
+    if x.dtype == torch.uint8:
+        x = as_x(x)
+    if control is not None and control.dtype == torch.uint8:
+        control = control.to(torch.float32).div_(255.0)
+    return batch._replace(x=x, control=control)
 
 
 class Dataset:
@@ -132,9 +142,12 @@ class Dataset:
         index = int(self._good[row])
         return self._control_of(index, decode(self.source.read(index), self.config).pixels)
 
-    def batch(self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0) -> Batch:
+    def batch(
+        self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0, as_bytes: bool = False
+    ) -> Batch:
         """The pictures at `indices`, cropped and flipped by (seed, epoch, index); `epoch` is a number, or one per row.
 
+        With `as_bytes` they are a quarter of the size, to be copied to a device and `scaled` there.
         `Batch.index` differs from `indices` for pictures that could not be read and were replaced. Raises IndexError
         for an index outside the set, and UserError with the paths if too many pictures could not be read.
         """
@@ -145,10 +158,11 @@ class Dataset:
             pixels, rows = self._gather(rows, epochs, seed)
         mirrored = torch.from_numpy(self.flips(rows, epochs, seed))
         pixels[mirrored] = pixels[mirrored].flip(-1)
-        return self.batch_of(as_x(pixels), rows, epochs, seed)
+        found = self.batch_of(pixels, rows, epochs, seed)
+        return found if as_bytes else scaled(found)
 
     def batch_of(self, x: Tensor, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> Batch:
-        """The batch of these rows (B,) with their labels, captions, values and control images; `x` is used as it is."""
+        """The batch of these rows (B,), with `x` as it is, and with bytes of control images."""
         control = self._controls(rows, self._crop_positions(rows, epochs, seed))
         if control is not None:
             mirrored = torch.from_numpy(self.flips(rows, epochs, seed))
@@ -160,7 +174,7 @@ class Dataset:
             None if labels is None else torch.from_numpy(labels[sources]),
             None if captions is None else self._captions(rows, epochs, seed),
             tuple(rows.tolist()),
-            None if control is None else control.to(torch.float32).div_(255.0),
+            control,
             torch.from_numpy(self._values[sources]) if self.config.values else None,
         )
 

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unnoise import noise
-from unnoise.data.dataset import Batch, Dataset, as_x
+from unnoise.data.dataset import Batch, Dataset, as_x, scaled
 from unnoise.data.scan import crop
 from unnoise.data.source import Unreadable, reason
 from unnoise.errors import UserError
@@ -239,8 +239,10 @@ class LatentRows:
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def batch(self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0) -> Batch:
-        """As Dataset.batch, where `x` are latents."""
+    def batch(
+        self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0, as_bytes: bool = False
+    ) -> Batch:
+        """As Dataset.batch, where `x` are latents, and control images alone are bytes with `as_bytes`."""
         rows, epochs = self.pictures.rows(indices, epoch)
         if self.shards is None:
             batch = self.pictures.batch(indices, seed=seed, epoch=epoch)
@@ -249,6 +251,7 @@ class LatentRows:
             rows = np.array([self._present(row, seed, self.shards.absent) for row in rows.tolist()], np.int64)
             moments = self.shards.moments(rows, self.pictures.flips(rows, epochs, seed))
             batch = self.pictures.batch_of(moments, rows, epochs, seed)
+            batch = batch if as_bytes else scaled(batch)
         eps = latent_noise(self.encoder.latents, seed, epochs.tolist(), batch.index)
         picture = batch.x if self.with_picture else None
         return batch._replace(x=self.encoder.sample(moments, eps), picture=picture)

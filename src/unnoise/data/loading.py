@@ -27,22 +27,35 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0) -> Batch: ...
+    def batch(
+        self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0, as_bytes: bool = False
+    ) -> Batch: ...
 
 
 def batches(
-    dataset: Rows, *, batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, workers: int = 0
+    dataset: Rows,
+    *,
+    batch: int,
+    seed: int,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    as_bytes: bool = False,
 ) -> Iterator[Batch]:
     """Yields this rank's part of each global batch, from step `start` on, without end. Close it to stop the workers.
 
-    `batch` counts pictures over all ranks. An exception in a worker is raised here, at its batch.
+    `batch` counts pictures over all ranks; `as_bytes`: see `Dataset.batch`. An exception in a worker is raised here, at
+    its batch.
     """
     if batch < world or not 0 <= rank < world or start < 0 or workers < 0:
         raise ValueError(f"a batch of {batch} for rank {rank} of {world} from step {start} with {workers} workers")
-    return _stream(dataset, batch, seed, start, rank, world, workers)
+    return _stream(dataset, batch, seed, start, rank, world, workers, as_bytes)
 
 
-def _stream(dataset: Rows, batch: int, seed: int, start: int, rank: int, world: int, workers: int) -> Iterator[Batch]:
+def _stream(
+    dataset: Rows, batch: int, seed: int, start: int, rank: int, world: int, workers: int, as_bytes: bool
+) -> Iterator[Batch]:
     own = range(rank * batch // world, (rank + 1) * batch // world)
 
     def make(step: int) -> Batch:
@@ -52,7 +65,7 @@ def _stream(dataset: Rows, batch: int, seed: int, start: int, rank: int, world: 
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             rows[here] = order(seed, epoch, len(dataset))[places[here]]
-        return dataset.batch(rows.tolist(), seed=seed, epoch=epochs.tolist())
+        return dataset.batch(rows.tolist(), seed=seed, epoch=epochs.tolist(), as_bytes=as_bytes)
 
     if workers == 0:
         for step in count(start):

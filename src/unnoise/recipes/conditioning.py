@@ -25,6 +25,7 @@ from unnoise.text.conditioner import Conditioner
 from unnoise.text.pretrained import Encoder
 from unnoise.text.tokenizer import PromptEncoder, Tokenizer
 from unnoise.training.player import SampleRNG
+from unnoise.transfer import send
 
 PIXELS = Pixels()
 
@@ -46,7 +47,7 @@ def concat_input(picture: Tensor, process: DiffusionConfig, rows: SampleRNG, cod
         low_res = degrade.upscale(degrade.downscale(picture, process.concat_factor), process.concat_factor)
         return concat_in_x(low_res, codec)
     draws = torch.stack([rows.uniform(name) for name in degrade.BOX_DRAWS], dim=1)
-    masked = degrade.mask_out(picture, degrade.boxes(draws, *picture.shape[2:]).to(picture.device))
+    masked = degrade.mask_out(picture, send(degrade.boxes(draws, *picture.shape[2:]), picture.device))
     return concat_in_x(masked, codec)
 
 
@@ -67,7 +68,7 @@ def drop_conditions(cond: Cond, rows: SampleRNG, process: DiffusionConfig, condi
         cond = cond.where(rows.uniform("no words alone") < process.cond_dropout_each, text)
     if process.cond_dropout_each and cond.value is not None:
         dropped = [rows.uniform(f"no {known.name} alone") < process.cond_dropout_each for known in conditioner.values]
-        missing = torch.stack(dropped, dim=1).to(cond.value.device)
+        missing = send(torch.stack(dropped, dim=1), cond.value.device)
         cond = replace(cond, value=cond.value.masked_fill(missing, math.nan))
     return cond
 

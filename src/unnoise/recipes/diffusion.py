@@ -40,15 +40,19 @@ from unnoise.recipes.conditioning import (
 from unnoise.recipes.initialization import init_network, load_base
 from unnoise.recipes.model_card import data_facts, describe, log_notes
 from unnoise.recipes.sample_sheet import SampleSheet
+from unnoise.schedules import over
 from unnoise.text.conditioner import Conditioner
-from unnoise.text.tokenizer import truncation_note
+from unnoise.text.tokenizer import PromptEncoder, truncation_note
 from unnoise.training import trainer
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.loop import Tick
 from unnoise.training.player import Player, SampleRNG
-from unnoise.training.run import open_run
+from unnoise.training.run import Run, open_run
 from unnoise.training.train_state import TrainState
 from unnoise.training.trainer import Task
+from unnoise.transfer import send
+
+NOISE = "noise"  # the name of the normals in x_t
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Objective:
     times: losses.TimeSampler
     conditioner: Conditioner
     codec: Codec
+    memory_format: torch.memory_format = torch.channels_last  # of x_t, as the placement has it
 
     @property
     def memory(self) -> losses.LossAwareSampler | None:
@@ -69,13 +74,13 @@ class Objective:
         return self.times if isinstance(self.times, losses.LossAwareSampler) else None
 
     def __call__(self, batch: Batch, rows: SampleRNG) -> Tensor:
-        process = self.config.process
+        process, batch = self.config.process, data.scaled(batch)
         u = rows.uniform("time")
         if process.stratified:
             u = losses.stratified(u, rows.index, rows.batch)
         t = self.times(u, self.diffusion.schedule)
-        x = batch.x.contiguous(memory_format=torch.channels_last)
-        eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
+        x = batch.x.contiguous(memory_format=self.memory_format)
+        eps = send(rows.normal(x.shape[1:], NOISE), x.device).contiguous(memory_format=self.memory_format)
         cond = batch_condition(batch, self.conditioner, self.config)
         if cond.rows:
             cond = drop_conditions(cond, rows, process, self.conditioner)
@@ -87,7 +92,7 @@ class Objective:
         if self.memory is None:
             return each
         self.memory.record(t, each)
-        return each * self.memory.weight(t).to(each)
+        return each * over(self.memory.weight(t), each)
 
     def _each(self, x: Tensor, t: Tensor, cond: Cond, eps: Tensor) -> Tensor:
         if self.minimised == "simple":
@@ -140,7 +145,10 @@ def train(
     def batches(step: int) -> Iterator[Batch]:
         fit, rank, world = config.fit, processes.rank, processes.world
         workers = 0 if pictures.cached else config.data.workers
-        return data.batches(rows, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world, workers=workers)
+        return data.batches(
+            rows, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world, workers=workers,
+            as_bytes=placement.device != "cpu",
+        )  # fmt: skip
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         info = card.info | {"images": state.step * config.fit.batch}
@@ -148,7 +156,8 @@ def train(
 
     codec = PIXELS if autoencoder is None else autoencoder.codec
     loss = objective(make_diffusion(net, config.process), config, make_conditioner(card, text), codec)
-    player = Player(net, config.fit, loss, loss.memory)
+    loss = replace(loss, memory_format=placement.memory_format)
+    player = Player(net, config.fit, loss, loss.memory, {NOISE: (card.channels, *card.size)})
     sheet = SampleSheet(card, text, config, placement, processes, pictures, autoencoder)
     task = Task(player, config.log, batches, write, sheet.save, {"fingerprint": pictures.fingerprint})
     with ExitStack() as stack:
@@ -156,15 +165,20 @@ def train(
         with processes.together():
             if processes.first:
                 opened = stack.enter_context(open_run(run, config, command=command))
-                opened.record_data(data_facts(pictures))
-                opened.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
-                log_notes(opened, pictures)
-                if text is not None and (note := truncation_note(text, pictures.every_caption())):
-                    opened.log(note)
+                _record(opened, pictures, text, placement)
         yield from trainer.train(opened, task, state, processes=processes)
         if opened is not None:
             for broken in pictures.replaced:
                 opened.log(f"broken picture, replaced by another: {broken.path}: {broken.why}")
+
+
+def _record(run: Run, pictures: Dataset, text: PromptEncoder | None, placement: Placement) -> None:
+    """Writes the facts of the data set and its notes. Raises UserError where it is not the one the run began with."""
+    run.record_data(data_facts(pictures))
+    run.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
+    log_notes(run, pictures)
+    if text is not None and (note := truncation_note(text, pictures.every_caption())):
+        run.log(note)
 
 
 def check_data(config: TrainConfig, pictures: Dataset, run: Path) -> None:
