@@ -50,7 +50,7 @@ def export(
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
             spacing=card.spacing, offset=int(card.spacing_options.get("offset", 0)), clip=card.clip,
-            latents=card.codec.kind == "latents", text=text,
+            latents=card.codec.kind == "latents", text=text, autoencoder=loaded.autoencoder,
         )  # fmt: skip
     scheduler = "DDIMScheduler" if chosen == "ddim" else "DDPMScheduler"
     script = draw.script(card, scheduler, text=text is not None)
