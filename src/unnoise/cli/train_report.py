@@ -10,7 +10,13 @@ from typing import Any
 from unnoise.cli.console import table
 from unnoise.cli.train_progress import cost_text
 from unnoise.config.presets import ALL
-from unnoise.config.training import AnyConfig, AutoencoderTrainConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.config.training import (
+    AnyConfig,
+    AutoencoderTrainConfig,
+    ContrastiveConfig,
+    NoisyClassifierConfig,
+    TrainConfig,
+)
 from unnoise.io.printable import printable
 from unnoise.io.units import human
 from unnoise.recipes.registry import recipe_of

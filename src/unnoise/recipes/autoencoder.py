@@ -239,7 +239,9 @@ def check(config: AutoencoderTrainConfig, world: int = 1) -> None:
         if getattr(fit, name):
             raise UserError(f"fit.{name} is not available for autoencoders: set it to false")
     if not fit.ema:
-        raise UserError("fit.ema is empty: the autoencoder that is saved is an average of the weights; name a half-life")
+        raise UserError(
+            "fit.ema is empty: the autoencoder that is saved is an average of the weights; name a half-life"
+        )
     if not config.loss.adversarial:
         return
     if size < least_size(judge.layers):

@@ -79,4 +79,5 @@ def adaptive_weight(
         average(torch.autograd.grad(loss, last, retain_graph=True)[0].float()).norm()
         for loss in (reconstruction, adversarial)
     ]
-    return (norms[0] / (norms[1] + EPS)).clamp(0.0, LIMIT / numbers)
+    ratio: Tensor = norms[0] / (norms[1] + EPS)
+    return ratio.clamp(0.0, LIMIT / numbers)

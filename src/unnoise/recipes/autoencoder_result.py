@@ -1,6 +1,6 @@
 """The result of an autoencoder's training: its weights, the scale of its latents, and a sheet of reconstructions.
 
-    autoencoder/    model.safetensors, autoencoder.json (network, scale, preview, where it comes from), manifest.json
+    autoencoder/    as formats/autoencoders.py writes it, and manifest.json
 
 The scale is 1 / the standard deviation of sampled latents, one number for all, over `config.measured` pictures: LDM's
 scale_by_std (Rombach et al. 2022, App. D.1), there of a single batch. Its inverse is the standard deviation about the
@@ -15,26 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from unnoise import artifacts, data, noise
+from unnoise import data, noise
 from unnoise.acceleration.placement import Placement
-from unnoise.codec import to_bytes
-from unnoise.config.cards import AutoencoderCard, LatentsConfig, PreviewConfig
+from unnoise.codec import fit_preview
+from unnoise.config.autoencoders import AutoencoderConfig
+from unnoise.config.cards import AutoencoderCard, LatentsConfig
 from unnoise.config.training import AutoencoderTrainConfig
 from unnoise.data import Dataset
 from unnoise.data.plain_text import escaped
+from unnoise.formats.autoencoders import CARD, AutoencoderModel
+from unnoise.generate.sheets import compared
 from unnoise.io import checkpoint
-from unnoise.io.images import sheet
 from unnoise.io.png import write_png
 from unnoise.nn import AutoencoderKL, VQModel, build_autoencoder
 from unnoise.recipes.initialization import seeded_weights
 from unnoise.training.run import Run
 
-CARD, FORMAT, RESULT = "autoencoder.json", "unnoise-autoencoder-1", "autoencoder"
+RESULT = "autoencoder"  # the folder of the autoencoder inside the run that trained it
 BATCH = 32  # pictures that are encoded at once after the training
-PREVIEW = 256  # pictures to which the preview is fitted
+PREVIEW = 64  # pictures to which the preview is fitted
 SHOWN = 8  # pictures of a sheet
 
 
@@ -75,10 +76,10 @@ def describe(config: AutoencoderTrainConfig, pictures: Dataset, perceptual: str)
 
 def write(folder: Path, weights: Mapping[str, Tensor], card: AutoencoderCard) -> None:
     """Writes weights and card into an existing directory."""
-    checkpoint.save(weights, folder / artifacts.WEIGHTS)
-    artifacts.write_card(folder / CARD, card, FORMAT)
+    AutoencoderModel(with_weights(card.net, weights), card).save(folder)
 
 
+@torch.no_grad()
 def save_result(
     run: Run,
     config: AutoencoderTrainConfig,
@@ -93,12 +94,13 @@ def save_result(
     target = run.path / RESULT
     if not anew and (target / CARD).is_file():
         return
-    net = with_weights(config, weights).to(placement.device)
+    net = with_weights(config.net, weights).to(placement.device)
     found = latent_statistics(net, pictures, config.measured, seed=config.fit.seed)
     card = describe(config, pictures, perceptual)
     scale = 1 / found.std
     card = replace(card, latents=replace(card.latents, scale=scale), info=card.info | {"latents": asdict(found)})
-    card = replace(card, preview=fit_preview(net, pictures, scale))
+    shown = next(_latents(net, pictures, PREVIEW, None, batch=PREVIEW))
+    card = replace(card, preview=fit_preview(scale * shown[1], pictures.batch(shown[0]).x))
     checkpoint.publish(target, lambda folder: write(folder, weights, card))
     run.log(latents_text(card))
 
@@ -113,10 +115,12 @@ def latents_text(card: AutoencoderCard) -> str:
     )
 
 
-def with_weights(config: AutoencoderTrainConfig, weights: Mapping[str, Tensor]) -> AutoencoderKL | VQModel:
-    """Returns the autoencoder with these weights, float32, without gradients."""
-    net = init_network(config)
-    net.load_state_dict({name: value.float().cpu() for name, value in weights.items()})
+def with_weights(config: AutoencoderConfig, weights: Mapping[str, Tensor]) -> AutoencoderKL | VQModel:
+    """Returns the autoencoder with these weights, float32 on the CPU, without gradients."""
+    with torch.device("meta"):
+        net = build_autoencoder(config)
+    assert isinstance(net, (AutoencoderKL, VQModel))
+    net.load_state_dict({name: value.float().cpu() for name, value in weights.items()}, assign=True)
     return net.eval().requires_grad_(False)
 
 
@@ -135,29 +139,16 @@ def latent_statistics(net: AutoencoderKL | VQModel, pictures: Dataset, most: int
 
 
 def _latents(
-    net: AutoencoderKL | VQModel, pictures: Dataset, most: int, seed: int | None
+    net: AutoencoderKL | VQModel, pictures: Dataset, most: int, seed: int | None, batch: int = BATCH
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Rows of pictures in a random order, and their latents: sampled with a seed, without one the mean."""
     order = data.order(0, 0, len(pictures))[:most].tolist()
     side = pictures.shape[1] // net.config.factor
     shape = (net.config.latent_channels, side, side)
-    for first in range(0, len(order), BATCH):
-        rows = order[first : first + BATCH]
+    for first in range(0, len(order), batch):
+        rows = order[first : first + batch]
         eps = None if seed is None else torch.stack([noise.normal(shape, seed, "scale", row) for row in rows])
         yield rows, net.encode(pictures.batch(rows).x, eps)
-
-
-@torch.no_grad()
-def fit_preview(net: AutoencoderKL | VQModel, pictures: Dataset, scale: float) -> PreviewConfig:
-    """Returns the linear map from x to colours, by least squares: to pictures that are shrunk to the size of x."""
-    inputs, colours = [], []
-    for rows, latents in _latents(net, pictures, PREVIEW, None):
-        small = F.avg_pool2d(pictures.batch(rows).x, net.config.factor)
-        inputs.append((scale * latents).cpu().double().transpose(0, 1).flatten(1).T)
-        colours.append(small.double().transpose(0, 1).flatten(1).T)
-    x = torch.cat(inputs)
-    solution = torch.linalg.lstsq(torch.cat([x, torch.ones(len(x), 1)], 1), torch.cat(colours)).solution
-    return PreviewConfig(tuple(solution[:-1].T.flatten().tolist()), tuple(solution[-1].tolist()))
 
 
 @torch.no_grad()
@@ -166,10 +157,5 @@ def reconstructions(
 ) -> None:
     """Writes a sheet of pictures beside what the autoencoder with these weights makes of them, without noise."""
     x = pictures.batch(range(min(SHOWN, len(pictures)))).x
-    net = with_weights(config, weights)
-    write_png(file, comparison(x, net.decode(net.encode(x))), None)
-
-
-def comparison(x: Tensor, y: Tensor) -> Any:
-    """A sheet of pictures (B, C, H, W) in [-1, 1] above their reconstructions."""
-    return sheet({("picture", ""): to_bytes(x), ("reconstruction", ""): to_bytes(y)}, across=len(x))
+    net = with_weights(config.net, weights)
+    write_png(file, compared(x, net.decode(net.encode(x))), None)

@@ -121,7 +121,9 @@ def _noisy_implied(config: NoisyClassifierConfig) -> Implied:
     return _network_implied(config) | {"net.out_channels": ("data.channels", outputs)}
 
 
-def _network_implied(config: TrainConfig | NoisyClassifierConfig | ContrastiveConfig | AutoencoderTrainConfig) -> Implied:
+def _network_implied(
+    config: TrainConfig | NoisyClassifierConfig | ContrastiveConfig | AutoencoderTrainConfig,
+) -> Implied:
     return {
         "net.size": ("data.size", config.data.size),
         "net.in_channels": ("data.channels", config.data.channels),

@@ -13,7 +13,14 @@ from unnoise.config.presets.captions import emoji, my_captions, shapes_control, 
 from unnoise.config.presets.classifiers import classifier, emoji_contrastive, fashion_noisy_classifier
 from unnoise.config.presets.published import celeba64, cifar10_ddpm, cifar10_improved, folder64, half_life, lsun256
 from unnoise.config.presets.small import fashion, fashion_ddpm, fashion_edm, fashion_flow, fashion_ve, my_pictures, toy
-from unnoise.config.training import AnyConfig, AutoencoderTrainConfig, ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.config.training import (
+    AnyConfig,
+    AutoencoderTrainConfig,
+    ClassifierConfig,
+    ContrastiveConfig,
+    NoisyClassifierConfig,
+    TrainConfig,
+)
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "fashion": fashion,
