@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STAGES = {  # (text beside the progress bar, unit)
     "real": ("real pictures", "picture"),
     "drawing": ("sampling", "picture"),
+    "reconstructing": ("reconstructing", "picture"),
     "measuring": ("measuring", "metric"),
     "bpd": ("bits per dimension, bound", "step"),
     "ode-bpd": ("bits per dimension, flow", "picture"),

@@ -19,6 +19,8 @@ from unnoise.metrics import contrastive
 from unnoise.metrics.classifier import ClassifierEvaluator, load_classifier, shipped
 from unnoise.metrics.contrastive import ContrastiveEvaluator
 from unnoise.metrics.inception import HASH, WIDTH, Network, load_inception
+from unnoise.metrics.perceptual import load_efficientnet
+from unnoise.nn import efficientnet
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,27 @@ def inception_features(path: Path | None = None, *, batch: int = 32) -> Features
     return Features(name, WIDTH, digest, official, lambda x: _inception(net, x, batch))
 
 
+def efficientnet_features(*, batch: int = 32) -> Features:
+    """EfficientNet-lite0's pooled features of pictures that are resized to 224 pixels; grey ones get three channels.
+
+    Raises UserError where its package is not installed.
+    """
+    net = load_efficientnet()
+
+    def extract(x: Tensor) -> Tensor:
+        found = [net.pooled(part) for part in torch.split(x, batch)]
+        return torch.cat(found) if found else torch.zeros(0, efficientnet.WIDTH)
+
+    return Features("efficientnet-lite0", efficientnet.WIDTH, fingerprint(net), False, extract)
+
+
 def find_features(name: str) -> Features:
-    """Features by name: `inception`, a `.pth` file of its weights, a shipped classifier, or a directory of a model."""
+    """Features by name.
+
+    `inception`, `efficientnet`, a `.pth` file of Inception's weights, a shipped classifier, or a directory of a model.
+    """
+    if name == "efficientnet":
+        return efficientnet_features()
     if name == "inception":
         return inception_features()
     if Path(name).suffix in {".pth", ".pt"}:
@@ -75,7 +96,7 @@ def find_features(name: str) -> Features:
         return contrastive_features(contrastive.load(name))
     if name in shipped() or Path(name).is_dir():
         return classifier_features(load_classifier(name))
-    valid = ", ".join(("inception", *shipped()))
+    valid = ", ".join(("inception", "efficientnet", *shipped()))
     raise UserError(
         f"no features {name!r}; valid: {valid}, a run of `unnoise train classifier` or of a contrastive model, "
         "a .pth file"

@@ -16,6 +16,7 @@ from unnoise.config import validate
 from unnoise.config.networks import UNetConfig
 from unnoise.config.training import (
     AnyConfig,
+    AutoencoderTrainConfig,
     ClassifierConfig,
     ContrastiveConfig,
     NoisyClassifierConfig,
@@ -142,7 +143,9 @@ def _noisy_implied(config: NoisyClassifierConfig) -> Implied:
     return _network_implied(config) | {"net.out_channels": ("data.channels", outputs)}
 
 
-def _network_implied(config: TrainConfig | NoisyClassifierConfig | ContrastiveConfig) -> Implied:
+def _network_implied(
+    config: TrainConfig | NoisyClassifierConfig | ContrastiveConfig | AutoencoderTrainConfig,
+) -> Implied:
     return {
         "net.size": ("data.size", config.data.size),
         "net.in_channels": ("data.channels", config.data.channels),
@@ -223,6 +226,13 @@ RECIPES: dict[str, Recipe] = {
         train=_in_run("contrastive"),
         check_data=_data_check("contrastive"),
         result=_card_of("contrastive", lambda card: {"retrieval": card["card"]["info"]["retrieval"]}),
+        implied=_network_implied,
+    ),
+    "autoencoder": Recipe(
+        config=AutoencoderTrainConfig,
+        train=_in_run("autoencoder"),
+        check_data=_data_check("autoencoder"),
+        result=_card_of("autoencoder", lambda card: {"latents": card["card"]["info"]["latents"]}),
         implied=_network_implied,
     ),
 }
