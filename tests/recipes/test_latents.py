@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from tests.helpers.tiny_training import contents, same
+from tests.helpers.tiny_training import contents, launch, same
 from unnoise import data, model, nn, noise
 from unnoise.acceleration.placement import Placement
 from unnoise.cli.measuring import data_for
@@ -26,6 +27,7 @@ from unnoise.config.networks import UNetConfig
 from unnoise.config.request import Request
 from unnoise.config.training import Fit, LogConfig, TrainConfig
 from unnoise.data import dataset, degrade
+from unnoise.data import latents as cache
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.evaluation import bits_per_dim
@@ -115,6 +117,30 @@ def test_it_resumes_bit_for_bit_and_decodes_no_picture(config, straight, tmp_pat
     monkeypatch.setattr(dataset, "as_x", refuse)
     assert [tick.step for tick in train(config, tmp_path, pictures=pictures)] == list(range(6, 13))
     assert same(contents(tmp_path), contents(straight))
+
+
+SMALL = 2**17  # bytes of a shard: four for the data set
+
+
+def in_processes(who, path, config):
+    """A training with small shards, as one of several processes."""
+    cache.SHARD_BYTES = SMALL
+    list(train(config, Path(path), processes=who))
+
+
+def test_two_processes_write_the_files_of_one(config, tmp_path, monkeypatch):
+    short = replace(config, latent_cache=str(tmp_path / "two"), fit=replace(config.fit, images=32))
+    children = launch(tmp_path / "said", in_processes, str(tmp_path / "run"), short, world=2)
+    assert [child.end(120) for child in children] == [0, 0], [child.said() for child in children]
+    monkeypatch.setattr(cache, "SHARD_BYTES", SMALL)
+    alone = replace(short, latent_cache=str(tmp_path / "one"))
+    latents.rows(alone, data.open(alone.data), latents.open_autoencoder(alone, tmp_path), Placement(), ALONE)
+    one, two = (next((tmp_path / name).iterdir()) for name in ("one", "two"))
+    files = sorted(path.name for path in one.iterdir())
+    assert len(files) == 2 * 4 + 1
+    assert one.name == two.name
+    assert files == sorted(path.name for path in two.iterdir())
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
 
 
 def test_the_model_has_its_autoencoder_and_makes_pictures(config, straight, tmp_path):
