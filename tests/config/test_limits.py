@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from unnoise import nn
-from unnoise.config import autoencoders, cards, diffusion, limits, networks
+from unnoise.config import cards, diffusion, limits, networks
 from unnoise.config.convert import from_dict, to_dict
 from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.config.presets import ALL
 from unnoise.errors import UserError
 from unnoise.nn.classifier import Shape
 
-KINDS = {kind.__name__: kind for home in (autoencoders, cards, diffusion, networks) for kind in vars(home).values()
+KINDS = {kind.__name__: kind for home in (cards, diffusion, networks) for kind in vars(home).values()
          if dataclasses.is_dataclass(kind)} | {"Shape": Shape}  # fmt: skip
 NUMBERS = [(kind, name) for kind, fields in limits.RANGES.items() for name in fields]
 
