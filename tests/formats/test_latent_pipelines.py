@@ -205,7 +205,8 @@ def test_networks_that_read_a_picture_say_what_is_missing(tmp_path: Path) -> Non
     file = tmp_path / "inpaint" / "model_index.json"
     model = load(tmp_path / "inpaint")
     assert (model.x_shape, model.card.net.in_channels, model.card.net.out_channels) == ((4, 8, 8), 4, 4)
-    with pytest.raises(UserError):
+    assert any("reads 5 channels beside x_t" in note for note in model.card.notes)
+    with pytest.raises(UserError, match="needs a picture of 5 channels concatenated to x_t"):
         model.sample(prompts="a red cat", steps=1)
     index = json.loads(file.read_text()) | {"low_res_scheduler": ["diffusers", "DDPMScheduler"]}
     file.write_text(json.dumps(index | {"_class_name": "StableDiffusionUpscalePipeline"}))
