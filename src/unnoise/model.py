@@ -18,17 +18,25 @@ from torch import Tensor, nn
 from unnoise import nn as networks
 from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.placement import find as find_device
-from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
+from unnoise.codec import NO_AUTOENCODER, Codec, make_codec, picture_shape
 from unnoise.config.cards import ModelCard
-from unnoise.config.diffusion import DiffusionConfig
-from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig, height_width
+from unnoise.config.comparison import check_same_base
+from unnoise.config.networks import ControlConfig, UNetConfig, height_width
 from unnoise.config.request import Request
-from unnoise.config.training import TrainConfig
 from unnoise.config.usage import as_keywords, picture_options
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, diffusers
-from unnoise.formats.directory import CARD, WEIGHTS, load_text_encoder, read_card, write_model
+from unnoise.formats.autoencoders import AutoencoderModel
+from unnoise.formats.directory import (
+    CARD,
+    WEIGHTS,
+    check_fits,
+    load_autoencoder,
+    load_text_encoder,
+    read_card,
+    write_model,
+)
 from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
 from unnoise.io import checkpoint
@@ -49,11 +57,12 @@ class Model:
     card: ModelCard
     text: PromptEncoder | None = None  # encodes captions
     device: str = "auto"  # where samples are computed if a call names no device
+    autoencoder: AutoencoderModel | None = None  # of a model of latents
 
     @property
     def codec(self) -> Codec:
         """The map between pictures and x."""
-        return make_codec(self.card.codec, self.card.channels)
+        return make_codec(self.card.codec, self.card.channels) if self.autoencoder is None else self.autoencoder.codec
 
     @property
     def conditioner(self) -> Conditioner:
@@ -89,14 +98,12 @@ class Model:
     @property
     def picture_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of a picture, in pixels."""
-        codec, (height, width) = self.codec, self.card.size
-        return (codec.picture_channels, codec.factor * height, codec.factor * width)
+        return picture_shape(self.card)
 
     @property
     def latent_only(self) -> bool:
-        """Whether the model generates latents that cannot be decoded, since its autoencoder is not read."""
-        codec = self.codec
-        return isinstance(codec, Latents) and codec.autoencoder is None
+        """Whether the model generates latents that cannot be decoded, since it has no autoencoder."""
+        return self.card.codec.kind == "latents" and self.autoencoder is None
 
     def decode(self, x: Tensor) -> Tensor:
         """Pictures of x, float32 in [-1, 1]; x itself, in float32, from a `latent_only` model."""
@@ -115,9 +122,8 @@ class Model:
             raise UserError(f"{folder} is not empty: save the model under another name")
         if folder.exists():
             folder.rmdir()
-        checkpoint.publish(
-            folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card, self.text)
-        )
+        state = self.diffusion.net.state_dict()
+        checkpoint.publish(folder, lambda inside: write_model(inside, state, self.card, self.text, self.autoencoder))
 
     def sample(
         self,
@@ -150,13 +156,15 @@ class Model:
             raise UserError(as_keywords(str(error))) from None
 
     def to(self, device: str | torch.device) -> Model:
-        """Move the network to a device (cpu, cuda, cuda:1, mps), on which `sample` then runs unless a call names one.
+        """Move the networks to a device (cpu, cuda, cuda:1, mps), on which `sample` then runs unless a call names one.
 
         Returns this model. Raises UserError for a device that is unknown or not available. The precision is not changed
         by moving: it is the setting `precision` of `sample`.
         """
         self.device = find_device(str(device))
         self.diffusion.net.to(self.device)
+        if self.autoencoder is not None:
+            self.autoencoder.net.to(self.device)
         return self
 
     def with_controlnets(self, *others: Model | str | Path) -> Model:
@@ -177,7 +185,7 @@ class Model:
         ]
         notes = (note for folder in folders for note in controlnet.notes(folder))
         card = replace(self.card, net=net, notes=(*self.card.notes, *notes))
-        return Model.from_state(card, state, "this model and its controls", self.text)
+        return Model.from_state(card, state, "this model and its controls", self.text, self.autoencoder)
 
     def _controls_of(self, other: Model | str | Path, net: UNetConfig) -> list[tuple[ControlConfig, dict[str, Tensor]]]:
         """The controls of another model, each with its weights. Raises UserError if they do not fit this model."""
@@ -185,37 +193,27 @@ class Model:
             if controlnet.is_folder(Path(other)):
                 return [controlnet.read(Path(other), net)]
             other = load(other)
-        if not isinstance(other.card.net, UNetConfig):
-            raise UserError(f"controls need a U-Net, and one of these models is a {other.card.net.kind}")
-        if without_controls(other.card.net) != without_controls(net):
-            raise UserError("these controls belong to another network: train them with this model as their base")
-        if process_of(other.card) != process_of(self.card) or other.card.classes != self.card.classes:
-            raise UserError("these controls were trained with another process or other classes than this model's")
+        check_same_base(self.card, other.card)
         if getattr(other.text, "text", None) != getattr(self.text, "text", None):
             raise UserError("these controls use another tokenizer: train them with this model as their base")
+        assert isinstance(other.card.net, UNetConfig)
         return controlnet.apart(other.card.net, other.diffusion.net.state_dict())[1]
 
     @classmethod
     def from_state(
-        cls, card: ModelCard, state: Mapping[str, Tensor], where: str, text: PromptEncoder | None = None
+        cls,
+        card: ModelCard,
+        state: Mapping[str, Tensor],
+        where: str,
+        text: PromptEncoder | None = None,
+        autoencoder: AutoencoderModel | None = None,
     ) -> Model:
-        """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
-        fit; `where` begins its message."""
+        """The model of a card and its parts. Raises UserError that names the first weights that do not fit; `where`
+        begins its message."""
         net = _network_for(card, {name: tuple(value.shape) for name, value in state.items()}, where)
-        return cls._assembled(net, card, state, text)
-
-    @classmethod
-    def _assembled(
-        cls, net: nn.Module, card: ModelCard, state: Mapping[str, Tensor], text: PromptEncoder | None
-    ) -> Model:
-        """The model of a network on the meta device and its weights, which fit."""
-        check_fork()
-        net.load_state_dict(dict(state), assign=True)
-        assert not any(tensor.is_meta for tensor in net.buffers()), (
-            "a buffer that is computed needs a device of its own"
-        )
-        net.requires_grad_(False)
-        return cls(make_diffusion(net.eval(), card.process).eval(), card, text)
+        if autoencoder is not None:
+            check_fits(autoencoder, card, where)
+        return cls(_assembled(net, card, state), card, text, autoencoder=autoencoder)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -224,7 +222,18 @@ class Model:
         card = read_card(folder)
         tensors = Tensors.of(folder / WEIGHTS)
         net = _network_for(card, renamed(tensors.shapes()), str(folder))  # compared before a tensor is loaded
-        return cls._assembled(net, card, renamed(tensors.load()), load_text_encoder(card, folder))
+        diffusion = _assembled(net, card, renamed(tensors.load()))
+        text, autoencoder = load_text_encoder(card, folder), load_autoencoder(card, folder)
+        return cls(diffusion, card, text, autoencoder=autoencoder)
+
+
+def _assembled(net: nn.Module, card: ModelCard, state: Mapping[str, Tensor]) -> Diffusion:
+    """The diffusion of a network on the meta device and its weights, which fit."""
+    check_fork()
+    net.load_state_dict(dict(state), assign=True)
+    assert not any(tensor.is_meta for tensor in net.buffers()), "a buffer that is computed needs a device of its own"
+    net.requires_grad_(False)
+    return make_diffusion(net.eval(), card.process).eval()
 
 
 def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: str) -> nn.Module:
@@ -244,18 +253,6 @@ def make_conditioner(card: ModelCard, text: PromptEncoder | None) -> Conditioner
     return Conditioner(
         card.classes, null_row(card), text, card.values, null_value, picture_options=picture_options(card)
     )
-
-
-def without_controls(net: NetConfig) -> NetConfig:
-    """The settings of the network alone, without controls and without dropout."""
-    return replace(net, dropout=0.0, controls=()) if isinstance(net, UNetConfig) else replace(net, dropout=0.0)
-
-
-def process_of(config: TrainConfig | ModelCard) -> DiffusionConfig:
-    """The settings that define what the network's output means, without those of its training."""
-    p = config.process
-    plain = DiffusionConfig(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
-    return replace(plain, time_input=p.time_input, concat=p.concat, concat_factor=p.concat_factor)
 
 
 def null_row(card: ModelCard) -> int | None:
@@ -297,4 +294,5 @@ def load(path: str | Path, *, verify: bool = True) -> Model:
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
     card = ModelCard(net=net, process=process, size=height_width(net.size), **hints)
-    return Model.from_state(card, state, str(folder), diffusers.read_text_encoder(folder, net))
+    text, autoencoder = diffusers.read_text_encoder(folder, net), diffusers.read_autoencoder(folder)
+    return Model.from_state(card, state, str(folder), text, autoencoder)

@@ -27,10 +27,14 @@ from unnoise.cli.main import main
 from unnoise.cli.train_report import how_far
 from unnoise.cli.train_settings import settings_from_options
 from unnoise.config import convert
+from unnoise.config.autoencoders import KLConfig
+from unnoise.config.cards import AutoencoderCard, LatentsConfig
 from unnoise.config.presets import ALL, PRESETS
 from unnoise.config.training import ClassifierConfig, TrainConfig
+from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.io import checkpoint
 from unnoise.io.units import human
+from unnoise.nn import build_autoencoder
 from unnoise.recipes.settings import with_classes
 
 TINY = [
@@ -542,3 +546,46 @@ def test_the_end_of_a_short_run_says_how_far_it_is(tmp_path: Path, capsys: pytes
     config = PRESETS["toy"]()
     assert how_far(config, config.fit.images, tmp_path) == ""
     assert how_far(dataclasses.replace(config, name="my own"), 10, tmp_path) == ""
+
+
+# ------------------------------------------------------------------------------------------------ in latents
+
+
+@pytest.fixture
+def latent_words(tmp_path: Path) -> list[str]:
+    """A command that trains on the toy set in the latents of an autoencoder with random weights."""
+    net = KLConfig(
+        size=16, in_channels=1, latent_channels=2, channels=(8, 8, 8), blocks=1, attention=(False,) * 3, groups=4
+    )
+    made = build_autoencoder(net).eval().requires_grad_(False)
+    card = AutoencoderCard(net, LatentsConfig(factor=4, picture_channels=1))
+    AutoencoderModel(made, card).save(tmp_path / "kl")
+    where = ["--set", f"autoencoder={tmp_path / 'kl'}", "--set", f"latent_cache={tmp_path / 'latents'}"]
+    return ["train", "toy", *TINY, *where, "--out", str(tmp_path / "runs")]
+
+
+def test_a_training_in_latents_says_its_size_its_cost_and_its_disk(
+    latent_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*latent_words, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "latents: 4x4x2 of " in said
+    assert "8 times fewer numbers than a 16x16x1 picture; the same network in pixels would cost " in said
+    assert not (tmp_path / "latents").exists()
+    assert main(latent_words) == 0
+    said = capsys.readouterr().err
+    assert f"encodes 1,000 pictures once, into {tmp_path / 'latents'}" in said
+    assert ": 256kB" in said  # 1,000 times mean and log variance of 32 latents, in 4 bytes
+    assert "picture 1000/1000" in said
+    shutil.rmtree(tmp_path / "runs")
+    assert main(latent_words) == 0
+    assert "encod" not in capsys.readouterr().err.replace("pictures are encoded once", "")
+
+
+def test_a_size_that_does_not_fit_the_autoencoder_is_refused_before_anything_is_written(
+    latent_words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*latent_words, "--set", "size=65"]) == 2
+    assert "set data.size=64" in capsys.readouterr().err
+    assert not (tmp_path / "latents").exists()
+    assert not list((tmp_path / "runs").glob("*"))

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from unnoise import nn
-from unnoise.config import cards, diffusion, limits, networks
+from unnoise.config import autoencoders, cards, diffusion, limits, networks
 from unnoise.config.convert import from_dict, to_dict
 from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.config.presets import ALL
 from unnoise.errors import UserError
 from unnoise.nn.classifier import Shape
 
-KINDS = {kind.__name__: kind for home in (cards, diffusion, networks) for kind in vars(home).values()
+KINDS = {kind.__name__: kind for home in (autoencoders, cards, diffusion, networks) for kind in vars(home).values()
          if dataclasses.is_dataclass(kind)} | {"Shape": Shape}  # fmt: skip
 NUMBERS = [(kind, name) for kind, fields in limits.RANGES.items() for name in fields]
 
@@ -28,7 +28,7 @@ def test_every_limit_is_of_a_field() -> None:
 def test_every_whole_number_of_a_network_has_a_range() -> None:
     """A new field of a network, a process or a card that is a number joins the table, or this list."""
     dropouts = {"dropout", "cond_dropout", "cond_dropout_each"}
-    free = {"norm_eps", "low", "high", "usual", "null", "scale", "shift", *dropouts}
+    free = {"norm_eps", "low", "high", "usual", "null", "scale", "shift", "mean", "std", "weight", "bias", *dropouts}
     for name, kind in KINDS.items():
         for field in dataclasses.fields(kind):
             number = any(word in str(field.type) for word in ("int", "float")) and "dict" not in str(field.type)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.test_model import small
 from unnoise import data
+from unnoise.codec import Pixels
 from unnoise.conditions import Cond
 from unnoise.config.cards import ModelCard
 from unnoise.config.data import DataConfig
@@ -26,17 +27,25 @@ from unnoise.nn import UNet
 from unnoise.nn.controlnet import guess_scales
 
 
-class Unclipped(Model):
-    """A model whose x is not clipped to the range of pictures when it is decoded."""
+class Unclipped(Pixels):
+    """Pixels that are not clipped to the range of pictures when x is decoded."""
 
     def decode(self, x: Tensor) -> Tensor:
         return x.float()
 
 
+class Plain(Model):
+    """A model with that codec."""
+
+    @property
+    def codec(self) -> Unclipped:
+        return Unclipped(3)
+
+
 def last(**asked: object) -> Tensor:
     """What a walk of one step ends in: the estimate of the denoiser that it was made with."""
     request = Request.of(seeds=(1, 2, 3), labels=("dog",), steps=1, precision="float32", **asked)  # type: ignore[arg-type]
-    model = Unclipped(**vars(small()))
+    model = Plain(**vars(small()))
     weights = dict(model.diffusion.net.named_parameters())
     weights["class_embedding.weight"].data *= 10
     weights["conv_out.weight"].data *= 4  # estimates beyond the range of pictures, also of a class alone

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from unnoise.config import convert, files
+from unnoise.config.autoencoders import KLConfig
+from unnoise.config.cards import AutoencoderCard, LatentsConfig
+from unnoise.config.networks import height_width
 from unnoise.config.presets import ALL
-from unnoise.config.training import AnyConfig
+from unnoise.config.training import AnyConfig, TrainConfig
 from unnoise.errors import UserError
+from unnoise.formats.autoencoders import CARD, FORMAT
 from unnoise.recipes.registry import RECIPES, recipe_of
 from unnoise.recipes.settings import from_file, load, resolve, with_classes, with_implied
 
@@ -23,9 +29,29 @@ def test_every_kind_of_training_has_one_recipe() -> None:
         assert recipe_of(recipe.config()) is recipe
 
 
+def write_autoencoder(config: AnyConfig) -> None:
+    """The card of the autoencoder that a training in latents names, where it names it."""
+    if not isinstance(config, TrainConfig) or not config.autoencoder:
+        return
+    (side, _), pixels = height_width(config.net.size), config.data.channels
+    levels = int(math.log2(config.data.size // side)) + 1
+    net = KLConfig(
+        in_channels=pixels,
+        latent_channels=config.net.in_channels,
+        channels=(32,) * levels,
+        attention=(False,) * levels,
+    )
+    card = AutoencoderCard(net, LatentsConfig(factor=net.factor, picture_channels=pixels))
+    folder = Path(config.autoencoder) / "autoencoder"
+    folder.mkdir(parents=True)
+    (folder / CARD).write_text(json.dumps(FORMAT | {"card": convert.to_dict(card)}))
+
+
 @pytest.mark.parametrize("name", ALL)
-def test_a_preset_is_complete(name: str, tmp_path: Path) -> None:
+def test_a_preset_is_complete(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The data implies nothing that the preset does not have; its file is of its kind and has its values."""
+    monkeypatch.chdir(tmp_path)
+    write_autoencoder(ALL[name]())
     settings = load(name)
     assert with_implied(settings) is settings
     recipe_of(settings.config).check(settings.config)
@@ -67,7 +93,8 @@ def test_the_number_of_classes_is_the_datas_where_the_network_has_classes(name: 
 
 def test_captions_are_needed_where_the_network_is_conditioned_on_text() -> None:
     needed = {name for name, make in ALL.items() if recipe_of(make()).has_captions(make())}
-    assert needed == {"shapes-text", "shapes-text-core", "shapes-control", "emoji", "my-captions"}
+    in_latents = {"shapes-latent", "emoji64-latent"}
+    assert needed == {"shapes-text", "shapes-text-core", "shapes-control", "emoji", "my-captions", *in_latents}
 
 
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:

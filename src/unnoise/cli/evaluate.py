@@ -12,9 +12,11 @@ from unnoise.cli.loading import load
 from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes
 from unnoise.cli.options import OVERWRITE, flag, keys_of, option, with_settings, within
 from unnoise.cli.parse import parse_names
-from unnoise.cli.paths import existing_model
+from unnoise.cli.paths import existing_model, new_file
 from unnoise.cli.plot import plot as write_plot
 from unnoise.cli.plot import plottable
+from unnoise.cli.reconstructing import autoencoder_at
+from unnoise.cli.reconstructing import evaluate as evaluate_autoencoder
 from unnoise.cli.requests import present, rows_for
 from unnoise.cli.sampling_options import ALL, FOR_ALL, WHICH
 from unnoise.config.evaluation import EvaluateConfig
@@ -51,7 +53,10 @@ def evaluate(
     ] = None,
     plot: Annotated[
         Path | None,
-        option("a .png or .svg with the curves of bpd: terms over t, distortion over rate, both over reverse time"),
+        option(
+            "a .png or .svg with the curves of bpd: terms over t, distortion over rate, both over reverse time; of an "
+            "autoencoder, a .png with pictures above their reconstructions"
+        ),
     ] = None,
     cache: Annotated[Path | None, option("a folder for features of real pictures; by default the user's cache")] = None,
     markdown: Annotated[bool, flag("print a Markdown table")] = False,
@@ -59,10 +64,16 @@ def evaluate(
     json: Annotated[bool, flag("print one JSON document")] = False,
     **values: Any,
 ) -> None:
-    """Measure the quality of a model's pictures against real ones.
+    """Measure the quality of a model's pictures against real ones, or of an autoencoder's reconstructions.
 
     Under torchrun the processes divide the sampling among them.
     """
+    if (autoencoder := autoencoder_at(model)) is not None:
+        with asking():
+            sheet = None if plot is None else new_file(plot, "pictures", overwrite, suffix=".png")
+        chosen, request = settings(values, parse_names(metrics), label)
+        evaluate_autoencoder(model, autoencoder, chosen, data, request.device, sheet, json=json)
+        return
     existing_model(model)
     with asking():
         names = metric_names(metrics)

@@ -10,6 +10,7 @@ from unnoise.cli.coding import described
 from unnoise.cli.console import emit, say, show, table
 from unnoise.cli.options import flag, option
 from unnoise.cli.paths import existing_described
+from unnoise.cli.reconstructing import autoencoder_text
 from unnoise.config import convert
 from unnoise.config.request import RequestOptions
 from unnoise.config.usage import some, supported_inputs_of
@@ -45,7 +46,9 @@ def info(
 
 def as_text(found: Mapping[str, Any]) -> str:
     """A description of any kind as text."""
-    writer = {"picture": picture_text, "run": run_text, "model": model_text}.get(found["kind"], weights_text)
+    writer = {"picture": picture_text, "run": run_text, "model": model_text, "autoencoder": autoencoder_text}.get(
+        found["kind"], weights_text
+    )
     return writer(found)
 
 
@@ -105,6 +108,8 @@ def run_text(found: Mapping[str, Any]) -> str:
     if "model" in found:
         parts.append(model_text(found["model"]))
         parts.append(f"Sample from it:\n  {first_command(Path(found['path']))}")
+    if "autoencoder" in found:
+        parts.append(autoencoder_text(found["autoencoder"]))
     return "\n\n".join(parts)
 
 

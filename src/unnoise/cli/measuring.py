@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STAGES = {  # (text beside the progress bar, unit)
     "real": ("real pictures", "picture"),
     "drawing": ("sampling", "picture"),
+    "reconstructing": ("reconstructing", "picture"),
     "measuring": ("measuring", "metric"),
     "bpd": ("bits per dimension, bound", "step"),
     "ode-bpd": ("bits per dimension, flow", "picture"),
@@ -40,7 +41,7 @@ def data_for(model: Model, path: str | None) -> DataConfig:
     path = path or model.card.info.get("data")
     if not path:
         raise UsageError("this model does not record its training data: add the real pictures with --data PATH")
-    height, width = model.card.size
+    channels, height, width = model.picture_shape
     if height != width:
         raise UsageError(f"the model's pictures are {width}x{height}; only square ones can be compared")
     control = str(model.card.info.get("control", "")) if model.controls else ""
@@ -49,7 +50,7 @@ def data_for(model: Model, path: str | None) -> DataConfig:
         from unnoise.data.registry import find
 
         values = values if set(values) <= set(find(str(path), height).values) else ()
-    return DataConfig(path=str(path), size=height, channels=model.card.channels, control=control, values=values)
+    return DataConfig(path=str(path), size=height, channels=channels, control=control, values=values)
 
 
 def evaluate_in_processes(

@@ -36,7 +36,7 @@ def existing_model(path: Path) -> Path:
 
 def existing_described(path: Path) -> Path:
     """`path`, if it may be described: a file, or a folder with the settings of a run or of a model."""
-    known = ("config.yaml", "model.json", "model_index.json", "config.json")
+    known = ("config.yaml", "model.json", "autoencoder.json", "model_index.json", "config.json")
     if existing(path, "file, run or model").is_dir() and not any((path / name).is_file() for name in known):
         raise UsageError(str(not_a("a run or a model", path)))
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,8 +121,10 @@ def run(
     with asking():
         if output.latents is None:
             loaded.require_pictures()
-        elif not loaded.latent_only:
+        elif loaded.card.codec.kind == "pixels":
             raise UsageError("this model generates pictures, not latents: remove --latents")
+        else:
+            loaded = replace(loaded, autoencoder=None)  # x is not decoded
         added = [models.find(path) for path in control_models]  # the checkpoints of now, whatever comes later
         loaded = loaded.with_controlnets(*added)
         job = prepare(loaded, request_for(rows, settings, prompted=bool(texts)))

@@ -10,7 +10,13 @@ from typing import Annotated
 from unnoise.cli.console import DONE, asking, emit, say, show
 from unnoise.cli.options import flag, option
 from unnoise.cli.paths import existing, writable
-from unnoise.cli.train_progress import announce, check_room, removed_if_empty, train_with_progress
+from unnoise.cli.train_progress import (
+    announce,
+    check_room,
+    encode_with_progress,
+    removed_if_empty,
+    train_with_progress,
+)
 from unnoise.cli.train_report import dry_run_text, next_steps, outcome
 from unnoise.cli.train_settings import check_pictures, preset_help, settings_from_options
 from unnoise.config.training import AnyConfig
@@ -111,6 +117,9 @@ def run_training(
                 with removed_if_empty(path):
                     recipe_of(config).check_data(config, pictures, path)
                     announce(config, path, together.world)
+        path = Path(together.broadcast(str(path)))
+        with asking(), removed_if_empty(path):
+            encode_with_progress(config, path, together, pictures)
         code = train_with_progress(config, path, together, pictures=pictures)
     return path if together.first else None, code
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +81,44 @@ def announce(config: AnyConfig, path: Path, world: int) -> None:
         say(f"{path} begins with {base}" if base else f"{path} begins")
         if "cost" in expected:
             say(cost_text(expected["cost"], world))
+        if "latents" in expected:
+            say(f"latents: {latents_text(expected['latents'], expected['cost'])}")
+
+
+def encode_with_progress(config: AnyConfig, path: Path, processes: Processes, pictures: Dataset) -> None:
+    """Encodes the pictures of a training in latents into files, unless that is done, with a progress bar.
+
+    Prints before it how many pictures, and how many bytes. Raises UserError where the files cannot be written.
+    """
+    store = recipe_of(config).latents(config, path, processes, pictures)
+    if store is None:
+        return
+    with processes.together():
+        filling = store.fill(processes.rank, processes.world)
+        _, total = next(filling)
+        if total and processes.first:
+            needed = store.bytes // len(pictures) * total
+            say(f"encodes {total:,} pictures once, into {store.folder}: {human(needed)}B")
+        with Progress(total, "encoding", unit="picture", silent=not (total and processes.first)) as bar:
+            for done, _ in filling:
+                bar.step(done)
+
+
+def latents_text(found: Mapping[str, Any], cost: Mapping[str, Any]) -> str:
+    """Returns the size of x in latents, and what the same network would cost in pixels, in a sentence."""
+    pixels = found["in_pixels"]
+    times = pixels["flops"] / cost["flops"]
+    stored = "at every step" if found["stored"] is None else f"once, {human(found['stored'])}B a picture on disk"
+    return (
+        f"{_sides(found['shape'])} of {found['autoencoder']}, {found['compression']:.3g} times fewer numbers than a "
+        f"{_sides(found['picture'])} picture; the same network in pixels would cost {times:.3g} times the operations "
+        f"({human(pixels['flops'])}FLOP a picture) and {human(pixels['memory'])}B of memory; pictures are encoded "
+        f"{stored}"
+    )
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return f"{shape[1]}x{shape[2]}x{shape[0]}"
 
 
 def check_room(expected: Mapping[str, Any], folder: Path, keep: int) -> None:

@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.cli.console import table
-from unnoise.cli.train_progress import cost_text
+from unnoise.cli.train_progress import cost_text, latents_text
 from unnoise.config.presets import ALL
-from unnoise.config.training import AnyConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.config.training import (
+    AnyConfig,
+    AutoencoderTrainConfig,
+    ContrastiveConfig,
+    NoisyClassifierConfig,
+    TrainConfig,
+)
 from unnoise.io.printable import printable
 from unnoise.io.units import human
 from unnoise.recipes.registry import recipe_of
@@ -38,6 +44,8 @@ def dry_run_text(document: Mapping[str, Any]) -> str:
         parts.append("\n".join(f"note: {printable(note)}" for note in data["notes"]))
     if "cost" in document:
         parts.append(f"cost: {cost_text(document['cost'])}")
+        if "latents" in document:
+            parts.append(f"latents: {latents_text(document['latents'], document['cost'])}")
         parts += long_text(document["cost"], document["settings"], captions=data["captions"]["count"] > 0)
     return "\n\n".join(parts)
 
@@ -79,6 +87,7 @@ def next_steps(path: Path, config: AnyConfig) -> str:
         TrainConfig: _sample_text,
         NoisyClassifierConfig: _guide_text,
         ContrastiveConfig: _retrieval_text,
+        AutoencoderTrainConfig: _latents_text,
     }.get(type(config), _accuracy_text)
     result = recipe_of(config).result(path)
     early = how_far(config, config.fit.images, path)
@@ -109,3 +118,9 @@ def _retrieval_text(path: Path, result: Mapping[str, Any]) -> str:
         for each in result.get("retrieval", ())
     ]
     return " ".join([*found, f"Evaluate with it: unnoise evaluate MODEL --metrics retrieval --evaluator {path}"])
+
+
+def _latents_text(path: Path, result: Mapping[str, Any]) -> str:
+    found = result.get("latents")
+    scale = f"scale of the latents {1 / found['std']:.5g}, of {found['n']:,} pictures. " if found else ""
+    return f"{scale}Measure it: unnoise evaluate {shlex.quote(str(path))}"

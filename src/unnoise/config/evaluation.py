@@ -16,7 +16,9 @@ class EvaluateConfig:
     count: int = setting(10_000, "generated pictures; their seeds are the next `count` from `seed` on")
     seed: int = 0
     real: int = setting(50_000, "real pictures to compare with, at most; a random subset if there are more")
-    features: str = setting("auto", "inception, a weight file of it, a shipped classifier, or a classifier's directory")
+    features: str = setting(
+        "auto", "inception, a weight file of it, efficientnet, a shipped classifier, or a directory"
+    )
     evaluator: str = setting(
         "auto", "for class accuracy: a shipped classifier or a directory; for retrieval: a contrastive run"
     )

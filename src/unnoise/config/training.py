@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from unnoise.config.autoencoders import KLConfig, VQConfig
 from unnoise.config.data import DataConfig
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.field import setting
@@ -75,6 +76,14 @@ class TrainConfig:
     base: str = setting(
         "", "a run or a model to start from; with net.controls it stays frozen, and the ControlNet is trained"
     )
+    autoencoder: str = setting(
+        "",
+        "a run, a model or a folder of an autoencoder whose latents are diffused (Rombach et al. 2022); empty: pixels",
+    )
+    latent_cache: str | None = setting(
+        "latents",
+        "a folder for the latents of the pictures, encoded once; none: the pictures are encoded at every step",
+    )
     device: str = "auto"
     data: DataConfig = DataConfig()
     net: NetConfig = UNetConfig()
@@ -143,4 +152,54 @@ class ContrastiveConfig:
     log: LogConfig = LogConfig(grid_every=0)
 
 
-AnyConfig = TrainConfig | ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """A PatchGAN discriminator, which is trained beside an autoencoder. Isola et al. 2017."""
+
+    width: int = setting(64, "channels of the first layer; they double with each layer, up to 8 times as many")
+    layers: int = setting(3, "halvings of the picture: with 3, a logit is that of a patch of 70x70 pixels")
+    norm: Literal["group", "instance", "batch"] = setting(
+        "group", "batch, as published, makes the logits of a picture depend on the others of its batch"
+    )
+    start: int = setting(50_001, "the first step in which it is trained and judges the autoencoder")
+    lr: float = setting(4.5e-6, "its learning rate; all else is as in fit")
+
+
+@dataclass(frozen=True)
+class AutoencoderLossConfig:
+    """The weights of an autoencoder's losses, as published; a weight of 0 leaves a loss out. Rombach et al. 2022."""
+
+    l1: float = setting(1.0, "of the absolute difference of pictures, per number of a picture")
+    perceptual: float = setting(1.0, "of the perceptual distance")
+    kl: float = setting(
+        1e-6, "of the divergence of the latents from N(0, I), both it and the reconstruction summed, as published"
+    )
+    codebook: float = setting(1.0, "of the distance between latents and codes, per number of the latents")
+    commitment: float = setting(0.25, "the part of the codebook's loss that moves the latents, not the codes")
+    adversarial: float = setting(
+        0.5, "size of the discriminator's gradient at the decoder's last weight, relative to the reconstruction's"
+    )
+
+
+@dataclass(frozen=True)
+class AutoencoderTrainConfig:
+    """The training of an autoencoder, in whose latents a model can diffuse."""
+
+    name: str = "autoencoder"
+    about: str = ""
+    device: str = "auto"
+    data: DataConfig = DataConfig()
+    net: KLConfig | VQConfig = KLConfig()
+    features: str = setting(
+        "auto",
+        "of the perceptual distance: lpips, vgg16, efficientnet, a run of `unnoise train classifier`, or none; auto: "
+        "the first of these that is on this disk",
+    )
+    loss: AutoencoderLossConfig = AutoencoderLossConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    measured: int = setting(10_000, "pictures whose latents determine the scale, at most all of the data set")
+    fit: Fit = Fit()
+    log: LogConfig = LogConfig()
+
+
+AnyConfig = TrainConfig | ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig | AutoencoderTrainConfig

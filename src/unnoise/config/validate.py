@@ -35,8 +35,14 @@ def concat_channels(process: DiffusionConfig, channels: int) -> int:
     return {"": 0, "low_res": channels, "masked": channels + 1}[process.concat]
 
 
+def x_channels(config: TrainConfig | NoisyClassifierConfig) -> int:
+    """Returns the channels of x: of a picture, or of the latents of `autoencoder`, which net.in_channels follows."""
+    latent = isinstance(config, TrainConfig) and config.autoencoder
+    return config.net.in_channels if latent else config.data.channels
+
+
 def out_channels(process: DiffusionConfig, channels: int) -> int:
-    """Returns how many channels the network's output has: twice the picture's where the variance is learned."""
+    """Returns how many channels the network's output has: twice those of x where the variance is learned."""
     return channels * (2 if process.learned_variance else 1)
 
 
@@ -44,13 +50,15 @@ def _wrong_net(config: TrainConfig | NoisyClassifierConfig) -> Iterator[str]:
     net, data = config.net, config.data
     yield from _at_least({"data.size": data.size, "data.channels": data.channels}, 1)
     yield from _at_least({"net.classes": net.classes, "data.workers": data.workers}, 0)
-    if data.size != net.size:
+    latent, channels = isinstance(config, TrainConfig) and bool(config.autoencoder), x_channels(config)
+    if not latent and data.size != net.size:  # the factor of an autoencoder is checked where its card is read
         yield f"net.size {net.size} should be data.size {data.size}"
-    if net.in_channels != data.channels:
-        yield f"net.in_channels {net.in_channels} should be data.channels {data.channels}"
-    outputs = out_channels(config.process, data.channels)
+    if net.in_channels != channels:
+        yield f"net.in_channels {net.in_channels} should be data.channels {channels}"
+    outputs = out_channels(config.process, channels)
     if net.out_channels != outputs:
-        reason = "twice the picture's, because the variance is learned" if outputs != data.channels else "the picture's"
+        what = "latents'" if latent else "picture's"
+        reason = f"twice the {what}, because the variance is learned" if outputs != channels else f"the {what}"
         yield f"net.out_channels {net.out_channels} should be {outputs}, {reason}"
     if net.classes and not net.null_class and (config.process.cond_dropout or config.process.cond_dropout_each):
         yield "process.cond_dropout needs net.null_class, the embedding of a dropped class: set it, or set it to 0"
@@ -69,7 +77,7 @@ def _wrong_text(config: TrainConfig) -> Iterator[str]:
 def _wrong_conditions(config: TrainConfig) -> Iterator[str]:
     """Values and concatenated pictures: the network has to have inputs for them."""
     net, process, names = config.net, config.process, config.data.values
-    channels = concat_channels(process, config.data.channels)
+    channels = concat_channels(process, x_channels(config))
     if not isinstance(net, UNetConfig):
         if names or channels:
             yield f"data.values and process.concat need a U-Net, and this is a {net.kind}: set net.kind=unet"

@@ -31,20 +31,26 @@ TRIES = 8  # pictures tried instead of one that cannot be read
 class Batch(NamedTuple):
     """Some rows of a data set, as tensors."""
 
-    x: Tensor  # (B, C, H, W) float32 in [-1, 1]; or bytes, if asked for
+    x: Tensor  # (B, C, H, W) float32 in [-1, 1]; bytes, if asked for; or latents (data/latents.py)
     label: Tensor | None  # (B,) int64, rows of Dataset.classes
     caption: tuple[str, ...] | None
     index: tuple[int, ...]  # type: ignore[assignment]  # rows of the data set; hides tuple.index, which is not needed
     control: Tensor | None = None  # (B, 3, H, W) float32 in [0, 1], or bytes: control images, if config.control is set
     value: Tensor | None = None  # (B, K) float64: the numbers of config.values; NaN if missing
+    picture: Tensor | None = None  # (B, C, H, W) float32 in [-1, 1], beside latents where a condition is made from it
+
+
+def as_x(pixels: Tensor) -> Tensor:
+    """float32 in [-1, 1] of bytes: k / 127.5 - 1, correctly rounded."""
+    # (2 k - 255) / 255: whole numbers until the one division
+    return pixels.to(torch.float32).mul_(2.0).sub_(255.0).div_(255.0)
 
 
 def scaled(batch: Batch) -> Batch:
     """The batch with bytes scaled to float32, on the device where they lie: x to [-1, 1], control images to [0, 1]."""
     x, control = batch.x, batch.control
     if x.dtype == torch.uint8:
-        # (2 k - 255) / 255: whole numbers until the one division, so k / 127.5 - 1 correctly rounded
-        x = x.to(torch.float32).mul_(2.0).sub_(255.0).div_(255.0)
+        x = as_x(x)
     if control is not None and control.dtype == torch.uint8:
         control = control.to(torch.float32).div_(255.0)
     return batch._replace(x=x, control=control)
@@ -145,30 +151,45 @@ class Dataset:
         `Batch.index` differs from `indices` for pictures that could not be read and were replaced. Raises IndexError
         for an index outside the set, and UserError with the paths if too many pictures could not be read.
         """
-        rows = np.asarray(indices, np.int64).reshape(-1)
-        epochs = np.broadcast_to(np.asarray(epoch, np.int64), rows.shape)
-        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f"indices run from {rows.min()} to {rows.max()}; the set has {len(self)} pictures")
+        rows, epochs = self.rows(indices, epoch)
         if isinstance(self._pixels, Tensor):
             pixels = self._pixels.index_select(0, torch.from_numpy(rows))
         else:
             pixels, rows = self._gather(rows, epochs, seed)
+        mirrored = torch.from_numpy(self.flips(rows, epochs, seed))
+        pixels[mirrored] = pixels[mirrored].flip(-1)
+        found = self.batch_of(pixels, rows, epochs, seed)
+        return found if as_bytes else scaled(found)
+
+    def batch_of(self, x: Tensor, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> Batch:
+        """The batch of these rows (B,), with `x` as it is, and with bytes of control images."""
         control = self._controls(rows, self._crop_positions(rows, epochs, seed))
-        if self.config.flip:
-            mirrored = torch.from_numpy(bits(FLIP, seed, epochs, rows) >> np.uint64(63) == 1)
-            for flipped in (pixels,) if control is None else (pixels, control):
-                flipped[mirrored] = flipped[mirrored].flip(-1)
+        if control is not None:
+            mirrored = torch.from_numpy(self.flips(rows, epochs, seed))
+            control[mirrored] = control[mirrored].flip(-1)
         sources = self._good[rows]
         labels, captions = self.source.labels, self.source.captions
-        found = Batch(
-            pixels,
+        return Batch(
+            x,
             None if labels is None else torch.from_numpy(labels[sources]),
             None if captions is None else self._captions(rows, epochs, seed),
             tuple(rows.tolist()),
             control,
             torch.from_numpy(self._values[sources]) if self.config.values else None,
         )
-        return found if as_bytes else scaled(found)
+
+    def rows(self, indices: Sequence[int], epoch: int | Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """`indices` and the epoch of each, (B,). Raises IndexError for an index outside the set."""
+        rows = np.asarray(indices, np.int64).reshape(-1)
+        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"indices run from {rows.min()} to {rows.max()}; the set has {len(self)} pictures")
+        return rows, np.broadcast_to(np.asarray(epoch, np.int64), rows.shape)
+
+    def flips(self, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
+        """(B,): which pictures are flipped left to right."""
+        if not self.config.flip:
+            return np.zeros(len(rows), np.bool_)
+        return np.asarray(bits(FLIP, seed, epochs, rows) >> np.uint64(63) == 1)
 
     def _captions(self, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> tuple[str, ...]:
         """A caption of each row. One of n is used once in any n epochs in a row; the first of them is random."""
@@ -222,16 +243,28 @@ class Dataset:
 
     def _readable(self, row: int, seed: int) -> tuple[int, NDArray[np.uint8]]:
         """A row and its picture, or the row and picture that replace it if it cannot be read."""
-        used = row
-        for attempt in range(TRIES):
+        for used in self.instead(row, seed):
             try:
                 return used, self.pixels(used)
             except (OSError, Unreadable) as error:
-                self._unreadable[used] = reason(error)
-            if len(self._unreadable) > max(1.0, self.config.max_broken * len(self)):
-                raise too_many(self.replaced, len(self._unreadable) / len(self), self.source, self.config)
-            used = int(bits(REPLACE, seed, row, attempt)[0] % np.uint64(len(self)))
-        raise too_many(self.replaced, len(self._unreadable) / len(self), self.source, self.config)
+                self.unreadable(used, reason(error))
+        raise self.too_many()
+
+    def instead(self, row: int, seed: int) -> Iterator[int]:
+        """`row`, then the rows that replace it, one after the other, where it or they cannot be read."""
+        yield row
+        for attempt in range(TRIES - 1):
+            yield int(bits(REPLACE, seed, row, attempt)[0] % np.uint64(len(self)))
+
+    def unreadable(self, row: int, why: str) -> None:
+        """Records that a picture cannot be read. Raises UserError with the paths where too many cannot."""
+        self._unreadable[row] = why
+        if len(self._unreadable) > max(1.0, self.config.max_broken * len(self)):
+            raise self.too_many()
+
+    def too_many(self) -> UserError:
+        """The error for too many pictures that could not be read, with their paths."""
+        return too_many(self.replaced, len(self._unreadable) / len(self), self.source, self.config)
 
 
 def _value_columns(source: Source, config: DataConfig) -> NDArray[np.float64]:

@@ -10,19 +10,30 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 
-from unnoise.data.dataset import Batch, Dataset
+from unnoise.data.dataset import Batch
 from unnoise.data.random import order
 
 AHEAD = 2  # finished batches that may wait, beyond those being computed
 
 
+class Rows(Protocol):
+    """What batches are made of: a Dataset, or its latents."""
+
+    def __len__(self) -> int: ...
+
+    def batch(
+        self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0, as_bytes: bool = False
+    ) -> Batch: ...
+
+
 def batches(
-    dataset: Dataset,
+    dataset: Rows,
     *,
     batch: int,
     seed: int,
@@ -43,7 +54,7 @@ def batches(
 
 
 def _stream(
-    dataset: Dataset, batch: int, seed: int, start: int, rank: int, world: int, workers: int, as_bytes: bool
+    dataset: Rows, batch: int, seed: int, start: int, rank: int, world: int, workers: int, as_bytes: bool
 ) -> Iterator[Batch]:
     own = range(rank * batch // world, (rank + 1) * batch // world)
 

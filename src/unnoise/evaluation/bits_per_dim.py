@@ -75,7 +75,11 @@ def measure(
 
 
 def check(names: Sequence[str], model: Model, config: EvaluateConfig) -> None:
-    """Raises UserError for settings of these metrics that are out of range."""
+    """Raises UserError for settings of these metrics that are out of range, and for a model of latents."""
+    if model.card.codec.kind == "latents":
+        raise UserError(
+            "bits per dimension are those of pixels, and this model diffuses in latents: leave these metrics out"
+        )
     if config.bits_count < 1:
         raise UserError(f"--bits-count {config.bits_count} is too small: use 1 or more, for example 100")
     if config.bits_repeats < 1:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from unnoise.codec import from_bytes
+from unnoise.codec import concat_in_x, from_bytes
 from unnoise.conditions import Cond
 from unnoise.config.cards import NoisyClassifierCard
 from unnoise.config.data import DataConfig
@@ -37,13 +37,17 @@ def conditioner_of(model: Model, guide: NoisyClassifierCard | None = None) -> Co
     return replace(model.conditioner, classes=guide.classes, classifier_only=True)
 
 
-def request_condition(model: Model, conditioner: Conditioner, request: Request, cond: Cond | None = None) -> Cond:
+def request_condition(
+    model: Model, conditioner: Conditioner, request: Request, cond: Cond | None = None, image: Tensor | None = None
+) -> Cond:
     """The condition of a request, a row per seed; or `cond`, with the request's control images unless it has its own.
 
-    Raises UserError for what the model does not support, for what is missing, and for files that cannot be used.
+    `image` is that of `concat_image`. Raises UserError for what the model does not support, for what is missing, and
+    for files that cannot be used.
     """
     if cond is None:
-        cond = replace(text_and_labels(conditioner, request), concat=concat_image(model, request))
+        concat = None if image is None else concat_in_x(image, model.codec).expand(len(request.seeds), -1, -1, -1)
+        cond = replace(text_and_labels(conditioner, request), concat=concat)
     return cond if cond.control else add_control_images(model, cond, request)
 
 
@@ -129,7 +133,8 @@ def add_control_images(model: Model, cond: Cond, request: Request) -> Cond:
 
 
 def concat_image(model: Model, request: Request) -> Tensor | None:
-    """The picture that is concatenated to x_t, in every row: (B, C, H, W); None for a model without one.
+    """The picture that is concatenated to x_t, in pixels: (1, C, H, W), or (1, C + 1, H, W) with the mask of its hole;
+    None for a model without one.
 
     Raises UserError for a file that cannot be used, for one that is missing, and for one too many.
     """
@@ -151,12 +156,11 @@ def concat_image(model: Model, request: Request) -> Tensor | None:
     if process.concat == "low_res" and request.prompt.mask:
         raise UserError("this model is for super-resolution and has no mask input: remove --mask")
     if process.concat == "low_res":
-        image = degrade.upscale(low_res_image(Path(request.prompt.image), model), process.concat_factor)
-    else:
-        hole = read_picture(Path(request.prompt.mask), model.card.size, 1, "mask")
-        image = read_picture(Path(request.prompt.image), model.card.size, model.card.channels, "picture")
-        image = degrade.mask_out(from_bytes(image), (hole > 127).float())
-    return image.expand(len(request.seeds), -1, -1, -1)
+        return degrade.upscale(low_res_image(Path(request.prompt.image), model), process.concat_factor)
+    channels, height, width = model.picture_shape
+    hole = read_picture(Path(request.prompt.mask), (height, width), 1, "mask")
+    image = read_picture(Path(request.prompt.image), (height, width), channels, "picture")
+    return degrade.mask_out(from_bytes(image), (hole > 127).float())
 
 
 def low_res_image(file: Path, model: Model) -> Tensor:
@@ -165,17 +169,17 @@ def low_res_image(file: Path, model: Model) -> Tensor:
     A file of exactly that size is read as it is; a larger one is brought to the size of the model's pictures and
     downscaled as in training. Raises UserError for sizes in between.
     """
-    factor, (height, width) = model.card.process.concat_factor, model.card.size
+    factor, (channels, height, width) = model.card.process.concat_factor, model.picture_shape
     small = (height // factor, width // factor)
-    found = open_picture(file, min(height, width), model.card.channels, "picture").size[::-1]  # height, width
+    found = open_picture(file, min(height, width), channels, "picture").size[::-1]  # height, width
     if found == small:
-        return from_bytes(read_picture(file, small, model.card.channels, "picture"))
+        return from_bytes(read_picture(file, small, channels, "picture"))
     if found[0] < height or found[1] < width:
         raise UserError(
             f"the picture {file} is {found[1]}x{found[0]}; this model turns {small[1]}x{small[0]} into {width}x"
             f"{height}: give it in one of these two sizes, or a larger one of that shape"
         )
-    whole = read_picture(file, (height, width), model.card.channels, "picture")
+    whole = read_picture(file, (height, width), channels, "picture")
     return degrade.downscale(from_bytes(whole), factor)
 
 

@@ -25,6 +25,7 @@ from unnoise.io.weights import read_header
 from unnoise.io.whatis import not_a
 from unnoise.training.run_list import summary
 
+AUTOENCODER_CARD = "autoencoder.json"
 FEW = 16  # classes: all of them are shown in one grid
 PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")  # how picture files begin
 
@@ -72,6 +73,8 @@ def describe_folder(path: Path) -> dict[str, Any]:
         return describe_run(path)
     if (path / "model.json").is_file():
         return describe_model(path)
+    if (path / AUTOENCODER_CARD).is_file():
+        return describe_model(path, AUTOENCODER_CARD)
     if (path / "model_index.json").is_file() or (path / "config.json").is_file():
         return describe_diffusers(path)
     raise not_a("a run or a model", path)
@@ -106,8 +109,14 @@ def describe_run(path: Path) -> dict[str, Any]:
     others = [name for name in checkpoint.stray(path / "checkpoints") if not name.startswith(".")]
     warnings = [about.problem] if about.problem else []
     warnings += [f"checkpoints/{name} is not a finished checkpoint and is not used" for name in others]
-    if found["checkpoints"]:
-        found["model"] = describe_model(path / "checkpoints" / found["checkpoints"][-1])
+    newest = path / "checkpoints" / found["checkpoints"][-1] if found["checkpoints"] else None
+    if newest is not None and (newest / AUTOENCODER_CARD).is_file():
+        measured = path / "autoencoder"
+        found["autoencoder"] = describe_model(
+            measured if (measured / AUTOENCODER_CARD).is_file() else newest, AUTOENCODER_CARD
+        )
+    elif newest is not None:
+        found["model"] = describe_model(newest)
     else:
         warnings.append("this run has no checkpoint yet: it cannot be sampled from")
     warnings += _unreadable(path / "config.yaml", values)
@@ -124,19 +133,21 @@ def describe_run(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(file: Path, values: Mapping[str, Any]) -> list[str]:
-    """Why the configuration of a diffusion training is not one of this version; empty where it is one."""
-    from unnoise.config.training import TrainConfig  # here, for `unnoise sample` reads cards and needs no trainings
+    """Why the configuration of a training of a network is not one of this version; empty where it is one."""
+    from unnoise.config.training import AutoencoderTrainConfig, TrainConfig  # here: `unnoise sample` needs none
 
+    kind = AutoencoderTrainConfig if "discriminator" in values else TrainConfig
     try:
-        convert.from_dict(TrainConfig, values, str(file))
+        convert.from_dict(kind, values, str(file))
     except UserError as error:
         return [f"this version of unnoise cannot read the configuration: {error}"] if "net" in values else []
     return []
 
 
-def describe_model(path: Path) -> dict[str, Any]:
-    """The card of a model directory and the header of its weights."""
-    found = {"kind": "model", "path": str(path), "card": _card(path / "model.json")}
+def describe_model(path: Path, card: str = "model.json") -> dict[str, Any]:
+    """The card of a directory of a model, or of an autoencoder, and the header of its weights."""
+    kind = "autoencoder" if card == AUTOENCODER_CARD else "model"
+    found = {"kind": kind, "path": str(path), "card": _card(path / card)}
     weights = path / "model.safetensors"
     if not weights.is_file():
         return found | {"warnings": [f"{weights} is missing: the model cannot be loaded"]}

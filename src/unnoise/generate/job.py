@@ -21,13 +21,16 @@ import torch
 from torch import Tensor
 
 from unnoise.acceleration import choices
-from unnoise.acceleration.placement import Placement, best
+from unnoise.acceleration.placement import Placement, best, place_autoencoder
 from unnoise.acceleration.placement import place as place_diffusion
 from unnoise.acceleration.placement import prepare as place_network
+from unnoise.codec import Codec, Latents
 from unnoise.conditions import Cond
 from unnoise.config.request import Request
+from unnoise.data.degrade import upscale
 from unnoise.denoiser import Denoiser, Diffusion
-from unnoise.generate.conditions import conditioner_of, null_condition, request_condition
+from unnoise.formats.autoencoders import codec_of
+from unnoise.generate.conditions import concat_image, conditioner_of, null_condition, request_condition
 from unnoise.generate.validate import check_guidance, check_request
 from unnoise.guidance import (
     classifier,
@@ -68,9 +71,34 @@ class Placed:
         with _PLACING:
             return self._copy
 
+    @property
+    def codec(self) -> Codec:
+        """The model's codec, with a copy of its autoencoder on this device."""
+        with _PLACING:
+            return self._codec
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Pictures of x, float32 in [-1, 1], as `Model.decode`."""
+        return x.float() if self.model.latent_only else self.codec.decode(x)
+
+    def preview(self, x: Tensor) -> Tensor:
+        """Pictures of an estimate of x, (B, C, H, W): of latents by the linear map to colours, if the model has one.
+
+        Decoding every step would take longer than the steps.
+        """
+        found = self.codec.preview(x) if isinstance(self.codec, Latents) else None
+        return self.decode(x) if found is None else upscale(found, self.codec.factor)
+
     @cached_property
     def _copy(self) -> Diffusion:
         return place_diffusion(self.model.diffusion, self.placement)
+
+    @cached_property
+    def _codec(self) -> Codec:
+        own = self.model.autoencoder
+        if own is None:
+            return self.model.codec
+        return codec_of(place_autoencoder(own.net, self.placement, force_upcast=own.card.force_upcast), own.card)
 
 
 def place(model: Model | Placed, device: str = "auto", precision: str = "auto") -> Placed:
@@ -104,6 +132,7 @@ class Job:
     times: Tensor  # (N + 1,) float64, from noise to 0
     step: Step
     start: Start | None = None
+    known: Tensor | None = None  # (1 or B, C + 1, H, W): the picture around the hole of an inpainting model, in pixels
 
     @property
     def model(self) -> Model:
@@ -114,7 +143,8 @@ class Job:
         index = torch.tensor(list(rows), dtype=torch.int64)
         start = None if self.start is None else Start(self.start.x[index], self.start.t)
         request = replace(self.request, seeds=tuple(self.request.seeds[row] for row in rows))
-        return replace(self, request=request, cond=self.cond[index], null=self.null[index], start=start)
+        known = self.known if self.known is None or len(self.known) == 1 else self.known[index]
+        return replace(self, request=request, cond=self.cond[index], null=self.null[index], start=start, known=known)
 
     def starting(self, start: Start) -> Job:
         """The same job from other states than the noise of its seeds. Raises ValueError for another number of rows."""
@@ -168,10 +198,13 @@ def prepare(model: Model | Placed, request: Request, *, start: Start | None = No
     guide = guide_of(request, placed.placement)
     conditioner = conditioner_of(model, guide.card if guide is not None else None)
     times = timesteps(model, request)
-    cond = request_condition(model, conditioner, request, cond)
+    own = None if cond is None or model.card.codec.kind == "latents" else cond.concat  # a picture is in pixels
+    image = concat_image(model, request) if cond is None else own
+    cond = request_condition(model, conditioner, request, cond, image)
     check_guidance(model, cond, request, guide.card if guide is not None else None)
     null = cond if request.guidance.scale == 1 else null_condition(conditioner, request, cond)
-    job = Job(placed, request, conditioner, cond, null, guide, times, sampler.make(request))
+    known = image if model.card.process.concat == "masked" else None
+    job = Job(placed, request, conditioner, cond, null, guide, times, sampler.make(request), known=known)
     return job if start is None else job.starting(start)
 
 

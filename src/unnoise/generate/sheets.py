@@ -15,6 +15,7 @@ from unnoise.codec import to_bytes
 from unnoise.generate.frames import Frame
 from unnoise.generate.job import Job
 from unnoise.generate.rows import Row
+from unnoise.io import images
 from unnoise.io.images import Pixels, captioned, grid
 
 MOST_PREVIEWS = 100  # estimates of a walk that are stored for strips and animations
@@ -62,7 +63,7 @@ def as_bytes(pictures: Tensor) -> NDArray[np.uint8]:
 
 def noise(job: Job, rows: slice) -> Tensor:
     """The noise that these pictures start from, (B, C, H, W), at half its strength so that its grain is visible."""
-    return job.model.codec.decode(job.noise(rows).start().cpu() / 2)
+    return job.placed.codec.decode(job.noise(rows).start().cpu() / 2)
 
 
 def strip(sample: Sample, most: int = 9) -> list[Pixels]:
@@ -119,3 +120,8 @@ def animation(done: Sequence[Sample], columns: int, scale: int | None) -> list[I
         grid([walk[min(step, len(walk) - 1)] for walk in walks], columns=columns, rows=names, scale=scale)
         for step in range(max(map(len, walks)))
     ]
+
+
+def compared(x: Tensor, y: Tensor) -> Image.Image:
+    """Pictures (B, C, H, W) in [-1, 1] above their reconstructions."""
+    return images.sheet({("picture", ""): to_bytes(x), ("reconstruction", ""): to_bytes(y)}, across=len(x))

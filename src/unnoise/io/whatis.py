@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from unnoise.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+AUTOENCODER = "autoencoder.json"
 EVALUATORS = ("classifier.json", "contrastive.json")  # the cards of models that generate no pictures
 LOOKED_AT = 5_000  # entries of a folder and the folders in it
 SHOWN = 5  # names in a sentence
@@ -20,16 +21,16 @@ SHOWN = 5  # names in a sentence
 
 def is_model(path: Path) -> bool:
     """Whether a directory has the files of a model, a run or a diffusers folder; they may still be damaged."""
-    if _is_evaluator(path):
+    if _has(path, (*EVALUATORS, AUTOENCODER)):
         return False
     names = ("model.json", "model_index.json", "config.json")
     return (path / "checkpoints").is_dir() or any((path / name).is_file() for name in names)
 
 
-def _is_evaluator(path: Path) -> bool:
-    """Whether a directory is a classifier or a contrastive model, or the run of one."""
-    cards = (file for name in EVALUATORS for file in (path / name, *path.glob(f"checkpoints/step-*/{name}")))
-    return any(card.is_file() for card in cards)
+def _has(path: Path, cards: Iterable[str]) -> bool:
+    """Whether a directory has one of these cards, or is the run of a training that writes it."""
+    found = (file for name in cards for file in (path / name, *path.glob(f"checkpoints/step-*/{name}")))
+    return any(card.is_file() for card in found)
 
 
 def not_a(wanted: str, path: Path) -> UserError:
@@ -55,7 +56,10 @@ def _folder(path: Path) -> tuple[str, str]:
     for folder, kind in ((path, "a folder of runs"), (path / "runs", "a folder with runs/ in it")):
         if runs := runs_in(folder):
             return kind, f"give one of the runs: {_some([str(run) for run in runs])}"
-    if _is_evaluator(path):
+    if _has(path, (AUTOENCODER,)):
+        named = shlex.quote(str(path))
+        return "an autoencoder", f"train a model in its latents: `unnoise train latent --set autoencoder={named}`"
+    if _has(path, EVALUATORS):
         return "a classifier or a contrastive model", "it evaluates pictures and generates none"
     found = list(islice(_files(path), LOOKED_AT))
     pictures = Counter(sorted(suffix for name in found if (suffix := Path(name).suffix.lower()) in PICTURES))

@@ -19,6 +19,8 @@ from unnoise.metrics import contrastive
 from unnoise.metrics.classifier import ClassifierEvaluator, load_classifier, shipped
 from unnoise.metrics.contrastive import ContrastiveEvaluator
 from unnoise.metrics.inception import HASH, WIDTH, Network, load_inception
+from unnoise.metrics.perceptual import load_efficientnet
+from unnoise.nn import efficientnet
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,30 @@ def inception_features(path: Path | None = None, *, batch: int = 32, device: str
     return Features(name, WIDTH, digest, official, lambda x: _inception(net, x, batch, device))
 
 
-def find_features(name: str, device: str = "cpu") -> Features:
-    """Features by name: `inception`, a `.pth` file of its weights, a shipped classifier, or a directory of a model.
+def efficientnet_features(*, batch: int = 32, device: str = "cpu") -> Features:
+    """EfficientNet-lite0's pooled features of pictures that are resized to 224 pixels; grey ones get three channels.
 
+    Raises UserError where its package is not installed.
+    """
+    net = load_efficientnet()
+    digest = fingerprint(net)
+    net = net.to(device)
+
+    def extract(x: Tensor) -> Tensor:
+        found = [net.pooled(part.to(device)).cpu() for part in torch.split(x, batch)]
+        return torch.cat(found) if found else torch.zeros(0, efficientnet.WIDTH)
+
+    return Features("efficientnet-lite0", efficientnet.WIDTH, digest, False, extract)
+
+
+def find_features(name: str, device: str = "cpu") -> Features:
+    """Features by name.
+
+    `inception`, `efficientnet`, a `.pth` file of Inception's weights, a shipped classifier, or a directory of a model.
     Their network computes on `device`; pictures and features are on the CPU. Raises UserError for an unknown name.
     """
+    if name == "efficientnet":
+        return efficientnet_features(device=device)
     if name == "inception":
         return inception_features(device=device)
     if Path(name).suffix in {".pth", ".pt"}:
@@ -78,7 +99,7 @@ def find_features(name: str, device: str = "cpu") -> Features:
         return contrastive_features(contrastive.load(name).to(device))
     if name in shipped() or Path(name).is_dir():
         return classifier_features(load_classifier(name).to(device))
-    valid = ", ".join(("inception", *shipped()))
+    valid = ", ".join(("inception", "efficientnet", *shipped()))
     raise UserError(
         f"no features {name!r}; valid: {valid}, a run of `unnoise train classifier` or of a contrastive model, "
         "a .pth file"

@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from unnoise.codec import Codec, Pixels, concat_in_x
 from unnoise.conditions import Cond
 from unnoise.config.cards import ValueRange
 from unnoise.config.diffusion import DiffusionConfig
@@ -25,6 +26,8 @@ from unnoise.text.tokenizer import PromptEncoder, Tokenizer
 from unnoise.training.player import SampleRNG
 from unnoise.transfer import send
 
+PIXELS = Pixels()
+
 
 def batch_condition(batch: Batch, conditioner: Conditioner, config: TrainConfig) -> Cond:
     """Returns the condition of each picture of a batch, without a picture that is concatenated to x_t."""
@@ -36,13 +39,15 @@ def batch_condition(batch: Batch, conditioner: Conditioner, config: TrainConfig)
     return replace(cond, control=(batch.control,))
 
 
-def concat_input(x: Tensor, process: DiffusionConfig, rows: SampleRNG) -> Tensor:
-    """Returns the picture that is concatenated to x_t: x (B, C, H, W) downscaled and upscaled again, or with a masked
-    box that depends on the sample."""
+def concat_input(picture: Tensor, process: DiffusionConfig, rows: SampleRNG, codec: Codec = PIXELS) -> Tensor:
+    """Returns what is concatenated to x_t: the picture (B, C, H, W) downscaled and upscaled again, or with a masked box
+    that depends on the sample; in latents, the latents of that (`codec.concat_in_x`)."""
     if process.concat == "low_res":
-        return degrade.upscale(degrade.downscale(x, process.concat_factor), process.concat_factor)
+        low_res = degrade.upscale(degrade.downscale(picture, process.concat_factor), process.concat_factor)
+        return concat_in_x(low_res, codec)
     draws = torch.stack([rows.uniform(name) for name in degrade.BOX_DRAWS], dim=1)
-    return degrade.mask_out(x, send(degrade.boxes(draws, *x.shape[2:]), x.device))
+    masked = degrade.mask_out(picture, send(degrade.boxes(draws, *picture.shape[2:]), picture.device))
+    return concat_in_x(masked, codec)
 
 
 def drop_conditions(cond: Cond, rows: SampleRNG, process: DiffusionConfig, conditioner: Conditioner) -> Cond:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,18 +18,19 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import nn as networks
 from unnoise.acceleration.memory import available_memory
-from unnoise.acceleration.placement import best, prepare
+from unnoise.acceleration.placement import Placement, best, prepare
 from unnoise.config import validate
+from unnoise.config.networks import UNetConfig, height_width
 from unnoise.config.training import Fit, TrainConfig
 from unnoise.data import Batch
 from unnoise.denoiser import make_diffusion
 from unnoise.errors import UserError
 from unnoise.io.units import human
-from unnoise.recipes.conditioning import batch_condition, concat_input, placeholder_conditioner
+from unnoise.recipes.conditioning import batch_condition, placeholder_conditioner
 from unnoise.recipes.diffusion import objective
 from unnoise.recipes.initialization import init_network
 from unnoise.training.loop import fit, steps
-from unnoise.training.player import Player, SampleRNG
+from unnoise.training.player import Player
 from unnoise.training.train_state import TrainState
 
 TIMED_FLOPS = 5e11  # of a timed step on a CPU, a second or so; a GPU, which few pictures do not fill, computes a part
@@ -61,15 +62,9 @@ def cost(config: TrainConfig, *, timed: int = 3, processes: int = 1) -> Cost:
     """
     validate.check(config)
     placement = best(config.device, config.fit.precision)
-    with torch.device("meta"):
-        net = networks.build(config.net).to("meta")  # and its computed buffers
-    parameters = sum(p.numel() for p in net.parameters())
-    flops, saved = _count(net, config)
-    width = 2 if placement.dtype == torch.bfloat16 else 4
+    parameters, flops, state, activations = count(config, placement)
     part = config.fit.batch // config.fit.accumulate
-    # float32 weights, gradients, two moments, averages; in bfloat16 also rounded copies and their gradients
-    state = parameters * (4 * (4 + len(config.fit.ema)) + (4 if width == 2 else 0))
-    picture = 0 if config.fit.gradient_checkpointing else saved * width // 4  # only block inputs are kept: not counted
+    picture = 0 if config.fit.gradient_checkpointing else activations  # only block inputs are kept: not counted
     sharing = processes if placement.device.startswith("cuda") else 1  # processes on CPUs share the machine's memory
     share = replace(config.fit, batch=config.fit.batch // sharing)
     check_memory(state // (sharing if config.fit.fsdp else 1), picture, share, available_memory(placement.device))
@@ -82,13 +77,34 @@ def cost(config: TrainConfig, *, timed: int = 3, processes: int = 1) -> Cost:
         flops=flops,
         steps=steps(config.fit),
         images=images,
-        memory=state + part * saved * width // 4,
+        memory=state + part * activations,
         checkpoint=4 * parameters * (3 + len(config.fit.ema)),
         images_per_second=rate,
         seconds=images / rate,
         device=placement.device,
         precision=placement.precision,
     )
+
+
+class Counts(NamedTuple):
+    """What is counted before a training."""
+
+    parameters: int
+    flops: int  # forward pass of one picture
+    state: int  # bytes of weights, gradients, moments and averages
+    activations: int  # bytes saved for the backward pass of one picture
+
+
+def count(config: TrainConfig, placement: Placement) -> Counts:
+    """Counts parameters, operations and bytes on the meta device."""
+    with torch.device("meta"):
+        net = networks.build(config.net).to("meta")  # and its computed buffers
+    parameters = sum(p.numel() for p in net.parameters())
+    flops, saved = _count(net, config)
+    width = 2 if placement.dtype == torch.bfloat16 else 4
+    # float32 weights, gradients, two moments, averages; in bfloat16 also rounded copies and their gradients
+    state = parameters * (4 * (4 + len(config.fit.ema)) + (4 if width == 2 else 0))
+    return Counts(parameters, flops, state, saved * width // 4)
 
 
 def check_memory(state: int, picture: int, fit: Fit, available: int | None) -> None:
@@ -108,12 +124,11 @@ def check_memory(state: int, picture: int, fit: Fit, available: int | None) -> N
 
 def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:
     """Counts operations of a forward pass of a picture, and float32 bytes saved for its backward pass (meta device)."""
-    size, channels = config.data.size, config.data.channels
-    x = torch.empty(1, channels, size, size, device="meta")
+    x = torch.empty(1, *x_shape(config), device="meta")
     batch = _batch(config, 1)
     cond = batch_condition(batch, placeholder_conditioner(config), config)
-    if config.process.concat:
-        cond = replace(cond, concat=concat_input(batch.x, config.process, SampleRNG(0, (0,), 1)))
+    if isinstance(config.net, UNetConfig) and config.net.concat_channels:
+        cond = replace(cond, concat=torch.zeros(1, config.net.concat_channels, *x.shape[2:]))
     cond = cond.to("meta")
     weights = {id(p) for p in net.parameters()}
     saved: dict[int, Tensor] = {}
@@ -140,8 +155,15 @@ def _rate(config: TrainConfig, placement: Any, batch: int, timed: int) -> float:
 
 def _batch(config: TrainConfig, count: int) -> Batch:
     """Pictures of noise, of the first class, with a caption, and a blank control image where the data has them."""
-    x = torch.randn(count, config.data.channels, config.data.size, config.data.size).clamp(-1, 1)
-    control = torch.zeros(count, 3, *x.shape[2:]) if config.data.control else None
+    x = torch.randn(count, *x_shape(config)).clamp(-1, 1)
+    pixels = (config.data.size, config.data.size)
+    control = torch.zeros(count, 3, *pixels) if config.data.control else None
+    picture = torch.zeros(count, config.data.channels, *pixels) if config.process.concat else None
     value = torch.zeros(count, len(config.data.values), dtype=torch.float64) if config.data.values else None
     label = torch.zeros(count, dtype=torch.int64)
-    return Batch(x, label, ("a picture",) * count, tuple(range(count)), control, value)
+    return Batch(x, label, ("a picture",) * count, tuple(range(count)), control, value, picture)
+
+
+def x_shape(config: TrainConfig) -> tuple[int, int, int]:
+    """(C, H, W) of x, which the network's settings follow: of a picture, or of its latents."""
+    return (config.net.in_channels, *height_width(config.net.size))

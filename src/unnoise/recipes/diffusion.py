@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from unnoise import data, losses
-from unnoise.acceleration.placement import prepare
+from unnoise.acceleration.placement import Placement, prepare
+from unnoise.codec import Codec
 from unnoise.conditions import Cond
 from unnoise.config import validate
 from unnoise.config.training import TrainConfig
@@ -28,19 +29,27 @@ from unnoise.formats.directory import write_model
 from unnoise.generate.captions import encode_captions
 from unnoise.likelihood.bound import bound_term
 from unnoise.model import make_conditioner
-from unnoise.recipes.conditioning import batch_condition, check_captions, concat_input, drop_conditions, prompt_encoder
+from unnoise.recipes import latents
+from unnoise.recipes.conditioning import (
+    PIXELS,
+    batch_condition,
+    check_captions,
+    concat_input,
+    drop_conditions,
+    prompt_encoder,
+)
 from unnoise.recipes.initialization import init_network, load_base
 from unnoise.recipes.model_card import data_facts, describe, log_notes
 from unnoise.recipes.placing import place
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.schedules import over
 from unnoise.text.conditioner import Conditioner
-from unnoise.text.tokenizer import truncation_note
+from unnoise.text.tokenizer import PromptEncoder, truncation_note
 from unnoise.training import trainer
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.loop import Tick
 from unnoise.training.player import Player, SampleRNG
-from unnoise.training.run import open_run
+from unnoise.training.run import Run, open_run
 from unnoise.training.train_state import TrainState
 from unnoise.training.trainer import Task
 from unnoise.transfer import send
@@ -58,6 +67,7 @@ class Objective:
     weight: Weight
     times: losses.TimeSampler
     conditioner: Conditioner
+    codec: Codec
     memory_format: torch.memory_format = torch.channels_last  # of x_t, as the placement has it
 
     @property
@@ -77,7 +87,8 @@ class Objective:
         if cond.rows:
             cond = drop_conditions(cond, rows, process, self.conditioner)
         if process.concat:
-            cond = replace(cond, concat=concat_input(x, process, rows))
+            picture = batch.x if batch.picture is None else batch.picture
+            cond = replace(cond, concat=concat_input(picture, process, rows, self.codec))
         cond = cond.to(x.device)
         each = self._each(x, t, cond, eps)
         if self.memory is None:
@@ -96,12 +107,15 @@ class Objective:
         return simple + steps / 1000 * bound_term(x, frozen, t, self.diffusion.schedule, steps)  # 0.001 of the sum
 
 
-def objective(diffusion: Diffusion, config: TrainConfig, conditioner: Conditioner) -> Objective:
-    """Returns the objective of a training. Raises UserError for unknown or incompatible names."""
+def objective(diffusion: Diffusion, config: TrainConfig, conditioner: Conditioner, codec: Codec = PIXELS) -> Objective:
+    """Returns the objective of a training, for batches of pictures, or of latents (data/latents.py).
+
+    `codec` encodes pictures that are concatenated to x_t. Raises UserError for unknown or incompatible names.
+    """
     process = config.process
     weight = losses.make_weight(process, diffusion.schedule)
     minimised, times = losses.make_objective(process), losses.make_time_sampler(process)
-    return Objective(diffusion, config, minimised, weight, times, conditioner)
+    return Objective(diffusion, config, minimised, weight, times, conditioner, codec)
 
 
 def train(
@@ -122,47 +136,60 @@ def train(
     with processes.together():
         pictures = data.open(config.data) if pictures is None else pictures
         base = load_base(config, run)
-        card = describe(config, pictures, base)
+        autoencoder = latents.open_autoencoder(config, run)
+        card = describe(config, pictures, base, autoencoder)
         text = base.text if base is not None and config.encoder is None else prompt_encoder(config, pictures)
     placement = place(config, processes)
     encode_captions(text, pictures.every_caption(), device=placement.device, processes=processes)
     net = prepare(init_network(config, base), placement)
     state = TrainState(net, config.fit, dtype=placement.dtype, processes=processes)
+    rows = latents.rows(config, pictures, autoencoder, placement, processes)
 
     def batches(step: int) -> Iterator[Batch]:
         fit, rank, world = config.fit, processes.rank, processes.world
         return data.batches(
-            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world,
+            rows, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world,
             workers=0 if pictures.cached else config.data.workers, as_bytes=placement.device != "cpu",
         )  # fmt: skip
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
-        write_model(folder, weights, replace(card, info=card.info | {"images": state.step * config.fit.batch}), text)
+        info = card.info | {"images": state.step * config.fit.batch}
+        write_model(folder, weights, replace(card, info=info), text, autoencoder)
 
-    loss = objective(make_diffusion(net, config.process), config, make_conditioner(card, text))
+    codec = PIXELS if autoencoder is None else autoencoder.codec
+    loss = objective(make_diffusion(net, config.process), config, make_conditioner(card, text), codec)
     loss = replace(loss, memory_format=placement.memory_format)
-    player = Player(net, config.fit, loss, loss.memory, {NOISE: pictures.shape})
-    sheet = SampleSheet(card, text, config, placement, processes, pictures)
+    player = Player(net, config.fit, loss, loss.memory, {NOISE: (card.channels, *card.size)})
+    sheet = SampleSheet(card, text, config, placement, processes, pictures, autoencoder)
     task = Task(player, config.log, batches, write, sheet.save, {"fingerprint": pictures.fingerprint})
     with ExitStack() as stack:
         opened = None
         with processes.together():
             if processes.first:
                 opened = stack.enter_context(open_run(run, config, command=command))
-                opened.record_data(data_facts(pictures))
-                opened.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
-                log_notes(opened, pictures)
-                if text is not None and (note := truncation_note(text, pictures.every_caption())):
-                    opened.log(note)
+                _record(opened, pictures, text, placement)
         yield from trainer.train(opened, task, state, processes=processes)
         if opened is not None:
             for broken in pictures.replaced:
                 opened.log(f"broken picture, replaced by another: {broken.path}: {broken.why}")
 
 
+def _record(run: Run, pictures: Dataset, text: PromptEncoder | None, placement: Placement) -> None:
+    """Writes the facts of the data set and its notes. Raises UserError where it is not the one the run began with."""
+    run.record_data(data_facts(pictures))
+    run.log(f"{len(pictures)} pictures, {len(pictures.broken)} broken; {placement.device}")
+    log_notes(run, pictures)
+    if text is not None and (note := truncation_note(text, pictures.every_caption())):
+        run.log(note)
+
+
 def check_data(config: TrainConfig, pictures: Dataset, run: Path) -> None:
-    """Raises UserError where the training in `run` could not start: base, classes, values or captions do not fit."""
+    """Raises UserError where the training in `run` could not start: base, classes, values or captions do not fit.
+
+    Also where the disk has no room for the latents of the pictures.
+    """
     base = load_base(config, run)
-    describe(config, pictures, base)
+    describe(config, pictures, base, latents.open_autoencoder(config, run))
+    latents.check(config, run, pictures)
     if base is None or config.encoder is not None:
         check_captions(config, pictures)

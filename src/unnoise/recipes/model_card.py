@@ -8,22 +8,29 @@ from typing import Any
 
 import numpy as np
 
-from unnoise.config.cards import ModelCard, ValueRange
-from unnoise.config.networks import EncoderConfig, UNetConfig
+from unnoise.config.cards import ModelCard, PixelsConfig, ValueRange
+from unnoise.config.networks import EncoderConfig, UNetConfig, height_width
 from unnoise.config.training import TrainConfig
 from unnoise.config.usage import some
 from unnoise.data import Dataset
 from unnoise.data.plain_text import escaped
 from unnoise.errors import UserError
+from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.model import Model
+from unnoise.recipes import latents
 from unnoise.training.run import Run
 
 
-def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) -> ModelCard:
-    """Returns the card of the model that this training makes.
+def describe(
+    config: TrainConfig, pictures: Dataset, base: Model | None = None, autoencoder: AutoencoderModel | None = None
+) -> ModelCard:
+    """Returns the card of the model that this training makes, in the latents of an autoencoder or in pixels.
 
-    Raises UserError where the network's classes or values are not those of the data set.
+    Raises UserError where the network's classes or values are not those of the data set, and where the base diffuses in
+    another space.
     """
+    if base is not None:
+        latents.check_base(config, base, autoencoder)
     classes, wanted = pictures.classes, config.net.classes
     if wanted and wanted != len(classes):
         raise UserError(
@@ -33,18 +40,21 @@ def describe(config: TrainConfig, pictures: Dataset, base: Model | None = None) 
     return ModelCard(
         net=config.net,
         process=config.process,
-        size=(config.data.size, config.data.size),
-        channels=config.data.channels,
+        size=height_width(config.net.size),
+        channels=config.net.in_channels,
+        codec=PixelsConfig() if autoencoder is None else autoencoder.card.latents,
         classes=classes if wanted else (),
         values=value_ranges(config, pictures, base),
         captions=example_captions(pictures) if config.net.text or config.encoder else (),
         encoder=None if config.encoder is None else portable_encoder(config.encoder),
         sampler="heun" if config.process.schedule == "edm" else "ddim",
+        clip=autoencoder is None,
         info={
             "training": config.name,
             "about": config.about,
             "data": escaped(config.data.path),
             **({"control": config.data.control} if config.data.control else {}),
+            **({"autoencoder": config.autoencoder} if config.autoencoder else {}),
             "pictures": len(pictures),
             "fingerprint": pictures.fingerprint,
         },

@@ -16,6 +16,7 @@ from unnoise.config import validate
 from unnoise.config.networks import UNetConfig
 from unnoise.config.training import (
     AnyConfig,
+    AutoencoderTrainConfig,
     ClassifierConfig,
     ContrastiveConfig,
     NoisyClassifierConfig,
@@ -23,9 +24,11 @@ from unnoise.config.training import (
 )
 from unnoise.errors import UserError
 from unnoise.io.json_files import read_object
+from unnoise.recipes import latent_settings
 
 if TYPE_CHECKING:
     from unnoise.data import Dataset
+    from unnoise.data.latents import LatentStore
     from unnoise.training.distributed import Processes
     from unnoise.training.loop import Tick
 
@@ -43,6 +46,10 @@ def _no_settings(config: AnyConfig) -> Implied:
 
 def _never(config: AnyConfig) -> bool:
     return False
+
+
+def _no_latents(config: AnyConfig, run: Path, processes: Processes, pictures: Dataset) -> LatentStore | None:
+    return None
 
 
 def _no_facts(config: AnyConfig, processes: int) -> dict[str, Any]:
@@ -64,6 +71,8 @@ class Recipe:
     check_start: Callable[[Any], None] = _nothing  # raises UserError where the training needs more settings to start
     has_classes: Callable[[Any], bool] = _never  # whether net.classes follows from the data
     has_captions: Callable[[Any], bool] = _never  # whether a caption is needed for each picture
+    # (config, run, processes, pictures): the files of latents that a training fills before its first step
+    latents: Callable[[Any, Path, Processes, Dataset], LatentStore | None] = _no_latents
     # (config, number of processes): base and cost. Raises UserError where there is too little memory
     expected: Callable[[Any, int], dict[str, Any]] = _no_facts
 
@@ -91,13 +100,25 @@ def _diffusion_result(run: Path) -> dict[str, Any]:
 
 
 def _diffusion_implied(config: TrainConfig) -> Implied:
-    implied = _network_implied(config)
+    implied = latent_settings.implied(config) if config.autoencoder else _network_implied(config)
+    source, channels = implied["net.in_channels"]
     if isinstance(config.net, UNetConfig):
-        channels = validate.concat_channels(config.process, config.data.channels)
         implied["net.values"] = ("many as data.values", len(config.data.values))
-        implied["net.concat_channels"] = ("process.concat", channels)
-    outputs = validate.out_channels(config.process, config.data.channels)
-    return implied | {"net.out_channels": ("data.channels", outputs)}
+        implied["net.concat_channels"] = ("process.concat", validate.concat_channels(config.process, channels))
+    return implied | {"net.out_channels": (source, validate.out_channels(config.process, channels))}
+
+
+def _check_diffusion(config: TrainConfig) -> None:
+    validate.check(config)
+    latent_settings.check(config)
+
+
+def _diffusion_latents(config: TrainConfig, run: Path, processes: Processes, pictures: Dataset) -> LatentStore | None:
+    if not config.autoencoder:
+        return None
+    from unnoise.recipes import diffusion, latents
+
+    return latents.store_of(config, run, pictures, diffusion.place(config, processes))
 
 
 def _check_losses(config: TrainConfig) -> None:
@@ -108,8 +129,10 @@ def _check_losses(config: TrainConfig) -> None:
 
 def _diffusion_expected(config: TrainConfig, processes: int) -> dict[str, Any]:
     from unnoise.recipes.cost import cost
+    from unnoise.recipes.latent_cost import latent_cost
 
-    return {"base": config.base, "cost": cost(config, processes=processes).as_dict()}
+    found = {"base": config.base, "cost": cost(config, processes=processes).as_dict()}
+    return found | ({"latents": latent_cost(config)} if config.autoencoder else {})
 
 
 # --- classifiers and contrastive models ---
@@ -120,7 +143,9 @@ def _noisy_implied(config: NoisyClassifierConfig) -> Implied:
     return _network_implied(config) | {"net.out_channels": ("data.channels", outputs)}
 
 
-def _network_implied(config: TrainConfig | NoisyClassifierConfig | ContrastiveConfig) -> Implied:
+def _network_implied(
+    config: TrainConfig | NoisyClassifierConfig | ContrastiveConfig | AutoencoderTrainConfig,
+) -> Implied:
     return {
         "net.size": ("data.size", config.data.size),
         "net.in_channels": ("data.channels", config.data.channels),
@@ -172,12 +197,13 @@ RECIPES: dict[str, Recipe] = {
         train=_train_diffusion,
         result=_diffusion_result,
         implied=_diffusion_implied,
-        check=validate.check,
+        check=_check_diffusion,
         check_names=_check_losses,
         check_start=validate.check_base,
         has_classes=lambda config: config.net.text is None and config.encoder is None,
         has_captions=lambda config: config.net.text is not None or config.encoder is not None,
         check_data=_data_check("diffusion"),
+        latents=_diffusion_latents,
         expected=_diffusion_expected,
     ),
     "classifier": Recipe(
@@ -200,6 +226,13 @@ RECIPES: dict[str, Recipe] = {
         train=_in_run("contrastive"),
         check_data=_data_check("contrastive"),
         result=_card_of("contrastive", lambda card: {"retrieval": card["card"]["info"]["retrieval"]}),
+        implied=_network_implied,
+    ),
+    "autoencoder": Recipe(
+        config=AutoencoderTrainConfig,
+        train=_in_run("autoencoder"),
+        check_data=_data_check("autoencoder"),
+        result=_card_of("autoencoder", lambda card: {"latents": card["card"]["info"]["latents"]}),
         implied=_network_implied,
     ),
 }

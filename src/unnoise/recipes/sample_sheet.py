@@ -11,11 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from unnoise.acceleration.placement import Placement
+from unnoise.codec import picture_shape
 from unnoise.conditions import Cond
 from unnoise.config.cards import ModelCard
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
 from unnoise.data import Dataset
+from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.generate.conditions import text_and_labels
 from unnoise.generate.frames import Frame, generate
 from unnoise.generate.recipe import Recipe, grid_recipe, request_recipe
@@ -39,6 +41,7 @@ class SampleSheet:
     placement: Placement
     processes: Processes
     pictures: Dataset  # its first pictures are concatenated to x_t, where the model has such an input
+    autoencoder: AutoencoderModel | None = None  # of a model of latents
 
     def save(self, file: Path, weights: Mapping[str, Tensor], stop: Callable[[], bool] = lambda: False) -> bool:
         """Samples with these weights in all processes together, and saves the sheet, with its recipe, in the first one.
@@ -51,13 +54,13 @@ class SampleSheet:
         steps: Iterable[Frame] = ()
         if own.seeds:
             state = {name: value.cpu() for name, value in weights.items()}
-            model = Model.from_state(self.card, state, "this training", self.text)
+            model = Model.from_state(self.card, state, "this training", self.text, self.autoencoder)
             steps = generate(model, own, cond=self.condition(model, own, len(rows)))
         frames = self.processes.run(steps, stop)
         if frames is None:
             return False
         finished = [frame.pictures for frame in frames if frame.done and frame.pictures is not None]
-        pictures = torch.cat(finished) if finished else torch.zeros(0, self.card.channels, *self.card.size)
+        pictures = torch.cat(finished) if finished else torch.zeros(0, *picture_shape(self.card))
         pictures = self.processes.gather(pictures)
         if self.processes.first:
             write_png(file, self.sheet(rows, pictures), self.recipe(file, rows))
@@ -88,7 +91,7 @@ class SampleSheet:
         recipe = request_recipe(about | {"step": step}, self.card, self.request(rows))
         recipe |= {"inputs": "data"} if self.config.process.concat else {}
         prompts = list(dict.fromkeys(str(text) for _, text in rows)) if self.card.captions else []
-        return grid_recipe(recipe, rows, columns=self.columns(), size=self.card.size[::-1], prompts=prompts)
+        return grid_recipe(recipe, rows, columns=self.columns(), size=picture_shape(self.card)[:0:-1], prompts=prompts)
 
     def request(self, rows: Sequence[Row]) -> Request:
         """Returns the request for some pictures of the sheet."""
@@ -113,5 +116,5 @@ class SampleSheet:
         if not process.concat:
             return None
         x = self.pictures.batch([seed % len(self.pictures) for seed in request.seeds]).x
-        image = concat_input(x, process, SampleRNG(self.config.fit.seed, request.seeds, count))
+        image = concat_input(x, process, SampleRNG(self.config.fit.seed, request.seeds, count), model.codec)
         return replace(text_and_labels(model.conditioner, request), concat=image)

@@ -133,4 +133,4 @@ def dry_run_facts(settings: Settings, run: Path) -> dict[str, Any]:
         "data": describe(pictures),
     }
     expected = recipe.expected(settings.config, 1)
-    return document | ({"cost": expected["cost"]} if "cost" in expected else {})
+    return document | {name: expected[name] for name in ("cost", "latents") if name in expected}

@@ -51,12 +51,16 @@ class Config(Protocol):
 
 
 # settings without influence on what is learned: another value still means the same run
-INCIDENTAL = ("about", "device", "log.", "data.workers", "data.cache_bytes")
+INCIDENTAL = ("about", "device", "log.", "data.workers", "data.cache_bytes", "latent_cache", "measured")
 # settings that the state of a training depends on: a training that resumes must have the same
 FIXED = (
+    "autoencoder",
     "net.",
     "width",
     "features",
+    "discriminator.width",
+    "discriminator.layers",
+    "discriminator.norm",
     "process.schedule",
     "process.steps",
     "process.zero_snr",

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from unnoise.config.presets.autoencoders import autoencoder, shapes_autoencoder
 from unnoise.config.presets.captions import emoji, my_captions, shapes_control, shapes_text, shapes_text_core
 from unnoise.config.presets.classifiers import classifier, emoji_contrastive, fashion_noisy_classifier
+from unnoise.config.presets.latents import emoji64_latent, folder256, latent, shapes_latent
 from unnoise.config.presets.published import celeba64, cifar10_ddpm, cifar10_improved, folder64, half_life, lsun256
 from unnoise.config.presets.small import fashion, fashion_ddpm, fashion_edm, fashion_flow, fashion_ve, my_pictures, toy
-from unnoise.config.training import AnyConfig, ClassifierConfig, ContrastiveConfig, NoisyClassifierConfig, TrainConfig
+from unnoise.config.training import (
+    AnyConfig,
+    AutoencoderTrainConfig,
+    ClassifierConfig,
+    ContrastiveConfig,
+    NoisyClassifierConfig,
+    TrainConfig,
+)
 
 PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "fashion": fashion,
@@ -32,6 +41,10 @@ PRESETS: dict[str, Callable[[], TrainConfig]] = {
     "celeba64": celeba64,
     "lsun256": lsun256,
     "folder64": folder64,
+    "latent": latent,
+    "shapes-latent": shapes_latent,
+    "emoji64-latent": emoji64_latent,
+    "folder256": folder256,
 }
 
 CLASSIFIERS: dict[str, Callable[[], ClassifierConfig | NoisyClassifierConfig | ContrastiveConfig]] = {
@@ -40,17 +53,25 @@ CLASSIFIERS: dict[str, Callable[[], ClassifierConfig | NoisyClassifierConfig | C
     "emoji-contrastive": emoji_contrastive,
 }
 
-ALL: dict[str, Callable[[], AnyConfig]] = {**PRESETS, **CLASSIFIERS}
+AUTOENCODERS: dict[str, Callable[[], AutoencoderTrainConfig]] = {
+    "autoencoder": autoencoder,
+    "shapes-autoencoder": shapes_autoencoder,
+}
+
+ALL: dict[str, Callable[[], AnyConfig]] = {**PRESETS, **CLASSIFIERS, **AUTOENCODERS}
 
 __all__ = [
     "ALL",
+    "AUTOENCODERS",
     "CLASSIFIERS",
     "PRESETS",
+    "autoencoder",
     "celeba64",
     "cifar10_ddpm",
     "cifar10_improved",
     "classifier",
     "emoji",
+    "emoji64_latent",
     "emoji_contrastive",
     "fashion",
     "fashion_ddpm",
@@ -59,11 +80,15 @@ __all__ = [
     "fashion_noisy_classifier",
     "fashion_ve",
     "folder64",
+    "folder256",
     "half_life",
+    "latent",
     "lsun256",
     "my_captions",
     "my_pictures",
+    "shapes_autoencoder",
     "shapes_control",
+    "shapes_latent",
     "shapes_text",
     "shapes_text_core",
     "toy",
