@@ -29,7 +29,7 @@ def export(
     ] = None,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
-    """Export a model as a diffusers folder: unet/, scheduler/, and CLIP text encoders with their tokenizers.
+    """Export a model as a diffusers folder: unet/, scheduler/, CLIP text encoders, and the autoencoder of latents.
 
     Where a label or a prompt is all that the model needs, draw.py in that folder samples from it with diffusers.
     """
@@ -53,14 +53,15 @@ def export(
             latents=card.codec.kind == "latents", text=text, autoencoder=loaded.autoencoder,
         )  # fmt: skip
     scheduler = "DDIMScheduler" if chosen == "ddim" else "DDPMScheduler"
-    script = draw.script(card, scheduler, text=text is not None)
+    decodes = loaded.autoencoder is not None
+    script = draw.script(card, scheduler, text=text is not None, autoencoder=decodes)
     if script is not None:
         draw.write(folder, script)
     if json:
         emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})
         return
     show(str(folder))
-    for line in hints(folder, card, text is not None, script=script is not None):
+    for line in hints(folder, card, text is not None, script=script is not None, autoencoder=decodes):
         say(line)
 
 
@@ -79,16 +80,16 @@ def _clip_text(model: Model) -> ClipEncoder | DualClipEncoder | None:
     raise UsageError(f"this model's text encoder, a {type(model.text).__name__}, has no counterpart in diffusers")
 
 
-def hints(folder: Path, card: ModelCard, text: bool, *, script: bool = False) -> list[str]:
+def hints(folder: Path, card: ModelCard, text: bool, *, script: bool = False, autoencoder: bool = False) -> list[str]:
     """The lines that show how diffusers loads the folder and what has to be passed to it.
 
-    `text`: the folder contains the text encoders. `script`: it contains draw.py.
+    `text`: the folder contains the text encoders. `script`: it contains draw.py. `autoencoder`: and the autoencoder.
     """
     run = [f"sample from it with diffusers: python {shlex.quote(str(folder / 'draw.py'))} --help"] if script else []
-    return run + _loading(folder, card, text)
+    return run + _loading(folder, card, text, autoencoder)
 
 
-def _loading(folder: Path, card: ModelCard, text: bool) -> list[str]:
+def _loading(folder: Path, card: ModelCard, text: bool, autoencoder: bool) -> list[str]:
     if not card.net.context and (card.classes or (isinstance(card.net, UNetConfig) and card.net.values)):
         load = f'UNet2DModel.from_pretrained("{folder}/unet")'
         return ["note: diffusers' pipelines pass no labels on", f"from diffusers import UNet2DModel; {load}"]
@@ -101,6 +102,8 @@ def _loading(folder: Path, card: ModelCard, text: bool) -> list[str]:
             f"note: the folder contains no text encoder{where}",
             f"from diffusers import UNet2DConditionModel; {load}",
         ]
+    if autoencoder:
+        return [f'from diffusers import DiffusionPipeline; DiffusionPipeline.from_pretrained("{folder}")']
     load = f'DiffusionPipeline.from_pretrained("{folder}", vae=vae)'
     note = "note: the folder contains no autoencoder: pass the model's own as vae"
     if card.codec.kind == "pixels":

@@ -67,6 +67,10 @@ NO_SCHEDULER = (
     "{folder} has no scheduler beside it: linear betas from 0.0001 to 0.02, 1,000 steps and a prediction of eps are "
     "assumed; if the network was trained otherwise, copy its scheduler_config.json into that folder"
 )
+CONCAT = (
+    "{folder}: the network reads {count} channels beside x_t, such as a mask and the latents of a picture: "
+    "in Python they are given as Cond(concat=...), and `unnoise sample` has no option for them"
+)
 REFINES, REFINER_IDS = "requires_aesthetics_score", 5  # the flag in the index of XL's refiner, and its number of values
 SCALE = 1000.0  # the range of values that are passed on unscaled: text.conditioner.VALUE_SCALE
 
@@ -129,6 +133,8 @@ def read_settings(places: Places) -> Settings:
     info = {"format": "diffusers", "scheduler": kept}
     codec, more = _codec(places, net)
     notes += more
+    if codec.kind == "latents" and net.concat_channels:
+        notes.append(CONCAT.format(folder=places.pipeline, count=net.concat_channels))
     if codec.kind == "latents" and places.autoencoder is None:
         info["latents"] = "there is no autoencoder: samples are latents, not pictures"
     hints = Hints(
