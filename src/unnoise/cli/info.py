@@ -36,10 +36,7 @@ def info(
     found = described(existing_described(path)) or describe(path)
     if command and "command" not in found:
         raise UserError(f"{path} is not a picture: --command needs a picture that unnoise made")
-    if json:
-        emit(found)
-    else:
-        show(found["command"] if command else as_text(found))
+    emit(found) if json else show(found["command"] if command else as_text(found))
     for warning in found.get("warnings", ()):
         say(f"note: {warning}")
 
@@ -95,10 +92,8 @@ def run_text(found: Mapping[str, Any]) -> str:
         rows.append(("step", f"{about['step']:,} of {about['steps'] or 0:,}{done}"))
     last = {key: value for key, value in found["last"].items() if isinstance(value, (int, float))}
     rows += [(key, f"{value:.4g}") for key, value in last.items() if "loss" in key]
-    if "images" in last:
-        rows.append(("pictures seen", f"{last['images']:,.0f}"))
-    if about["seconds"] is not None:
-        rows.append(("time", duration(about["seconds"])))
+    rows += [("pictures seen", f"{last['images']:,.0f}")] if "images" in last else []
+    rows += [("time", duration(about["seconds"]))] if about["seconds"] is not None else []
     rows.append(("size on disk", human(about["bytes"], "B")))
     rows.append(("checkpoints", some(found["checkpoints"], MOST) or "none"))
     data = found.get("data")

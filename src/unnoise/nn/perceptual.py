@@ -82,7 +82,8 @@ class VGG16(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        h, found, convs = self.preprocess(coloured(x)), [], iter(self.convs)
+        h, convs = self.preprocess(coloured(x)), iter(self.convs)
+        found: list[Tensor] = []
         for level in VGG16_LEVELS[: self.levels]:
             h = F.max_pool2d(h, 2) if found else h
             for _ in level:
