@@ -20,22 +20,22 @@ from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.placement import find as find_device
 from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
 from unnoise.config.cards import ModelCard
-from unnoise.config.diffusion import DiffusionConfig
-from unnoise.config.networks import ControlConfig, NetConfig, UNetConfig, height_width
+from unnoise.config.comparison import check_same_base
+from unnoise.config.networks import ControlConfig, UNetConfig, height_width
 from unnoise.config.request import Request
-from unnoise.config.training import TrainConfig
-from unnoise.config.usage import as_keywords, picture_options
+from unnoise.config.usage import as_keywords
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, diffusers
 from unnoise.formats.directory import CARD, WEIGHTS, load_text_encoder, read_card, write_model
 from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
+from unnoise.formats.single_file import read
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
 from unnoise.io.weights import renamed
-from unnoise.io.whatis import is_model, not_a
-from unnoise.text.conditioner import Conditioner
+from unnoise.io.whatis import is_checkpoint, is_model, not_a
+from unnoise.text.conditioner import Conditioner, make_conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
 
 MOST_PARAMETERS = 20_000_000_000  # a card with more is a mistake, which is found before memory is allocated
@@ -184,15 +184,13 @@ class Model:
         if isinstance(other, str | Path):
             if controlnet.is_folder(Path(other)):
                 return [controlnet.read(Path(other), net)]
+            if read.is_control(Path(other)):
+                return [read.read_control(Path(other), net)]
             other = load(other)
-        if not isinstance(other.card.net, UNetConfig):
-            raise UserError(f"controls need a U-Net, and one of these models is a {other.card.net.kind}")
-        if without_controls(other.card.net) != without_controls(net):
-            raise UserError("these controls belong to another network: train them with this model as their base")
-        if process_of(other.card) != process_of(self.card) or other.card.classes != self.card.classes:
-            raise UserError("these controls were trained with another process or other classes than this model's")
+        check_same_base(self.card, other.card)
         if getattr(other.text, "text", None) != getattr(self.text, "text", None):
             raise UserError("these controls use another tokenizer: train them with this model as their base")
+        assert isinstance(other.card.net, UNetConfig)
         return controlnet.apart(other.card.net, other.diffusion.net.state_dict())[1]
 
     @classmethod
@@ -238,42 +236,17 @@ def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: 
     return net
 
 
-def make_conditioner(card: ModelCard, text: PromptEncoder | None) -> Conditioner:
-    """The conditioner of the model of a card."""
-    null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
-    return Conditioner(
-        card.classes, null_row(card), text, card.values, null_value, picture_options=picture_options(card)
-    )
-
-
-def without_controls(net: NetConfig) -> NetConfig:
-    """The settings of the network alone, without controls and without dropout."""
-    return replace(net, dropout=0.0, controls=()) if isinstance(net, UNetConfig) else replace(net, dropout=0.0)
-
-
-def process_of(config: TrainConfig | ModelCard) -> DiffusionConfig:
-    """The settings that define what the network's output means, without those of its training."""
-    p = config.process
-    plain = DiffusionConfig(p.schedule, p.steps, p.schedule_options, p.zero_snr, p.predicts, p.learned_variance)
-    return replace(plain, time_input=p.time_input, concat=p.concat, concat_factor=p.concat_factor)
-
-
-def null_row(card: ModelCard) -> int | None:
-    """The row of "no class" in the network's class embedding, if there is one."""
-    return card.net.classes if card.net.classes and card.net.null_class else None
-
-
 # --- loading: a run, a model, a checkpoint, a diffusers folder ---
 
 
 def find(path: str | Path) -> Path:
-    """The directory with the weights: a run's newest checkpoint, or `path` itself. Raises UserError for neither."""
+    """Where the weights are: a run's newest checkpoint, or `path` itself. Raises UserError for neither."""
     folder = Path(path)
     if not folder.exists():
         raise UserError(
             f"{folder} does not exist: give a run (runs/00001-fashion), a model directory or a diffusers folder"
         )
-    if not is_model(folder):
+    if not is_model(folder) and not is_checkpoint(folder):
         raise not_a("a model", folder)
     if (folder / CARD).is_file():
         return folder
@@ -285,12 +258,29 @@ def find(path: str | Path) -> Path:
     return folder
 
 
-def load(path: str | Path, *, verify: bool = True) -> Model:
-    """The model in a run directory, a model directory or checkpoint, or a diffusers folder: on the CPU, in float32.
+def load(
+    path: str | Path,
+    *,
+    verify: bool = True,
+    tokenizer: str | Path | None = None,
+    ema: bool = False,
+    allow_pickle: bool = False,
+    predicts: str = "",
+) -> Model:
+    """The model in a run, a model directory or checkpoint, a diffusers folder or a checkpoint file: CPU, float32.
 
-    With `verify`, every byte is compared with the manifest, if there is one. Raises UserError if it differs.
+    With `verify`, every byte is compared with the manifest, if there is one. The others are options of a checkpoint
+    file: the folder of CLIP's `tokenizer`, by default tokenizer/ beside it; `ema` reads the moving average of the
+    weights; `allow_pickle` opens a .ckpt, tensors only; `predicts` is eps or v. Raises UserError if it cannot be read.
     """
+    how = read.Options(None if tokenizer is None else Path(tokenizer), ema, allow_pickle, predicts)
     folder = find(path)
+    if folder.is_file():
+        found = read.read(folder, how)
+        return Model.from_state(found.card, found.state, str(folder), found.text)
+    if how != read.Options():
+        options = "--tokenizer, --ema, --allow-pickle and --predicts"
+        raise UserError(f"{options} are options of a checkpoint file, and {path} is a folder: leave them out")
     if (folder / CARD).is_file():
         if verify and (folder / checkpoint.MANIFEST).is_file():
             checkpoint.verify(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unnoise.cli.console import UsageError
-from unnoise.io.whatis import is_model, not_a
+from unnoise.io.whatis import is_checkpoint, is_model, not_a
 
 
 def existing(path: Path, what: str) -> Path:
@@ -27,7 +27,7 @@ def existing(path: Path, what: str) -> Path:
 
 def existing_model(path: Path) -> Path:
     """`path`, if it has the files of a model. Raises UsageError, which says what the path is instead."""
-    if not is_model(existing(path, "model")):
+    if not is_model(existing(path, "model")) and not is_checkpoint(path):
         raise UsageError(str(not_a("a model", path)))
     if (path / "checkpoints").is_dir() and not any((path / "checkpoints").glob("step-*")):
         raise UsageError(f"{path} has no checkpoint yet: train until one is saved")

@@ -13,6 +13,7 @@ from unnoise.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
+CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth")  # files that may be a whole model (formats/single_file)
 EVALUATORS = ("classifier.json", "contrastive.json")  # the cards of models that generate no pictures
 LOOKED_AT = 5_000  # entries of a folder and the folders in it
 SHOWN = 5  # names in a sentence
@@ -24,6 +25,11 @@ def is_model(path: Path) -> bool:
         return False
     names = ("model.json", "model_index.json", "config.json")
     return (path / "checkpoints").is_dir() or any((path / name).is_file() for name in names)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether this is a file that may be a checkpoint of a whole model, by the end of its name."""
+    return path.suffix.lower() in CHECKPOINTS and path.is_file()
 
 
 def _is_evaluator(path: Path) -> bool:

@@ -17,12 +17,13 @@ from torch import nn
 from unnoise import nn as networks
 from unnoise import noise
 from unnoise.config import convert, validate
+from unnoise.config.comparison import process_of, without_controls
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import NetConfig, UNetConfig
 from unnoise.config.training import TrainConfig
 from unnoise.errors import UserError
 from unnoise.io import checkpoint
-from unnoise.model import Model, load, process_of, without_controls
+from unnoise.model import Model, load
 from unnoise.nn.controlnet import copy_base
 from unnoise.nn.grow import grow, levels_around
 from unnoise.recipes.model_card import portable_encoder
