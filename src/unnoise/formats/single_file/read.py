@@ -23,6 +23,7 @@ from unnoise.formats.diffusers import values_of
 from unnoise.formats.files import Shape, what_is_wrong
 from unnoise.formats.single_file import entries, infer, processes, text, unet
 from unnoise.formats.single_file.contents import EMA, UNET, Contents, contents_of, require
+from unnoise.formats.single_file.family import family
 from unnoise.formats.single_file.source import Source, opened
 from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
 
@@ -160,17 +161,6 @@ def _tower(source: Source, prefix: str, kind: str, tokens: ClipTokenizer) -> Cli
 # --- the card ---
 
 
-def family(config: UNetConfig, found: Contents) -> str:
-    """The name of the family of models that a U-Net belongs to."""
-    if found.classes:
-        return "latent diffusion with classes"
-    if not config.context:
-        return "diffusion without text"
-    if config.value_width:
-        return "Stable Diffusion XL" if config.values == infer.BASE_IDS else "Stable Diffusion XL refiner"
-    return "Stable Diffusion 2" if config.linear_projection else "Stable Diffusion 1"
-
-
 def _card(source: Source, config: UNetConfig, chosen: processes.Chosen, found: Contents, how: Options) -> ModelCard:
     notes = [*chosen.notes]
     if found.ema and not how.ema:
@@ -193,7 +183,7 @@ def _card(source: Source, config: UNetConfig, chosen: processes.Chosen, found: C
         spacing_options=scheduler.spacing_options,
         clip=scheduler.clip and not chosen.latents,
         codec=LatentsConfig() if chosen.latents else PixelsConfig(),
-        info={"format": "checkpoint file", "family": family(config, found)},
+        info={"format": "checkpoint file", "family": family(config, classes=found.classes)},
         notes=tuple(notes),
     )
 

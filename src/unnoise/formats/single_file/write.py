@@ -29,9 +29,7 @@ from unnoise.nn.blocks import at_level, heads
 from unnoise.nn.clip import ClipText
 
 FACTOR = 8  # pixels for each latent along a side, of all these models
-SKIPPED = (
-    "a checkpoint file cannot state that blocks of the text encoder are skipped: save the model as a folder instead"
-)
+SKIPPED = "a checkpoint file cannot state that blocks of the text encoder are skipped: save the model as a folder"
 Encoders = ClipEncoder | DualClipEncoder
 
 
@@ -86,9 +84,7 @@ def check_inferred(config: UNetConfig, shapes: Mapping[str, Shape]) -> None:
     seen, own = (_meaning(each) for each in (infer.unet(shapes, "this model"), config))
     differ = [f.name for f in fields(own) if getattr(seen, f.name) != getattr(own, f.name)]
     if differ:
-        stated = ", ".join(
-            f"{name} {getattr(own, name)} (it would be read as {getattr(seen, name)})" for name in differ
-        )
+        stated = ", ".join(f"{name} {getattr(own, name)} (read as {getattr(seen, name)})" for name in differ)
         raise UserError(f"a checkpoint file does not state {stated}: save this model as a folder instead")
 
 
