@@ -149,7 +149,7 @@ class PackedUp(nn.Module):
         self._small: Tensor | None = None  # for pictures that are too small for Winograd's method, at the first of them
         self.bias = up.conv.bias
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         _no_gradient(x)
         x = x.contiguous(memory_format=torch.channels_last)
         form = winograd.form_up(*x.shape[2:]) if self._winograd else None

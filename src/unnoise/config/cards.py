@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from unnoise.config.autoencoders import AutoencoderConfig, KLConfig
 from unnoise.config.class_names import unreserved
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.field import setting
@@ -56,16 +57,40 @@ class PixelsConfig:
 
 @dataclass(frozen=True)
 class LatentsConfig:
-    """A model whose x is an autoencoder's latents: x = scale (latents - shift). Rombach et al. 2022."""
+    """A model whose x is an autoencoder's latents: x = scale (latents - shift - mean) / std. Rombach et al. 2022.
+
+    The mean and deviation of each channel are those of newer autoencoders; older ones have one scale for all.
+    """
 
     kind: Literal["latents"] = "latents"
     factor: int = setting(8, "pixels along a side of a picture for each element along that side of x")
     picture_channels: int = setting(3, "1 grey, 3 colour")
     scale: float = setting(1.0, "of the latents; 1 also if the autoencoder is not read")
     shift: float = setting(0.0, "of the latents; 0 also if the autoencoder is not read")
+    mean: tuple[float, ...] = setting((), "of the latents of each channel; empty: 0")
+    std: tuple[float, ...] = setting((), "of the latents of each channel; empty: 1")
 
 
 CodecConfig = PixelsConfig | LatentsConfig
+
+
+@dataclass(frozen=True)
+class PreviewConfig:
+    """A linear map from x to colours: a picture of latents without a decoder, a pixel for each latent."""
+
+    weight: tuple[float, ...] = setting((), "of each channel of x, for the first colour, then for the next")
+    bias: tuple[float, ...] = setting((), "of each colour")
+
+
+@dataclass(frozen=True)
+class AutoencoderCard:
+    """The contents of autoencoder.json: everything besides the weights that encoding and decoding need."""
+
+    net: AutoencoderConfig = KLConfig()
+    latents: LatentsConfig = setting(LatentsConfig(), "the map from the latents of this network to x")
+    force_upcast: bool = setting(False, "compute in float32 whatever the precision: half precision would overflow")
+    preview: PreviewConfig | None = None
+    info: dict[str, Any] = setting({}, "where the weights come from: data, reconstruction error")
 
 
 @dataclass(frozen=True)

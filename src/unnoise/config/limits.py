@@ -36,6 +36,14 @@ _net: dict[str, Range] = {
     "classes": (0, ROWS),
     "context": (0, WIDTH),
 }
+_autoencoder: dict[str, Range] = {
+    "size": _side,
+    "in_channels": (1, 4),
+    "latent_channels": (1, 4096),
+    "channels": _width,
+    "blocks": (1, 64),
+    "groups": _width,
+}
 # dataclass: {field: smallest and largest}; of each entry of a list
 RANGES: dict[str, dict[str, Range]] = {
     "TextConfig": _text,
@@ -47,6 +55,10 @@ RANGES: dict[str, dict[str, Range]] = {
     | {"transformers": (1, 64), "frequency_shift": (-1e6, 1e6)},
     "DiTConfig": _net | {"patch": _side, "width": _width, "depth": (0, LAYERS), "heads": _width, "mlp_ratio": (0, 64)},
     "ContrastiveNet": {"size": _side, "in_channels": _width, "width": _width, "features": _width, "embedding": _width},
+    "KLConfig": _autoencoder,
+    "VQConfig": _autoencoder | {"z_channels": (1, 4096), "codes": (1, ROWS)},
+    "TinyConfig": {"in_channels": (1, 4), "latent_channels": (1, 4096), "width": _width}
+    | {"encoder_blocks": (0, 64), "decoder_blocks": (0, 64)},
     "DiffusionConfig": {"steps": (1, STEPS), "concat_factor": (1, 1024)},
     "LatentsConfig": {"factor": (1, 1024), "picture_channels": (1, 4)},
     "ModelCard": {"size": _side, "channels": _width},
@@ -55,6 +67,9 @@ RANGES: dict[str, dict[str, Range]] = {
 LENGTHS: dict[str, dict[str, int]] = {  # dataclass: {field: most entries}
     "ControlConfig": {"hint": LEVELS},
     "UNetConfig": {"channels": LEVELS, "attention": LEVELS, "heads": LEVELS, "transformers": LEVELS, "controls": 64},
+    "KLConfig": {"channels": LEVELS, "attention": LEVELS},
+    "VQConfig": {"channels": LEVELS, "attention": LEVELS},
+    "TinyConfig": {"encoder_blocks": LEVELS, "decoder_blocks": LEVELS},
     "DiffusionConfig": {"schedule_options": 64, "weight_options": 64, "time_sampler_options": 64},
     "ModelCard": {"values": 4096, "classes": ROWS},
 }

@@ -1,6 +1,7 @@
 """The parts of a U-Net: residual blocks, followed by attention where the level has it, and steps down and up.
 
-Each is called with a feature map and its part of the embedding of time and conditions, (B, emb_channels).
+Each is called with a feature map and its part of the embedding of time and conditions, (B, emb_channels); an
+autoencoder has none.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class Block(nn.Module):
         """The keys and values of text embeddings (B, L, context), for each cross-attention."""
         return self.attention.encode(text) if isinstance(self.attention, Transformer) else []
 
-    def forward(self, h: Tensor, emb: Tensor, skip: Tensor | None = None, context: Context = NO_CONTEXT) -> Tensor:
+    def forward(
+        self, h: Tensor, emb: Tensor | None = None, skip: Tensor | None = None, context: Context = NO_CONTEXT
+    ) -> Tensor:
         h = self.resnet(h, emb, skip)
         if isinstance(self.attention, Transformer):
             h = self.attention(h, context)
@@ -80,13 +83,14 @@ class Residual(nn.Module):
         self.conv2 = Conv3x3(c_out, c_out)
         self.conv_shortcut = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else None
 
-    def forward(self, h: Tensor, emb: Tensor, skip: Tensor | None = None) -> Tensor:
+    def forward(self, h: Tensor, emb: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
         x = h if skip is None else torch.cat([h, skip], dim=1)
         h = self.norm1(x, silu=True)
         if self.resample is not None:
             x, h = self.resample(x), self.resample(h)
         h = self.conv1(h)
         if self.scale_shift:
+            assert emb is not None
             scale, shift = emb.chunk(2, dim=1)
             h = self.norm2(h, silu=True, scale=scale, shift=shift)
         else:
@@ -107,7 +111,7 @@ class Down(nn.Module):
         self.asymmetric = config.asymmetric_padding
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if self.asymmetric else 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)) if self.asymmetric else x)
         return out
 
@@ -121,7 +125,7 @@ class Up(nn.Module):
         super().__init__()
         self.conv = Conv3x3(channels, channels)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None = None) -> Tensor:
         out: Tensor = self.conv(double(x))
         return out
 
