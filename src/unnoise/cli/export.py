@@ -41,7 +41,7 @@ def export(
     Where a label or a prompt is all that the model needs, draw.py in that folder samples from it with diffusers. With
     --single-file the model is one file instead.
     """
-    existing_model(model)
+    existing_model(model, allow_pickle=allow_pickle)
     target = _target(folder, single_file)
     say(f"loading {model} ...")
     with asking():

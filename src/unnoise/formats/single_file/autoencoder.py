@@ -14,7 +14,6 @@ reading.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from unnoise.config.autoencoders import AutoencoderConfig, KLConfig, VQConfig
 from unnoise.errors import UserError

@@ -17,8 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from unnoise.errors import UserError
+from unnoise.io.weights import PICKLE_NAMES, read_header
 
 UNET, EMA, VAE, CONTROL = "model.diffusion_model.", "model_ema.", "first_stage_model.", "control_model."
 CLASSES = "cond_stage_model.embedding.weight"
@@ -55,6 +57,11 @@ OTHERS = (  # part of a name, and what a file with it is
     ("down_blocks.", "a network with diffusers' names: put it in a folder with its config.json, and give that folder"),
     ("transformer_blocks.", "a transformer with diffusers' names: put it in a folder with its config.json"),
     ("text_model.", "a text encoder: it belongs into a folder text_encoder/ with its config.json"),
+)
+UNSUPPORTED = ("edm_mean", "double_blocks.", "joint_blocks.")  # of these, in models that may have the usual prefix
+NOT_OPENED = (
+    "{file} is a pickle, which can run code, and is not opened: get the model as safetensors, or, if you trust it, "
+    "convert it once: unnoise export {file} FOLDER --allow-pickle"
 )
 MOST_NAMES = 3  # in a sentence
 
@@ -114,17 +121,28 @@ def what_else(names: Collection[str]) -> str:
 def require(found: Contents, part: str, names: Collection[str], where: str) -> str:
     """The prefix of a part. Raises UserError, which says what the file is instead."""
     prefix: str | None = getattr(found, part)
-    if prefix is not None:
+    odd = part == "unet" and any(name in each for each in names for name in UNSUPPORTED)
+    if prefix is not None and not odd:
         return prefix
     wanted = {"unet": "a model", "vae": "an autoencoder", "control": "a ControlNet"}[part]
     if found.control is not None:
         fix = "add it to a model with --control-model"
         raise UserError(f"{where} is a ControlNet, not {wanted}: {fix}")
-    if found.unet is not None:
+    if found.unet is not None and not odd:
         raise UserError(f"{where} is a model without {wanted}: give a file that has one")
-    if found.vae is not None:
+    if found.vae is not None and not odd:
         raise UserError(
             f"{where} is an autoencoder, not {wanted}: give a file with a U-Net, and put this one beside it as "
             "an autoencoder only where a command takes one"
         )
-    raise UserError(f"{where} is not {wanted}: it is {what_else(names)}")
+    raise UserError(f"{where} is not {wanted} that is supported: it is {what_else(names)}")
+
+
+def check_checkpoint(file: Path, *, allow_pickle: bool) -> None:
+    """Raises UserError for a file without a U-Net, by its header alone, and for a pickle unless `allow_pickle`."""
+    if file.suffix.lower() in PICKLE_NAMES:
+        if not allow_pickle:
+            raise UserError(NOT_OPENED.format(file=file))
+        return
+    names = read_header(file).names
+    require(contents_of(names), "unet", names, str(file))

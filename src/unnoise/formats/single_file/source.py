@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unnoise.errors import UserError
 from unnoise.formats.files import Shape, Tensors
+from unnoise.formats.single_file.contents import NOT_OPENED
 from unnoise.io.reading import check_regular
 from unnoise.io.weights import PICKLE_NAMES, read_header
 
@@ -59,10 +60,7 @@ def opened(file: Path, *, allow_pickle: bool = False) -> Source:
 
 def _unpickled(file: Path, *, allow_pickle: bool) -> Source:
     if not allow_pickle:
-        raise UserError(
-            f"{file} is a pickle, which can run code, and is not opened: get the model as safetensors, or, if you "
-            f"trust the file, convert it once: unnoise export {file} FOLDER --allow-pickle"
-        )
+        raise UserError(NOT_OPENED.format(file=file))
     check_regular(file)
     try:
         stored = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
