@@ -30,7 +30,7 @@ coverage: .venv/dev
 	$(PYTEST) --cov --cov-report=term:skip-covered
 
 test-full: .venv/dev
-	UNNOISE_FULL_SIZE=1 $(RUN) pytest -rP tests/formats/test_stable_diffusion.py -k in_full
+	UNNOISE_FULL_SIZE=1 $(RUN) pytest -rP tests/formats/test_stable_diffusion.py tests/formats/test_autoencoders.py -k in_full
 
 lint: .venv/dev
 	$(BIN)/ruff check

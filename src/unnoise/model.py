@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from unnoise import nn as networks
 from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.placement import find as find_device
-from unnoise.codec import NO_AUTOENCODER, Codec, Latents, make_codec
+from unnoise.codec import NO_AUTOENCODER, Codec, make_codec
 from unnoise.config.cards import ModelCard
 from unnoise.config.comparison import check_same_base
 from unnoise.config.networks import ControlConfig, UNetConfig, height_width
@@ -27,14 +27,23 @@ from unnoise.config.usage import as_keywords
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, diffusers
-from unnoise.formats.directory import CARD, WEIGHTS, load_text_encoder, read_card, write_model
+from unnoise.formats.autoencoders import AutoencoderModel
+from unnoise.formats.directory import (
+    CARD,
+    WEIGHTS,
+    check_fits,
+    find,
+    load_autoencoder,
+    load_text_encoder,
+    read_card,
+    write_model,
+)
 from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
 from unnoise.formats.single_file import read
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
 from unnoise.io.weights import renamed
-from unnoise.io.whatis import is_checkpoint, is_model, not_a
 from unnoise.text.conditioner import Conditioner, make_conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
 
@@ -49,11 +58,12 @@ class Model:
     card: ModelCard
     text: PromptEncoder | None = None  # encodes captions
     device: str = "auto"  # where samples are computed if a call names no device
+    autoencoder: AutoencoderModel | None = None  # of a model of latents
 
     @property
     def codec(self) -> Codec:
         """The map between pictures and x."""
-        return make_codec(self.card.codec, self.card.channels)
+        return make_codec(self.card.codec, self.card.channels) if self.autoencoder is None else self.autoencoder.codec
 
     @property
     def conditioner(self) -> Conditioner:
@@ -94,9 +104,8 @@ class Model:
 
     @property
     def latent_only(self) -> bool:
-        """Whether the model generates latents that cannot be decoded, since its autoencoder is not read."""
-        codec = self.codec
-        return isinstance(codec, Latents) and codec.autoencoder is None
+        """Whether the model generates latents that cannot be decoded, since it has no autoencoder."""
+        return self.card.codec.kind == "latents" and self.autoencoder is None
 
     def decode(self, x: Tensor) -> Tensor:
         """Pictures of x, float32 in [-1, 1]; x itself, in float32, from a `latent_only` model."""
@@ -115,9 +124,8 @@ class Model:
             raise UserError(f"{folder} is not empty: save the model under another name")
         if folder.exists():
             folder.rmdir()
-        checkpoint.publish(
-            folder, lambda inside: write_model(inside, self.diffusion.net.state_dict(), self.card, self.text)
-        )
+        state = self.diffusion.net.state_dict()
+        checkpoint.publish(folder, lambda inside: write_model(inside, state, self.card, self.text, self.autoencoder))
 
     def sample(
         self,
@@ -150,13 +158,15 @@ class Model:
             raise UserError(as_keywords(str(error))) from None
 
     def to(self, device: str | torch.device) -> Model:
-        """Move the network to a device (cpu, cuda, cuda:1, mps), on which `sample` then runs unless a call names one.
+        """Move the networks to a device (cpu, cuda, cuda:1, mps), on which `sample` then runs unless a call names one.
 
         Returns this model. Raises UserError for a device that is unknown or not available. The precision is not changed
         by moving: it is the setting `precision` of `sample`.
         """
         self.device = find_device(str(device))
         self.diffusion.net.to(self.device)
+        if self.autoencoder is not None:
+            self.autoencoder.net.to(self.device)
         return self
 
     def with_controlnets(self, *others: Model | str | Path) -> Model:
@@ -177,7 +187,7 @@ class Model:
         ]
         notes = (note for folder in folders for note in controlnet.notes(folder))
         card = replace(self.card, net=net, notes=(*self.card.notes, *notes))
-        return Model.from_state(card, state, "this model and its controls", self.text)
+        return Model.from_state(card, state, "this model and its controls", self.text, self.autoencoder)
 
     def _controls_of(self, other: Model | str | Path, net: UNetConfig) -> list[tuple[ControlConfig, dict[str, Tensor]]]:
         """The controls of another model, each with its weights. Raises UserError if they do not fit this model."""
@@ -195,25 +205,19 @@ class Model:
 
     @classmethod
     def from_state(
-        cls, card: ModelCard, state: Mapping[str, Tensor], where: str, text: PromptEncoder | None = None
+        cls,
+        card: ModelCard,
+        state: Mapping[str, Tensor],
+        where: str,
+        text: PromptEncoder | None = None,
+        autoencoder: AutoencoderModel | None = None,
     ) -> Model:
-        """The model of a card, weights and a text encoder. Raises UserError that names the first weights that do not
-        fit; `where` begins its message."""
+        """The model of a card and its parts. Raises UserError that names the first weights that do not fit; `where`
+        begins its message."""
         net = _network_for(card, {name: tuple(value.shape) for name, value in state.items()}, where)
-        return cls._assembled(net, card, state, text)
-
-    @classmethod
-    def _assembled(
-        cls, net: nn.Module, card: ModelCard, state: Mapping[str, Tensor], text: PromptEncoder | None
-    ) -> Model:
-        """The model of a network on the meta device and its weights, which fit."""
-        check_fork()
-        net.load_state_dict(dict(state), assign=True)
-        assert not any(tensor.is_meta for tensor in net.buffers()), (
-            "a buffer that is computed needs a device of its own"
-        )
-        net.requires_grad_(False)
-        return cls(make_diffusion(net.eval(), card.process).eval(), card, text)
+        if autoencoder is not None:
+            check_fits(autoencoder, card, where)
+        return cls(_assembled(net, card, state), card, text, autoencoder=autoencoder)
 
     @classmethod
     def load(cls, path: str | Path) -> Model:
@@ -222,7 +226,18 @@ class Model:
         card = read_card(folder)
         tensors = Tensors.of(folder / WEIGHTS)
         net = _network_for(card, renamed(tensors.shapes()), str(folder))  # compared before a tensor is loaded
-        return cls._assembled(net, card, renamed(tensors.load()), load_text_encoder(card, folder))
+        diffusion = _assembled(net, card, renamed(tensors.load()))
+        text, autoencoder = load_text_encoder(card, folder), load_autoencoder(card, folder)
+        return cls(diffusion, card, text, autoencoder=autoencoder)
+
+
+def _assembled(net: nn.Module, card: ModelCard, state: Mapping[str, Tensor]) -> Diffusion:
+    """The diffusion of a network on the meta device and its weights, which fit."""
+    check_fork()
+    net.load_state_dict(dict(state), assign=True)
+    assert not any(tensor.is_meta for tensor in net.buffers()), "a buffer that is computed needs a device of its own"
+    net.requires_grad_(False)
+    return make_diffusion(net.eval(), card.process).eval()
 
 
 def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: str) -> nn.Module:
@@ -239,25 +254,6 @@ def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: 
 # --- loading: a run, a model, a checkpoint, a diffusers folder ---
 
 
-def find(path: str | Path) -> Path:
-    """Where the weights are: a run's newest checkpoint, or `path` itself. Raises UserError for neither."""
-    folder = Path(path)
-    if not folder.exists():
-        raise UserError(
-            f"{folder} does not exist: give a run (runs/00001-fashion), a model directory or a diffusers folder"
-        )
-    if not is_model(folder) and not is_checkpoint(folder):
-        raise not_a("a model", folder)
-    if (folder / CARD).is_file():
-        return folder
-    if (folder / "checkpoints").is_dir():
-        newest = checkpoint.sound(folder / "checkpoints")
-        if newest is None:
-            raise UserError(f"{folder} has no checkpoint yet: train until one is saved")
-        return newest
-    return folder
-
-
 def load(
     path: str | Path,
     *,
@@ -266,20 +262,22 @@ def load(
     ema: bool = False,
     allow_pickle: bool = False,
     predicts: str = "",
+    vae: str | Path | None = None,
 ) -> Model:
     """The model in a run, a model directory or checkpoint, a diffusers folder or a checkpoint file: CPU, float32.
 
     With `verify`, every byte is compared with the manifest, if there is one. The others are options of a checkpoint
     file: the folder of CLIP's `tokenizer`, by default tokenizer/ beside it; `ema` reads the moving average of the
-    weights; `allow_pickle` opens a .ckpt, tensors only; `predicts` is eps or v. Raises UserError if it cannot be read.
+    weights; `allow_pickle` opens a .ckpt, tensors only; `predicts` is eps or v; `vae` is an autoencoder instead of the
+    file's own, a file or a folder. Raises UserError if it cannot be read.
     """
-    how = read.Options(None if tokenizer is None else Path(tokenizer), ema, allow_pickle, predicts)
+    how = read.Options(tokenizer, ema, allow_pickle, predicts, vae)
     folder = find(path)
     if folder.is_file():
         found = read.read(folder, how)
-        return Model.from_state(found.card, found.state, str(folder), found.text)
+        return Model.from_state(found.card, found.state, str(folder), found.text, found.autoencoder)
     if how != read.Options():
-        options = "--tokenizer, --ema, --allow-pickle and --predicts"
+        options = "--tokenizer, --ema, --allow-pickle, --predicts and --vae"
         raise UserError(f"{options} are options of a checkpoint file, and {path} is a folder: leave them out")
     if (folder / CARD).is_file():
         if verify and (folder / checkpoint.MANIFEST).is_file():
@@ -287,4 +285,5 @@ def load(
         return Model.load(folder)
     net, state, process, hints = diffusers.read(folder)
     card = ModelCard(net=net, process=process, size=height_width(net.size), **hints)
-    return Model.from_state(card, state, str(folder), diffusers.read_text_encoder(folder, net))
+    text, autoencoder = diffusers.read_text_encoder(folder, net), diffusers.read_autoencoder(folder)
+    return Model.from_state(card, state, str(folder), text, autoencoder)

@@ -186,7 +186,5 @@ def test_an_invalid_configuration_is_an_error_that_names_the_setting(message: st
 def test_a_configuration_of_a_file_is_checked_before_it_is_built() -> None:
     wrong = to_dict(AutoencoderCard(net=VQ))
     wrong["net"]["codes"] = 10**12
-    with pytest.raises(UserError, match="net.codes: should be from 1 to"):
+    with pytest.raises(UserError, match=r"net\.codes: should be from 1 to"):
         from_dict(AutoencoderCard, wrong)
-
-

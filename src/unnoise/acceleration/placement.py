@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from unnoise.errors import UserError, unknown
 from unnoise.nn import conv, norm
 from unnoise.patch import Patch, patched, shared_copy
 
+Module = TypeVar("Module", bound=nn.Module)
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -83,16 +84,40 @@ def place(diffusion: Diffusion, placement: Placement, patches: Sequence[Patch[An
     check_fork()
     diffusion = shared_copy(diffusion)
     diffusion.net = patched(diffusion.net, patches)
+    placed = _placed(diffusion, placement)
+    _packed(placed.net, placement)
+    return placed
+
+
+def place_autoencoder(net: Module, placement: Placement, *, force_upcast: bool) -> Module:
+    """A copy of an autoencoder for inference on the placement's device, without gradients.
+
+    With `force_upcast` it computes in float32: its activations overflow in half precision (Stable Diffusion XL).
+    """
+    check_fork()
+    if force_upcast:
+        placement = replace(placement, dtype=torch.float32)
+    placed = _placed(net, placement)
+    return _packed(placed, placement)
+
+
+def _placed(module: Module, placement: Placement) -> Module:
+    """A copy whose weights are those of `module`, cast and moved: no second set in float32."""
     weights = {
         id(p): nn.Parameter(p.detach().to(placement.device, placement.dtype), requires_grad=False)
-        for p in diffusion.net.parameters()
+        for p in module.parameters()
     }
-    placed = copy.deepcopy(diffusion, weights).eval()  # with these weights: no second set in float32
+    placed = copy.deepcopy(module, weights).eval()
     weights.clear()  # else each weight would stay in memory after it is packed
-    _move(placed.net, placement).to(placement.dtype)
-    if placement.device == "cpu" and placement.channels_last:
-        pack(placed.net)
     return placed
+
+
+def _packed(net: Module, placement: Placement) -> Module:
+    """`net` itself in the memory format of the placement, packed where that is possible."""
+    _move(net, placement).to(placement.dtype)
+    if placement.device == "cpu" and placement.channels_last:
+        pack(net)
+    return net
 
 
 def prepare(net: nn.Module, placement: Placement) -> nn.Module:

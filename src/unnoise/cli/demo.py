@@ -132,9 +132,10 @@ def finish(out: Path, run: Path, config: TrainConfig, count: int, pictures: Data
 
     from unnoise import model as models
     from unnoise.evaluation.page import page
+    from unnoise.formats.directory import find
     from unnoise.io.atomic import publish
 
-    folder = models.find(run)
+    folder = find(run)
     model = models.load(folder)
     started = time.perf_counter()
     drawn, request = sample_classes(model)

@@ -34,6 +34,7 @@ def export(
     ema: Annotated[bool, flag("Read the moving average of a checkpoint file instead of its weights.")] = False,
     allow_pickle: Annotated[bool, flag("Open a .ckpt file, tensors only. It is not opened otherwise.")] = False,
     predicts: Annotated[str, option("What a Stable Diffusion 2 checkpoint file predicts: v or eps.")] = "",
+    vae: Annotated[Path | None, option("An autoencoder, file or folder, instead of a checkpoint file's own.")] = None,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Export a model as a diffusers folder: unet/, scheduler/, and CLIP text encoders with their tokenizers.
@@ -45,7 +46,7 @@ def export(
     target = _target(folder, single_file)
     say(f"loading {model} ...")
     with asking():
-        loaded = load(model, tokenizer=tokenizer, ema=ema, allow_pickle=allow_pickle, predicts=predicts)
+        loaded = load(model, tokenizer=tokenizer, ema=ema, allow_pickle=allow_pickle, predicts=predicts, vae=vae)
     card, found = loaded.card, {"model": model, "file" if folder is None else "folder": target}
     if folder is None:
         lines = _write_file(loaded, target)
@@ -96,7 +97,7 @@ def _write_folder(loaded: Model, model: Path, folder: Path, chosen: str) -> list
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
             spacing=card.spacing, offset=int(card.spacing_options.get("offset", 0)), clip=card.clip,
-            latents=card.codec.kind == "latents", text=text,
+            latents=card.codec.kind == "latents", text=text, autoencoder=loaded.autoencoder,
         )  # fmt: skip
     scheduler = "DDIMScheduler" if chosen == "ddim" else "DDPMScheduler"
     script = draw.script(card, scheduler, text=text is not None)

@@ -117,8 +117,9 @@ def write_sheet(path: Path, model: Model, x: Tensor, found: Inversion, back: Ten
     from unnoise.io.png import write_png
 
     error = (8 * (back - x)).clamp(-1, 1)
-    lines = {"picture": x, "noise / 2": found.noise / 2, "sampled again": back, "error x 8": error}
-    blocks = {(name, ""): to_bytes(model.codec.decode(part)) for name, part in lines.items()}
+    noise = model.codec.decode(found.noise / 2)
+    lines = {"picture": x, "noise / 2": noise, "sampled again": back, "error x 8": error}
+    blocks = {(name, ""): to_bytes(part) for name, part in lines.items()}
     write_png(path, sheet(blocks, across=len(x)), None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,18 +112,21 @@ def run(
     say(f"loading {path} ...")
     from unnoise import model as models
     from unnoise.cli.sampling import notes, write_latents, write_pictures
+    from unnoise.formats.directory import find
     from unnoise.generate.job import prepare
     from unnoise.generate.recipe import build_recipe
     from unnoise.generate.rows import request_for
 
-    folder = models.find(path)
+    folder = find(path)
     loaded = models.load(folder)
     with asking():
         if output.latents is None:
             loaded.require_pictures()
-        elif not loaded.latent_only:
+        elif loaded.card.codec.kind == "pixels":
             raise UsageError("this model generates pictures, not latents: remove --latents")
-        added = [models.find(path) for path in control_models]  # the checkpoints of now, whatever comes later
+        else:
+            loaded = replace(loaded, autoencoder=None)  # x is not decoded
+        added = [find(path) for path in control_models]  # the checkpoints of now, whatever comes later
         loaded = loaded.with_controlnets(*added)
         job = prepare(loaded, request_for(rows, settings, prompted=bool(texts)))
     if not texts:

@@ -5,7 +5,7 @@
     controlnet/                                   control networks: controlnet.py
     scheduler/scheduler_config.json               betas, prediction, sampler: schedulers.py
     text_encoder/, tokenizer/, ..._2/             the text encoder of a UNet2DConditionModel: text_encoders.py
-    vae/                                          not read: a network with an autoencoder generates latents
+    vae/ or vqvae/                                the autoencoder: autoencoders.py
     unnoise.json                                  unnoise's own: names of the classes, whether the last row of the class
                                                   embedding is "no class", whether x are latents
 
@@ -29,6 +29,7 @@ from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig, height_width
 from unnoise.errors import UserError
 from unnoise.formats import (
+    autoencoders,
     condition_settings,
     controlnet,
     names,
@@ -38,13 +39,13 @@ from unnoise.formats import (
     unet2d,
     unet2d_condition,
 )
+from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.formats.files import read_json
+from unnoise.formats.own_settings import NOTES, named_classes, own_settings
 from unnoise.formats.places import SCHEDULER, Places, locate
 from unnoise.formats.settings import assumed
 from unnoise.formats.text_encoders import INDEX, ClipEncoder, DualClipEncoder
 from unnoise.nn.blocks import context_width
-
-NOTES = "unnoise.json"
 
 
 class Hints(TypedDict):
@@ -99,7 +100,9 @@ def read(folder: Path, *, pickles: bool = False) -> tuple[UNetConfig, dict[str, 
         found = controlnet.folders(folder, places.index["controlnet"][1])
         net, state = controlnet.beside(net, state, [controlnet.read(one, net, pickles=pickles) for one in found])
         hints["notes"] += tuple(note for one in found for note in controlnet.notes(one))
-    net, hints["classes"] = _classes(net, places.pipeline)  # after the weights, whose shapes have the number of rows
+    net, hints["classes"] = named_classes(
+        net, places.pipeline
+    )  # after the weights, whose shapes have the number of rows
     return net, state, process, hints
 
 
@@ -110,7 +113,7 @@ def read_settings(places: Places) -> Settings:
     """
     ids = REFINER_IDS if places.index.get(REFINES) is True else condition_settings.TIME_IDS
     net, notes = _config(places.unet / part.CONFIG, ids)
-    net = unet2d.folded(net, _notes(places.pipeline)["patch"], str(places.pipeline / NOTES))
+    net = unet2d.folded(net, own_settings(places.pipeline)["patch"], str(places.pipeline / NOTES))
     given = {} if places.scheduler is None else read_json(places.scheduler)
     found = schedulers.from_config(given, str(places.scheduler or places.unet / SCHEDULER))
     outputs = net.in_channels * (2 if found.process.learned_variance else 1)
@@ -124,25 +127,45 @@ def read_settings(places: Places) -> Settings:
     notes += found.notes if places.scheduler is not None else [NO_SCHEDULER.format(folder=places.unet)]
     kept = {key: value for key, value in given.items() if not key.startswith("_") and key != "trained_betas"}
     info = {"format": "diffusers", "scheduler": kept}
-    latents = places.has("vae") or _notes(places.pipeline)["latents"]
-    if not latents and net.in_channels not in (1, 3):
-        latents = True
-        notes.append(f"{places.unet / part.CONFIG}: x has {net.in_channels} channels, so it is assumed to be latents")
-    if latents:
-        info["latents"] = "the autoencoder is not read: samples are its latents, not pictures"
+    codec, more = _codec(places, net)
+    notes += more
+    if codec.kind == "latents" and places.autoencoder is None:
+        info["latents"] = "there is no autoencoder: samples are latents, not pictures"
     hints = Hints(
         channels=net.in_channels,
         classes=(),
-        values=values_of(net),
+        values=values_of(net, codec.factor if isinstance(codec, LatentsConfig) else 1),
         sampler=found.sampler,
         spacing=found.spacing,
         spacing_options=found.spacing_options,
-        clip=found.clip and not latents,
-        codec=LatentsConfig() if latents else PixelsConfig(),
+        clip=found.clip and codec.kind == "pixels",
+        codec=codec,
         info=info,
         notes=tuple(notes),
     )
     return Settings(net, found.process, hints)
+
+
+def _codec(places: Places, net: UNetConfig) -> tuple[CodecConfig, list[str]]:
+    """The space of x, and notes: what is assumed, and which parts of the pipeline are not run."""
+    notes = []
+    if places.has("safety_checker"):
+        notes.append(f"{places.pipeline}: the safety checker is not run: pictures are not filtered")
+    if places.autoencoder is not None:
+        card = autoencoders.read_card(places.autoencoder)
+        return card.latents, [*notes, *autoencoders.notes(places.autoencoder)]
+    if places.has("vae") or places.has("vqvae") or own_settings(places.pipeline)["latents"]:
+        return LatentsConfig(), notes
+    if net.in_channels not in (1, 3):
+        file = places.unet / part.CONFIG
+        return LatentsConfig(), [*notes, f"{file}: x has {net.in_channels} channels, so it is assumed to be latents"]
+    return PixelsConfig(), notes
+
+
+def read_autoencoder(folder: Path, *, pickles: bool = False) -> AutoencoderModel | None:
+    """The autoencoder of a pipeline; None if the folder has none. Raises UserError that names what is wrong with it."""
+    places = locate(folder)
+    return None if places.autoencoder is None else autoencoders.load(places.autoencoder, pickles=pickles)
 
 
 def read_text_encoder(folder: Path, config: UNetConfig) -> ClipEncoder | DualClipEncoder | None:
@@ -175,7 +198,7 @@ def _config(file: Path, time_ids: int) -> tuple[UNetConfig, list[str]]:
     return unet2d_condition.from_config(given, str(file), time_ids=time_ids), notes
 
 
-def values_of(config: UNetConfig) -> tuple[ValueRange, ...]:
+def values_of(config: UNetConfig, factor: int) -> tuple[ValueRange, ...]:
     """The number that diffusers passes on as class_labels, or those of XL.
 
     The defaults of XL mean a picture that was neither resized nor cropped. The refiner has an aesthetic score of 6 by
@@ -183,7 +206,7 @@ def values_of(config: UNetConfig) -> tuple[ValueRange, ...]:
     """
     if not config.value_width:
         return (ValueRange("class_labels", 0, SCALE),) if config.values else ()
-    height, width = (float(LatentsConfig().factor * side) for side in height_width(config.size))  # pixels of a picture
+    height, width = (float(factor * side) for side in height_width(config.size))  # pixels of a picture
     usual = {"original_height": height, "original_width": width, "crop_top": 0.0, "crop_left": 0.0}
     if config.values == REFINER_IDS:
         usual |= {"aesthetic_score": 6.0}
@@ -191,42 +214,6 @@ def values_of(config: UNetConfig) -> tuple[ValueRange, ...]:
         usual |= {"target_height": height, "target_width": width}
     null = {"aesthetic_score": 2.5}
     return tuple(ValueRange(name, 0, SCALE, number, null.get(name)) for name, number in usual.items())
-
-
-def _classes(config: UNetConfig, folder: Path) -> tuple[UNetConfig, tuple[str, ...]]:
-    """The network's settings with the number of classes and the null class, and the names of the classes.
-
-    Classes without names have their numbers as names, and there is no null class.
-    """
-    rows, file = config.classes, folder / NOTES
-    notes = _notes(folder)
-    names, null = notes["classes"], notes["null_class"]
-    if names is None:
-        return config, tuple(map(str, range(rows)))
-    if len(names) + (null and bool(names)) != rows:
-        raise UserError(
-            f"{file}: {len(names)} classes{' and a null class' if null else ''} are not the {rows} rows "
-            "(num_class_embeds) of the network: they belong to different models"
-        )
-    return replace(config, classes=len(names), null_class=null), tuple(names)
-
-
-def _notes(folder: Path) -> dict[str, Any]:
-    """The contents of unnoise.json, or what its absence means. Raises UserError for a wrong type."""
-    file = folder / NOTES
-    notes: dict[str, Any] = {"classes": None, "null_class": False, "latents": False, "patch": 1}
-    if not file.is_file():
-        return notes
-    notes |= {"classes": []} | read_json(file)
-    names = notes["classes"]
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{file}: classes has to be a list of names")
-    for name in ("null_class", "latents"):
-        if not isinstance(notes[name], bool):
-            raise UserError(f"{file}: {name} has to be true or false")
-    if not isinstance(notes["patch"], int) or not 1 <= notes["patch"] <= 64:
-        raise UserError(f"{file}: patch has to be a whole number from 1 to 64")
-    return notes
 
 
 # --- writing ---
@@ -245,12 +232,14 @@ def write(
     clip: bool = True,
     latents: bool = False,
     text: ClipEncoder | DualClipEncoder | None = None,
+    autoencoder: AutoencoderModel | None = None,
 ) -> None:
     """Write a folder for `DDIMPipeline` (sampler ddim) or `DDPMPipeline` (ddpm, ddpm-large, ddpm-learned).
 
     A network that is conditioned on text, with its text encoder and controls, is written for StableDiffusionPipeline or
-    StableDiffusionControlNetPipeline. They load it when they are given an autoencoder, or vae=None, with
-    output_type="latent" when the pipeline is called. They set the scheduler's steps_offset to 1, whatever the file has.
+    StableDiffusionControlNetPipeline; another one of latents, with its autoencoder, for LDMPipeline. Without an
+    autoencoder they load it when they are given one, or vae=None, with output_type="latent" when the pipeline is
+    called. They set the scheduler's steps_offset to 1, whatever the file has.
 
     `state` has unnoise's names. With `clip`, DDIM's pictures equal those of unnoise if the pipeline is called with
     use_clipped_model_output=True: by default it clips the picture and keeps the noise, which then no longer fits.
@@ -276,13 +265,16 @@ def write(
     (folder / "scheduler").mkdir()
     part.write_json(folder / "scheduler" / SCHEDULER, scheduler)
     index: dict[str, Any] = {
-        "_class_name": _pipeline(config, sampler),
+        "_class_name": _pipeline(config, sampler, autoencoder),
         "_diffusers_version": part.VERSION,
         "scheduler": ["diffusers", scheduler["_class_name"]],
         "unet": ["diffusers", kind],
     }
     index |= {REFINES: True} if config.values == REFINER_IDS else {}
     index |= controlnet.write_all(folder, config, controls)
+    if autoencoder is not None:
+        name = "vae" if context_width(config) else "vqvae"
+        index[name] = ["diffusers", autoencoders.write_diffusers(folder / name, autoencoder)]
     text_encoders.write_index(folder, index | (text_encoders.write(folder, text) if text is not None else {}))
     if classes or latents or config.patch > 1:
         notes = {"classes": list(classes), "null_class": config.null_class and bool(classes), "latents": latents}
@@ -290,8 +282,10 @@ def write(
         part.write_json(folder / NOTES, notes)
 
 
-def _pipeline(config: UNetConfig, sampler: str) -> str:
+def _pipeline(config: UNetConfig, sampler: str, autoencoder: AutoencoderModel | None) -> str:
     """The diffusers class of the pipeline of a network."""
+    if not context_width(config) and autoencoder is not None:
+        return "LDMPipeline"
     if not context_width(config):
         return "DDIMPipeline" if sampler == "ddim" else "DDPMPipeline"
     xl, refines = "XL" if config.value_width else "", "Img2Img" if config.values == REFINER_IDS else ""

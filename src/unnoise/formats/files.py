@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unnoise.errors import UserError
@@ -86,6 +87,11 @@ class Tensors:
 
     def _in(self, file: Path) -> list[str]:
         return [name for name, home in self.home.items() if home == file]
+
+
+def save_weights(file: Path, state: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file: contiguous, on the CPU, none sharing memory with another."""
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}, file)
 
 
 def weights(folder: Path, name: str) -> Tensors | None:

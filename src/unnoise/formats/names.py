@@ -42,8 +42,8 @@ RENAMED = (  # unnoise, diffusers
     (r"\.blocks\.(\d+)\.resnet\.", r".resnets.\1."),
     (r"\.blocks\.(\d+)\.attention\.out\.", r".attentions.\1.to_out.0."),
     (r"\.blocks\.(\d+)\.attention\.", r".attentions.\1."),
-    (r"^down_blocks\.(\d+)\.step\.", r"down_blocks.\1.downsamplers.0."),
-    (r"^up_blocks\.(\d+)\.step\.", r"up_blocks.\1.upsamplers.0."),
+    (r"^(encoder\.)?down_blocks\.(\d+)\.step\.", r"\1down_blocks.\2.downsamplers.0."),
+    (r"^(decoder\.)?up_blocks\.(\d+)\.step\.", r"\1up_blocks.\2.upsamplers.0."),
     (r"^value_embedding\.networks\.0\.", "class_embedding."),
     (r"^hint\.", "controlnet_cond_embedding."),
     (r"^zero_convs\.", "controlnet_down_blocks."),
@@ -80,18 +80,35 @@ def pieces(net: UNetEncoder) -> dict[str, Pieces]:
     for name, tensor in net.state_dict().items():
         shape, rest = tuple(tensor.shape), tuple(tensor.shape[1:])
         module, _, leaf = name.rpartition(".")
-        parent, _, layer = module.rpartition(".")
+        layer = module.rpartition(".")[2]
         if module == "emb_proj":
             parts = {f"{b}time_emb_proj.{leaf}": (n, *rest) for b, n in zip(blocks, emb_channels, strict=True)}
         elif layer in SHARED:
-            tos = SHARED[layer]
-            parts = {f"{theirs(f'{parent}.')}{to}.{leaf}": (len(tensor) // len(tos), *rest) for to in tos}
+            parts = _unfused(name, shape)
         elif layer in ("proj_in", "proj_out") and leaf == "weight" and not config.linear_projection:
             parts = {theirs(name): (*shape, 1, 1)}
         else:
             parts = {theirs(name, vector=vector): shape}
         table[name] = Pieces(shape, parts)
     return table
+
+
+def plain_pieces(state: Mapping[str, Tensor]) -> dict[str, Pieces]:
+    """The table of a network whose only fused matrices are those of attention: an autoencoder's."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    fused = {name for name in shapes if name.split(".")[-2] in SHARED}
+    return {
+        name: Pieces(shape, _unfused(name, shape) if name in fused else {theirs(name): shape})
+        for name, shape in shapes.items()
+    }
+
+
+def _unfused(name: str, shape: Shape) -> dict[str, Shape]:
+    """The diffusers tensors of a fused matrix, or of its bias."""
+    module, _, leaf = name.rpartition(".")
+    parent, _, layer = module.rpartition(".")
+    tos = SHARED[layer]
+    return {f"{theirs(f'{parent}.')}{to}.{leaf}": (shape[0] // len(tos), *shape[1:]) for to in tos}
 
 
 def pieces_of(config: UNetConfig) -> dict[str, Pieces]:

@@ -21,8 +21,9 @@ from unnoise.formats.files import read_json
 from unnoise.formats.text_encoders import INDEX, is_part
 
 SCHEDULER = "scheduler_config.json"
-READ = ("unet", "scheduler", *text_encoders.PARTS, "controlnet")
-PASSED = ("vae", "safety_checker", "feature_extractor", "image_encoder")  # parts that sampling x does not need
+AUTOENCODERS = ("vae", "vqvae")
+READ = ("unet", "scheduler", *AUTOENCODERS, *text_encoders.PARTS, "controlnet")
+PASSED = ("safety_checker", "feature_extractor", "image_encoder")  # parts that sampling does not need
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Places:
     index: Mapping[str, Any]  # of the pipeline; empty without one
     unet: Path
     scheduler: Path | None  # the file; None if there is none
+    autoencoder: Path | None  # its folder; None if there is none
     alone: bool  # whether the folder is that of a network, not of a pipeline
 
     def has(self, name: str) -> bool:
@@ -56,7 +58,13 @@ def locate(folder: Path) -> Places:
     unet, scheduler = (folder / name if (folder / name).is_dir() else folder for name in ("unet", "scheduler"))
     file = scheduler / SCHEDULER
     found = file if file.is_file() or is_part(index.get("scheduler")) else None
-    return Places(folder, index, unet, found, alone=False)
+    return Places(folder, index, unet, found, _autoencoder(folder, index), alone=False)
+
+
+def _autoencoder(pipeline: Path, index: Mapping[str, Any]) -> Path | None:
+    """The folder of the autoencoder that the index lists; None also if the folder was not copied."""
+    folders = (pipeline / name for name in AUTOENCODERS if is_part(index.get(name)))
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _around(unet: Path) -> Places:
@@ -67,4 +75,5 @@ def _around(unet: Path) -> Places:
     pipeline = around if is_part(index.get(here.name)) else unet
     files = (unet / SCHEDULER, around / "scheduler" / SCHEDULER)
     scheduler = next((file for file in files if file.is_file()), None)
-    return Places(pipeline, index if pipeline is around else {}, unet, scheduler, alone=True)
+    index = index if pipeline is around else {}
+    return Places(pipeline, index, unet, scheduler, _autoencoder(pipeline, index), alone=True)

@@ -17,6 +17,7 @@ AVERAGING = {  # of diffusers' EMAModel, which writes its settings into the conf
 INVISIBLE = {  # settings that change the output of a network and no tensor's shape, and that every published file has
     *("act_fn", "attention_head_dim", "center_input_sample", "controlnet_conditioning_channel_order"),
     *("downsample_padding", "flip_sin_to_cos", "freq_shift", "mid_block_scale_factor", "norm_eps", "norm_num_groups"),
+    "scaling_factor",
 }
 
 
@@ -104,6 +105,16 @@ def real(data: Mapping[str, Any], key: str, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise unsupported(where, key, value, "a number")
     return float(value)
+
+
+def numbers(data: Mapping[str, Any], key: str, where: str, *, length: int) -> tuple[float, ...]:
+    """A list of `length` numbers; empty for null."""
+    values = data[key]
+    if values is None:
+        return ()
+    if not isinstance(values, list | tuple) or len(values) != length:
+        raise unsupported(where, key, values, f"a list of {length} numbers")
+    return tuple(real({key: value}, key, where) for value in values)
 
 
 def unsupported(where: str, key: str, value: object, supported: str) -> UserError:

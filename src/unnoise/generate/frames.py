@@ -53,13 +53,13 @@ def frames(job: Job) -> Iterator[Frame]:
             if at == steps:
                 pictures = finished(job, rows, state)
             elif at in shown:
-                pictures = job.model.decode(state.history[-1].mean).cpu()
+                pictures = job.placed.decode(state.history[-1].mean).cpu()
             yield Frame(rows, at, steps, pictures, calls[0])
 
 
 def finished(job: Job, rows: slice, state: State) -> Tensor:
     """The pictures (B, C, H, W) of a walk's last state, on the CPU."""
-    pictures = job.model.decode(state.x).cpu()
+    pictures = job.placed.decode(state.x).cpu()
     if job.model.card.process.concat == "masked" and job.cond.concat is not None:
         return degrade.paste(pictures, job.cond.concat[rows].cpu())
     return pictures

@@ -75,7 +75,7 @@ def invert(job: Job, x: Tensor, *, convention: str = "exact") -> Inversion:
 def _inverted(job: Job, x: Tensor, rows: slice, step: Step) -> tuple[Tensor, Tensor]:
     """The noise of one batch, and the largest error (B,) of its steps."""
     denoiser = job.denoiser(rows)
-    before = State(job.model.codec.encode(x[rows]).to(job.placed.placement.device), job.times[-1])
+    before = State(job.placed.codec.encode(x[rows]).to(job.placed.placement.device), job.times[-1])
     worst = torch.zeros(len(before.x))
     for after in walk(denoiser, before.x, job.times.flip(0), step, silence):
         with torch.no_grad():

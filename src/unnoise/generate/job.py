@@ -20,12 +20,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from unnoise.acceleration.placement import Placement, best
+from unnoise.acceleration.placement import Placement, best, place_autoencoder
 from unnoise.acceleration.placement import place as place_diffusion
 from unnoise.acceleration.placement import prepare as place_network
+from unnoise.codec import Codec
 from unnoise.conditions import Cond
 from unnoise.config.request import Request
 from unnoise.denoiser import Denoiser, Diffusion
+from unnoise.formats.autoencoders import codec_of
 from unnoise.generate.conditions import conditioner_of, null_condition, request_condition
 from unnoise.generate.validate import check_guidance, check_request
 from unnoise.guidance import (
@@ -66,9 +68,26 @@ class Placed:
         with _PLACING:
             return self._copy
 
+    @property
+    def codec(self) -> Codec:
+        """The model's codec, with a copy of its autoencoder on this device."""
+        with _PLACING:
+            return self._codec
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Pictures of x, float32 in [-1, 1], as `Model.decode`."""
+        return x.float() if self.model.latent_only else self.codec.decode(x)
+
     @cached_property
     def _copy(self) -> Diffusion:
         return place_diffusion(self.model.diffusion, self.placement)
+
+    @cached_property
+    def _codec(self) -> Codec:
+        own = self.model.autoencoder
+        if own is None:
+            return self.model.codec
+        return codec_of(place_autoencoder(own.net, self.placement, force_upcast=own.card.force_upcast), own.card)
 
 
 def place(model: Model | Placed, device: str = "auto", precision: str = "auto") -> Placed:

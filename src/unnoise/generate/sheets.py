@@ -62,7 +62,7 @@ def as_bytes(pictures: Tensor) -> NDArray[np.uint8]:
 
 def noise(job: Job, rows: slice) -> Tensor:
     """The noise that these pictures start from, (B, C, H, W), at half its strength so that its grain is visible."""
-    return job.model.codec.decode(job.noise(rows).start().cpu() / 2)
+    return job.placed.codec.decode(job.noise(rows).start().cpu() / 2)
 
 
 def strip(sample: Sample, most: int = 9) -> list[Pixels]:

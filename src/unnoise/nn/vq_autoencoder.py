@@ -73,6 +73,6 @@ class Codebook(nn.Module):
         table = self.embedding.weight.detach().float()
         half = 0.5 * table.square().sum(dim=1)  # |z - e|^2 / 2 = |z|^2 / 2 - z.e + |e|^2 / 2
         pixels = latents.detach().float().permute(0, 2, 3, 1).reshape(-1, width)
-        pieces = pixels.split(max(1, PIECE // len(table)))
+        pieces = torch.split(pixels, max(1, PIECE // len(table)))
         found = [torch.addmm(half, piece, table.T, alpha=-1).argmin(dim=1) for piece in pieces]
         return torch.cat(found).view(b, h, w)

@@ -21,6 +21,8 @@ from unnoise.formats.schedulers import Scheduler
 from unnoise.formats.single_file.contents import Contents
 from unnoise.formats.single_file.source import Source
 
+FACTOR = 8  # pixels for each latent along a side, of all these models without an autoencoder of their own
+STABLE_SCALE, XL_SCALE, VQ_SCALE = 0.18215, 0.13025, 1.0  # of the latents
 PREDICTS = {"eps": "epsilon", "v": "v_prediction"}  # names here, and in diffusers' and other tools' files
 STABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 LATENT = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195}  # latent diffusion's VQ models
@@ -70,6 +72,15 @@ def choose(source: Source, config: UNetConfig, found: Contents, predicts: str) -
         settings = _learned(settings)
     scheduler = schedulers.from_config(settings, str(source.file))
     return Chosen(scheduler, _size(source, config, latents, given), latents, (*notes, *scheduler.notes))
+
+
+def scale(source: Source, config: UNetConfig) -> float:
+    """The scale of the latents of a file's U-Net: the training code's own, or that of the published models."""
+    if "scale_factor" in source.names:
+        return float(source.load(["scale_factor"])["scale_factor"])
+    if config.value_width:
+        return XL_SCALE
+    return VQ_SCALE if config.in_channels == 3 else STABLE_SCALE  # VQ models have 3 channels or fewer
 
 
 def _stated(source: Source) -> str:

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from unnoise.config.cards import LatentsConfig, ModelCard, PixelsConfig
+from unnoise.config.cards import AutoencoderCard, LatentsConfig, ModelCard, PixelsConfig
 from unnoise.config.networks import ControlConfig, UNetConfig, height_width
 from unnoise.errors import UserError
-from unnoise.formats import clip, controlnet, names
+from unnoise.formats import autoencoders, clip, controlnet, names
+from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.formats.clip_tokenizer import ClipTokenizer
 from unnoise.formats.diffusers import values_of
 from unnoise.formats.files import Shape, what_is_wrong
-from unnoise.formats.single_file import entries, infer, processes, text, unet
+from unnoise.formats.single_file import autoencoder, entries, infer, processes, text, unet
 from unnoise.formats.single_file.contents import EMA, UNET, Contents, contents_of, require
 from unnoise.formats.single_file.family import family
 from unnoise.formats.single_file.source import Source, opened
@@ -40,10 +41,11 @@ NO_TOKENIZER = (
 class Options:
     """What a caller chooses about a checkpoint file."""
 
-    tokenizer: Path | None = None  # a folder with CLIP's tokenizer; None: tokenizer/ beside the file
+    tokenizer: str | Path | None = None  # a folder with CLIP's tokenizer; None: tokenizer/ beside the file
     ema: bool = False  # read the moving average of the U-Net instead of its weights
     allow_pickle: bool = False  # open a .ckpt or .pt
     predicts: str = ""  # what the network predicts: eps or v; empty: as published
+    vae: str | Path | None = None  # a file or a folder with an autoencoder; None: the file's own
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Found:
     card: ModelCard
     state: dict[str, Tensor]
     text: ClipEncoder | DualClipEncoder | None
+    autoencoder: AutoencoderModel | None
 
 
 def read(file: Path, how: Options = Options()) -> Found:
@@ -71,7 +74,11 @@ def read(file: Path, how: Options = Options()) -> Found:
     words = _text(source, found, how.tokenizer, config)
     pieces = names.pieces_of(config)
     state = _part(source, prefix, unet.unet(config, names.wanted(pieces)), names.wanted(pieces), ema=how.ema)
-    return Found(_card(source, config, chosen, found, how), names.join(pieces, state), words)
+    vae = _autoencoder(source, found, config, how)
+    card = _card(source, config, chosen, found, how)
+    if vae is not None:
+        card = replace(card, codec=vae.card.latents, values=values_of(config, vae.card.latents.factor))
+    return Found(card, names.join(pieces, state), words, vae)
 
 
 def is_control(file: Path) -> bool:
@@ -95,9 +102,18 @@ def read_control(
 
 
 def _part(
-    source: Source, prefix: str, table: Sequence[entries.Entry], shapes: Mapping[str, Shape], *, ema: bool = False
+    source: Source,
+    prefix: str,
+    table: Sequence[entries.Entry],
+    shapes: Mapping[str, Shape],
+    *,
+    ema: bool = False,
+    without: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
-    """The tensors of a part under the folder's names. Raises UserError if its tensors are not those of the table."""
+    """The tensors of a part under the folder's names, `without` those that begin so.
+
+    Raises UserError if its tensors are not those of the table.
+    """
     stored = {entry.name: prefix + entry.name for entry in table}
     if ema:
         stored = {name: averaged(name) for name in stored}
@@ -107,7 +123,7 @@ def _part(
         back = {there: name for name, there in stored.items()}
         found = {back[name]: shape for name, shape in own.items()}
     else:
-        found = source.shapes(prefix)
+        found = {name: shape for name, shape in source.shapes(prefix).items() if not name.startswith(without or " ")}
     if problem := what_is_wrong(found, entries.wanted(table)):
         part = prefix.rstrip(".") or "this network"
         raise UserError(f"{source.file}: the tensors of {part} are not those of a network that is supported: {problem}")
@@ -124,12 +140,12 @@ def averaged(name: str) -> str:
 
 
 def _text(
-    source: Source, found: Contents, tokenizer: Path | None, config: UNetConfig
+    source: Source, found: Contents, tokenizer: str | Path | None, config: UNetConfig
 ) -> ClipEncoder | DualClipEncoder | None:
     """The text encoder of a file; None where it has none. Raises UserError where its width is not the U-Net's."""
     if not found.towers:
         return None
-    folder = tokenizer or source.file.parent / "tokenizer"
+    folder = Path(tokenizer or source.file.parent / "tokenizer")
     if not folder.is_dir():
         raise UserError(NO_TOKENIZER.format(file=source.file, beside=source.file.parent / "tokenizer"))
     tokens = ClipTokenizer.load(folder, TOKENS)
@@ -158,6 +174,37 @@ def _tower(source: Source, prefix: str, kind: str, tokens: ClipTokenizer) -> Cli
     return ClipEncoder(tokenizer, clip.join(config, state))
 
 
+# --- the autoencoder ---
+
+
+def read_autoencoder(file: Path, scale: float, *, allow_pickle: bool = False) -> AutoencoderModel:
+    """The autoencoder in a checkpoint file, or that is alone in a file. `scale`: of the latents, which no tensor shows.
+
+    Raises UserError for a file without one.
+    """
+    source = opened(file, allow_pickle=allow_pickle)
+    prefix = require(contents_of(source.names), "vae", source.names, str(file))
+    shapes = {n: s for n, s in source.shapes(prefix).items() if not n.startswith(autoencoder.WITHOUT_EFFECT)}
+    config = autoencoder.config_of(shapes, str(file))
+    pieces = autoencoders.pieces_of(config)
+    table = autoencoder.entries(config, names.wanted(pieces))
+    state = names.join(pieces, _part(source, prefix, table, names.wanted(pieces), without=autoencoder.WITHOUT_EFFECT))
+    latents = LatentsConfig(factor=config.factor, picture_channels=config.in_channels, scale=scale)
+    card = AutoencoderCard(net=config, latents=latents, force_upcast=True)
+    return autoencoders.from_state(card, {name: tuple(t.shape) for name, t in state.items()}, lambda: state, str(file))
+
+
+def _autoencoder(source: Source, found: Contents, config: UNetConfig, how: Options) -> AutoencoderModel | None:
+    """The autoencoder of a model: the one that the caller chose, or the file's own; None where there is neither."""
+    scale = processes.scale(source, config)
+    if how.vae is not None:
+        path = Path(how.vae)
+        if path.is_dir():
+            return autoencoders.load(path)
+        return read_autoencoder(path, scale, allow_pickle=how.allow_pickle)
+    return read_autoencoder(source.file, scale, allow_pickle=how.allow_pickle) if found.vae is not None else None
+
+
 # --- the card ---
 
 
@@ -177,7 +224,7 @@ def _card(source: Source, config: UNetConfig, chosen: processes.Chosen, found: C
         size=height_width(config.size),
         channels=config.in_channels,
         classes=tuple(map(str, range(config.classes))),
-        values=values_of(config),
+        values=values_of(config, processes.FACTOR if chosen.latents else 1),
         sampler=scheduler.sampler,
         spacing=scheduler.spacing,
         spacing_options=scheduler.spacing_options,
