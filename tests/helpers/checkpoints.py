@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unnoise.config.autoencoders import KLConfig, VQConfig
 from unnoise.config.networks import UNetConfig
-from unnoise.formats import names
+from unnoise.formats import autoencoders, names
 from unnoise.formats.files import Shape
-from unnoise.formats.single_file import text, unet
-from unnoise.formats.single_file.contents import CLIP, OPEN_CLIP, UNET
+from unnoise.formats.single_file import autoencoder, text, unet
+from unnoise.formats.single_file.contents import CLIP, OPEN_CLIP, UNET, VAE
 from unnoise.formats.single_file.entries import wanted
 from unnoise.formats.single_file.infer import COMMON
 from unnoise.nn.clip import ClipConfig
@@ -40,6 +41,8 @@ UNETS = {
     "classes": CLASSES, "latent": LATENT, "pixels": PIXELS, "unclip": replace(SD2, vector=96),
     "upscaler": replace(SD2, concat_channels=3, classes=9),
 }  # fmt: skip
+KL = KLConfig(channels=(32,) * 4, blocks=1, attention=(False,) * 4, latent_channels=4)  # eight pixels for a latent
+VQ = VQConfig(channels=(32,) * 3, blocks=1, attention=(False,) * 3, latent_channels=3, codes=17)
 TOWERS = {  # widths of heads are 64
     CLIP: ClipConfig(vocabulary=600, length=77, width=64, hidden=96, depth=2, heads=1, end=599),
     OPEN_CLIP: ClipConfig(
@@ -71,6 +74,11 @@ def unet_tensors(config: UNetConfig, prefix: str = UNET, seed: int = 0) -> dict[
 
 def tower_tensors(kind: str, prefix: str, seed: int = 1, **settings: Any) -> dict[str, Tensor]:
     table = text.entries(replace(TOWERS[kind], **settings), kind)
+    return random_tensors({prefix + name: shape for name, shape in wanted(table).items()}, seed)
+
+
+def vae_tensors(config: KLConfig | VQConfig, prefix: str = VAE, seed: int = 4) -> dict[str, Tensor]:
+    table = autoencoder.entries(config, names.wanted(autoencoders.pieces_of(config)))
     return random_tensors({prefix + name: shape for name, shape in wanted(table).items()}, seed)
 
 

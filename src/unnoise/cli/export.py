@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.loading import load
@@ -47,15 +47,15 @@ def export(
     say(f"loading {model} ...")
     with asking():
         loaded = load(model, tokenizer=tokenizer, ema=ema, allow_pickle=allow_pickle, predicts=predicts, vae=vae)
-    card, found = loaded.card, {"model": model, "file" if folder is None else "folder": target}
+    found: dict[str, Any] = {"model": model, "file" if folder is None else "folder": target}
     if folder is None:
         lines = _write_file(loaded, target)
     else:
         from unnoise.formats import schedulers
 
-        chosen = sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
+        chosen = sampler or (loaded.card.sampler if loaded.card.sampler in schedulers.VARIANCES else "ddim")
         lines = _write_folder(loaded, model, folder, chosen)
-        found |= {"sampler": chosen, "classes": list(card.classes)}
+        found |= {"sampler": chosen, "classes": list(loaded.card.classes)}
     if json:
         emit(found)
         return
@@ -81,7 +81,7 @@ def _write_file(model: Model, file: Path) -> list[str]:
     from unnoise.formats.single_file import write
 
     with asking():  # a model of another form is refused before anything is written
-        write.write(file, model.card, model.diffusion.net.state_dict(), _clip_text(model))
+        write.write(file, model.card, model.diffusion.net.state_dict(), _clip_text(model), model.autoencoder)
     return ["note: the file contains no tokenizer, which its readers have"] if model.text is not None else []
 
 

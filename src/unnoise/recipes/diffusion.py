@@ -26,12 +26,11 @@ from unnoise.data import Batch, Dataset
 from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.formats.directory import write_model
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import make_conditioner
 from unnoise.recipes.conditioning import batch_condition, check_captions, concat_input, drop_conditions, prompt_encoder
 from unnoise.recipes.initialization import init_network, load_base
 from unnoise.recipes.model_card import data_facts, describe, log_notes
 from unnoise.recipes.sample_sheet import SampleSheet
-from unnoise.text.conditioner import Conditioner
+from unnoise.text.conditioner import Conditioner, make_conditioner
 from unnoise.text.tokenizer import truncation_note
 from unnoise.training import trainer
 from unnoise.training.distributed import ALONE, Processes

@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.formats.single_file.test_autoencoder import settings as autoencoder_settings
 from tests.formats.single_file.test_infer import meaning
-from tests.helpers.checkpoints import SD1, UNETS, random_tensors, save, unet_tensors, whole
+from tests.helpers.checkpoints import KL, SD1, UNETS, VQ, random_tensors, save, unet_tensors, vae_tensors, whole
 from tests.nn.test_clip import small_tokenizer
 from unnoise.conditions import Cond
+from unnoise.config.cards import LatentsConfig
 from unnoise.config.networks import ControlConfig
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, names, unet2d_condition
@@ -114,6 +116,60 @@ def test_the_last_block_of_the_second_version_is_not_used(folder: Path) -> None:
     assert torch.equal(before, after)
 
 
+# --- autoencoders ---
+
+
+@pytest.mark.parametrize("name", ["sd1", "xl"])
+@torch.no_grad()
+def test_the_autoencoder_computes_what_diffusers_does(name: str, folder: Path) -> None:
+    """The scale of the latents is that of the family, which no tensor shows, or the training code's own."""
+    state = whole(name) | vae_tensors(KL) | {"first_stage_model.loss.logvar": torch.zeros(())}
+    model = load(save(folder / "x.safetensors", state))
+    net = theirs.AutoencoderKL(**autoencoder_settings(KL))
+    net.load_state_dict(converter.convert_ldm_vae_checkpoint(state, autoencoder_settings(KL)))
+    picture, x = normal((1, 3, 32, 32), "picture"), normal((1, 4, 4, 4), "x")
+    scale = 0.13025 if name == "xl" else 0.18215
+    right = scale * net.encode(picture).latent_dist.mean
+    assert (model.codec.encode(picture) - right).abs().max() < 1e-5 * right.abs().max()
+    right = net.decode(x / scale).sample.clamp(-1, 1)
+    assert (model.codec.decode(x) - right).abs().max() < 1e-5 * right.abs().max()
+    state["scale_factor"] = torch.tensor(0.5)
+    own = load(save(folder / "y.safetensors", state))
+    assert own.card.codec.scale == 0.5  # type: ignore[union-attr]
+
+
+def test_a_file_of_an_autoencoder_is_used_in_place_of_the_model_s(folder: Path) -> None:
+    file = save(folder / "x.safetensors", whole("sd1"), **{"modelspec.resolution": "64x64"})
+    bare = vae_tensors(KL, "", seed=9) | {"model_ema.decoderx": torch.zeros(1), "loss.logvar": torch.zeros(1)}
+    vae = save(folder / "vae.safetensors", bare)
+    assert load(file).latent_only
+    model = load(file, vae=vae)
+    assert model.autoencoder is not None
+    assert torch.equal(model.autoencoder.net.state_dict()["quant_conv.bias"], bare["quant_conv.bias"])
+    assert model.sample(prompts="a red cat", steps=1).array().shape == (1, 64, 64, 3)
+    model.autoencoder.save(folder / "saved")
+    again = load(file, vae=folder / "saved")
+    assert again.codec.decode(torch.ones(1, 4, 2, 2)).equal(model.codec.decode(torch.ones(1, 4, 2, 2)))
+    with pytest.raises(UserError, match="is an autoencoder, not a model: "):
+        load(vae)
+    with pytest.raises(UserError, match="is a model without an autoencoder"):
+        load(file, vae=file)
+    wrong = save(folder / "wrong.safetensors", vae_tensors(VQ, ""))
+    with pytest.raises(UserError, match="latents of 3 channels and the model x of 4"):
+        load(file, vae=wrong)
+
+
+def test_a_codebook_is_read_with_a_model_of_its_latents(folder: Path) -> None:
+    state = unet_tensors(UNETS["latent"]) | vae_tensors(VQ)
+    model = load(save(folder / "x.safetensors", state))
+    assert model.card.codec == LatentsConfig(factor=4, scale=1.0)
+    assert torch.equal(
+        model.autoencoder.net.state_dict()["quantize.embedding.weight"],  # type: ignore[union-attr]
+        state["first_stage_model.quantize.embedding.weight"],
+    )
+    assert model.card.process.schedule_options == {"begin": 0.0015, "end": 0.0195}
+
+
 # --- options ---
 
 
@@ -163,10 +219,12 @@ def test_a_size_is_read_from_the_metadata(folder: Path) -> None:
 
 # --- errors ---
 
+PARTS = ["model.diffusion_model.", "conditioner.embedders.0.", "conditioner.embedders.1.", "first_stage_model."]
 
-@pytest.mark.parametrize("part", ["model.diffusion_model.", "conditioner.embedders.0.", "conditioner.embedders.1."])
+
+@pytest.mark.parametrize("part", PARTS)
 def test_every_tensor_is_needed_and_no_other_accepted(part: str, folder: Path) -> None:
-    state = whole("xl")
+    state = whole("xl") | vae_tensors(KL)
     own = sorted(name for name in state if name.startswith(part))
     for name in own[:: max(1, len(own) // 12)]:
         for other in ({}, {name + "x": state[name]}, {name: torch.zeros(*state[name].shape, 2)}):

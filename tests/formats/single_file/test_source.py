@@ -47,6 +47,7 @@ def test_the_command_opens_a_pickle_on_request(tmp_path: Path, capsys: pytest.Ca
     assert (tmp_path / "out" / "unet" / "config.json").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 def test_a_pickle_with_code_in_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {"a": torch.zeros(1)}, "callbacks": Evil()}, tmp_path / "a.ckpt")

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.formats.single_file.test_infer import meaning
-from tests.helpers.checkpoints import SD1, save, whole
+from tests.helpers.checkpoints import KL, SD1, UNETS, VQ, save, unet_tensors, vae_tensors, whole
 from tests.nn.test_clip import small_tokenizer
 from unnoise.cli.main import main
 from unnoise.config.networks import ControlConfig, DiTConfig, TextConfig
@@ -33,13 +33,13 @@ def folder(tmp_path: Path) -> Path:
 
 def written(model: Model, file: Path) -> Path:
     text: Any = model.text
-    write(file, model.card, model.diffusion.net.state_dict(), text)
+    write(file, model.card, model.diffusion.net.state_dict(), text, model.autoencoder)
     return file
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2", "xl", "refiner", "inpainting", "unclip"])
 def test_a_file_that_is_written_is_the_one_that_was_read(name: str, folder: Path) -> None:
-    state = whole(name)
+    state = whole(name) | vae_tensors(KL)
     model = load(save(folder / "a.safetensors", state))
     again = load_file(written(model, folder / "b.safetensors"))
     without = {key for key in state if key.endswith(("position_ids", "logit_scale"))}
@@ -115,6 +115,14 @@ def test_models_of_another_form_are_refused(folder: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             write(file, other, state, text)
+    vae = load(save(folder / "c.safetensors", whole("sd1") | vae_tensors(KL))).autoencoder
+    assert vae is not None
+    latents = replace(vae.card.latents, scale=0.5)
+    with pytest.raises(UserError, match=r"scale latents by 0\.18215, unlike this model's .*scale=0\.5"):
+        write(file, card, state, text, replace(vae, card=replace(vae.card, latents=latents)))
+    latent = load(save(folder / "d.safetensors", unet_tensors(UNETS["latent"]) | vae_tensors(VQ)))
+    with pytest.raises(UserError, match="an autoencoder of the kind kl"):
+        write(file, card, state, text, latent.autoencoder)
     text.skip = 1
     with pytest.raises(UserError, match="blocks of the text encoder are skipped"):
         write(file, card, state, text)

@@ -14,8 +14,9 @@ reading.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
-from unnoise.config.autoencoders import AutoencoderConfig, KLConfig, VQConfig
+from unnoise.config.autoencoders import KLConfig, VQConfig
 from unnoise.errors import UserError
 from unnoise.formats.files import Shape
 from unnoise.formats.settings import LAYERS
@@ -62,7 +63,7 @@ def _convolution(entry: Entry) -> Entry:
     return entry._replace(shape=(*entry.shape, 1, 1)) if attends else entry
 
 
-def config_of(shapes: Mapping[str, Shape], where: str) -> AutoencoderConfig:
+def config_of(shapes: Mapping[str, Shape], where: str) -> KLConfig | VQConfig:
     """The configuration of an autoencoder, from shapes under its names without prefix.
 
     Raises UserError for tensors that are not those of an autoencoder of this kind.
@@ -71,7 +72,7 @@ def config_of(shapes: Mapping[str, Shape], where: str) -> AutoencoderConfig:
     blocks = _count(shapes, "encoder.down.0.block.")
     codes = shapes.get("quantize.embedding.weight")
     try:
-        common = {
+        common: dict[str, Any] = {
             "in_channels": shapes["encoder.conv_in.weight"][1],
             "channels": tuple(shapes[f"encoder.down.{b}.block.0.conv1.weight"][0] for b in range(levels)),
             "blocks": blocks,

@@ -24,9 +24,13 @@ from unnoise.formats.single_file.source import Source
 FACTOR = 8  # pixels for each latent along a side, of all these models without an autoencoder of their own
 STABLE_SCALE, XL_SCALE, VQ_SCALE = 0.18215, 0.13025, 1.0  # of the latents
 PREDICTS = {"eps": "epsilon", "v": "v_prediction"}  # names here, and in diffusers' and other tools' files
-STABLE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-LATENT = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195}  # latent diffusion's VQ models
-PIXELS = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}  # DDPM's and ADM's
+STABLE: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+LATENT: dict[str, Any] = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.0015,
+    "beta_end": 0.0195,
+}  # latent diffusion's VQ models
+PIXELS: dict[str, Any] = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}  # DDPM's and ADM's
 SIZES = {"sd1": 64, "sd2": 96, "base": 64, "xl": 128}  # of latents
 EPS_BESIDE = (1, 5)  # channels beside x of 2's networks for depth and inpainting, which predict eps
 SAMPLER: dict[str, Any] = {
@@ -95,7 +99,7 @@ def _size(source: Source, config: UNetConfig, latents: bool, predicts: str) -> i
     """Height and width of x: those of the metadata, or the published ones."""
     text = str(source.metadata.get("modelspec.resolution", ""))
     width, _, height = text.partition("x")
-    factor, multiple = (8 if latents else 1), 2 ** (len(config.channels) - 1)
+    factor, multiple = (FACTOR if latents else 1), 2 ** (len(config.channels) - 1)
     if width.isdecimal() and height.isdecimal() and len(text) < 12:
         sides = int(height) // factor, int(width) // factor
         if min(sides) > 0 and not any(side % multiple for side in sides):

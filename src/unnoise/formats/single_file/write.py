@@ -14,27 +14,34 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unnoise.config.cards import ModelCard
+from unnoise.config.autoencoders import KLConfig
+from unnoise.config.cards import LatentsConfig, ModelCard
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.errors import UserError
-from unnoise.formats import clip, names
+from unnoise.formats import autoencoders, clip, names
+from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.formats.files import Shape
-from unnoise.formats.single_file import entries, infer, text, unet
-from unnoise.formats.single_file.contents import CLIP, OPEN_CLIP, UNET
-from unnoise.formats.single_file.processes import PREDICTS, STABLE
+from unnoise.formats.single_file import autoencoder, entries, infer, text, unet
+from unnoise.formats.single_file.contents import CLIP, OPEN_CLIP, UNET, VAE
+from unnoise.formats.single_file.processes import FACTOR, PREDICTS, STABLE, STABLE_SCALE, XL_SCALE
 from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
 from unnoise.io.atomic import publish
 from unnoise.nn.blocks import at_level, heads
 from unnoise.nn.clip import ClipText
 
-FACTOR = 8  # pixels for each latent along a side, of all these models
 SKIPPED = "a checkpoint file cannot state that blocks of the text encoder are skipped: save the model as a folder"
 Encoders = ClipEncoder | DualClipEncoder
 
 
-def write(file: Path, card: ModelCard, state: Mapping[str, Tensor], words: Encoders | None) -> None:
-    """Write a model: its U-Net, whose tensors have unnoise's names, and its text encoders.
+def write(
+    file: Path,
+    card: ModelCard,
+    state: Mapping[str, Tensor],
+    words: Encoders | None,
+    vae: AutoencoderModel | None = None,
+) -> None:
+    """Write a model: its U-Net, whose tensors have unnoise's names, its text encoders and its autoencoder.
 
     Raises UserError, before anything is written, for a model that readers of these files would take for another one.
     """
@@ -48,6 +55,8 @@ def write(file: Path, card: ModelCard, state: Mapping[str, Tensor], words: Encod
     tensors = {UNET + name: tensor for name, tensor in entries.to_file(table, names.split(pieces, state)).items()}
     if words is not None:
         tensors |= _text(words, config)
+    if vae is not None:
+        tensors |= _autoencoder(vae, config)
     metadata = {
         "format": "pt",
         "modelspec.sai_model_spec": "1.0.1",
@@ -59,7 +68,7 @@ def write(file: Path, card: ModelCard, state: Mapping[str, Tensor], words: Encod
 
 def check_process(process: DiffusionConfig, config: UNetConfig) -> None:
     """Raises UserError for a process that readers of these files do not have."""
-    options = {"begin": STABLE["beta_start"], "end": STABLE["beta_end"]}
+    options: dict[str, int | float | tuple[float, ...]] = {"begin": STABLE["beta_start"], "end": STABLE["beta_end"]}
     usual = DiffusionConfig(schedule="scaled-linear", schedule_options=options)
     found = {
         "context": bool(config.context) and config.text is None,
@@ -102,15 +111,31 @@ def _meaning(config: UNetConfig) -> UNetConfig:
     )
 
 
+def _autoencoder(vae: AutoencoderModel, config: UNetConfig) -> dict[str, Tensor]:
+    """The tensors of an autoencoder. Raises UserError for one that readers would take for another."""
+    net, usual = vae.card.net, XL_SCALE if config.value_width else STABLE_SCALE
+    if not isinstance(net, KLConfig):
+        raise UserError("a checkpoint file contains an autoencoder of the kind kl: save this model as a folder instead")
+    if vae.card.latents != LatentsConfig(factor=FACTOR, scale=usual):
+        raise UserError(
+            f"readers of a checkpoint file take {FACTOR} pixels for a latent and scale latents by {usual:g}, unlike "
+            f"this model's {vae.card.latents}: save it as a folder instead"
+        )
+    pieces = autoencoders.pieces_of(net)
+    table = autoencoder.entries(net, names.wanted(pieces))
+    if autoencoder.config_of(entries.wanted(table), "this model") != replace(net, size=KLConfig().size):
+        raise UserError("the groups of this autoencoder's norms are not 32: save the model as a folder instead")
+    state = names.split(pieces, vae.net.state_dict())
+    return {VAE + name: tensor for name, tensor in entries.to_file(table, state).items()}
+
+
 def _text(words: Encoders, config: UNetConfig) -> dict[str, Tensor]:
     """The tensors of the text encoders, under the prefixes of the network's family."""
     if isinstance(words, ClipEncoder):
         second = words.tower.config.activation == "gelu"
         prefix = "cond_stage_model.model." if second else "cond_stage_model.transformer.text_model."
         if words.skip > second:
-            raise UserError(
-                "a checkpoint file cannot state the blocks of the text encoder that are skipped (--clip-skip)"
-            )
+            raise UserError(SKIPPED)
         return _tower(words.tower, prefix, OPEN_CLIP if second else CLIP, copy_last=second and not words.skip)
     if any(each.skip for each in words.parts):
         raise UserError(SKIPPED)
