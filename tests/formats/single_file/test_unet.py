@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,3 +100,28 @@ def test_each_tensor_has_one_name(name: str) -> None:
     assert len(parts) == len(set(parts))
     assert set(parts) == names.wanted(names.pieces_of(UNETS[name])).keys()
     assert len(shapes_of_unet(UNETS[name])) == len(table)
+
+
+def test_names_of_published_files_are_in_the_tables() -> None:
+    """Of Stable Diffusion 1 and XL, at full size: the step up follows the attention, if the level has one."""
+    one = replace(
+        UNETS["sd1"], channels=(320, 640, 1280, 1280), blocks=2, attention=(True, True, True, False), context=768
+    )
+    xl = replace(UNETS["xl"], channels=(320, 640, 1280), blocks=2, transformers=(1, 2, 10), context=2048, vector=1280)
+    for config, count, published in (
+        (one, 686, {
+            "output_blocks.2.1.conv.weight": (1280, 1280, 3, 3), "output_blocks.5.2.conv.weight": (1280, 1280, 3, 3),
+            "output_blocks.8.2.conv.bias": (640,), "output_blocks.11.0.skip_connection.weight": (320, 640, 1, 1),
+            "input_blocks.3.0.op.weight": (320, 320, 3, 3), "input_blocks.11.0.out_layers.3.bias": (1280,),
+            "input_blocks.2.1.transformer_blocks.0.attn2.to_k.weight": (320, 768),
+            "middle_block.2.emb_layers.1.bias": (1280,),
+        }),
+        (xl, 1680, {
+            "label_emb.0.0.weight": (1280, 2816), "output_blocks.2.2.conv.weight": (1280, 1280, 3, 3),
+            "output_blocks.5.2.conv.weight": (640, 640, 3, 3), "input_blocks.4.1.proj_in.weight": (640, 640),
+            "middle_block.1.transformer_blocks.9.attn2.to_k.weight": (1280, 2048),
+        }),
+    ):  # fmt: skip
+        shapes = shapes_of_unet(config)
+        assert len(shapes) == count
+        assert {name: shapes.get(name) for name in published} == published
