@@ -56,7 +56,7 @@ bench: .venv/bench
 	@touch $@
 
 .venv/bench: .venv/dev
-	$(RUN) pip install -q --disable-pip-version-check -c requirements/pins.txt einops ema-pytorch accelerate
+	$(RUN) pip install -q --disable-pip-version-check -c requirements/pins.txt einops ema-pytorch accelerate openvino
 	$(RUN) pip install -q --disable-pip-version-check --no-deps -c requirements/pins.txt denoising-diffusion-pytorch
 	@touch $@
 

@@ -1,8 +1,9 @@
 """Run the benchmarks and write benchmarks/results/latest.md and .json.
 
-python -m benchmarks                # all of it, on a quiet machine: 10 minutes on two cores
+python -m benchmarks                # on a quiet machine: under 10 minutes on two cores, with AVX2 alone too
 python -m benchmarks --quick        # fewer rounds and sizes: 3 minutes
-python -m benchmarks --only draw    # of draw, train, curves, memory, bits, solvers, guidance, coder, stable-diffusion
+python -m benchmarks --only draw    # a part: draw, train, curves, memory, stable-diffusion
+python -m benchmarks --only bits    # or solvers, guidance, coder: each for a page of docs/, and run alone
 OMP_NUM_THREADS=1 python -m benchmarks --clock cpu     # where other programs run too: ratios of processor time
 """
 
@@ -24,17 +25,14 @@ from benchmarks.timing import CLOCKS
 from unnoise.nn import norm
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = {
-    "draw": draw.run,
-    "train": train_step.run,
-    "curves": train_step.curves,
-    "memory": memory.run,
-    "bits": bits.run,
-    "solvers": solvers.run,
-    "guidance": guidance.run,
-    "coder": coder.run,
-    "stable-diffusion": stable_diffusion.run,
+PARTS = {  # of every run: (what measures it, seconds that it may take; it measures fewer rounds on a slow machine)
+    "draw": (draw.run, 160.0),
+    "train": (train_step.run, 100.0),
+    "curves": (train_step.curves, 50.0),
+    "memory": (memory.run, 120.0),
+    "stable-diffusion": (stable_diffusion.run, 150.0),
 }
+PAGES = {"bits": bits.run, "solvers": solvers.run, "guidance": guidance.run, "coder": coder.run}  # of a page in docs/
 
 
 def processor() -> str:
@@ -50,7 +48,7 @@ def processor() -> str:
 
 def about(clock: str) -> dict[str, Any]:
     """The machine and the versions."""
-    names = ("unnoise", "torch", "diffusers", "denoising-diffusion-pytorch")
+    names = ("unnoise", "torch", "diffusers", "openvino", "denoising-diffusion-pytorch")
     there, why = norm.compiled()
     return {
         "processor": processor(),
@@ -83,6 +81,10 @@ def shown(value: object) -> str:
     return str(value)
 
 
+def line(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items()) + "\n"
+
+
 def markdown(part: dict[str, Any]) -> str:
     lines = [f"## {part['title']}", "", *table(part["rows"]), ""]
     lines += [f"- {name}: {shown(value)}" for name, value in part.get("notes", {}).items()]
@@ -98,18 +100,23 @@ def markdown(part: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", choices=tuple(PARTS), action="append")
+    parser.add_argument("--only", choices=(*PARTS, *PAGES), action="append")
     parser.add_argument("--clock", choices=tuple(CLOCKS), default="wall")
     parser.add_argument("--out", type=Path, default=RESULTS / "latest")
     asked = parser.parse_args()
     facts, parts, begin = about(asked.clock), {}, time.perf_counter()
+    print(line(facts), flush=True)
     for name in asked.only or PARTS:
-        parts[name] = PARTS[name](quick=asked.quick, clock=asked.clock)
+        if name in PAGES:
+            parts[name] = PAGES[name](quick=asked.quick, clock=asked.clock)
+        else:
+            run, seconds = PARTS[name]
+            parts[name] = run(quick=asked.quick, clock=asked.clock, seconds=seconds)
         print(markdown(parts[name]), flush=True)
     facts["minutes"] = round((time.perf_counter() - begin) / 60, 1)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.with_suffix(".json").write_text(json.dumps({"about": facts, **parts}, indent=1) + "\n")
-    text = [", ".join(f"{key} {value}" for key, value in facts.items()) + "\n", *map(markdown, parts.values())]
+    text = [line(facts), *map(markdown, parts.values())]
     asked.out.with_suffix(".md").write_text("\n".join(text))
     print(f"written: {asked.out.with_suffix('.md')}")
 

@@ -24,6 +24,10 @@ from unnoise.samplers.timesteps import leading
 from unnoise.schedules import LinearBeta
 
 STEPS = 2
+TARGETS = (
+    "diffusers tuned / unnoise at batch 1 and 16: 1.9 and 2.0 on AVX2 alone, ahead of OpenVINO in float32; "
+    "1.6 and 1.45 with AVX512-BF16; 2.0 and 1.5 with AMX"
+)
 
 
 def ours(diffusion: Diffusion, steps: int) -> Callable[[Tensor], Tensor]:
@@ -37,26 +41,45 @@ def ours(diffusion: Diffusion, steps: int) -> Callable[[Tensor], Tensor]:
 
 
 def theirs(net: Any, steps: int, how: peers.Tuning | None = None) -> Callable[[Tensor], Tensor]:
-    """The loop of diffusers' DDIMPipeline; by default in float32 under no_grad, tuned in inference mode."""
+    """diffusers' network in its loop; by default in float32 under no_grad, tuned in inference mode."""
+    dtype = next(net.parameters()).dtype
+    draw = pipeline(lambda x, t: net(x, t).sample, steps)
+
+    def cast(x: Tensor) -> Tensor:
+        with torch.no_grad() if how is None else torch.inference_mode():
+            x = x.to(dtype)
+            return draw(x if how is None else x.contiguous(memory_format=how.memory_format)).float()
+
+    return cast
+
+
+def pipeline(predict: Callable[[Tensor, Tensor], Tensor], steps: int) -> Callable[[Tensor], Tensor]:
+    """The loop of diffusers' DDIMPipeline."""
     from diffusers import DDIMScheduler
 
     scheduler = DDIMScheduler(clip_sample=False)
-    dtype = next(net.parameters()).dtype
 
     def draw(x: Tensor) -> Tensor:
-        with torch.no_grad() if how is None else torch.inference_mode():
-            x = x.to(dtype)
-            if how is not None:
-                x = x.contiguous(memory_format=how.memory_format)
-            scheduler.set_timesteps(steps)
-            for t in scheduler.timesteps:
-                x = scheduler.step(net(x, t).sample, t, x, eta=0.0).prev_sample
-        return x.float()
+        scheduler.set_timesteps(steps)
+        for t in scheduler.timesteps:
+            x = scheduler.step(predict(x, t), t, x, eta=0.0).prev_sample
+        return x
 
     return draw
 
 
-def run(*, quick: bool, clock: str) -> dict[str, Any]:
+def converted(reference: Any, batch: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """OpenVINO's ways for this batch: float32, and bfloat16 where the processor has it; none where it is absent."""
+    found = {}
+    for dtype in (torch.float32,) if peers.SLOW else (torch.float32, torch.bfloat16):
+        predict = peers.openvino(reference, batch, dtype)
+        if predict is None:
+            return {}
+        found[f"OpenVINO {str(dtype).removeprefix('torch.')}"] = pipeline(predict, STEPS)
+    return found
+
+
+def run(*, quick: bool, clock: str, seconds: float) -> dict[str, Any]:
     net = peers.our_network(peers.CONFIG)
     reference = peers.their_network(net)
     diffusion = place(Diffusion(net, LinearBeta()).eval(), best("cpu"))
@@ -72,24 +95,33 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
     if lucid is not None:
         ways["denoising-diffusion-pytorch"] = lambda x: lucid.sample(batch_size=len(x))
     rows = []
-    for batch, rounds in ((1, 5), (16, 3)) if quick else ((1, 21), (16, 7), (64, 3)):
-        x = peers.start(batch)
-        found = in_turn({name: partial(way, x) for name, way in ways.items()}, rounds=rounds, clock=clock)
+    batches = ((1, 5), (16, 3)) if quick else ((1, 21), (16, 7), (64, 3))
+    for batch, rounds in batches[:2] if peers.SLOW else batches:
+        x, here = peers.start(batch), ways | converted(reference, batch)
+        found = in_turn(
+            {name: partial(way, x) for name, way in here.items()},
+            rounds=rounds,
+            clock=clock,
+            limit=seconds * (0.2 if batch == 1 else 0.4),  # the rest: tuning, converting, errors, profiles
+        )
         rows.append({"batch": batch, **milliseconds(found, STEPS)})
     return {
         "title": f"drawing: a DDIM step of the 35.7M U-Net at 32x32, {flops / 1e9:.1f} GFLOP a picture",
         "rows": rows,
         "notes": {
-            "diffusers tuned": f"{how} in inference mode, the fastest of {', '.join(map(str, peers.TUNINGS))}",
-            "targets": "batch 16: 6 times diffusers, 1.3 times tuned; batch 1: 2.8 and 1.4 (set on a CPU with AMX)",
-            "grey levels of 256 off diffusers' float32 pictures": errors(net, reference, how, 4 if quick else 10),
+            "diffusers tuned": f"{how} in inference mode, the fastest of {peers.tried()}",
+            "OpenVINO": f"diffusers' network converted, static shapes, latency hint, {torch.get_num_threads()} threads",
+            "targets": TARGETS,
+            "grey levels of 256 off diffusers' float32 pictures": errors(
+                net, reference, how, 4 if quick or peers.SLOW else 10
+            ),
         },
         "profile": {"unnoise": shares(ways["unnoise"]), "diffusers tuned": shares(ways["diffusers tuned"])},
     }
 
 
 KINDS = {
-    "convolution": ("conv",),
+    "convolution": ("conv", "winograd"),
     "normalisation": ("group_norm", "GroupNorm"),
     "linear": ("linear", "addmm"),
     "attention": ("bmm", "softmax", "attention"),

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers
+from benchmarks import peers, train_step
 
 ROOT = Path(__file__).parent.parent
 LIBRARIES = ("unnoise", "diffusers", "diffusers tuned")
@@ -40,8 +40,6 @@ def peak(what: str, library: str) -> None:
             call = draw.theirs(theirs if how is None else peers.tuned(theirs, how), 2, how)
         call(peers.start(16))
     else:
-        from benchmarks import train_step
-
         net = peers.our_network(peers.CONFIG)
         one = train_step.ours(net) if library == "unnoise" else train_step.theirs(peers.their_network(net), how)
         for _ in range(2):
@@ -59,10 +57,10 @@ def own_peak() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def run(*, quick: bool, clock: str) -> dict[str, Any]:
+def run(*, quick: bool, clock: str, seconds: float) -> dict[str, Any]:
     rows = []
     for what in ("draw", "train"):
-        row: dict[str, Any] = {"what": f"{what}, batch {16 if what == 'draw' else 32}"}
+        row: dict[str, Any] = {"what": f"{what}, batch {16 if what == 'draw' else train_step.BATCH}"}
         for library in LIBRARIES:
             code = f"from benchmarks import memory; memory.peak({what!r}, {library!r})"
             out = subprocess.run(
@@ -70,7 +68,7 @@ def run(*, quick: bool, clock: str) -> dict[str, Any]:
             ).stdout
             row[f"{library}, MiB"] = float(out.split()[-1])
         rows.append(row)
-    first = first_picture(rounds=1 if quick else 3)
+    first = first_picture(rounds=1 if quick or peers.SLOW else 3)
     return {"title": "peak memory of a process", "rows": rows, "notes": {"seconds to a first picture": first}}
 
 

@@ -1,6 +1,7 @@
-"""The contenders: ours by default; diffusers by default and tuned by hand; lucidrains' with a network of equal cost.
+"""The contenders: ours by default; diffusers by default, tuned by hand, and converted to OpenVINO; lucidrains'.
 
-All but the last hold the same weights: the 35.7M U-Net of DDPM on CIFAR-10, random everywhere.
+The last has a network of equal cost; all others have the same weights: the 35.7M U-Net of DDPM on CIFAR-10, random
+everywhere.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import sys
 import tempfile
 import types
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,11 +22,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.timing import in_turn
 from unnoise import nn as networks
+from unnoise.acceleration.placement import fast_bfloat16
 from unnoise.conditions import NOTHING
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.config.networks import UNetConfig
 from unnoise.formats import diffusers as format_
 
+SLOW = not fast_bfloat16("cpu")
+"""No instructions for bfloat16: it is not tried, and sizes are smaller, so that all ends within ten minutes."""
 CONFIG = UNetConfig()  # the defaults are DDPM's for CIFAR-10
 
 
@@ -63,7 +68,7 @@ class Tuning(NamedTuple):
 
 TUNINGS = tuple(
     Tuning(dtype, layout)
-    for dtype in (torch.float32, torch.bfloat16)
+    for dtype in ((torch.float32,) if SLOW else (torch.float32, torch.bfloat16))
     for layout in (torch.contiguous_format, torch.channels_last)
 )
 
@@ -75,9 +80,47 @@ def tuned(net: nn.Module, how: Tuning) -> nn.Module:
 
 
 def fastest(way: Callable[[Tuning], Callable[[], object]], clock: str) -> Tuning:
-    """The tuning of which `way` makes the fastest call on this machine: of two calls each, in turn."""
-    seconds = in_turn({str(how): way(how) for how in TUNINGS}, rounds=2, clock=clock)
+    """The tuning of which `way` makes the fastest call on this machine: of two calls each, in turn; one if slow."""
+    seconds = in_turn({str(how): way(how) for how in TUNINGS}, rounds=2, clock=clock, limit=30)
     return min(TUNINGS, key=lambda how: seconds[str(how)])
+
+
+def tried() -> str:
+    """The tunings among which `fastest` chooses."""
+    left_out = "; bfloat16 is left out: this processor has no instructions for it" if SLOW else ""
+    return ", ".join(map(str, TUNINGS)) + left_out
+
+
+def openvino(net: nn.Module, batch: int, dtype: torch.dtype) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """diffusers' network converted to OpenVINO, for this batch at 32x32, with torch's threads; None where absent.
+
+    Static shapes and the performance hint latency: the settings with which it is fastest for one call at a time.
+    """
+    try:
+        import openvino as ov
+    except ImportError as problem:
+        print(f"openvino is not here ({problem}); left out")
+        return None
+
+    class Sample(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            return self.net(x, t).sample  # type: ignore[no-any-return]
+
+    x, t = start(batch), torch.zeros(batch)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing: the shapes are fixed
+        model = ov.convert_model(Sample().eval(), example_input=(x, t), input=[tuple(x.shape), tuple(t.shape)])
+    settings = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+    }
+    compiled = ov.Core().compile_model(model, "CPU", settings)
+    return lambda x, t: torch.from_numpy(compiled([x.numpy(), t.expand(len(x)).float().numpy()])[0].copy())
 
 
 def lucidrains(flops: float, steps: int) -> Any:

@@ -16,16 +16,18 @@ def in_turn(
 ) -> dict[str, float]:
     """Median seconds of each way. Each round runs every way once, in an order that turns.
 
-    No round after the second begins later than `limit` seconds after the first, so that a slow machine is done too.
+    After the first round, one that would end later than `limit` seconds after the start is left out, so that a slow
+    machine is done too.
     """
-    now = CLOCKS[clock]
+    now, first = CLOCKS[clock], time.perf_counter()
     for _ in range(warm):
         for run in ways.values():
             run()
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    names, first = list(ways), time.perf_counter()
+    names, rounds_begin = list(ways), time.perf_counter()
     for turn in range(rounds):
-        if turn > 1 and time.perf_counter() - first > limit:
+        at = time.perf_counter()
+        if turn and at - first + (at - rounds_begin) / turn > limit:
             break
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             begin = now()

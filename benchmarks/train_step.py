@@ -1,8 +1,9 @@
-"""A training step of the same network at batch 32; and the loss over 100 steps of a narrow one."""
+"""A training step of the same network at batch 32, on a slow machine 16; the loss over 100 steps of a narrow one."""
 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from unnoise.training.loop import fit
 from unnoise.training.player import Player, SampleRNG
 from unnoise.training.train_state import TrainState
 
-BATCH = 32
+BATCH = 16 if peers.SLOW else 32
 HOW = Fit(images=10**9, batch=BATCH, warmup=0, lr=1e-4)
 NARROW = UNetConfig(channels=(32, 64, 64, 64))  # for the curves: a sixteenth of the cost
 
@@ -112,32 +113,39 @@ def contenders(config: UNetConfig, clock: str) -> tuple[dict[str, Callable[[], f
     return ways, how
 
 
-def run(*, quick: bool, clock: str) -> dict[str, Any]:
+def run(*, quick: bool, clock: str, seconds: float) -> dict[str, Any]:
     ways, how = contenders(peers.CONFIG, clock)
-    found = in_turn(ways, rounds=2 if quick else 7, clock=clock)
+    found = in_turn(ways, rounds=2 if quick else 7, clock=clock, limit=seconds * 0.6)  # the rest: tuning
     row: dict[str, Any] = {"batch": BATCH, **milliseconds(found)}
     return {
         "title": "a training step of the same network: forward, backward, clip, Adam, average",
         "rows": [row],
         "notes": {
-            "diffusers tuned": f"{how}, fused Adam",
-            "targets": "4 times diffusers, 1.5 times tuned (set on a CPU with AMX)",
+            "diffusers tuned": f"{how}, fused Adam, the fastest of {peers.tried()}",
+            "targets": "diffusers tuned / unnoise: 1.4 on every processor",
         },
     }
 
 
-def curves(*, quick: bool, clock: str) -> dict[str, Any]:
-    """Mean losses of every twenty steps: the same weights, pictures, times and noise for all."""
-    steps = 40 if quick else 100
+def curves(*, quick: bool, clock: str, seconds: float) -> dict[str, Any]:
+    """Mean losses of every twenty steps: the same weights, pictures, times and noise for all.
+
+    The steps end with the first twenty that are done after `seconds`.
+    """
+    steps, begin = 40 if quick or peers.SLOW else 100, time.perf_counter()
     ways, how = contenders(NARROW, clock)
     kept = {name: torch.tensor([0.0] * steps) for name in ways}
     for step in range(steps):
+        if step and step % 20 == 0 and time.perf_counter() - begin > seconds:
+            steps = step
+            break
         for name, one in ways.items():
             kept[name][step] = one()
     rows: list[dict[str, Any]] = [
         {"steps": f"{at + 1}-{at + 20}", **{name: values[at : at + 20].mean().item() for name, values in kept.items()}}
         for at in range(0, steps, 20)
     ]
+    kept = {name: values[:steps] for name, values in kept.items()}
     exact = kept["diffusers"]
     off = {name: ((values - exact).abs() / exact).mean().item() for name, values in kept.items() if name != "diffusers"}
     return {

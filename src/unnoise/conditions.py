@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from unnoise.transfer import send
+
 Many = tuple[Tensor, ...]
 Record = TypeVar("Record")
 
@@ -50,10 +52,12 @@ class Cond:
     encoded: Encoded | None = None  # what the network has computed from tokens, text and control (`encode`)
 
     def to(self, device: torch.device | str) -> Cond:
-        return _map(self, lambda _, tensor: tensor.to(device))
+        return _map(self, lambda _, tensor: send(tensor, device))
 
     def __getitem__(self, rows: slice | Tensor) -> Cond:
-        return _map(self, lambda _, tensor: tensor[rows])
+        if isinstance(rows, slice):
+            return _map(self, lambda _, tensor: tensor[rows])
+        return _map(self, lambda _, tensor: tensor[send(rows, tensor.device)])
 
     def where(self, rows: Tensor, other: Cond) -> Cond:
         """The rows of `other` where `rows` (B,) bool is true. A field that `other` lacks is unchanged.
@@ -66,8 +70,8 @@ class Cond:
         def choose(name: str, mine: Tensor) -> Tensor:
             if name not in others:
                 return mine
-            mask = rows.to(mine.device).view(-1, *[1] * (mine.ndim - 1))
-            return torch.where(mask, others[name].to(mine), mine)
+            mask = send(rows, mine.device).view(-1, *[1] * (mine.ndim - 1))
+            return torch.where(mask, send(others[name].to(mine.dtype), mine.device), mine)
 
         return _map(self, choose)
 

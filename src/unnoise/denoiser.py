@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from unnoise.conditions import NOTHING, Cond
 from unnoise.config.diffusion import DiffusionConfig
 from unnoise.errors import UserError, unknown
-from unnoise.schedules import Level, Schedule, make_schedule, over, posterior
+from unnoise.schedules import Level, Schedule, make_schedule, over, posterior, times
+from unnoise.schedules.level import combine
 
 Clock = Callable[[Tensor, Level], Tensor]
 """(t, its level) -> the time that is passed to the network, (B,)."""
@@ -62,13 +63,11 @@ class Prediction:
 
     def target(self, x: Tensor, eps: Tensor, level: Level) -> Tensor:
         """The network's target, a x + b eps, like x."""
-        a, b = self.row(level)
-        return over(a, x) * x + over(b, x) * eps
+        return combine(self.row(level), (x, eps))
 
     def mean(self, x_t: Tensor, out: Tensor, level: Level) -> Tensor:
         """The estimate of the picture from the network's output. At t = 0 it is x_t itself."""
-        on_x_t, on_out = self._solve(level)
-        return over(on_x_t, x_t) * x_t + over(on_out, x_t) * out
+        return combine(self._solve(level), (x_t, out))
 
     def error(self, level: Level) -> Tensor:
         """The error of the estimate for each unit of error of the network's output."""
@@ -239,12 +238,12 @@ class Diffusion(nn.Module):
         out, fraction = self._predict(x_t, t, level, cond)
         error = (out - self.predicts.target(x, noise, level)).square().flatten(1).mean(1)
         scale = weight(level) * self.predicts.error(level).square()
-        return error * scale.to(error), x_t, Estimate(self.predicts.mean(x_t, out, level), fraction)
+        return error * over(scale, error), x_t, Estimate(self.predicts.mean(x_t, out, level), fraction)
 
     def _predict(self, x_t: Tensor, t: Tensor, level: Level, cond: Cond) -> tuple[Tensor, Tensor | None]:
         dtype = next(self.net.parameters(), x_t).dtype
         scaled = (over(self.predicts.c_in(level), x_t) * x_t).to(dtype)
-        time = self._clock(t.double(), level).expand(len(x_t)).to(device=x_t.device, dtype=torch.float32)
+        time = times(self._clock(t.double(), level), x_t)
         out = self.net(scaled, time, cond).to(x_t.dtype)
         if not self.learned_variance:
             return out, None

@@ -17,6 +17,7 @@ from unnoise.config.diffusion import DiffusionConfig
 from unnoise.denoiser import Prediction, Weight, check_determined, make_prediction, schedule_of
 from unnoise.errors import UserError, unknown
 from unnoise.schedules import Level, Schedule
+from unnoise.transfer import send
 
 TimeSampler = Callable[[Tensor, Schedule], Tensor]
 """(uniforms in (0, 1), schedule) -> times in (0, 1]."""
@@ -156,8 +157,9 @@ class LossAwareSampler:
 
     def record(self, t: Tensor, loss: Tensor) -> None:
         """Records losses (B,) of this training step, or of a part of it, before their weight."""
-        row = self._row(t).to(device=loss.device, dtype=torch.float64)
-        self._recorded.append(torch.stack([row, loss.detach().double()], 1))
+        dtype = torch.promote_types(loss.dtype, torch.float32)  # exact up to step 2^24
+        row = send(self._row(t).to(dtype), loss.device)
+        self._recorded.append(torch.stack([row, loss.detach().to(dtype)], 1))
 
     def settle(self, gather: Callable[[Tensor], Tensor]) -> None:
         """Ends a training step: recorded losses of all processes, concatenated in order by `gather`, now count."""

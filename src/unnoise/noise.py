@@ -27,6 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unnoise.transfer import send
+
 Noise = Callable[[Tensor, int], Tensor]
 """(time, draw) -> standard normals (B, ...): independent for different pairs, the same for the same pair."""
 
@@ -101,4 +103,4 @@ class Seeds:
         return self._rows([(seed, round(time * _TICKS), draw) for seed, time in zip(self.seeds, times)])
 
     def _rows(self, keys: list[tuple[int | str, ...]]) -> Tensor:
-        return torch.stack([normal(self.shape, *key) for key in keys]).to(self.device)
+        return send(torch.stack([normal(self.shape, *key) for key in keys]), self.device)

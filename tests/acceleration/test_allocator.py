@@ -15,15 +15,16 @@ from unnoise.acceleration import allocator
 def faults(rounds):
     begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(rounds):
-        [np.ones(6_000_000, np.float32) for _ in range(6)]  # 24 MB each
+        [np.ones({elements}, np.float32) for _ in range(6)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - begin
 faults(20)
 print(faults(5))
 """
 
 
-def faults(before: str) -> int:
-    done = subprocess.run([sys.executable, "-c", CODE.format(before=before)], capture_output=True, text=True)
+def faults(before: str, elements: int = 6_000_000) -> int:  # 24 MB
+    code = CODE.format(before=before, elements=elements)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 
@@ -31,6 +32,7 @@ def faults(before: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_retained_memory_causes_no_page_faults():
     assert faults("assert allocator.retain()") < 100
+    assert faults("allocator.retain()", elements=20_000_000) < 100, "also beyond the largest threshold of the heap"
     usual = faults("")
     assert usual > 10_000, "if the system retains memory by itself, `retain` has no effect"
     assert faults("allocator.retain(); assert allocator.release()") > 10_000

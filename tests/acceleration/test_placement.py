@@ -80,11 +80,11 @@ def test_each_weight_is_freed_when_it_is_packed(monkeypatch):
     _needs(PackedConv, torch.float32)
     alive = []
 
-    def watched(net):
+    def watched(net, **how):
         plain = {name: part for name, part in net.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
         weights = {name: weakref.ref(part.weight) for name, part in plain.items()}
         del plain
-        pack(net)
+        pack(net, **how)
         gc.collect()
         left = {name for name, part in net.named_modules() if isinstance(part, nn.Linear)}  # where they are not packed
         alive.extend(weight() is not None for name, weight in weights.items() if name not in left)
@@ -218,6 +218,19 @@ def test_training_uses_the_compiled_convolutions_and_placing_leaves_other_networ
     assert not conv._enabled
     prepare(net.net, Placement("cpu"))
     assert conv._enabled == winograd.faster()
+
+
+def test_exact_is_the_direct_convolution():
+    _needs(PackedConv, torch.float32)
+    assert best("cpu", "exact") == Placement("cpu", torch.float32, exact=True)
+    assert best("cpu", "exact").precision == "exact"
+    original = diffusion()
+    placed = place(original, best("cpu", "exact"))
+    parts = [part for part in placed.net.modules() if isinstance(part, PackedConv | PackedUp)]
+    assert parts
+    assert not any(part._winograd for part in parts)
+    prepare(original.net, best("cpu", "exact"))
+    assert not conv._enabled
 
 
 def test_linear_maps_are_packed_where_that_is_faster(monkeypatch):

@@ -474,9 +474,9 @@ def test_folders_that_are_not_whole(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_pipeline_of_other_parts(folder: Path) -> None:
-    parts = {"vqvae": ["diffusers", "VQModel"], "unet": ["diffusers", "UNet2DModel"], "safety": [None, None]}
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "LDMPipeline"} | parts))
-    with pytest.raises(UserError, match="a LDMPipeline with a part 'vqvae'"):
+    parts = {"movq": ["diffusers", "VQModel"], "unet": ["diffusers", "UNet2DModel"], "safety": [None, None]}
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "KandinskyV22Pipeline"} | parts))
+    with pytest.raises(UserError, match="a KandinskyV22Pipeline with a part 'movq'"):
         ours.read(folder)
 
 

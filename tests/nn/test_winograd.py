@@ -88,6 +88,65 @@ def test_a_samples_bits_do_not_depend_on_its_batch(name: str, threads: int) -> N
 
 @needs_build
 @pytest.mark.parametrize("name", ERROR)
+def test_a_transformed_weight_gives_the_same_bits(name: str) -> None:
+    """In one block or many, whose weights are transformed at once where they are small and for each block if large."""
+    for batch, channels, outs, side in [(1, 24, 48, 9), (3, 40, 144, 30), (2, 520, 512, 30)]:
+        x, weight, bias = draw((batch, channels, side, side), outs)
+        packed = lay_out(weight)
+        stored = winograd.transform(packed, name)
+        assert torch.equal(convolve(x, stored, bias, name), convolve(x, packed, bias, name))
+
+
+@needs_build
+def test_a_weight_is_stored_transformed_for_small_calls_up_to_a_size() -> None:
+    _, weight, _ = draw((1, 64, 1, 1), 64)
+    packed, one = lay_out(weight), torch.zeros(1, 64, 32, 32)
+    layer = winograd.Transformed()
+    assert layer.of(packed, one.expand(4, -1, -1, -1), "F4") is packed, "256 tiles"
+    stored = layer.of(packed, one, "F4")
+    assert stored is not packed
+    assert layer.of(packed, one.expand(4, -1, -1, -1), "F4") is stored, "once it is there"
+    assert layer.of(packed, one[..., :8, :8], "F2").shape[0] == 16
+    large = torch.zeros(40, 9, 320, 16)
+    assert winograd.Transformed().of(large, torch.zeros(1, 320, 16, 16), "F4") is large
+    assert large.nbytes // 9 * 36 > winograd._STORED
+
+
+def gradient(x: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    weight = weight.double().requires_grad_()
+    (right,) = torch.autograd.grad(F.conv2d(x.double(), weight, padding=1), weight, grad.double())
+    return right
+
+
+@needs_build
+@pytest.mark.parametrize("size", SIDES, ids=str)
+def test_the_gradient_of_the_weights_at_every_size(size: tuple[int, int]) -> None:
+    x, weight, _ = draw((5, 24, *size), 48)
+    grad, _, _ = draw((5, 48, *size), 1, seed=1)
+    right = gradient(x, grad, weight)
+    for given in (grad, grad.contiguous()):
+        assert within(winograd.weight_gradient(given, x), right, "F4")
+
+
+@needs_build
+@pytest.mark.parametrize(("channels", "outs"), [(8, 16), (16, 80), (48, 48), (40, 144), (264, 16)], ids=str)
+def test_the_gradient_of_the_weights_for_all_numbers_of_channels_and_threads(channels: int, outs: int) -> None:
+    for batch in (1, 3, 17):  # one block of tiles, and several with a shorter last one
+        x, weight, _ = draw((batch, channels, 14, 15), outs)
+        grad, _, _ = draw((batch, outs, 14, 15), 1, seed=1)
+        got = winograd.weight_gradient(grad, x)
+        assert within(got, gradient(x, grad, weight), "F4")
+        before = torch.get_num_threads()
+        try:
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                assert torch.equal(winograd.weight_gradient(grad, x), got)
+        finally:
+            torch.set_num_threads(before)
+
+
+@needs_build
+@pytest.mark.parametrize("name", ERROR)
 def test_a_list_of_tiles_is_those_tiles_of_the_whole_and_nothing_else(name: str) -> None:
     x, weight, bias = draw((3, 16, 11, 9), 32)
     packed, side, scale = lay_out(weight), SIDE[name], 2 if name == "up" else 1
@@ -154,7 +213,12 @@ def test_a_wrong_weight_or_output_is_an_error() -> None:
         convolve(x, packed, bias[:16], "F4")
     with pytest.raises(RuntimeError, match="float32"):
         convolve(x.double(), packed, bias, "F4")
-    with pytest.raises(RuntimeError, match="the forms are"):
-        convolve(x, packed, bias, "F6")
+    for call in (lambda: convolve(x, packed, bias, "F6"), lambda: winograd.transform(packed, "F6")):
+        with pytest.raises(RuntimeError, match="the forms are"):
+            call()
+    with pytest.raises(RuntimeError, match="a weight of"):
+        convolve(x, winograd.transform(packed, "F2"), bias, "F4")
+    with pytest.raises(RuntimeError, match="a gradient of"):
+        winograd.weight_gradient(torch.zeros(1, 32, 8, 9), x)
     with pytest.raises(RuntimeError, match="memory format"):
         convolve_tiles(x, packed, bias, "F4", at=torch.tensor([0]), y=torch.zeros(1, 32, 8, 8))

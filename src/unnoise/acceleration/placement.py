@@ -1,9 +1,12 @@
 """Placement: the device, dtype and memory format of a network, chosen to be fast on the machine at hand.
 
-bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32;
+bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32,
+unless a measurement of the network says otherwise (choices.py);
 channels_last, which those kernels need; on a CPU also the compiled norm (nn/norm.py), freed memory that stays with the
 process (allocator.py), for inference packed weights (prepack.py), and for training the compiled convolution where it is
-faster (nn/conv.py). A forward pass of a U-Net in bfloat16 differs from float32 by about 1 %.
+faster (nn/conv.py). A forward pass of a U-Net in bfloat16 differs from float32 by about 1 %. `exact` is float32 by the
+formula itself, where float32 takes Winograd's convolution for its speed. float32 on CUDA is so in convolutions too,
+unless `tf32` is chosen; the network that is placed last decides.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from unnoise.acceleration import allocator
+from unnoise.acceleration import allocator, choices
 from unnoise.acceleration.fork import check_fork
 from unnoise.acceleration.prepack import pack
 from unnoise.denoiser import Diffusion
@@ -25,7 +28,7 @@ from unnoise.nn import conv, norm
 from unnoise.patch import Patch, patched, shared_copy
 
 Module = TypeVar("Module", bound=nn.Module)
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+PRECISIONS = {"float32": torch.float32, "exact": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -36,20 +39,36 @@ class Placement:
     device: str = "cpu"  # cpu, cuda, cuda:1, mps
     dtype: torch.dtype = torch.float32
     channels_last: bool = True
+    exact: bool = False  # of float32: the direct convolution, also where Winograd's is faster
+    tf32: bool = False  # on CUDA, of float32: products round their factors to 10 bits, and are several times as fast
 
     @property
     def precision(self) -> str:
-        """The name of the dtype: float32, bfloat16."""
-        return str(self.dtype).removeprefix("torch.")
+        """The name of the precision: float32, exact, tf32, bfloat16."""
+        return "exact" if self.exact else "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The memory format of pictures that the network computes with."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
 
-def best(device: str = "auto", precision: str = "auto") -> Placement:
-    """The fastest placement on this machine, or on the given device and in the given precision. Raises UserError."""
+def best(device: str = "auto", precision: str = "auto", net: nn.Module | None = None) -> Placement:
+    """The fastest placement on this machine, or on the given device and in the given precision. Raises UserError.
+
+    The precision `auto` is the one that `unnoise bench` measured to be fastest for the architecture of `net`, where
+    there is such a measurement (choices.py); else bfloat16 where the device has instructions for it.
+    """
     if precision != "auto" and precision not in PRECISIONS:
         raise unknown("precision", precision, ("auto", *PRECISIONS))
     chosen = find(device)
-    dtype = PRECISIONS.get(precision) or (torch.bfloat16 if fast_bfloat16(chosen) else torch.float32)
-    return Placement(chosen, dtype, channels_last=not chosen.startswith("mps"))
+    if precision == "tf32" and not chosen.startswith("cuda"):
+        raise UserError(f"precision tf32 is a number format of NVIDIA's graphics cards, not of {chosen}: use float32")
+    if precision == "auto":
+        choice = None if net is None else choices.find(net, chosen)[0]
+        precision = choice.precision if choice else "bfloat16" if fast_bfloat16(chosen) else "float32"
+    last, exact, tf32 = not chosen.startswith("mps"), precision == "exact", precision == "tf32"
+    return Placement(chosen, PRECISIONS[precision], channels_last=last, exact=exact, tf32=tf32)
 
 
 def find(device: str) -> str:
@@ -116,7 +135,7 @@ def _packed(net: Module, placement: Placement) -> Module:
     """`net` itself in the memory format of the placement, packed where that is possible."""
     _move(net, placement).to(placement.dtype)
     if placement.device == "cpu" and placement.channels_last:
-        pack(net)
+        pack(net, exact=placement.exact)
     return net
 
 
@@ -128,11 +147,22 @@ def prepare(net: nn.Module, placement: Placement) -> nn.Module:
     the process keeps the memory that it frees.
     """
     if placement.device == "cpu":
-        conv.enable()
+        conv.disable() if placement.exact else conv.enable()
     return _move(net, placement)
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Whether convolutions and products in float32 may use TF32 on CUDA, in the whole process.
+
+    PyTorch allows it in convolutions, and then float32 has errors of 1e-3, not 1e-6.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
 def _move(net: nn.Module, placement: Placement) -> nn.Module:
+    if placement.device not in ("cpu", "mps"):
+        allow_tf32(placement.tf32)
     net.to(placement.device)
     if placement.channels_last:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

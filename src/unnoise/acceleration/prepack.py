@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,15 +42,18 @@ def packed(net: Net) -> Net:
     this build of torch or this processor has no such kernels, nothing is packed.
     """
     net = shared_copy(net)
-    for patch in _PATCHES:
+    for patch in _patches(exact=False):
         if patch.matches(net):
             apply(net, patch)
     return net
 
 
-def pack(net: nn.Module) -> nn.Module:
-    """`net` itself, packed in place, for its only owner: each weight is freed as soon as it is packed."""
-    for patch in _PATCHES:
+def pack(net: nn.Module, *, exact: bool = False) -> nn.Module:
+    """`net` itself, packed in place, for its only owner: each weight is freed as soon as it is packed.
+
+    `exact` stays with the direct convolution where Winograd's is faster.
+    """
+    for patch in _patches(exact=exact):
         if patch.matches(net):
             apply(net, Patch(patch.kind, _freeing(patch.make)))
     return net
@@ -77,15 +80,16 @@ class PackedConv(nn.Module):
     laid out for each size at its first call, and sizes with the same layout use one tensor.
     """
 
-    def __init__(self, conv: nn.Conv2d) -> None:
+    def __init__(self, conv: nn.Conv2d, *, exact: bool = False) -> None:
         super().__init__()
         self._options = (list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups)
         self._channels = conv.in_channels
         simple = (conv.stride, conv.padding, conv.dilation, conv.groups) == ((1, 1), (1, 1), (1, 1), 1)
-        self._winograd = simple and winograd.fits(conv.weight) and winograd.faster()
+        self._winograd = not exact and simple and winograd.fits(conv.weight) and winograd.faster()
         with torch.no_grad():
             self.weight = self._laid_out(conv.weight.detach(), torch.Size((_TYPICAL, _TYPICAL)))
         self._by_size: dict[torch.Size, Tensor] = {}
+        self._transformed = winograd.Transformed()
         self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,7 +100,7 @@ class PackedConv(nn.Module):
             weight = self._lay_out_for(x.shape[2:])
         form = self._form(x.shape[2:])
         if form is not None:
-            return winograd.convolve(x, weight, self.bias, form)
+            return winograd.convolve(x, self._transformed.of(weight, x, form), self.bias, form)
         out: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, self.bias, *self._options, "none", [], "")
         return out
 
@@ -140,12 +144,13 @@ _PADDING = [27, 79, 105]
 class PackedUp(nn.Module):
     """A U-Net's step up, packed: (B, C, H, W) and an embedding, unused -> (B, C, 2H, 2W), channels_last, any size."""
 
-    def __init__(self, up: Up) -> None:
+    def __init__(self, up: Up, *, exact: bool = False) -> None:
         super().__init__()
         weight = up.conv.weight.detach()
-        self._winograd = winograd.fits(weight) and winograd.faster()
+        self._winograd = not exact and winograd.fits(weight) and winograd.faster()
         with torch.no_grad():
             self.weight = winograd.lay_out(weight) if self._winograd else _transposed(weight)
+        self._transformed = winograd.Transformed()
         self._small: Tensor | None = None  # for pictures that are too small for Winograd's method, at the first of them
         self.bias = up.conv.bias
 
@@ -154,7 +159,7 @@ class PackedUp(nn.Module):
         x = x.contiguous(memory_format=torch.channels_last)
         form = winograd.form_up(*x.shape[2:]) if self._winograd else None
         if form is not None:
-            return winograd.convolve(x, self.weight, self.bias, form)
+            return winograd.convolve(x, self._transformed.of(self.weight, x, form), self.bias, form)
         if self._winograd and self._small is None:
             with torch.no_grad():
                 self._small = _transposed(winograd.laid_back(self.weight))
@@ -199,14 +204,14 @@ class PackedLinear(nn.Module):
         return out
 
 
-def _conv(conv: nn.Conv2d, name: str) -> nn.Module:
+def _conv(exact: bool, conv: nn.Conv2d, name: str) -> nn.Module:
     simple = type(conv) in (nn.Conv2d, Conv3x3) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return PackedConv(conv) if simple and _fits(PackedConv, conv.weight) else conv
+    return PackedConv(conv, exact=exact) if simple and _fits(PackedConv, conv.weight) else conv
 
 
-def _up(up: Up, name: str) -> nn.Module:
+def _up(exact: bool, up: Up, name: str) -> nn.Module:
     plain = type(up) is Up and type(up.conv) is Conv3x3
-    return PackedUp(up) if plain and _fits(PackedUp, up.conv.weight) else up
+    return PackedUp(up, exact=exact) if plain and _fits(PackedUp, up.conv.weight) else up
 
 
 def _linear(linear: nn.Linear, name: str) -> nn.Module:
@@ -215,7 +220,9 @@ def _linear(linear: nn.Linear, name: str) -> nn.Module:
     return PackedLinear(linear) if packs else linear
 
 
-_PATCHES = (Patch(Up, _up), Patch(nn.Conv2d, _conv), Patch(nn.Linear, _linear))  # a step up before its convolution
+def _patches(exact: bool) -> tuple[Patch[Any], ...]:
+    up, conv = (functools.partial(make, exact) for make in (_up, _conv))
+    return Patch(Up, up), Patch(nn.Conv2d, conv), Patch(nn.Linear, _linear)  # a step up before its convolution
 
 
 def _fits(kind: type[nn.Module], weight: Tensor) -> bool:

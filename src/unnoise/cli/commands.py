@@ -20,6 +20,7 @@ COMMANDS = {  # name: (module:function in unnoise.cli, help)
     "data": ("data:data", "Show statistics and a contact sheet of a data set."),
     "presets": ("presets:presets", "List the presets for training, or print one as YAML."),
     "export": ("export:export", "Export a model as a folder that diffusers loads."),
+    "bench": ("bench:bench", "Measure a model on this machine: time and memory by precision and batch."),
     "doctor": ("doctor:doctor", "Check the machine: hardware, speed of number formats, missing packages."),
     "completion": ("completion:completion", "Print the completion script of a shell."),
 }
@@ -86,6 +87,12 @@ Example:
 
 The folder contains unet/, scheduler/ and, if they are CLIP models, the text
 encoders and their tokenizers. The command prints how diffusers loads it.""",
+    "bench": """\
+Example:
+  unnoise bench runs/00001-fashion
+
+The fastest precision is stored for this machine and networks of the same
+architecture, and the precision "auto" uses it from then on.""",
     "completion": """\
 For bash:
   unnoise completion bash >> ~/.bashrc

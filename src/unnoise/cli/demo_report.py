@@ -14,6 +14,7 @@ from unnoise.config.data import DataConfig
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
+from unnoise.io.cache import home
 from unnoise.io.units import human
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def evaluation(path: Path, model: Model, folder: Path, config: TrainConfig, coun
         sampler=demo_pictures.SAMPLER, steps=demo_pictures.STEPS, guidance=demo_pictures.GUIDANCE, batch=250
     )
     real = data.open(DataConfig(path=config.data.path, size=config.data.size, channels=config.data.channels))
-    report = measuring.run(model, settings, request, real, measuring.home() / "features")
+    report = measuring.run(model, settings, request, real, home() / "features")
     publish(path, lambda beside: beside.write_text(json.dumps({"of": key, "report": report}), encoding="utf-8"))
     return report
 

@@ -58,6 +58,7 @@ def examine(*, probe: bool) -> dict[str, Any]:
             for name, (what, extra) in OPTIONAL.items()
         },
         "features": machine.features(),
+        "bench": machine.measurements(),
         "speed": [vars(speed) for speed in (machine.speeds() if probe else [])],
     }
     found["advice"] = advice(found)
@@ -115,6 +116,9 @@ def describe(found: dict[str, Any]) -> str:
     if found["speed"]:
         rows = [(s["dtype"], s["layout"], f"{human(s['tflops'] * 1e12)}FLOP/s") for s in found["speed"]]
         parts.append("3x3 convolution, measured now\n" + table(rows, indent="  "))
+    if found["bench"]:
+        stored = [tuple(entry.values()) for entry in found["bench"]]
+        parts.append("measured by `unnoise bench`\n" + table(stored, indent="  ", ragged=True))
     rows = [
         (name, about["version"] or "missing", about["for"] + hint(about)) for name, about in found["packages"].items()
     ]

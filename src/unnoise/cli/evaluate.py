@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.loading import load
-from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes, home
+from unnoise.cli.measuring import as_text, data_for, evaluate_in_processes
 from unnoise.cli.options import OVERWRITE, flag, keys_of, option, with_settings, within
 from unnoise.cli.parse import parse_names
 from unnoise.cli.paths import existing_model
@@ -21,6 +21,7 @@ from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request, RequestOptions
 from unnoise.errors import unknown
 from unnoise.generate.describe import known_card
+from unnoise.io.cache import home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

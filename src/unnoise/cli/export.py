@@ -37,7 +37,7 @@ def export(
     vae: Annotated[Path | None, option("An autoencoder, file or folder, instead of a checkpoint file's own.")] = None,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
-    """Export a model as a diffusers folder: unet/, scheduler/, and CLIP text encoders with their tokenizers.
+    """Export a model as a diffusers folder: unet/, scheduler/, CLIP text encoders, and the autoencoder of latents.
 
     Where a label or a prompt is all that the model needs, draw.py in that folder samples from it with diffusers. With
     --single-file the model is one file instead.
@@ -51,10 +51,7 @@ def export(
     if folder is None:
         lines = _write_file(loaded, target)
     else:
-        from unnoise.formats import schedulers
-
-        chosen = sampler or (loaded.card.sampler if loaded.card.sampler in schedulers.VARIANCES else "ddim")
-        lines = _write_folder(loaded, model, folder, chosen)
+        chosen, lines = _write_folder(loaded, model, folder, sampler)
         found |= {"sampler": chosen, "classes": list(loaded.card.classes)}
     if json:
         emit(found)
@@ -85,14 +82,14 @@ def _write_file(model: Model, file: Path) -> list[str]:
     return ["note: the file contains no tokenizer, which its readers have"] if model.text is not None else []
 
 
-def _write_folder(loaded: Model, model: Path, folder: Path, chosen: str) -> list[str]:
-    """Write a diffusers folder, and return what is said about it."""
-    from unnoise.formats import diffusers, draw
+def _write_folder(loaded: Model, model: Path, folder: Path, sampler: str | None) -> tuple[str, list[str]]:
+    """Write a diffusers folder; returns the sampler of its pipeline, and what is said about it."""
+    from unnoise.formats import diffusers, draw, schedulers
 
     card = loaded.card
     if not isinstance(card.net, UNetConfig):
         raise UsageError(f"{model} is a {card.net.kind}: only U-Nets can be exported as diffusers folders")
-    text = _clip_text(loaded)
+    text, chosen = _clip_text(loaded), sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
     with asking():  # a model that diffusers cannot represent is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
@@ -100,10 +97,11 @@ def _write_folder(loaded: Model, model: Path, folder: Path, chosen: str) -> list
             latents=card.codec.kind == "latents", text=text, autoencoder=loaded.autoencoder,
         )  # fmt: skip
     scheduler = "DDIMScheduler" if chosen == "ddim" else "DDPMScheduler"
-    script = draw.script(card, scheduler, text=text is not None)
+    decodes = loaded.autoencoder is not None
+    script = draw.script(card, scheduler, text=text is not None, autoencoder=decodes)
     if script is not None:
         draw.write(folder, script)
-    return hints(folder, card, text is not None, script=script is not None)
+    return chosen, hints(folder, card, text is not None, script=script is not None, autoencoder=decodes)
 
 
 def _clip_text(model: Model) -> ClipEncoder | DualClipEncoder | None:
@@ -121,16 +119,16 @@ def _clip_text(model: Model) -> ClipEncoder | DualClipEncoder | None:
     raise UsageError(f"this model's text encoder, a {type(model.text).__name__}, has no counterpart in diffusers")
 
 
-def hints(folder: Path, card: ModelCard, text: bool, *, script: bool = False) -> list[str]:
+def hints(folder: Path, card: ModelCard, text: bool, *, script: bool = False, autoencoder: bool = False) -> list[str]:
     """The lines that show how diffusers loads the folder and what has to be passed to it.
 
-    `text`: the folder contains the text encoders. `script`: it contains draw.py.
+    `text`: the folder contains the text encoders. `script`: it contains draw.py. `autoencoder`: and the autoencoder.
     """
     run = [f"sample from it with diffusers: python {shlex.quote(str(folder / 'draw.py'))} --help"] if script else []
-    return run + _loading(folder, card, text)
+    return run + _loading(folder, card, text, autoencoder)
 
 
-def _loading(folder: Path, card: ModelCard, text: bool) -> list[str]:
+def _loading(folder: Path, card: ModelCard, text: bool, autoencoder: bool) -> list[str]:
     if not card.net.context and (card.classes or (isinstance(card.net, UNetConfig) and card.net.values)):
         load = f'UNet2DModel.from_pretrained("{folder}/unet")'
         return ["note: diffusers' pipelines pass no labels on", f"from diffusers import UNet2DModel; {load}"]
@@ -143,6 +141,8 @@ def _loading(folder: Path, card: ModelCard, text: bool) -> list[str]:
             f"note: the folder contains no text encoder{where}",
             f"from diffusers import UNet2DConditionModel; {load}",
         ]
+    if autoencoder:
+        return [f'from diffusers import DiffusionPipeline; DiffusionPipeline.from_pretrained("{folder}")']
     load = f'DiffusionPipeline.from_pretrained("{folder}", vae=vae)'
     note = "note: the folder contains no autoencoder: pass the model's own as vae"
     if card.codec.kind == "pixels":

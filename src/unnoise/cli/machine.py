@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -101,6 +100,22 @@ def features() -> dict[str, Any]:
     return {"classifiers": sorted(shipped()), "inception": str(weights) if weights else None}
 
 
+def measurements() -> list[dict[str, str]]:
+    """The precisions that `unnoise bench` has stored, each with a note where it is not used here."""
+    from unnoise.acceleration import choices
+
+    found = [{"model": path.name, "device": "", "precision": "", "note": ""} for path in choices.files()]
+    for path, entry in zip(choices.files(), found):
+        try:
+            choice = choices.read(path)
+            entry |= {"model": choice.model, "device": choice.device, "precision": choice.precision}
+            ours = choice.machine == choices.machine(choice.device)
+            entry["note"] = choice.date if ours else "not used: of another machine or another torch"
+        except (ValueError, OSError, RuntimeError, AssertionError) as error:  # damaged; a GPU that is not here
+            entry["note"] = f"not used: {error}"
+    return found
+
+
 def speeds() -> list[Speed]:
     """The measured speed of each number format and memory layout."""
     import torch
@@ -117,23 +132,18 @@ def speeds() -> list[Speed]:
 
 
 def measure(dtype: Any, layout: Any, device: str, *, seconds: float = 0.4) -> Speed:
-    """The best of repeated runs within `seconds`: other programs can only make a run slower."""
+    """The speed in the fastest of the calls within `seconds`."""
     import torch
+
+    from unnoise.acceleration.measure import fastest
 
     batch, channels, size = 16, 128, 32
     conv: Any = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device)
     conv = conv.to(dtype=dtype, memory_format=layout)
     x = torch.randn(batch, channels, size, size, device=device).to(dtype=dtype, memory_format=layout)
-    best, end = float("inf"), 0.0
     with torch.inference_mode():
         conv(x)
-        end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            conv(x)
-            if device == "cuda":
-                torch.cuda.synchronize()
-            best = min(best, time.perf_counter() - start)
+        best = fastest(lambda: conv(x), device, seconds=seconds)
     work = 2 * batch * channels * channels * 9 * size * size
-    name = {torch.channels_last: "channels_last"}.get(layout, "contiguous")
+    name = "channels_last" if layout == torch.channels_last else "contiguous"
     return Speed(str(dtype).removeprefix("torch."), name, round(work / best / 1e12, 3))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.cli.console import UsageError, started, table
@@ -15,6 +14,7 @@ from unnoise.io.units import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from unnoise.data import Dataset
     from unnoise.evaluation.progress import Progress as Step
@@ -97,11 +97,6 @@ def device_type(device: str) -> str:
 
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device.partition(":")[0]
-
-
-def home() -> Path:
-    """The user's cache folder of this package."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unnoise"
 
 
 def as_text(report: Mapping[str, Any]) -> str:

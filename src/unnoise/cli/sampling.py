@@ -11,7 +11,7 @@ from unnoise.cli.console import emit, say, show
 from unnoise.cli.progress import Progress
 from unnoise.generate import sheets
 from unnoise.generate.frames import Frame, frames
-from unnoise.generate.job import Job, starts_in_a_picture
+from unnoise.generate.job import Job, ignored_measurement, starts_in_a_picture
 from unnoise.generate.output import file_names, save_tensor, write_sample
 from unnoise.generate.recipe import grid_recipe
 from unnoise.generate.rows import Row, seeds_text
@@ -58,7 +58,7 @@ def notes(job: Job, texts: Sequence[str]) -> Iterator[str]:
         if encoder is not None and (rest := encoder.truncated(text)):
             yield f"the prompt {text!r} is too long for the text encoder; it ignores {rest!r}"
     yield from job.conditioner.out_of_range(job.request.prompt.values)
-    yield from filter(None, [starts_in_a_picture(job.model, job.request)])
+    yield from filter(None, [starts_in_a_picture(job.model, job.request), ignored_measurement(job)])
 
 
 def write_latents(

@@ -44,7 +44,9 @@ SAMPLING: dict[str, Parameter | None] = {  # options of the fields of a Request 
     "control_scale": Parameter(group=WHICH, validator=within(-1000, 1000, "1 is as trained, 0 is off")),
     "dynamic_threshold": Parameter(group=HOW, validator=within(0, 1, "it is a quantile")),
     "batch": Parameter(group=HOW, alias="--batch-size", validator=within(1, 1_000_000, "pictures per batch")),
-    "precision": Parameter(group=HOW, help="dtype of the network; auto: bfloat16 where this machine is fast at it"),
+    "precision": Parameter(
+        group=HOW, help="of the network: float32, exact (no fast convolutions), tf32, bfloat16; auto: what is fast here"
+    ),
     "device": Parameter(group=HOW, help="auto, cpu, cuda, cuda:1, mps"),
     "previews": Parameter(
         group=WHERE,

@@ -32,6 +32,8 @@ from unnoise.denoiser import Denoiser
 from unnoise.noise import Seeds
 from unnoise.schedules import Posterior, over, posterior
 
+# on CUDA: the same kernels on both sides, whatever was measured or set before, and no TF32
+REPEATABLE = {"enabled": True, "benchmark": False, "deterministic": True, "allow_tf32": False}
 SHARE = 16  # a step sends at most 1 / SHARE of the pieces sent before: so it starts from an estimate that is nearly new
 
 
@@ -84,7 +86,7 @@ def _follow(denoiser: Denoiser, shape: tuple[int, ...], plan: Plan, side: _Side,
     final = schedule(end)
     sent, numbers = 0, math.prod(shape)
     for step in range(10**9):
-        with torch.no_grad(), one_thread():
+        with torch.no_grad(), one_thread(), torch.backends.cudnn.flags(**REPEATABLE):
             mean = denoiser(x, t).mean
         yield Received(side.bits, sent, t.item(), mean, side.nats)
         if t.item() <= plan.last:
@@ -152,11 +154,11 @@ class _Sender:
         return found
 
     def level(self, mean: Tensor) -> int:
-        error = (self.x - mean).double().square().mean().item()
+        error = (self.x - mean).cpu().double().square().mean().item()
         return self.encoder.level(2 * math.log2(max(error, 2.0 ** (LOWEST / 2))))
 
     def noise(self, pieces: int, mean: Tensor, kernel: Posterior, key: channel.Key) -> Tensor:
-        target = (self.x - mean).double().flatten().cpu() * (kernel.x_coef / kernel.small.sqrt())
+        target = (self.x - mean).cpu().double().flatten() * (kernel.x_coef / kernel.small.sqrt())
         self.spent += target.square().sum().item() / 2
         target = channel.spread(target, key)
         pick = channel.PICKS[self.plan.pick]

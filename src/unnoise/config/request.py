@@ -83,7 +83,7 @@ class Request:
     sampling: Sampling = Sampling()
     guidance: Guidance = Guidance()
     batch: int = setting(64, "pictures per batch; fewer need less memory")
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "exact", "tf32", "bfloat16"] = "auto"
     device: str = "auto"
     previews: int = setting(0, "number of pictures of the estimate during sampling; 0: none")
 

@@ -40,7 +40,7 @@ class Fit:
     ema_rampup: float | None = setting(
         0.05, "a half-life is at most this fraction of the pictures trained on so far; none: no limit"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "exact", "tf32", "bfloat16"] = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
     fsdp: bool = setting(

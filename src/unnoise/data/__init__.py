@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from unnoise.config.data import DataConfig
 
 if TYPE_CHECKING:
-    from unnoise.data.dataset import Batch, Dataset
+    from unnoise.data.dataset import Batch, Dataset, scaled
     from unnoise.data.loading import batches
     from unnoise.data.random import order
     from unnoise.data.registry import SETS
@@ -26,6 +26,7 @@ _HOMES = {
     "batches": "loading",
     "contact_sheet": "summary",
     "order": "random",
+    "scaled": "dataset",
 }
 
 
@@ -47,4 +48,4 @@ def __getattr__(name: str) -> object:
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-__all__ = ["SETS", "Batch", "Broken", "Dataset", "batches", "contact_sheet", "open", "order"]
+__all__ = ["SETS", "Batch", "Broken", "Dataset", "batches", "contact_sheet", "open", "order", "scaled"]

@@ -31,12 +31,23 @@ TRIES = 8  # pictures tried instead of one that cannot be read
 class Batch(NamedTuple):
     """Some rows of a data set, as tensors."""
 
-    x: Tensor  # (B, C, H, W) float32 in [-1, 1]
+    x: Tensor  # (B, C, H, W) float32 in [-1, 1]; or bytes, if asked for
     label: Tensor | None  # (B,) int64, rows of Dataset.classes
     caption: tuple[str, ...] | None
     index: tuple[int, ...]  # type: ignore[assignment]  # rows of the data set; hides tuple.index, which is not needed
-    control: Tensor | None = None  # (B, 3, H, W) float32 in [0, 1]: control images, if config.control is set
+    control: Tensor | None = None  # (B, 3, H, W) float32 in [0, 1], or bytes: control images, if config.control is set
     value: Tensor | None = None  # (B, K) float64: the numbers of config.values; NaN if missing
+
+
+def scaled(batch: Batch) -> Batch:
+    """The batch with bytes scaled to float32, on the device where they lie: x to [-1, 1], control images to [0, 1]."""
+    x, control = batch.x, batch.control
+    if x.dtype == torch.uint8:
+        # (2 k - 255) / 255: whole numbers until the one division, so k / 127.5 - 1 correctly rounded
+        x = x.to(torch.float32).mul_(2.0).sub_(255.0).div_(255.0)
+    if control is not None and control.dtype == torch.uint8:
+        control = control.to(torch.float32).div_(255.0)
+    return batch._replace(x=x, control=control)
 
 
 class Dataset:
@@ -125,9 +136,12 @@ class Dataset:
         index = int(self._good[row])
         return self._control_of(index, decode(self.source.read(index), self.config).pixels)
 
-    def batch(self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0) -> Batch:
+    def batch(
+        self, indices: Sequence[int], *, seed: int = 0, epoch: int | Sequence[int] = 0, as_bytes: bool = False
+    ) -> Batch:
         """The pictures at `indices`, cropped and flipped by (seed, epoch, index); `epoch` is a number, or one per row.
 
+        With `as_bytes` they are a quarter of the size, to be copied to a device and `scaled` there.
         `Batch.index` differs from `indices` for pictures that could not be read and were replaced. Raises IndexError
         for an index outside the set, and UserError with the paths if too many pictures could not be read.
         """
@@ -144,18 +158,17 @@ class Dataset:
             mirrored = torch.from_numpy(bits(FLIP, seed, epochs, rows) >> np.uint64(63) == 1)
             for flipped in (pixels,) if control is None else (pixels, control):
                 flipped[mirrored] = flipped[mirrored].flip(-1)
-        # (2 k - 255) / 255: whole numbers until the one division, so k / 127.5 - 1 correctly rounded
-        x = pixels.to(torch.float32).mul_(2.0).sub_(255.0).div_(255.0)
         sources = self._good[rows]
         labels, captions = self.source.labels, self.source.captions
-        return Batch(
-            x,
+        found = Batch(
+            pixels,
             None if labels is None else torch.from_numpy(labels[sources]),
             None if captions is None else self._captions(rows, epochs, seed),
             tuple(rows.tolist()),
-            None if control is None else control.to(torch.float32).div_(255.0),
+            control,
             torch.from_numpy(self._values[sources]) if self.config.values else None,
         )
+        return found if as_bytes else scaled(found)
 
     def _captions(self, rows: NDArray[np.int64], epochs: NDArray[np.int64], seed: int) -> tuple[str, ...]:
         """A caption of each row. One of n is used once in any n epochs in a row; the first of them is random."""

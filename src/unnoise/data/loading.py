@@ -22,19 +22,28 @@ AHEAD = 2  # finished batches that may wait, beyond those being computed
 
 
 def batches(
-    dataset: Dataset, *, batch: int, seed: int, start: int = 0, rank: int = 0, world: int = 1, workers: int = 0
+    dataset: Dataset,
+    *,
+    batch: int,
+    seed: int,
+    start: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    as_bytes: bool = False,
 ) -> Iterator[Batch]:
     """Yields this rank's part of each global batch, from step `start` on, without end. Close it to stop the workers.
 
-    `batch` counts pictures over all ranks. An exception in a worker is raised here, at its batch.
+    `batch` counts pictures over all ranks; `as_bytes`: see `Dataset.batch`. An exception in a worker is raised here, at
+    its batch.
     """
     if batch < world or not 0 <= rank < world or start < 0 or workers < 0:
         raise ValueError(f"a batch of {batch} for rank {rank} of {world} from step {start} with {workers} workers")
-    return _stream(dataset, batch, seed, start, rank, world, workers)
+    return _stream(dataset, batch, seed, start, rank, world, workers, as_bytes)
 
 
 def _stream(
-    dataset: Dataset, batch: int, seed: int, start: int, rank: int, world: int, workers: int
+    dataset: Dataset, batch: int, seed: int, start: int, rank: int, world: int, workers: int, as_bytes: bool
 ) -> Iterator[Batch]:
     own = range(rank * batch // world, (rank + 1) * batch // world)
 
@@ -45,7 +54,7 @@ def _stream(
         for epoch in np.unique(epochs).tolist():
             here = epochs == epoch
             rows[here] = order(seed, epoch, len(dataset))[places[here]]
-        return dataset.batch(rows.tolist(), seed=seed, epoch=epochs.tolist())
+        return dataset.batch(rows.tolist(), seed=seed, epoch=epochs.tolist(), as_bytes=as_bytes)
 
     if workers == 0:
         for step in count(start):

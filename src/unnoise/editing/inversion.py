@@ -19,6 +19,7 @@ from unnoise.noise import Noise
 from unnoise.samplers import Evaluation, State, Step, ddim
 from unnoise.samplers.ddim import deterministic
 from unnoise.schedules import over
+from unnoise.transfer import send
 
 FIRST = 1e-3  # the time that is used for a clean picture, the first that networks are trained on: entry 0 of 1,000
 
@@ -78,8 +79,8 @@ def exact(tolerance: float = 1e-5, max_calls: int = 40, memory: int = 5) -> Step
             best = found if best is None else _better(best, found)
             if bool((best[1] <= tolerance).all()):
                 break
-            tries, images = [*tries[1 - memory :], x], [*images[1 - memory :], x + stretch * off]
-            x = _anderson(tries, images)
+            tries, images = [*tries[1 - memory :], x.cpu()], [*images[1 - memory :], (x + stretch * off).cpu()]
+            x = send(_anderson(tries, images), x.device)
         assert best is not None, "at least one iterate"
         return State(best[0], t, (Evaluation(best[0], t, best[2]),))
 
@@ -114,7 +115,7 @@ def _better(
 ) -> tuple[Tensor, Tensor, Estimate]:
     """Row by row, the one with the smaller distance."""
     take = new[1] < best[1]
-    rows = over(take.double(), best[0]).bool()
+    rows = take.reshape(-1, *[1] * (best[0].ndim - 1))
     spread = best[2].variance_fraction
     if spread is not None and new[2].variance_fraction is not None:
         spread = torch.where(rows, new[2].variance_fraction, spread)
@@ -123,7 +124,7 @@ def _better(
 
 
 def _anderson(tries: list[Tensor], images: list[Tensor]) -> Tensor:
-    """The next iterate: the mixture of images with the least residual. Row by row, in double."""
+    """The next iterate: the mixture of images with the least residual. Row by row, in double, and so on the CPU."""
     if len(tries) == 1:
         return images[-1]
     g = torch.stack([image.flatten(1) for image in images], dim=2).double()  # (B, D, k)

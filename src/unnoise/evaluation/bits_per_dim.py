@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from unnoise import data
-from unnoise.acceleration.placement import best, place
+from unnoise.acceleration.placement import allow_tf32, best, place
 from unnoise.conditions import Cond
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
@@ -194,6 +194,7 @@ def _flow(
     model: Model, config: EvaluateConfig, request: Request, real: RealBatch, processes: Processes
 ) -> Generator[Progress, None, dict[str, Any]]:
     placement = best(request.device, "float32")  # derivatives are needed: no packed weights, no bfloat16
+    allow_tf32(False)
     diffusion = copy.deepcopy(model.diffusion).eval().requires_grad_(False).to(placement.device)
     cond, x = real.cond.to(placement.device), real.x.to(placement.device)
     begin = last_time(diffusion.schedule, diffusion.steps, model.card.process)

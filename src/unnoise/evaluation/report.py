@@ -85,7 +85,8 @@ def sampling_settings(model: Model, request: Request) -> dict[str, Any]:
         if name in ALWAYS or (name not in NEVER and value != defaults[name])
     }
     sampler = model.card.sampler if request.sampling.sampler == "auto" else request.sampling.sampler
-    return {**used, "sampler": sampler, "precision": best(request.device, request.precision).precision}
+    placement = best(request.device, request.precision, model.diffusion.net)
+    return {**used, "sampler": sampler, "precision": placement.precision}
 
 
 HEAD = ("measure", "sampled", "real", "n sampled", "n real", "better", "features")

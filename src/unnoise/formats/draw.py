@@ -50,8 +50,7 @@ for t in scheduler.timesteps:
     x = scheduler.step(out, t, x, generator=generator{clipped}).prev_sample
 """
 _PIPELINE = """
-vae = {vae}
-pipeline = DiffusionPipeline.from_pretrained(FOLDER, vae=vae)
+pipeline = DiffusionPipeline.from_pretrained(FOLDER{vae})
 x = torch.randn((1, *SHAPE), generator=generator)
 height, width = (side * pipeline.vae_scale_factor for side in SHAPE[1:])
 how = {{"num_inference_steps": args.steps, "guidance_scale": args.guidance, "height": height, "width": width}}
@@ -63,8 +62,9 @@ print(args.out)
 """
 
 
-def script(card: ModelCard, scheduler: str, *, text: bool) -> str | None:
-    """The script for the model of a card, which is exported with this scheduler class, `text`: and its text encoders.
+def script(card: ModelCard, scheduler: str, *, text: bool, autoencoder: bool = False) -> str | None:
+    """The script for the model of a card, which is exported with this scheduler class, `text`: and its text encoders,
+    `autoencoder`: and its autoencoder.
 
     None for a model that needs more than a label or a prompt: numbers, pictures, or a text encoder that is elsewhere.
     """
@@ -75,7 +75,7 @@ def script(card: ModelCard, scheduler: str, *, text: bool) -> str | None:
         return None
     shape = f"SHAPE = {(card.channels, *card.size)!r}  # channels, height, width"
     if net.context:
-        return _of_text(card, shape, latents=latents)
+        return _of_text(card, shape, latents=latents, autoencoder=autoencoder)
     imports = [f"from diffusers import {scheduler}, UNet2DModel"]
     imports.append("from safetensors.torch import save_file" if latents else "from PIL import Image")
     classes = f"CLASSES = {list(card.classes)!r}\n" if card.classes else ""
@@ -97,16 +97,18 @@ def script(card: ModelCard, scheduler: str, *, text: bool) -> str | None:
     )
 
 
-def _of_text(card: ModelCard, shape: str, *, latents: bool) -> str:
+def _of_text(card: ModelCard, shape: str, *, latents: bool, autoencoder: bool) -> str:
     """The script of a model that is conditioned on text, with its text encoders."""
-    kinds = "AutoencoderKL, DiffusionPipeline" if latents else "DiffusionPipeline"
+    needs_vae = latents and not autoencoder
+    kinds = "AutoencoderKL, DiffusionPipeline" if needs_vae else "DiffusionPipeline"
     head = _HEAD.format(
         imports=f"from diffusers import {kinds}" + ("" if latents else "\nfrom PIL import Image"),
         constants=f"{shape}\n",
-        options=_PROMPT + (_VAE if latents else ""),
+        options=_PROMPT + (_VAE if needs_vae else ""),
         out="picture.png",
     )
-    body = _PIPELINE.format(vae="AutoencoderKL.from_pretrained(args.vae)" if latents else "None")
+    vae = ", vae=None" if not latents else ", vae=AutoencoderKL.from_pretrained(args.vae)" if needs_vae else ""
+    body = _PIPELINE.format(vae=vae)
     if latents:
         return head + body + "pipeline(args.prompt, latents=x, **how).images[0].save(args.out)\nprint(args.out)\n"
     return head + body + 'x = pipeline(args.prompt, latents=x, output_type="latent", **how).images\n' + _PIXELS

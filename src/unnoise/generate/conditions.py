@@ -16,7 +16,7 @@ from unnoise.codec import from_bytes
 from unnoise.conditions import Cond
 from unnoise.config.cards import NoisyClassifierCard
 from unnoise.config.data import DataConfig
-from unnoise.config.networks import ControlConfig
+from unnoise.config.networks import ControlConfig, UNetConfig
 from unnoise.config.request import Request
 from unnoise.data import degrade
 from unnoise.data.decode import Picture, decode
@@ -60,6 +60,24 @@ def text_and_labels(conditioner: Conditioner, request: Request) -> Cond:
     )
     labels = tuple(label or _class_of(conditioner, seed) for label, seed in zip(labels, request.seeds))
     return conditioner.encode(labels, prompts, values)
+
+
+def placeholder(model: Model, count: int) -> Cond:
+    """A condition of the right shapes, `count` rows, for measurements: random classes, the empty caption, values in the
+    middle of their ranges, and blank pictures."""
+    net, (height, width) = model.card.net, model.card.size
+    values = {known.name: ((known.low + known.high) / 2,) * count for known in model.card.values}
+    cond = model.conditioner.random_class(range(count), values)
+    if model.text is None and net.context:  # its text encoder is elsewhere: 77 tokens, as CLIP's
+        cond = replace(cond, text=torch.zeros(count, 77, net.context))
+    if not isinstance(net, UNetConfig):
+        return cond
+    if net.vector and cond.pooled is None:
+        cond = replace(cond, pooled=torch.zeros(count, net.vector))
+    if net.concat_channels:
+        cond = replace(cond, concat=torch.zeros(count, net.concat_channels, height, width))
+    images = (torch.zeros(count, c.channels, c.scale * height, c.scale * width) for c in net.controls)
+    return replace(cond, control=tuple(images))
 
 
 def _class_of(conditioner: Conditioner, seed: int) -> str:

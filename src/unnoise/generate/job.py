@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise.acceleration import choices
 from unnoise.acceleration.placement import Placement, best, place_autoencoder
 from unnoise.acceleration.placement import place as place_diffusion
 from unnoise.acceleration.placement import prepare as place_network
@@ -45,6 +46,7 @@ from unnoise.noise import Seeds
 from unnoise.samplers import Step, find, find_spacing
 from unnoise.schedules import Level
 from unnoise.text.conditioner import Conditioner
+from unnoise.transfer import send
 
 VISIBLE = 0.2  # share of the picture in x_t's standard deviation above which it shows in a sample that starts there
 
@@ -94,7 +96,7 @@ def place(model: Model | Placed, device: str = "auto", precision: str = "auto") 
     """The model on a device, in a precision; a placed model stays where it is. Raises UserError for an unknown one."""
     if isinstance(model, Placed):
         return model
-    return Placed(model, best(model.device if device == "auto" else device, precision))
+    return Placed(model, best(model.device if device == "auto" else device, precision, model.diffusion.net))
 
 
 class Start(NamedTuple):
@@ -151,7 +153,7 @@ class Job:
     def first(self, rows: slice) -> Tensor:
         """The states (B, C, H, W) that these rows start from, at `times[0]`."""
         if self.start is not None:
-            return self.start.x[rows].to(self.placed.placement.device)
+            return send(self.start.x[rows], self.placed.placement.device)
         return self.noise(rows).start() * deviation(self.placed.diffusion.schedule(self.times[0]))
 
     def denoiser(self, rows: slice) -> Denoiser:
@@ -219,6 +221,13 @@ def timesteps(model: Model, request: Request) -> Tensor:
 def deviation(level: Level) -> float:
     """The standard deviation of the noise that walks start from at this level."""
     return math.hypot(level.alpha.item(), level.sigma.item())
+
+
+def ignored_measurement(job: Job) -> str:
+    """A note if the stored measurement that would decide the precision cannot be read; else ""."""
+    if job.request.precision != "auto":
+        return ""
+    return choices.find(job.model.diffusion.net, job.placed.placement.device)[1]
 
 
 def starts_in_a_picture(model: Model, request: Request) -> str:

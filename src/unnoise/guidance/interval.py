@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unnoise.denoiser import Denoiser, Estimate
+from unnoise.transfer import send
 
 SAME = 1e-6  # levels that differ by this fraction are equal: an end may be an entry of a table, computed elsewhere
 
@@ -33,7 +34,7 @@ def guidance_interval(guided: Denoiser, plain: Denoiser, low: float, high: float
             return guided(x_t, t)
         if not inside.any():
             return plain(x_t, t)
-        rows = inside.to(x_t.device).view(-1, *[1] * (x_t.ndim - 1))
+        rows = send(inside, x_t.device).view(-1, *[1] * (x_t.ndim - 1))
         on, off = guided(x_t, t), plain(x_t, t)
         fraction = None
         if on.variance_fraction is not None and off.variance_fraction is not None:

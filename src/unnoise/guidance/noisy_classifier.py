@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from unnoise import artifacts
@@ -25,7 +24,8 @@ from unnoise.errors import UserError
 from unnoise.guidance.classifier import LogProb
 from unnoise.io import checkpoint
 from unnoise.nn.noisy_classifier import EncoderClassifier
-from unnoise.schedules import over
+from unnoise.schedules import over, times
+from unnoise.transfer import send
 
 CARD, FORMAT = "classifier.json", "unnoise-noisy-classifier-1"
 RESULT = "classifier"  # the directory in a run that the training writes
@@ -46,7 +46,7 @@ class NoisyClassifier(nn.Module):
         level = self.schedule(t)
         dtype = next(self.net.parameters(), x_t).dtype
         scaled = (over(self._c_in(level), x_t) * x_t).to(dtype)
-        time = self._clock(t.double(), level).expand(len(x_t)).to(device=x_t.device, dtype=torch.float32)
+        time = times(self._clock(t.double(), level), x_t)
         logits: Tensor = self.net(scaled, time)
         return logits.float()
 
@@ -55,7 +55,7 @@ class NoisyClassifier(nn.Module):
 
         def each(x_t: Tensor, t: Tensor) -> Tensor:
             rows = self(x_t, t).log_softmax(1)
-            found: Tensor = rows.gather(1, label.to(rows.device)[:, None])[:, 0]
+            found: Tensor = rows.gather(1, send(label, rows.device)[:, None])[:, 0]
             return found
 
         return each

@@ -27,6 +27,7 @@ from unnoise.denoiser import Denoiser, Estimate
 from unnoise.likelihood.decoder import Decoder, discretized_log_likelihood
 from unnoise.noise import Seeds
 from unnoise.schedules import Level, Schedule, over, posterior
+from unnoise.transfer import send
 
 # --- the steps ---
 
@@ -144,9 +145,9 @@ def cost(
         scaled = over(steps.x_coef.square(), x) * squared * torch.exp(-log_variance)
         nats = ((gap + torch.expm1(-gap) + scaled) / 2).flatten(1).mean(1)
     if bool(steps.ends.any()):
-        rows = steps.ends.nonzero()[:, 0].to(x.device)
+        rows = send(steps.ends.nonzero()[:, 0], x.device)
         at_end = over(log_variance, x) if log_variance.ndim == 1 else log_variance
-        decoded = decoder(x[rows], estimate.mean[rows], at_end.to(x.device)[rows])
+        decoded = decoder(x[rows], estimate.mean[rows], at_end[rows])
         nats = nats.index_put((rows,), -decoded.flatten(1).mean(1))
     return Cost(nats, error)
 
@@ -161,7 +162,7 @@ def bound_term(x: Tensor, estimate: Estimate, t: Tensor, schedule: Schedule, ste
 
 
 def prior_term(x: Tensor, level: Level) -> Tensor:
-    """Computes L_T, bits per number, (B,), at `level`, the noisiest. It does not depend on the network.
+    """Computes L_T, bits per number, (B,) on the CPU, at `level`, the noisiest. It does not depend on the network.
 
     The prior is N(0, alpha^2 + sigma^2): what walks start from, and N(0, 1) where the schedule preserves variance.
     """
@@ -169,7 +170,7 @@ def prior_term(x: Tensor, level: Level) -> Tensor:
     ratio = level.sigma.square() / prior
     signal = over(level.alpha.square() / prior, x) * x.square()
     nats = (signal + over(ratio - 1 - ratio.log(), x)) / 2
-    return nats.flatten(1).mean(1).double() / math.log(2)
+    return nats.flatten(1).mean(1).cpu().double() / math.log(2)
 
 
 # --- the whole bound ---
@@ -267,7 +268,7 @@ def whole_bound(
     done = 0
     for row, step in (pair.T for pair in torch.split(pairs, batch)):
         with torch.no_grad():
-            picture, now = x[row], steps[step]
+            picture, now = x[send(row, x.device)], steps[step]
             estimate = given(row)(now.at.mix(picture, noise(row, now.t).to(x)), now.t)
             if clip:
                 estimate = Estimate(estimate.mean.clamp(-1, 1), estimate.variance_fraction)
@@ -276,7 +277,7 @@ def whole_bound(
         done += len(row)
         if done < len(pairs):
             yield Progress(done, len(pairs))
-    prior = prior_term(x, Level(steps.at.alpha[0], steps.at.sigma[0])).cpu()
+    prior = prior_term(x, Level(steps.at.alpha[0], steps.at.sigma[0]))
     yield Progress(done, done, Bound(steps.t, prior, bits * weight, errors, clip, variance.__name__, asked))
 
 

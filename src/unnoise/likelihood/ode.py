@@ -25,6 +25,7 @@ from unnoise.denoiser import Denoiser
 from unnoise.errors import UserError
 from unnoise.likelihood.bound import Given
 from unnoise.schedules import Level, over
+from unnoise.transfer import send
 
 # --- the field, and its divergence ---
 
@@ -50,7 +51,7 @@ def hutchinson(probes: Tensor) -> Divergence:
     """Hutchinson's estimator, probe . J probe, unbiased for random signs `probes` (N, ...), fixed over a solution."""
 
     def divergence(field: Field, y: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        probe = probes[rows.to(probes.device)].to(y)
+        probe = probes[send(rows, probes.device)].to(y)
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             v = field(y)
@@ -128,14 +129,15 @@ def log_density(
 
     def rate(rows: Tensor, y: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
         v, trace = divergence(_velocity(given, rows, phi), y, rows)
-        return v, trace.double().cpu()
+        return v, trace.cpu().double()
 
     def add(parts: list[Tensor], factors: tuple[float, ...]) -> Tensor:
         return sum((f * k for f, k in zip(factors, parts) if f), torch.zeros_like(parts[0]))
 
     live, slope = rows, rate(rows, y, phi)
     while len(live):
-        at, here, step = y[live], phi[live], h[live]
+        place = send(live, y.device)
+        at, here, step = y[place], phi[live], h[live]
         speeds, traces = [slope[0]], [slope[1]]
         for node, factors in zip(NODES[1:], STAGES):
             there = at + over(step, at) * add(speeds, factors)
@@ -145,10 +147,10 @@ def log_density(
         grown = step * add(traces, STAGES[-1])
         off = over(step, at) * add(speeds, ERROR) / (atol + rtol * torch.maximum(at.abs(), there.abs()))
         off_volume = step * add(traces, ERROR) / (numbers * atol + rtol * (volume[live] + grown).abs())
-        ratio = torch.maximum(off.double().square().flatten(1).mean(1).sqrt().cpu(), off_volume.abs())
+        ratio = torch.maximum(off.cpu().double().square().flatten(1).mean(1).sqrt(), off_volume.abs())
         good = ratio <= 1
         used[live] += 6
-        y[live] = torch.where(over(good.double(), at).bool(), there, at)
+        y[place] = torch.where(over(good.double(), at).bool(), there, at)
         phi[live] = torch.where(good, torch.where(step == goal - here, goal, here + step), here)
         volume[live] += torch.where(good, grown, 0.0)
         longer = (0.9 * ratio.clamp(min=1e-10) ** -0.2).clamp(0.2, 5)
@@ -156,13 +158,13 @@ def log_density(
         keep = over(good.double(), at).bool()
         slope = torch.where(keep, speeds[-1], speeds[0]), torch.where(good, traces[-1], traces[0])
         going = phi[live] < goal
-        slope, live = (slope[0][going.to(y.device)], slope[1][going]), live[going]
+        slope, live = (slope[0][send(going.nonzero()[:, 0], y.device)], slope[1][going]), live[going]
         if len(live) and int(used.max()) > most:
             raise UserError(
                 f"the flow was not solved in {most} evaluations of the network: allow larger errors (rtol and atol), "
                 "or compute in float32 or double"
             )
-    normal = -(y.double().square() + math.log(2 * math.pi)).flatten(1).sum(1).cpu() / 2
+    normal = -(y.cpu().double().square() + math.log(2 * math.pi)).flatten(1).sum(1) / 2
     return Density(normal + volume - numbers * _norm(first).log(), y, used)
 
 

@@ -72,7 +72,7 @@ def _source(name: str) -> Path:
 def folder(name: str) -> Path:
     """The folder of the library for this source, torch and processor."""
     files = [_source(name), *sorted(SOURCES.glob("*.h"))]
-    depends_on = (*(file.read_text() for file in files), *_flags(), torch.__version__, sys.platform, _processor())
+    depends_on = (*(file.read_text() for file in files), *_flags(), torch.__version__, sys.platform, processor())
     key = hashlib.sha256("\n".join(depends_on).encode()).hexdigest()[:16]
     # TORCH_EXTENSIONS_DIR is torch's own setting for everything that its loader builds
     root = os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root()
@@ -114,7 +114,7 @@ def _flags() -> list[str]:
     return ["-O3", native, "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"]
 
 
-def _processor() -> str:
+def processor() -> str:
     """The features of the processor that -march=native depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,7 +1,7 @@
 """The 3x3 convolution of a network, with gradients: torch's, or the compiled one of winograd.py where that is faster.
 
     dL/dx = w' * dL/dy        w' is w turned by 180 degrees, with inputs and outputs exchanged: the same operation
-    dL/dw                     is torch's
+    dL/dw                     by the transposes of the transforms, at every size of the picture
 
 Law (tests/nn/test_conv.py): the output, all gradients and second derivatives are those of torch in float64.
 """
@@ -49,8 +49,7 @@ def disable() -> None:
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
     supported = winograd.fits(weight) and x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4
-    large = supported and winograd.form(*x.shape[2:]) is not None
-    return large and not torch.is_autocast_enabled("cpu") and not torch._C._are_functorch_transforms_active()
+    return supported and not torch.is_autocast_enabled("cpu") and not torch._C._are_functorch_transforms_active()
 
 
 @torch.library.custom_op(
@@ -62,7 +61,8 @@ def _conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _apply(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     form = winograd.form(*x.shape[2:])
-    assert form is not None
+    if form is None:
+        return F.conv2d(x, weight, bias, padding=1).contiguous(memory_format=torch.channels_last)
     return winograd.convolve(x, winograd.lay_out(weight), bias, form)
 
 
@@ -78,28 +78,26 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, bias = ctx.saved_tensors
-    of_x, *of_weights = ctx.needs_input_grad
+    of_x, of_weight, of_bias = ctx.needs_input_grad
     if torch.is_grad_enabled():  # for a second derivative, which torch's operation has
         needed = [t for t, wanted in zip((x, weight, bias), ctx.needs_input_grad) if wanted]
         y = F.conv2d(x, weight, bias, padding=1)
         grads = iter(torch.autograd.grad(y, needed, grad, create_graph=True))
         return tuple(next(grads) if wanted else None for wanted in ctx.needs_input_grad)
+    dx = _input_gradient(grad, x, weight) if of_x else None
+    dw = winograd.weight_gradient(grad, x) if of_weight else None
+    return dx, dw, grad.sum((0, 2, 3)) if of_bias else None
+
+
+def _input_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     turned = weight.flip(2, 3).transpose(0, 1)
-    by_winograd = of_x and winograd.fits(turned)
-    dx, dw, db = torch.ops.aten.convolution_backward(
-        grad,
-        x,
-        weight,
-        [len(weight)],
-        (1, 1),
-        (1, 1),
-        (1, 1),
-        False,
-        (0, 0),
-        1,
-        (of_x and not by_winograd, *of_weights),
-    )
-    return _apply(grad, turned, None) if by_winograd else dx, dw, db
+    if winograd.fits(turned):
+        return _apply(grad, turned, None)
+    zeros, ones = (0, 0), (1, 1)
+    dx: Tensor = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, ones, ones, ones, False, zeros, 1, (True, False, False)
+    )[0]
+    return dx
 
 
 _conv3x3.register_autograd(_backward, setup_context=_save)

@@ -24,6 +24,7 @@ from unnoise.text.conditioner import Conditioner
 from unnoise.text.pretrained import Encoder
 from unnoise.text.tokenizer import PromptEncoder, Tokenizer
 from unnoise.training.player import SampleRNG
+from unnoise.transfer import send
 
 
 def batch_condition(batch: Batch, conditioner: Conditioner, config: TrainConfig) -> Cond:
@@ -42,7 +43,7 @@ def concat_input(x: Tensor, process: DiffusionConfig, rows: SampleRNG) -> Tensor
     if process.concat == "low_res":
         return degrade.upscale(degrade.downscale(x, process.concat_factor), process.concat_factor)
     draws = torch.stack([rows.uniform(name) for name in degrade.BOX_DRAWS], dim=1)
-    return degrade.mask_out(x, degrade.boxes(draws, *x.shape[2:]).to(x.device))
+    return degrade.mask_out(x, send(degrade.boxes(draws, *x.shape[2:]), x.device))
 
 
 def drop_conditions(cond: Cond, rows: SampleRNG, process: DiffusionConfig, conditioner: Conditioner) -> Cond:
@@ -62,7 +63,7 @@ def drop_conditions(cond: Cond, rows: SampleRNG, process: DiffusionConfig, condi
         cond = cond.where(rows.uniform("no words alone") < process.cond_dropout_each, text)
     if process.cond_dropout_each and cond.value is not None:
         dropped = [rows.uniform(f"no {known.name} alone") < process.cond_dropout_each for known in conditioner.values]
-        missing = torch.stack(dropped, dim=1).to(cond.value.device)
+        missing = send(torch.stack(dropped, dim=1), cond.value.device)
         cond = replace(cond, value=cond.value.masked_fill(missing, math.nan))
     return cond
 

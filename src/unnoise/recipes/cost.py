@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +17,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import nn as networks
+from unnoise.acceleration.memory import available_memory
 from unnoise.acceleration.placement import best, prepare
 from unnoise.config import validate
 from unnoise.config.training import Fit, TrainConfig
@@ -104,26 +102,6 @@ def check_memory(state: int, picture: int, fit: Fit, available: int | None) -> N
         f"a training step of {fit.batch // fit.accumulate:,} pictures needs about {human(needed)}B of memory, and "
         f"{human(available)}B are available on this machine: {fix}"
     )
-
-
-def available_memory(device: str) -> int | None:
-    """Bytes that a training can allocate on a device: of Linux, of the container's limit, or of the GPU.
-
-    None where it is not known.
-    """
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    return min(_free_memory(), default=None) if device == "cpu" else None
-
-
-def _free_memory() -> Iterator[int]:
-    with suppress(OSError, ValueError, IndexError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        yield 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    with suppress(OSError, ValueError):  # the limit of a container, "max" where there is none
-        group = Path("/sys/fs/cgroup")
-        used = next(line for line in (group / "memory.stat").read_text().splitlines() if line.startswith("anon "))
-        yield int((group / "memory.max").read_text()) - int(used.split()[1])
 
 
 def _count(net: torch.nn.Module, config: TrainConfig) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from unnoise.recipes.conditioning import batch_condition, check_captions, concat
 from unnoise.recipes.initialization import init_network, load_base
 from unnoise.recipes.model_card import data_facts, describe, log_notes
 from unnoise.recipes.sample_sheet import SampleSheet
+from unnoise.schedules import over
 from unnoise.text.conditioner import Conditioner, make_conditioner
 from unnoise.text.tokenizer import truncation_note
 from unnoise.training import trainer
@@ -39,6 +40,9 @@ from unnoise.training.player import Player, SampleRNG
 from unnoise.training.run import open_run
 from unnoise.training.train_state import TrainState
 from unnoise.training.trainer import Task
+from unnoise.transfer import send
+
+NOISE = "noise"  # the name of the normals in x_t
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Objective:
     weight: Weight
     times: losses.TimeSampler
     conditioner: Conditioner
+    memory_format: torch.memory_format = torch.channels_last  # of x_t, as the placement has it
 
     @property
     def memory(self) -> losses.LossAwareSampler | None:
@@ -58,13 +63,13 @@ class Objective:
         return self.times if isinstance(self.times, losses.LossAwareSampler) else None
 
     def __call__(self, batch: Batch, rows: SampleRNG) -> Tensor:
-        process = self.config.process
+        process, batch = self.config.process, data.scaled(batch)
         u = rows.uniform("time")
         if process.stratified:
             u = losses.stratified(u, rows.index, rows.batch)
         t = self.times(u, self.diffusion.schedule)
-        x = batch.x.contiguous(memory_format=torch.channels_last)
-        eps = rows.normal(x.shape[1:], "noise").to(x.device).contiguous(memory_format=torch.channels_last)
+        x = batch.x.contiguous(memory_format=self.memory_format)
+        eps = send(rows.normal(x.shape[1:], NOISE), x.device).contiguous(memory_format=self.memory_format)
         cond = batch_condition(batch, self.conditioner, self.config)
         if cond.rows:
             cond = drop_conditions(cond, rows, process, self.conditioner)
@@ -75,7 +80,7 @@ class Objective:
         if self.memory is None:
             return each
         self.memory.record(t, each)
-        return each * self.memory.weight(t).to(each)
+        return each * over(self.memory.weight(t), each)
 
     def _each(self, x: Tensor, t: Tensor, cond: Cond, eps: Tensor) -> Tensor:
         if self.minimised == "simple":
@@ -124,14 +129,16 @@ def train(
         fit, rank, world = config.fit, processes.rank, processes.world
         workers = 0 if pictures.cached else config.data.workers
         return data.batches(
-            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world, workers=workers
-        )
+            pictures, batch=fit.batch, seed=fit.seed, start=step, rank=rank, world=world, workers=workers,
+            as_bytes=placement.device != "cpu",
+        )  # fmt: skip
 
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         write_model(folder, weights, replace(card, info=card.info | {"images": state.step * config.fit.batch}), text)
 
     loss = objective(make_diffusion(net, config.process), config, make_conditioner(card, text))
-    player = Player(net, config.fit, loss, loss.memory)
+    loss = replace(loss, memory_format=placement.memory_format)
+    player = Player(net, config.fit, loss, loss.memory, {NOISE: pictures.shape})
     sheet = SampleSheet(card, text, config, placement, processes, pictures)
     task = Task(player, config.log, batches, write, sheet.save, {"fingerprint": pictures.fingerprint})
     with ExitStack() as stack:

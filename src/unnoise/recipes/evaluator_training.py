@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -35,8 +36,12 @@ def fit_evaluator(
     write: Callable[[Path, Mapping[str, Tensor]], None],
     run: Run | None,
     processes: Processes,
+    draws: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> Iterator[Tick]:
-    """Trains on the pictures from the run's newest checkpoint to the end; yields a tick per step."""
+    """Trains on the pictures from the run's newest checkpoint to the end; yields a tick per step.
+
+    `loss` is given pictures as float32; `draws` as in `Player`.
+    """
     fit = config.fit
     facts = {"fingerprint": pictures.fingerprint, "count": len(pictures)}
     if run is not None:
@@ -46,10 +51,11 @@ def fit_evaluator(
     def batches(step: int) -> Iterator[Batch]:
         return data.batches(
             pictures, batch=fit.batch, seed=fit.seed, start=step, rank=processes.rank, world=processes.world,
-            workers=config.data.workers,
+            workers=config.data.workers, as_bytes=state.device.type != "cpu",
         )  # fmt: skip
 
-    task = Task(Player(state.net, fit, loss), config.log, batches, write, facts=facts)
+    player = Player(state.net, fit, lambda batch, rows: loss(data.scaled(batch), rows), draws=draws)
+    task = Task(player, config.log, batches, write, facts=facts)
     yield from trainer.train(run, task, state, processes=processes)
 
 

@@ -35,7 +35,9 @@ from unnoise.training.loop import Tick
 from unnoise.training.player import SampleRNG
 from unnoise.training.run import Run
 from unnoise.training.train_state import TrainState
+from unnoise.transfer import send
 
+NOISE = "noise"  # the name of the normals in x_t
 TIMES = tuple(k / 10 for k in range(11))  # at which accuracy is measured
 
 
@@ -59,8 +61,8 @@ def train(
     def write(folder: Path, weights: Mapping[str, Tensor]) -> None:
         noisy_classifier.write(folder, weights, card)
 
-    loss = objective(NoisyClassifier(net, card), config)
-    yield from fit_evaluator(config, pictures, state, loss, write, run, processes)
+    loss = objective(NoisyClassifier(net, card), config, placement.memory_format)
+    yield from fit_evaluator(config, pictures, state, loss, write, run, processes, {NOISE: pictures.shape})
     average = state.average(config.fit.ema[0])
     if run is not None:
         final = EncoderClassifier(config.net).eval().requires_grad_(False)
@@ -75,7 +77,11 @@ def train(
         run.log(f"accuracy on {len(test)} held-out pictures ({test_name}): {rates}")
 
 
-def objective(classifier: NoisyClassifier, config: NoisyClassifierConfig) -> Callable[[Batch, SampleRNG], Tensor]:
+def objective(
+    classifier: NoisyClassifier,
+    config: NoisyClassifierConfig,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Callable[[Batch, SampleRNG], Tensor]:
     """Returns the loss: (batch, rows) -> (B,). Times and noise depend on the sample alone."""
     process = config.process
     times = losses.make_time_sampler(process)
@@ -92,8 +98,8 @@ def objective(classifier: NoisyClassifier, config: NoisyClassifierConfig) -> Cal
             u = losses.stratified(u, rows.index, rows.batch)
         t = times(u, classifier.schedule)
         x = random_shift(batch.x, rows, config.shift)
-        eps = rows.normal(x.shape[1:], "noise").to(x.device)
-        x_t = classifier.schedule(t).mix(x, eps).contiguous(memory_format=torch.channels_last)
+        eps = send(rows.normal(x.shape[1:], NOISE), x.device)
+        x_t = classifier.schedule(t).mix(x, eps).contiguous(memory_format=memory_format)
         return F.cross_entropy(classifier(x_t, t), batch.label, reduction="none")
 
     return loss

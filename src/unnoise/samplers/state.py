@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unnoise.denoiser import Estimate
 from unnoise.schedules.level import where_rows
+from unnoise.transfer import send
 
 
 class Evaluation(NamedTuple):
@@ -43,11 +44,14 @@ class State:
 
     def __getitem__(self, rows: Tensor | slice) -> State:
         """The state of some rows: a slice, their places, or a mask. Rows that are all at one time share it again."""
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool:
+            rows = rows.nonzero()[:, 0]  # places on the CPU: a mask on a device would make the host wait
+        there = send(rows, self.x.device) if isinstance(rows, Tensor) else rows
         history = [
-            Evaluation(each.x[rows], _cut_times(each.t, rows), _cut(each.estimate, rows)) for each in self.history
+            Evaluation(each.x[there], _cut_times(each.t, rows), _cut(each.estimate, there)) for each in self.history
         ]
         left = tuple(each for each in history if not bool(each.t.isnan().all()))
-        return State(self.x[rows], _cut_times(self.t, rows), left)
+        return State(self.x[there], _cut_times(self.t, rows), left)
 
     @staticmethod
     def cat(states: Sequence[State]) -> State:

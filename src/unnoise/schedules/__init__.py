@@ -20,7 +20,7 @@ from unnoise.schedules.continuous import (
     SubVP,
     VarianceExploding,
 )
-from unnoise.schedules.level import Level, Posterior, over, posterior
+from unnoise.schedules.level import Level, Posterior, over, posterior, times
 from unnoise.schedules.ranges import check_steps
 from unnoise.schedules.tables import Cosine, LinearBeta, ScaledLinear, SigmoidBeta, Table, Tabled
 from unnoise.schedules.transforms import Shifted, ZeroTerminalSNR, first_entry, is_table
@@ -51,6 +51,7 @@ __all__ = [
     "make_schedule",
     "over",
     "posterior",
+    "times",
 ]
 
 SCHEDULES: dict[str, type[Schedule]] = {

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 import torch
 from torch import Tensor
 
+from unnoise.transfer import send
+
 Number = float | Tensor
 
 if TYPE_CHECKING:  # a default for a type variable: from Python 3.13 on in `typing`
@@ -41,7 +43,9 @@ class Level(NamedTuple, Generic[N_co]):
 
     def mix(self, x: Tensor, eps: Tensor) -> Tensor:
         """x_t, from the picture and the noise."""
-        return over(self.alpha, x) * x + over(self.sigma, x) * eps
+        alpha, sigma = _together(self, x)
+        mixed: Tensor = alpha * x + sigma * eps
+        return mixed
 
     def eps(self, x_t: Tensor, mean: Tensor) -> Tensor:
         """The noise in x_t if the picture is `mean`. Undefined at t = 0, where there is none."""
@@ -91,21 +95,45 @@ def posterior(at: Level[N], to: Level[N]) -> Posterior[N]:
 
 
 def over(values: N, x: Tensor) -> N:
-    """Shapes numbers () or (B,) to multiply x (B, ...), in its dtype and on its device; floats stay floats."""
+    """Shapes numbers () or (B,) to multiply x (B, ...), in its dtype and on its device; floats stay floats.
+
+    Numbers () of the CPU stay there where x does not lie: they multiply it without a copy.
+    """
     if isinstance(values, float):
         return values
     numbers: Any = values
-    shaped: N = numbers.to(device=x.device, dtype=x.dtype).reshape(numbers.shape + (1,) * (x.ndim - 1))
+    numbers = numbers.to(x.dtype)
+    if numbers.ndim:
+        numbers = send(numbers, x.device)
+    elif numbers.device != x.device:  # () multiplies the tensors of every device, without a copy
+        return numbers  # type: ignore[no-any-return]
+    shaped: N = numbers.reshape(numbers.shape + (1,) * (x.ndim - 1))
     return shaped
+
+
+def _together(values: Iterable[Number], x: Tensor) -> list[Any]:
+    """Each of the numbers as `over` shapes it to multiply x; those of tensors (B,) go to its device in one copy."""
+    found: list[Any] = list(values)
+    if x.device.type != "cpu" and all(isinstance(each, Tensor) and each.ndim for each in found):
+        found = list(send(torch.stack(found).to(x.dtype), x.device))
+    return [over(each, x) for each in found]
+
+
+def times(numbers: Tensor, x: Tensor) -> Tensor:
+    """Numbers () or (B,) as a network's times for the rows of x (B, ...): (B,), float32, on its device."""
+    if numbers.ndim or numbers.device == x.device:
+        return send(numbers.float(), x.device).expand(len(x))
+    return torch.full((len(x),), numbers.item(), dtype=torch.float32, device=x.device)
 
 
 def combine(weights: Iterable[Number], tensors: Iterable[Tensor]) -> Tensor:
     """The sum of the tensors (B, ...), each multiplied by its weight: a float, or a number for each row (B,)."""
-    (weight, x), *rest = zip(weights, tensors, strict=True)
-    total = over(weight, x) * x
+    first, *others = tensors
+    weight, *more = _together(weights, first)
+    total: Tensor = weight * first
     add = Tensor.add if torch._C._are_functorch_transforms_active() else Tensor.add_  # vmap: not into a smaller tensor
-    for weight, x in rest:
-        total = add(total, x, alpha=weight) if isinstance(weight, float) else total + over(weight, x) * x
+    for weight, x in zip(more, others, strict=True):
+        total = add(total, x, alpha=weight) if isinstance(weight, float) else total + weight * x
     return total
 
 
@@ -149,7 +177,7 @@ def where_rows(condition: bool | Tensor, then: Tensor, otherwise: Tensor) -> Ten
     """The rows of `then` (B, ...) where the condition, one or (B,), holds, of `otherwise` where it does not."""
     if isinstance(condition, bool):
         return then if condition else otherwise
-    shaped = condition.to(then.device).reshape(condition.shape + (1,) * (then.ndim - 1))
+    shaped = send(condition, then.device).reshape(condition.shape + (1,) * (then.ndim - 1))
     return torch.where(shaped, then, otherwise)
 
 

@@ -18,6 +18,7 @@ from unnoise.config.usage import class_row, picture_options, supported_inputs
 from unnoise.errors import UserError, unknown
 from unnoise.noise import uniform
 from unnoise.text.tokenizer import PromptEncoder
+from unnoise.transfer import send
 
 VALUE_SCALE = 1000.0  # of values: they share the sinusoids of the time, which counts to 1000
 
@@ -77,7 +78,7 @@ class Conditioner:
         elif self.values and (label is not None or captions is not None):
             count = len(label) if label is not None else len(captions or ())
             value = self.encode_values({}, count)
-            value = value if value is None or label is None else value.to(label.device)
+            value = value if value is None or label is None else send(value, label.device)
         else:
             value = None
         return Cond(label=label, value=value, **_text_fields(text))

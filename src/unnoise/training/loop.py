@@ -17,14 +17,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 
 from unnoise.config.training import Fit
+from unnoise.training.ahead import ahead, pinned
 from unnoise.training.distributed import ALONE, Processes
 from unnoise.training.player import Player, SampleRNG, by_name, shared_fit
 from unnoise.training.train_state import TrainState
 from unnoise.training.turn import Turn, Update, make_turn, play
+from unnoise.transfer import pin
 
 B = TypeVar("B", bound=NamedTuple)  # a batch: a named tuple of tensors and tuples with a row per sample
 
@@ -71,15 +73,16 @@ def fit(
     states = by_name(states)
     turns = [make_turn(name, named, states, processes) for name in named]
     first = turns[0].state
+    source = _prepared(named, batches, config, processes, first)
     while first.step < steps(config):
         for turn in turns:
             if not turn.player.net.training:  # the caller may have sampled from it
                 turn.player.net.train()
         begin = time.perf_counter()
         with processes.together():  # data that one process cannot read ends all, with its message
-            batch = next(batches)
+            batch, rows = next(source)
         waited = time.perf_counter() - begin
-        updates, raised = _step(turns, batch, _rows(config, first.step, processes), flags)
+        updates, raised = _step(turns, batch, rows, flags)
         for state in states.values():
             state.step += 1
         seconds = time.perf_counter() - begin
@@ -107,6 +110,23 @@ def _step(turns: Sequence[Turn], batch: B, rows: SampleRNG, flags: Flags) -> tup
         lr = rate(turn.player.fit, turn.state.step)
         updates[turn.name], raised = play(turn, batch, rows, lr, flags if turn is turns[-1] else tuple)
     return updates, raised
+
+
+def _prepared(
+    players: Mapping[str, Player], batches: Iterator[B], config: Fit, processes: Processes, state: TrainState
+) -> Iterator[tuple[B, SampleRNG]]:
+    """The batch and the random numbers of every step; on a graphics card made ahead, in pinned memory."""
+    device, span = state.device, (state.step, steps(config))
+    if device.type == "cpu":
+        return ((next(batches), _rows(config, step, processes)) for step in range(*span))
+
+    def make(step: int) -> tuple[B, SampleRNG]:
+        rows = _rows(config, step, processes)
+        draws = [(name, shape) for player in players.values() for name, shape in player.draws.items()]
+        ready = {name: pin(rows.normal(shape, name), device) for name, shape in draws}
+        return pinned(next(batches), device), replace(rows, ready=ready)
+
+    return ahead(make, *span)
 
 
 def _rows(config: Fit, step: int, processes: Processes) -> SampleRNG:

@@ -10,7 +10,7 @@ turn. Every random number of a loss is a function of (seed, position in the sequ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -36,12 +36,16 @@ class SampleRNG:
     seed: int
     places: tuple[int, ...]
     batch: int  # samples per step, over all processes and parts
+    ready: Mapping[str, Tensor] = field(default_factory=dict, compare=False)  # normals computed ahead, by name
 
     def __getitem__(self, rows: slice) -> SampleRNG:
-        return SampleRNG(self.seed, self.places[rows], self.batch)
+        ready = {name: numbers[rows] for name, numbers in self.ready.items()}
+        return SampleRNG(self.seed, self.places[rows], self.batch, ready)
 
     def normal(self, shape: Sequence[int], name: str) -> Tensor:
-        """Standard normal numbers (B, *shape), float32, one tensor of `shape` for each sample."""
+        """Standard normal numbers (B, *shape), float32, one tensor of `shape` for each sample, on the CPU."""
+        if name in self.ready and self.ready[name].shape[1:] == tuple(shape):
+            return self.ready[name]
         return torch.stack([noise.normal(shape, self.seed, name, place) for place in self.places])
 
     def uniform(self, name: str) -> Tensor:
@@ -74,12 +78,17 @@ Loss = Callable[[Any, SampleRNG], Tensor | Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Player:
-    """A network, the settings that it is fitted with, and the loss that it minimises; `memory` is the loss's."""
+    """A network, the settings that it is fitted with, and the loss that it minimises; `memory` is the loss's.
+
+    `draws` are shapes of the normals that the loss takes from its rows, by name: on a graphics card those of the next
+    step are computed while this one runs.
+    """
 
     net: nn.Module
     fit: Fit
     loss: Loss
     memory: Memory | None = None
+    draws: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 def by_name(values: V | Mapping[str, V]) -> dict[str, V]:

@@ -23,6 +23,7 @@ from unnoise.errors import UserError
 from unnoise.training.distributed import Processes
 from unnoise.training.player import Loss, Player, SampleRNG
 from unnoise.training.train_state import TrainState
+from unnoise.transfer import send
 
 B = TypeVar("B", bound=NamedTuple)  # a batch: a named tuple of tensors and tuples with a row per sample
 UNNAMED = "loss"  # the name of a loss that is returned without one
@@ -118,7 +119,7 @@ def play(
     values = _sum(losses)
     names = [name for name in losses if list(losses) != [UNNAMED]]
     means = [each.mean()[None] / world for each in (values, *(losses[name] for name in names))]
-    raised = values.new_tensor([float(flag) for flag in flags()])
+    raised = send(torch.tensor([float(flag) for flag in flags()], dtype=values.dtype), values.device)
     sums = turn.processes.sum(torch.cat([*means, raised]))
     norm, mean, *rest = torch.cat([state.gradient_norm()[None], sums]).tolist()  # the only wait for the device
     event = ""
@@ -180,11 +181,11 @@ def _frozen(states: Sequence[TrainState]) -> Iterator[None]:
 
 
 def take(batch: B, rows: slice, device: torch.device) -> B:
-    """Some rows of a batch, on a device."""
+    """Some rows of a batch, on a device; float64 stays on the CPU, because not every device has it."""
 
     def part(field: Any) -> Any:
         if isinstance(field, Tensor):
-            return field[rows].to(device, non_blocking=True)
+            return field[rows] if field.dtype == torch.float64 else send(field[rows], device)
         return field if field is None else field[rows]
 
     return type(batch)(*(part(field) for field in batch))

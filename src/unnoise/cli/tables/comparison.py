@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.cli.console import asking, say, started
-from unnoise.cli.measuring import data_for, home
+from unnoise.cli.measuring import data_for
 from unnoise.cli.progress import Progress
 from unnoise.cli.tables.options import TableOptions
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
+from unnoise.io.cache import home
 
 if TYPE_CHECKING:
     from unnoise.data import Dataset

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.console import UsageError, asking, say
-from unnoise.cli.measuring import home
 from unnoise.cli.measuring import run as evaluate
 from unnoise.cli.options import option, with_settings, within
 from unnoise.cli.paths import writable
@@ -18,6 +17,7 @@ from unnoise.cli.train_settings import preset_help
 from unnoise.config.evaluation import EvaluateConfig
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
+from unnoise.io.cache import home
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,8 +3,9 @@
 // Per tile of the output: its window is transformed (winograd.h) into planes of pixels V, the weights into planes U, and
 // for each product of two planes  M[tile, out] = sum over channels V[tile, c] U[c, out],  from which the tile is
 // composed. Tiles are computed in blocks, whose V and M stay in the cache. Every sum is over channels in one order, so
-// that a sample's result depends on nothing but that sample: not on its batch, block or thread. Weights are transformed
-// in each call, for each block, so that no larger copy of them is kept.
+// that a sample's result depends on nothing but that sample: not on its batch, block or thread. The weights may be given
+// transformed, in up to 4 times the memory; else they are transformed in each call, once for all blocks where that
+// needs at most SHARED bytes for a moment.
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -13,127 +14,36 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
-#include <cstring>
 #include <optional>
 #include <vector>
 
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
-
-#include "winograd.h"
+#include "tiles.h"
+#include "weight_gradient.h"
 
 namespace {
 
 using at::Tensor;
 using Maybe = std::optional<Tensor>;
 
-constexpr int64_t PANEL = 16;   // output channels of one pass of the kernel: two vectors, and one cache line
 constexpr int64_t CHUNK = 64;   // output channels whose weights are transformed, and whose M is in the cache, at once
+constexpr int64_t SHARED = 32 << 20;
 constexpr int64_t BLOCK = 96;   // tiles at most: 48 to 128 are within 3 %
 constexpr int64_t ROWS = 6;     // tiles of one pass: 12 sums, 2 weights and a pixel are in 16 registers
 
-INLINE Eight load(const float* from) {
-  Eight v;
-  std::memcpy(&v, from, sizeof v);
-  return v;
-}
-INLINE void store(float* to, Eight v) { std::memcpy(to, &v, sizeof v); }
-
-// Memory of a thread, kept for its next call, in pages of 2 MiB where the system has them.
-struct Room {
-  float* start = nullptr;
-  int64_t size = 0;
-
-  float* of(int64_t floats) {
-    constexpr int64_t page = 1 << 21;
-    const int64_t bytes = (4 * floats + page - 1) / page * page;
-    if (bytes > size) {
-      std::free(start);
-      size = 0;
-      start = static_cast<float*>(std::aligned_alloc(page, bytes));
-      TORCH_CHECK(start, "winograd: no memory for ", bytes, " bytes");
-      size = bytes;
-#ifdef MADV_HUGEPAGE
-      madvise(start, bytes, MADV_HUGEPAGE);
-#endif
-    }
-    return start;
-  }
-  ~Room() { std::free(start); }
-};
-thread_local Room room_for_pixels, room_for_weights, room_for_products;
-
-struct Tile {
-  int64_t sample, row, column;
-};
-
-// The tensors of a call as addresses and sizes; `list` are the tiles to compute, if not all.
-struct Call {
-  const float *x, *weight, *bias, *zeros;
-  float* y;
-  const int64_t* list;
-  int64_t channels, outs, height, width, rows, columns, down, across;  // of x, of y, and tiles of a sample
-
-  Tile tile(int64_t i) const {
-    const int64_t t = list ? list[i] : i, inside = t % (down * across);
-    return {t / (down * across), inside / across, inside % across};
-  }
-};
-
-// A cache line more per tile and per plane, since strides that are powers of two compete for the same cache lines.
-struct Planes {
-  int64_t row, plane;
-  Planes(int64_t rows, int64_t length) : row(length), plane(rows * length + PANEL) {}
-};
-
-// V[plane, tile, channel] of a block
+// U[plane, out / 16, channel, 16] of the output channels k0 to k1, from the taps [out / 16, tap, channel, 16]
 template <class Form>
-void read(const Call& s, int64_t first, int64_t from, int64_t to, float* V, const Planes& at) {
-  constexpr int window = Form::window, out = Form::pixels_out;
-  for (int64_t i = from; i < to; ++i) {
-    const Tile tile = s.tile(first + i);
-    const float* pixel[window][window];
-    for (int r = 0; r < window; ++r)
-      for (int c = 0; c < window; ++c) {
-        const int64_t row = tile.row * Form::step - 1 + r, column = tile.column * Form::step - 1 + c;
-        const bool outside = row < 0 || row >= s.height || column < 0 || column >= s.width;
-        pixel[r][c] = outside ? s.zeros : s.x + ((tile.sample * s.height + row) * s.width + column) * s.channels;
-      }
-    float* v = V + i * at.row;
-    for (int64_t c = 0; c < s.channels; c += 8) {
-      Eight half[out][window], line[window], done[out];
-#pragma GCC unroll 6
-      for (int j = 0; j < window; ++j) {
-#pragma GCC unroll 6
-        for (int r = 0; r < window; ++r) line[r] = load(pixel[r][j] + c);
-        Form::pixels(line, &half[0][j], window);
-      }
-#pragma GCC unroll 6
-      for (int r = 0; r < out; ++r) {
-        Form::pixels(half[r], done, 1);
-#pragma GCC unroll 6
-        for (int j = 0; j < out; ++j) store(v + (r * out + j) * at.plane + c, done[j]);
-      }
-    }
-  }
-}
-
-// U[plane, channel, out] of a chunk, in panels of 16 output channels
-template <class Form>
-void weigh(const Call& s, int64_t k0, int64_t k1, float* U, int64_t plane) {
+void weigh(const float* taps, int64_t channels, int64_t k0, int64_t k1, float* U, int64_t plane) {
   constexpr int out = Form::weights_out;
   for (int64_t k = k0; k < k1; k += PANEL)
-    for (int64_t c = 0; c < s.channels; ++c)
+    for (int64_t c = 0; c < channels; ++c)
       for (int h = 0; h < PANEL; h += 8) {
-        const float* w = s.weight + k * 9 * s.channels + c * PANEL + h;
-        float* u = U + (k - k0) * s.channels + c * PANEL + h;
+        const float* w = taps + k * 9 * channels + c * PANEL + h;
+        float* u = U + (k - k0) * channels + c * PANEL + h;
         Eight half[out][3], line[3], done[out];
 #pragma GCC unroll 3
         for (int j = 0; j < 3; ++j) {
 #pragma GCC unroll 3
-          for (int r = 0; r < 3; ++r) line[r] = load(w + (3 * r + j) * s.channels * PANEL);
+          for (int r = 0; r < 3; ++r) line[r] = load(w + (3 * r + j) * channels * PANEL);
           Form::weights(line, &half[0][j], 3);
         }
 #pragma GCC unroll 6
@@ -228,6 +138,14 @@ void write(const Call& s, int64_t first, int64_t tiles, int64_t k0, int64_t k1, 
   }
 }
 
+// The transformed weights of all output channels.
+template <class Form>
+void weigh_all(const float* taps, int64_t channels, int64_t outs, float* U) {
+  at::parallel_for(0, outs / PANEL, 1, [&](int64_t from, int64_t to) {
+    weigh<Form>(taps, channels, from * PANEL, to * PANEL, U + from * PANEL * channels, outs * channels);
+  });
+}
+
 // `tiles` tiles in equal blocks, a thread each; with fewer blocks than threads, the threads share the tiles of a block
 // and then its output channels (a parallel_for inside another one is serial).
 template <class Form>
@@ -239,7 +157,15 @@ void compute(const Call& s, int64_t tiles) {
   if (blocks > 1) blocks = (blocks + threads - 1) / threads * threads;
   const int64_t size = (tiles + blocks - 1) / blocks;
   const Planes v(size, s.channels + PANEL), m(size, CHUNK);
-  const int64_t u_plane = CHUNK * s.channels + PANEL, chunks = (s.outs + CHUNK - 1) / CHUNK;
+  const int64_t chunks = (s.outs + CHUNK - 1) / CHUNK, every = u_planes * s.outs * s.channels;
+  Tensor shared;
+  const float* transformed = s.transformed;
+  if (!transformed && blocks > 1 && every * 4 <= SHARED) {
+    shared = at::empty({every}, at::kFloat);
+    weigh_all<Form>(s.weight, s.channels, s.outs, shared.mutable_data_ptr<float>());
+    transformed = shared.const_data_ptr<float>();
+  }
+  const int64_t u_plane = transformed ? s.outs * s.channels : CHUNK * s.channels + PANEL;
 
   const auto block = [&](int64_t first) {
     const int64_t count = std::min(size, tiles - first);
@@ -247,11 +173,11 @@ void compute(const Call& s, int64_t tiles) {
     at::parallel_for(0, count, std::max<int64_t>(1, 8192 / s.channels),
                      [&](int64_t from, int64_t to) { read<Form>(s, first, from, to, V, v); });
     at::parallel_for(0, chunks, 1, [&](int64_t from, int64_t to) {
-      float *U = room_for_weights.of(u_planes * u_plane), *M = room_for_products.of(m_planes * m.plane);
+      float *U = transformed ? nullptr : room_for_weights.of(u_planes * u_plane), *M = room_for_products.of(m_planes * m.plane);
       for (int64_t k0 = from * CHUNK; k0 < std::min(s.outs, to * CHUNK); k0 += CHUNK) {
         const int64_t k1 = std::min(s.outs, k0 + CHUNK);
-        weigh<Form>(s, k0, k1, U, u_plane);
-        multiply<Form>(s.channels, count, k1 - k0, V, v, U, u_plane, M, m);
+        if (U) weigh<Form>(s.weight, s.channels, k0, k1, U, u_plane);
+        multiply<Form>(s.channels, count, k1 - k0, V, v, U ? U : transformed + k0 * s.channels, u_plane, M, m);
         write<Form>(s, first, count, k0, k1, M, m);
       }
     });
@@ -265,15 +191,22 @@ void compute(const Call& s, int64_t tiles) {
     some(0, blocks);
 }
 
-// y of x (B, C, H, W), for all tiles or for those of a list, and the weight as [C' / 16][9][C][16]
+int64_t outputs_of(const Tensor& weight) { return weight.size(weight.dim() == 3 ? 1 : 0) * PANEL; }
+
+// y of x (B, C, H, W), for all tiles or for those of a list; the weight as taps [C' / 16][9][C][16], or transformed
 template <class Form>
 void into(const Tensor& x, const Tensor& weight, const Maybe& bias, const Maybe& list, Tensor& y) {
-  const int64_t C = x.size(1), K = weight.size(0) * PANEL, H = x.size(2), W = x.size(3);
+  const int64_t C = x.size(1), K = outputs_of(weight), H = x.size(2), W = x.size(3);
   const int64_t high = H * Form::outputs / Form::step, wide = W * Form::outputs / Form::step;
   TORCH_CHECK(x.scalar_type() == at::kFloat && weight.scalar_type() == at::kFloat && y.scalar_type() == at::kFloat,
               "winograd: float32 expected");
-  TORCH_CHECK(C % 8 == 0 && weight.is_contiguous() && weight.sizes() == at::IntArrayRef({K / PANEL, 9, C, PANEL}),
-              "winograd: a weight of (C'/16, 9, C, 16) expected for this x, got ", weight.sizes());
+  constexpr int64_t planes = Form::weights_out * Form::weights_out;
+  const bool transformed = weight.dim() == 3;
+  TORCH_CHECK(C % 8 == 0 && weight.is_contiguous() &&
+                  (transformed ? weight.sizes() == at::IntArrayRef({planes, K / PANEL, C * PANEL})
+                               : weight.sizes() == at::IntArrayRef({K / PANEL, 9, C, PANEL})),
+              "winograd: a weight of (C'/16, 9, C, 16), or of (", planes, ", C'/16, 16 C), expected for this x, got ",
+              weight.sizes());
   TORCH_CHECK(y.sizes() == at::IntArrayRef({x.size(0), K, high, wide}) &&
                   y.is_contiguous(at::MemoryFormat::ChannelsLast),
               "winograd: the output has another shape or memory format, ", y.sizes());
@@ -292,7 +225,8 @@ void into(const Tensor& x, const Tensor& weight, const Maybe& bias, const Maybe&
     tiles = chosen.numel();
   }
   if (tiles == 0) return;
-  compute<Form>({from.const_data_ptr<float>(), weight.const_data_ptr<float>(),
+  const float* w = weight.const_data_ptr<float>();
+  compute<Form>({from.const_data_ptr<float>(), w, transformed ? w : nullptr,
                  added.defined() ? added.const_data_ptr<float>() : zeros.data(), zeros.data(), y.data_ptr<float>(),
                  list ? chosen.const_data_ptr<int64_t>() : nullptr, C, K, H, W, high, wide, down, across},
                 tiles);
@@ -312,10 +246,40 @@ void choose(const Tensor& x, const Tensor& weight, const Maybe& bias, c10::strin
 
 Tensor whole(const Tensor& x, const Tensor& weight, const Maybe& bias, c10::string_view form) {
   const int64_t scale = form == "up" ? 2 : 1;
-  Tensor y = at::empty({x.size(0), weight.size(0) * PANEL, x.size(2) * scale, x.size(3) * scale}, x.options(),
+  Tensor y = at::empty({x.size(0), outputs_of(weight), x.size(2) * scale, x.size(3) * scale}, x.options(),
                        at::MemoryFormat::ChannelsLast);
   choose(x, weight, bias, form, std::nullopt, y);
   return y;
+}
+
+template <class Form>
+Tensor transformed(const Tensor& weight) {
+  const int64_t C = weight.size(2), K = outputs_of(weight);
+  TORCH_CHECK(weight.scalar_type() == at::kFloat && weight.is_contiguous() && weight.dim() == 4 && weight.size(1) == 9 &&
+                  weight.size(3) == PANEL,
+              "winograd: a float32 weight of (C'/16, 9, C, 16) expected, got ", weight.sizes());
+  Tensor U = at::empty({Form::weights_out * Form::weights_out, K / PANEL, C * PANEL}, weight.options());
+  weigh_all<Form>(weight.const_data_ptr<float>(), C, K, U.mutable_data_ptr<float>());
+  return U;
+}
+
+Tensor transform(const Tensor& weight, c10::string_view form) {
+  TORCH_CHECK(form == "F4" || form == "F2" || form == "up", "winograd: the forms are F4, F2 and up, not ", form);
+  return form == "F4" ? transformed<Four>(weight) : form == "F2" ? transformed<Two>(weight) : transformed<Doubled>(weight);
+}
+
+Tensor weight_gradient(const Tensor& grad, const Tensor& x) {
+  const int64_t C = x.size(1), K = grad.size(1), H = x.size(2), W = x.size(3);
+  TORCH_CHECK(x.scalar_type() == at::kFloat && grad.scalar_type() == at::kFloat, "winograd: float32 expected");
+  TORCH_CHECK(C % 8 == 0 && K % PANEL == 0 && grad.sizes() == at::IntArrayRef({x.size(0), K, H, W}),
+              "winograd: a gradient of (B, C', H, W) expected, C a multiple of 8 and C' of 16, got ", grad.sizes());
+  const Tensor from = x.contiguous(at::MemoryFormat::ChannelsLast), by = grad.contiguous(at::MemoryFormat::ChannelsLast);
+  Tensor to = at::empty({K / PANEL, 9, C, PANEL}, x.options(), at::MemoryFormat::Contiguous);
+  const std::vector<float> zeros(std::max(C, K));
+  const int64_t down = (H + 3) / 4, across = (W + 3) / 4;
+  const Call s{from.const_data_ptr<float>(), nullptr, nullptr, nullptr, zeros.data(), nullptr, nullptr, C, K, H, W, H, W, down, across};
+  differentiate<Four>(s, by.const_data_ptr<float>(), x.size(0) * down * across, to.mutable_data_ptr<float>());
+  return to;
 }
 
 void at_tiles(const Tensor& x, const Tensor& weight, const Maybe& bias, c10::string_view form, const Tensor& tiles,
@@ -327,10 +291,14 @@ void at_tiles(const Tensor& x, const Tensor& weight, const Maybe& bias, c10::str
 
 TORCH_LIBRARY_FRAGMENT(unnoise, library) {
   library.def("winograd(Tensor x, Tensor weight, Tensor? bias, str form) -> Tensor");
+  library.def("winograd_transform(Tensor weight, str form) -> Tensor");
+  library.def("winograd_weight_gradient(Tensor grad, Tensor x) -> Tensor");
   library.def("winograd_tiles(Tensor x, Tensor weight, Tensor? bias, str form, Tensor tiles, Tensor(a!) y) -> ()");
 }
 
 TORCH_LIBRARY_IMPL(unnoise, CPU, library) {
   library.impl("winograd", &whole);
+  library.impl("winograd_transform", &transform);
+  library.impl("winograd_weight_gradient", &weight_gradient);
   library.impl("winograd_tiles", &at_tiles);
 }

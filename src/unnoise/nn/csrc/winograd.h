@@ -46,6 +46,24 @@ struct Four {
     to[2 * stride] = a2 * p + b2 * q;
     to[3 * stride] = a * a2 * m + (b * b2 * n + t[5]);
   }
+  // The transposes of `output` and `weights`: for the gradient of the weights.
+  static INLINE void gradients(const Eight* y, Eight* to, int stride) {
+    const Eight even_a = y[0] + a2 * y[2], odd_a = a * (y[1] + a2 * y[3]);
+    const Eight even_b = y[0] + b2 * y[2], odd_b = b * (y[1] + b2 * y[3]);
+    to[0] = y[0];
+    to[stride] = even_a + odd_a;
+    to[2 * stride] = even_a - odd_a;
+    to[3 * stride] = even_b + odd_b;
+    to[4 * stride] = even_b - odd_b;
+    to[5 * stride] = y[3];
+  }
+  static INLINE void taps(const Eight* u, Eight* to, int stride) {
+    constexpr float at_a = 1 / (2 * a2 * (a2 - b2)), at_b = 1 / (2 * b2 * (b2 - a2));
+    const Eight even_a = at_a * (u[1] + u[2]), even_b = at_b * (u[3] + u[4]);
+    to[0] = 1 / (a2 * b2) * u[0] + (even_a + even_b);
+    to[stride] = at_a * a * (u[1] - u[2]) + at_b * b * (u[3] - u[4]);
+    to[2 * stride] = a2 * even_a + (b2 * even_b + u[5]);
+  }
 };
 
 struct Two {
