@@ -28,11 +28,23 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
 DEVICE = f"{NAME}:0"
-_setup_privateuseone_for_python_backend(NAME)
+
+
+class _Module(_DummyBackendModule):
+    """torch.pretend: PyTorch's, with the random state that `torch.random.fork_rng` asks of every accelerator."""
+
+    def get_rng_state(self, device: int = 0) -> torch.Tensor:
+        return torch.zeros(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: torch.Tensor, device: int = 0) -> None:
+        pass
+
+
+_setup_privateuseone_for_python_backend(NAME, _Module())
 
 READ, TO_HOST, TO_DEVICE, INDEX, MASK = "read", "copy to the host", "copy to the device", "index copied", "size read"
 SENT, PINNED = "copy to the device, not waiting", "pinned"
