@@ -23,7 +23,7 @@ from unnoise.config.cards import ModelCard
 from unnoise.config.comparison import check_same_base
 from unnoise.config.networks import ControlConfig, UNetConfig, height_width
 from unnoise.config.request import Request
-from unnoise.config.usage import as_keywords, picture_options
+from unnoise.config.usage import as_keywords
 from unnoise.denoiser import Diffusion, make_diffusion
 from unnoise.errors import UserError
 from unnoise.formats import controlnet, diffusers
@@ -32,6 +32,7 @@ from unnoise.formats.directory import (
     CARD,
     WEIGHTS,
     check_fits,
+    find,
     load_autoencoder,
     load_text_encoder,
     read_card,
@@ -39,11 +40,11 @@ from unnoise.formats.directory import (
 )
 from unnoise.formats.files import Tensors
 from unnoise.formats.part import check_tensors
+from unnoise.formats.single_file import read
 from unnoise.io import checkpoint
 from unnoise.io.pictures import Pictures
 from unnoise.io.weights import renamed
-from unnoise.io.whatis import is_model, not_a
-from unnoise.text.conditioner import Conditioner
+from unnoise.text.conditioner import Conditioner, make_conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
 
 MOST_PARAMETERS = 20_000_000_000  # a card with more is a mistake, which is found before memory is allocated
@@ -192,6 +193,8 @@ class Model:
         if isinstance(other, str | Path):
             if controlnet.is_folder(Path(other)):
                 return [controlnet.read(Path(other), net)]
+            if read.is_control(Path(other)):
+                return [read.read_control(Path(other), net)]
             other = load(other)
         check_same_base(self.card, other.card)
         if getattr(other.text, "text", None) != getattr(self.text, "text", None):
@@ -247,47 +250,34 @@ def _network_for(card: ModelCard, shapes: Mapping[str, tuple[int, ...]], where: 
     return net
 
 
-def make_conditioner(card: ModelCard, text: PromptEncoder | None) -> Conditioner:
-    """The conditioner of the model of a card."""
-    null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
-    return Conditioner(
-        card.classes, null_row(card), text, card.values, null_value, picture_options=picture_options(card)
-    )
-
-
-def null_row(card: ModelCard) -> int | None:
-    """The row of "no class" in the network's class embedding, if there is one."""
-    return card.net.classes if card.net.classes and card.net.null_class else None
-
-
 # --- loading: a run, a model, a checkpoint, a diffusers folder ---
 
 
-def find(path: str | Path) -> Path:
-    """The directory with the weights: a run's newest checkpoint, or `path` itself. Raises UserError for neither."""
-    folder = Path(path)
-    if not folder.exists():
-        raise UserError(
-            f"{folder} does not exist: give a run (runs/00001-fashion), a model directory or a diffusers folder"
-        )
-    if not is_model(folder):
-        raise not_a("a model", folder)
-    if (folder / CARD).is_file():
-        return folder
-    if (folder / "checkpoints").is_dir():
-        newest = checkpoint.sound(folder / "checkpoints")
-        if newest is None:
-            raise UserError(f"{folder} has no checkpoint yet: train until one is saved")
-        return newest
-    return folder
+def load(
+    path: str | Path,
+    *,
+    verify: bool = True,
+    tokenizer: str | Path | None = None,
+    ema: bool = False,
+    allow_pickle: bool = False,
+    predicts: str = "",
+    vae: str | Path | None = None,
+) -> Model:
+    """The model in a run, a model directory or checkpoint, a diffusers folder or a checkpoint file: CPU, float32.
 
-
-def load(path: str | Path, *, verify: bool = True) -> Model:
-    """The model in a run directory, a model directory or checkpoint, or a diffusers folder: on the CPU, in float32.
-
-    With `verify`, every byte is compared with the manifest, if there is one. Raises UserError if it differs.
+    With `verify`, every byte is compared with the manifest, if there is one. The others are options of a checkpoint
+    file: the folder of CLIP's `tokenizer`, by default tokenizer/ beside it; `ema` reads the moving average of the
+    weights; `allow_pickle` opens a .ckpt, tensors only; `predicts` is eps or v; `vae` is an autoencoder instead of the
+    file's own, a file or a folder. Raises UserError if it cannot be read.
     """
+    how = read.Options(tokenizer, ema, allow_pickle, predicts, vae)
     folder = find(path)
+    if folder.is_file():
+        found = read.read(folder, how)
+        return Model.from_state(found.card, found.state, str(folder), found.text, found.autoencoder)
+    if how != read.Options():
+        options = "--tokenizer, --ema, --allow-pickle, --predicts and --vae"
+        raise UserError(f"{options} are options of a checkpoint file, and {path} is a folder: leave them out")
     if (folder / CARD).is_file():
         if verify and (folder / checkpoint.MANIFEST).is_file():
             checkpoint.verify(folder)

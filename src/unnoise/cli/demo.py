@@ -130,12 +130,12 @@ def finish(out: Path, run: Path, config: TrainConfig, count: int, pictures: Data
     """Samples, measures, and writes the report."""
     import json
 
-    from unnoise import model as models
     from unnoise.evaluation.page import page
+    from unnoise.formats.directory import find
     from unnoise.io.atomic import publish
+    from unnoise.model import load
 
-    folder = models.find(run)
-    model = models.load(folder)
+    model = load(folder := find(run))
     started = time.perf_counter()
     drawn, request = sample_classes(model)
     seconds = time.perf_counter() - started

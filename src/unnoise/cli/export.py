@@ -1,15 +1,15 @@
-"""`unnoise export`: a model as a folder that diffusers loads."""
+"""`unnoise export`: a model as a folder that diffusers loads, or as one file."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from unnoise.cli.console import UsageError, asking, emit, say, show
 from unnoise.cli.loading import load
 from unnoise.cli.options import flag, option
-from unnoise.cli.paths import existing_model, writable
+from unnoise.cli.paths import existing_model, new_file, writable
 from unnoise.config.cards import ModelCard
 from unnoise.config.networks import UNetConfig
 
@@ -19,33 +19,77 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[Path, option("A run, a model directory, a checkpoint or a diffusers folder.")],
-    folder: Annotated[Path, option("The folder to write. It must be new or empty.")],
+    model: Annotated[Path, option("A run, a model directory, a checkpoint, a diffusers folder or a checkpoint file.")],
+    folder: Annotated[Path | None, option("The folder to write. It must be new or empty.")] = None,
     /,
     *,
+    single_file: Annotated[
+        Path | None, option("Write one .safetensors file, which ComfyUI and AUTOMATIC1111 load, instead of a folder.")
+    ] = None,
     sampler: Annotated[
         str | None,
         option("The scheduler of the pipeline, for example ddim or ddpm. By default the model's own sampler, or ddim."),
     ] = None,
+    tokenizer: Annotated[Path | None, option("The folder of CLIP's tokenizer, which a checkpoint file lacks.")] = None,
+    ema: Annotated[bool, flag("Read the moving average of a checkpoint file instead of its weights.")] = False,
+    allow_pickle: Annotated[bool, flag("Open a .ckpt file, tensors only. It is not opened otherwise.")] = False,
+    predicts: Annotated[str, option("What a Stable Diffusion 2 checkpoint file predicts: v or eps.")] = "",
+    vae: Annotated[Path | None, option("An autoencoder, file or folder, instead of a checkpoint file's own.")] = None,
     json: Annotated[bool, flag("Print one JSON document to stdout.")] = False,
 ) -> None:
     """Export a model as a diffusers folder: unet/, scheduler/, CLIP text encoders, and the autoencoder of latents.
 
-    Where a label or a prompt is all that the model needs, draw.py in that folder samples from it with diffusers.
+    Where a label or a prompt is all that the model needs, draw.py in that folder samples from it with diffusers. With
+    --single-file the model is one file instead.
     """
-    existing_model(model)
+    existing_model(model, allow_pickle=allow_pickle)
+    target = _target(folder, single_file)
+    say(f"loading {model} ...")
+    with asking():
+        loaded = load(model, tokenizer=tokenizer, ema=ema, allow_pickle=allow_pickle, predicts=predicts, vae=vae)
+    found: dict[str, Any] = {"model": model, "file" if folder is None else "folder": target}
+    if folder is None:
+        lines = _write_file(loaded, target)
+    else:
+        chosen, lines = _write_folder(loaded, model, folder, sampler)
+        found |= {"sampler": chosen, "classes": list(loaded.card.classes)}
+    if json:
+        emit(found)
+        return
+    show(str(target))
+    for line in lines:
+        say(line)
+
+
+def _target(folder: Path | None, single_file: Path | None) -> Path:
+    """The path to write. Raises UsageError unless one is given, and nothing is there."""
+    if single_file is not None and folder is None:
+        return new_file(single_file, "the checkpoint", False, suffix=".safetensors")
+    if folder is None or single_file is not None:
+        raise UsageError("give either a folder to write, or --single-file FILE.safetensors")
     writable(folder, "the diffusers folder", folder=True)
     if folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{folder} is not empty: name a new folder")
-    say(f"loading {model} ...")
+    return folder
+
+
+def _write_file(model: Model, file: Path) -> list[str]:
+    """Write a checkpoint file, and return what is said about it."""
+    from unnoise.formats.single_file import write
+
+    with asking():  # a model of another form is refused before anything is written
+        write.write(file, model.card, model.diffusion.net.state_dict(), _clip_text(model), model.autoencoder)
+    return ["note: the file contains no tokenizer, which its readers have"] if model.text is not None else []
+
+
+def _write_folder(loaded: Model, model: Path, folder: Path, sampler: str | None) -> tuple[str, list[str]]:
+    """Write a diffusers folder; returns the sampler of its pipeline, and what is said about it."""
     from unnoise.formats import diffusers, draw, schedulers
 
-    loaded = load(model)
     card = loaded.card
     if not isinstance(card.net, UNetConfig):
         raise UsageError(f"{model} is a {card.net.kind}: only U-Nets can be exported as diffusers folders")
-    chosen = sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
-    text = _clip_text(loaded)
+    text, chosen = _clip_text(loaded), sampler or (card.sampler if card.sampler in schedulers.VARIANCES else "ddim")
     with asking():  # a model that diffusers cannot represent is refused before anything is written
         diffusers.write(
             folder, card.net, loaded.diffusion.net.state_dict(), card.process, card.classes, sampler=chosen,
@@ -57,12 +101,7 @@ def export(
     script = draw.script(card, scheduler, text=text is not None, autoencoder=decodes)
     if script is not None:
         draw.write(folder, script)
-    if json:
-        emit({"model": model, "folder": folder, "sampler": chosen, "classes": list(card.classes)})
-        return
-    show(str(folder))
-    for line in hints(folder, card, text is not None, script=script is not None, autoencoder=decodes):
-        say(line)
+    return chosen, hints(folder, card, text is not None, script=script is not None, autoencoder=decodes)
 
 
 def _clip_text(model: Model) -> ClipEncoder | DualClipEncoder | None:

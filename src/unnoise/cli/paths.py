@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unnoise.cli.console import UsageError
-from unnoise.io.whatis import is_model, not_a
+from unnoise.cli.console import UsageError, asking
+from unnoise.io.whatis import is_checkpoint, is_model, not_a
 
 
 def existing(path: Path, what: str) -> Path:
@@ -25,9 +25,17 @@ def existing(path: Path, what: str) -> Path:
     raise UsageError(f"no {what} at {path}; the folder {folder} has: {entries}{' ...' if len(names) > 8 else ''}")
 
 
-def existing_model(path: Path) -> Path:
-    """`path`, if it has the files of a model. Raises UsageError, which says what the path is instead."""
-    if not is_model(existing(path, "model")):
+def existing_model(path: Path, *, allow_pickle: bool = False) -> Path:
+    """`path`, if it has the files of a model or is a checkpoint file with one.
+
+    Raises UsageError, which says what the path is instead, and for a pickle unless `allow_pickle`.
+    """
+    if is_checkpoint(existing(path, "model")):
+        from unnoise.formats.single_file.contents import check_checkpoint
+
+        with asking():
+            check_checkpoint(path, allow_pickle=allow_pickle)
+    elif not is_model(path):
         raise UsageError(str(not_a("a model", path)))
     if (path / "checkpoints").is_dir() and not any((path / "checkpoints").glob("step-*")):
         raise UsageError(f"{path} has no checkpoint yet: train until one is saved")

@@ -112,11 +112,12 @@ def run(
     say(f"loading {path} ...")
     from unnoise import model as models
     from unnoise.cli.sampling import notes, write_latents, write_pictures
+    from unnoise.formats.directory import find
     from unnoise.generate.job import prepare
     from unnoise.generate.recipe import build_recipe
     from unnoise.generate.rows import request_for
 
-    folder = models.find(path)
+    folder = find(path)
     loaded = models.load(folder)
     with asking():
         if output.latents is None:
@@ -125,7 +126,7 @@ def run(
             raise UsageError("this model generates pictures, not latents: remove --latents")
         else:
             loaded = replace(loaded, autoencoder=None)  # x is not decoded
-        added = [models.find(path) for path in control_models]  # the checkpoints of now, whatever comes later
+        added = [find(path) for path in control_models]  # the checkpoints of now, whatever comes later
         loaded = loaded.with_controlnets(*added)
         job = prepare(loaded, request_for(rows, settings, prompted=bool(texts)))
     if not texts:

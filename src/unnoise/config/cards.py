@@ -117,3 +117,8 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", unreserved(self.classes))
+
+
+def null_row(card: ModelCard) -> int | None:
+    """The row of "no class" in the network's class embedding, if there is one."""
+    return card.net.classes if card.net.classes and card.net.null_class else None

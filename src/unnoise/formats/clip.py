@@ -58,19 +58,38 @@ def read(folder: Path) -> ClipText:
             f"{folder} has no {WEIGHTS}.safetensors: copy the whole folder; a pytorch_model.bin is a pickle, which can "
             "run code, and is not opened"
         )
-    with torch.device("meta"):
-        net = ClipText(config)
-    table = pieces(net)
-    wanted = {name: shape for parts in table.values() for name, shape in parts.items()}
+    wanted = shapes_of(config)
     tensors = found.without(("position_ids",))  # 0, 1, 2, ... in old files
     problem = what_is_wrong({_plain(name): shape for name, shape in tensors.shapes().items()}, wanted)
     if problem:
         raise UserError(f"{folder}: the configuration and the weights belong to different text towers: {problem}")
-    state = {_plain(name): tensor for name, tensor in tensors.load().items()}
+    return join(config, {_plain(name): tensor for name, tensor in tensors.load().items()})
+
+
+def shapes_of(config: ClipConfig) -> dict[str, Shape]:
+    """The shapes of a tower's tensors in a folder, by their names without prefix."""
+    with torch.device("meta"):
+        return {name: shape for parts in pieces(ClipText(config)).values() for name, shape in parts.items()}
+
+
+def join(config: ClipConfig, state: dict[str, Tensor]) -> ClipText:
+    """The tower of the tensors of a folder, which are removed from `state`."""
+    with torch.device("meta"):
+        net = ClipText(config)
     net.load_state_dict(
-        {name: torch.cat([state.pop(part) for part in parts]) for name, parts in table.items()}, assign=True
+        {name: torch.cat([state.pop(part) for part in parts]) for name, parts in pieces(net).items()}, assign=True
     )
     return net.eval().requires_grad_(False)
+
+
+def split(net: ClipText) -> dict[str, Tensor]:
+    """The tensors of a folder, in float32, under their names without prefix: the inverse of `join`."""
+    state: dict[str, Tensor] = {}
+    ours = net.state_dict()
+    for name, parts in pieces(net).items():
+        rows = ours[name].detach().to("cpu", torch.float32).split([shape[0] for shape in parts.values()])
+        state |= {part: row.clone() for part, row in zip(parts, rows, strict=True)}
+    return state
 
 
 def from_config(given: Mapping[str, Any], where: str) -> ClipConfig:
@@ -129,13 +148,10 @@ def write(folder: Path, net: ClipText) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    state: dict[str, Tensor] = {}
-    ours = net.state_dict()
-    for name, parts in pieces(net).items():
-        rows = ours[name].detach().to("cpu", torch.float32).split([shape[0] for shape in parts.values()])
-        for part, row in zip(parts, rows, strict=True):
-            prefix = "" if part.startswith("text_projection") else "text_model."
-            state[prefix + part] = row.clone()
+    state = {
+        ("" if name.startswith("text_projection") else "text_model.") + name: tensor
+        for name, tensor in split(net).items()
+    }
     save_file(state, folder / f"{WEIGHTS}.safetensors", metadata={"format": "pt"})
 
 

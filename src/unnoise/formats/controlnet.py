@@ -44,7 +44,7 @@ def read(folder: Path, config: UNetConfig, *, pickles: bool = False) -> tuple[Co
     if given.get("_class_name", KIND) != KIND:
         raise UserError(f"{file} is the configuration of a {given['_class_name']}: only {KIND} is supported")
     how = unet2d_condition.control_from_config(given, config, str(file))
-    return how, part.read_weights(folder, _table(config, how), pickles=pickles)
+    return how, part.read_weights(folder, table_of(config, how), pickles=pickles)
 
 
 def notes(folder: Path) -> list[str]:
@@ -59,12 +59,12 @@ def write(folder: Path, config: UNetConfig, state: Mapping[str, Tensor], how: Co
     Raises UserError for a control without an equivalent in diffusers, and for a folder that is not empty.
     """
     part.check_empty(folder)
-    settings, table = unet2d_condition.control_to_config(config, how), _table(config, how)
+    settings, table = unet2d_condition.control_to_config(config, how), table_of(config, how)
     part.check_ours(state, table)
     part.write(folder, KIND, settings, table, state)
 
 
-def _table(config: UNetConfig, how: ControlConfig) -> names.Table:
+def table_of(config: UNetConfig, how: ControlConfig) -> names.Table:
     with torch.device("meta"):
         return names.pieces(ControlNet(config, how))
 

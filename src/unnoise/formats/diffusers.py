@@ -140,7 +140,7 @@ def read_settings(places: Places) -> Settings:
     hints = Hints(
         channels=net.in_channels,
         classes=(),
-        values=_values(net, codec.factor if isinstance(codec, LatentsConfig) else 1),
+        values=values_of(net, codec.factor if isinstance(codec, LatentsConfig) else 1),
         sampler=found.sampler,
         spacing=found.spacing,
         spacing_options=found.spacing_options,
@@ -204,7 +204,7 @@ def _config(file: Path, time_ids: int) -> tuple[UNetConfig, list[str]]:
     return unet2d_condition.from_config(given, str(file), time_ids=time_ids), notes
 
 
-def _values(config: UNetConfig, factor: int) -> tuple[ValueRange, ...]:
+def values_of(config: UNetConfig, factor: int) -> tuple[ValueRange, ...]:
     """The number that diffusers passes on as class_labels, or those of XL.
 
     The defaults of XL mean a picture that was neither resized nor cropped. The refiner has an aesthetic score of 6 by

@@ -27,6 +27,8 @@ from unnoise.formats import autoencoders, text_encoders
 from unnoise.formats.autoencoders import AutoencoderModel
 from unnoise.formats.files import read_json, save_weights
 from unnoise.formats.text_encoders import ClipEncoder, DualClipEncoder
+from unnoise.io import checkpoint
+from unnoise.io.whatis import is_checkpoint, is_model, not_a
 from unnoise.text.pretrained import Encoder
 from unnoise.text.tokenizer import FILE as TOKENIZER
 from unnoise.text.tokenizer import PromptEncoder, Tokenizer
@@ -114,3 +116,22 @@ def check_fits(autoencoder: AutoencoderModel, card: ModelCard, where: str) -> No
         )
     if latents != card.codec:
         raise UserError(f"{where}: the autoencoder has {latents} and the model {card.codec}: they should be equal")
+
+
+def find(path: str | Path) -> Path:
+    """Where the weights are: a run's newest checkpoint, or `path` itself. Raises UserError for neither."""
+    folder = Path(path)
+    if not folder.exists():
+        raise UserError(
+            f"{folder} does not exist: give a run (runs/00001-fashion), a model directory or a diffusers folder"
+        )
+    if not is_model(folder) and not is_checkpoint(folder):
+        raise not_a("a model", folder)
+    if (folder / CARD).is_file():
+        return folder
+    if (folder / "checkpoints").is_dir():
+        newest = checkpoint.sound(folder / "checkpoints")
+        if newest is None:
+            raise UserError(f"{folder} has no checkpoint yet: train until one is saved")
+        return newest
+    return folder

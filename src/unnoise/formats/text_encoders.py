@@ -164,8 +164,11 @@ def _write_tower(folder: Path, end: str, words: ClipEncoder) -> dict[str, Any]:
 
 
 def _without_last(tower: ClipText, skip: int) -> ClipText:
+    """The tower without its last blocks, and then without the projection of a pooled embedding, which is the last's."""
     with torch.device("meta"):
-        short = ClipText(replace(tower.config, depth=tower.config.depth - skip))
+        short = ClipText(
+            replace(tower.config, depth=tower.config.depth - skip, projection=0 if skip else tower.config.projection)
+        )
     state = tower.state_dict()
     short.load_state_dict({name: state[name] for name in short.state_dict()}, assign=True)
     return short

@@ -1,7 +1,7 @@
 """What a file or a folder is: a picture with its recipe, a run, a model, a diffusers folder or a weights file.
 
 Each description is a JSON document with `kind` first. Descriptions come from headers, JSON and YAML: nothing here
-loads a pickle, and nothing but the description of a diffusers folder imports torch.
+loads a pickle, and only the descriptions of diffusers folders and files of weights import torch.
 """
 
 from __future__ import annotations
@@ -54,6 +54,14 @@ def describe_picture(path: Path) -> dict[str, Any]:
 
 
 def describe_weights(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file, and what it contains: the parts of a checkpoint, or another kind of file."""
+    found = _header(path)
+    from unnoise.formats.single_file.describe import describe as contents  # here, for it imports torch
+
+    return found | contents(path)
+
+
+def _header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file."""
     header = read_header(path)
     return {
@@ -151,7 +159,7 @@ def describe_model(path: Path, card: str = "model.json") -> dict[str, Any]:
     weights = path / "model.safetensors"
     if not weights.is_file():
         return found | {"warnings": [f"{weights} is missing: the model cannot be loaded"]}
-    header = describe_weights(weights)
+    header = _header(weights)
     found |= {key: header[key] for key in ("tensors", "parameters", "dtypes", "sha256")}
     notes = found["card"].get("notes", ()) if isinstance(found["card"], Mapping) else ()
     return found | {"warnings": list(map(str, notes if isinstance(notes, list) else ()))}

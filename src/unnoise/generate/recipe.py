@@ -31,6 +31,7 @@ from unnoise.errors import UserError
 from unnoise.generate.rows import Row, seeds_text
 from unnoise.io.hashing import sha256
 from unnoise.io.printable import command_line, printable
+from unnoise.io.whatis import is_checkpoint
 
 if TYPE_CHECKING:
     from unnoise.config.cards import ModelCard
@@ -81,7 +82,9 @@ def request_recipe(model: Mapping[str, Any], card: ModelCard, request: Request) 
 
 
 def weights_file(folder: Path) -> Path:
-    """The safetensors file of a model directory's network, not of its text encoder."""
+    """The safetensors file of a model directory's network, not of its text encoder; a checkpoint file is its own."""
+    if is_checkpoint(folder):
+        return folder
     files = sorted(folder.glob("**/*.safetensors")) if folder.is_dir() else []
     if not files:
         raise UserError(f"{folder} contains no safetensors file: give the directory that the model was loaded from")

@@ -39,6 +39,7 @@ class WeightsHeader:
     parameters: int
     dtypes: list[str]
     metadata: dict[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()  # of the tensors
 
 
 def read_header(path: Path) -> WeightsHeader:
@@ -72,7 +73,7 @@ def read_header(path: Path) -> WeightsHeader:
     if expected != size:
         raise UserError(f"{path} is {size:,} bytes long, but its header states {expected:,}: cut off. Fetch it again")
     parameters = sum(math.prod(shape) for _, shape, _ in entries)
-    return WeightsHeader(len(entries), parameters, sorted({dtype for dtype, _, _ in entries}), metadata)
+    return WeightsHeader(len(entries), parameters, sorted({dtype for dtype, _, _ in entries}), metadata, tuple(header))
 
 
 def _entry(name: str, entry: Any) -> tuple[str, list[int], int]:

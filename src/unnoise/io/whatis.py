@@ -14,6 +14,7 @@ from unnoise.errors import UserError
 PICTURES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
 PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl")
 AUTOENCODER = "autoencoder.json"
+CHECKPOINTS = (".safetensors", ".ckpt", ".pt", ".pth")  # files that may be a whole model (formats/single_file)
 EVALUATORS = ("classifier.json", "contrastive.json")  # the cards of models that generate no pictures
 LOOKED_AT = 5_000  # entries of a folder and the folders in it
 SHOWN = 5  # names in a sentence
@@ -31,6 +32,11 @@ def _has(path: Path, cards: Iterable[str]) -> bool:
     """Whether a directory has one of these cards, or is the run of a training that writes it."""
     found = (file for name in cards for file in (path / name, *path.glob(f"checkpoints/step-*/{name}")))
     return any(card.is_file() for card in found)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether this is a file that may be a checkpoint of a whole model, by the end of its name."""
+    return path.suffix.lower() in CHECKPOINTS and path.is_file()
 
 
 def not_a(wanted: str, path: Path) -> UserError:

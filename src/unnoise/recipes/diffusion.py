@@ -28,7 +28,6 @@ from unnoise.denoiser import Diffusion, Estimate, Weight, make_diffusion
 from unnoise.formats.directory import write_model
 from unnoise.generate.captions import encode_captions
 from unnoise.likelihood.bound import bound_term
-from unnoise.model import make_conditioner
 from unnoise.recipes import latents
 from unnoise.recipes.conditioning import (
     PIXELS,
@@ -43,7 +42,7 @@ from unnoise.recipes.model_card import data_facts, describe, log_notes
 from unnoise.recipes.placing import place
 from unnoise.recipes.sample_sheet import SampleSheet
 from unnoise.schedules import over
-from unnoise.text.conditioner import Conditioner
+from unnoise.text.conditioner import Conditioner, make_conditioner
 from unnoise.text.tokenizer import PromptEncoder, truncation_note
 from unnoise.training import trainer
 from unnoise.training.distributed import ALONE, Processes

@@ -116,9 +116,10 @@ def _check_diffusion(config: TrainConfig) -> None:
 def _diffusion_latents(config: TrainConfig, run: Path, processes: Processes, pictures: Dataset) -> LatentStore | None:
     if not config.autoencoder:
         return None
-    from unnoise.recipes import diffusion, latents
+    from unnoise.recipes import latents
+    from unnoise.recipes.placing import place
 
-    return latents.store_of(config, run, pictures, diffusion.place(config, processes))
+    return latents.store_of(config, run, pictures, place(config, processes))
 
 
 def _check_losses(config: TrainConfig) -> None:

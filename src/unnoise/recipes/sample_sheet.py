@@ -13,7 +13,7 @@ from torch import Tensor
 from unnoise.acceleration.placement import Placement
 from unnoise.codec import picture_shape
 from unnoise.conditions import Cond
-from unnoise.config.cards import ModelCard
+from unnoise.config.cards import ModelCard, null_row
 from unnoise.config.request import Request
 from unnoise.config.training import TrainConfig
 from unnoise.data import Dataset
@@ -24,8 +24,9 @@ from unnoise.generate.recipe import Recipe, grid_recipe, request_recipe
 from unnoise.generate.rows import Row, pairs
 from unnoise.generate.sheets import Sample, as_bytes, sheet
 from unnoise.io.png import write_png
-from unnoise.model import Model, make_conditioner, null_row
+from unnoise.model import Model
 from unnoise.recipes.conditioning import concat_input
+from unnoise.text.conditioner import make_conditioner
 from unnoise.text.tokenizer import PromptEncoder
 from unnoise.training.distributed import Processes
 from unnoise.training.player import SampleRNG

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from unnoise.conditions import NOTHING, Cond
-from unnoise.config.cards import ValueRange
-from unnoise.config.usage import class_row, supported_inputs
+from unnoise.config.cards import ModelCard, ValueRange, null_row
+from unnoise.config.networks import UNetConfig
+from unnoise.config.usage import class_row, picture_options, supported_inputs
 from unnoise.errors import UserError, unknown
 from unnoise.noise import uniform
 from unnoise.text.tokenizer import PromptEncoder
@@ -212,6 +213,14 @@ class Conditioner:
         if row is not None:
             return row
         raise unknown("class", label, [*self.classes, *(["none"] if self.null_class is not None else [])])
+
+
+def make_conditioner(card: ModelCard, text: PromptEncoder | None) -> Conditioner:
+    """The conditioner of the model of a card."""
+    null_value = card.net.null_value if isinstance(card.net, UNetConfig) else True
+    return Conditioner(
+        card.classes, null_row(card), text, card.values, null_value, picture_options=picture_options(card)
+    )
 
 
 def _text_fields(cond: Cond) -> dict[str, Any]:
