@@ -381,6 +381,7 @@ def test_a_model_moves_to_a_device_as_a_module_does(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("unnoise.acceleration.placement.torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("unnoise.acceleration.placement.torch.cuda.device_count", lambda: 1)
     monkeypatch.setattr("unnoise.acceleration.placement.fast_bfloat16", lambda device: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     assert place(small()).placement.device == "cuda"
     assert place(model).placement.device == "cpu"
     assert place(model, "cuda").placement.device == "cuda"

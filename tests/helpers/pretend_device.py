@@ -32,12 +32,6 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 NAME = "pretend"
 DEVICE = f"{NAME}:0"
-_setup_privateuseone_for_python_backend(NAME)
-# What torch asks the module of every device: fork_rng saves its generator's state, of which this one has none, and
-# gradient checkpointing asks for the dtypes of autocast.
-torch.pretend.get_amp_supported_dtype = lambda: [torch.bfloat16]  # type: ignore[attr-defined]
-torch.pretend.get_rng_state = lambda device: None  # type: ignore[attr-defined]
-torch.pretend.set_rng_state = lambda state, device: None  # type: ignore[attr-defined]
 
 READ, TO_HOST, TO_DEVICE, INDEX, MASK = "read", "copy to the host", "copy to the device", "index copied", "size read"
 SENT, PINNED = "copy to the device, not waiting", "pinned"
@@ -141,6 +135,51 @@ class PretendDevice(TorchDispatchMode):
 
 
 _current: PretendDevice | None = None
+
+
+class _Backend:
+    """What torch.pretend is: a device is available while a block runs. PyTorch registers it for the whole process."""
+
+    def is_available(self) -> bool:
+        return _current is not None
+
+    def is_initialized(self) -> bool:
+        return _current is not None
+
+    def device_count(self) -> int:
+        return int(_current is not None)
+
+    def current_device(self) -> int:
+        return 0
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+    def get_rng_state(self, device: object = None) -> Tensor:
+        return torch.empty(0, dtype=torch.uint8)  # the device draws no numbers of its own
+
+    def set_rng_state(self, state: Tensor, device: object = None) -> None:
+        pass
+
+
+class _Hook(torch._C._acc.PrivateUse1Hooks):  # type: ignore[misc, name-defined]
+    def is_available(self) -> bool:
+        return _current is not None
+
+    def has_primary_context(self, device: int) -> bool:
+        return True
+
+    def is_built(self) -> bool:
+        return True
+
+
+_setup_privateuseone_for_python_backend(NAME, backend_module=_Backend(), hook=_Hook())
 
 
 class _Lists(TorchFunctionMode):

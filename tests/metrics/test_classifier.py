@@ -167,7 +167,7 @@ def test_features_are_found_by_name(classifier: ClassifierEvaluator, tmp_path: P
     assert torch.equal(found(x), classifier_features(classifier)(x))
     assert found(x[:0]).shape == (0, 16)
     assert find_features("fashion").dim == 128
-    with pytest.raises(UserError, match="valid: inception, fashion"):
+    with pytest.raises(UserError, match="valid: inception, efficientnet, fashion"):
         find_features("inceptoin")
 
 

@@ -70,7 +70,7 @@ def test_pictures_reach_it_as_colour_bytes_and_the_name_is_the_weights(monkeypat
         (digest, "inception-v3", True),
         ("0" * 64, "inception-v3 with other weights (00000000)", False),
     ):
-        monkeypatch.setattr(f, "load_inception", lambda path, found=found: (network, found))
+        monkeypatch.setattr(f, "load_inception", lambda path, device, found=found: (network, found))
         extractor = f.inception_features(batch=2)
         assert (extractor.name, extractor.fid, extractor.dim) == (name, fid, 2048)
         got = extractor(x)

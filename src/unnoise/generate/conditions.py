@@ -37,20 +37,6 @@ def conditioner_of(model: Model, guide: NoisyClassifierCard | None = None) -> Co
     return replace(model.conditioner, classes=guide.classes, classifier_only=True)
 
 
-def request_condition(
-    model: Model, conditioner: Conditioner, request: Request, cond: Cond | None = None, image: Tensor | None = None
-) -> Cond:
-    """The condition of a request, a row per seed; or `cond`, with the request's control images unless it has its own.
-
-    `image` is that of `concat_image`. Raises UserError for what the model does not support, for what is missing, and
-    for files that cannot be used.
-    """
-    if cond is None:
-        concat = None if image is None else concat_in_x(image, model.codec).expand(len(request.seeds), -1, -1, -1)
-        cond = replace(text_and_labels(conditioner, request), concat=concat)
-    return cond if cond.control else add_control_images(model, cond, request)
-
-
 def text_and_labels(conditioner: Conditioner, request: Request) -> Cond:
     """Labels, prompts and values, a row per seed. One of a kind is for all seeds; without labels and prompts, and for a
     label that is empty, each seed has a class of its own."""
@@ -161,6 +147,11 @@ def concat_image(model: Model, request: Request) -> Tensor | None:
     hole = read_picture(Path(request.prompt.mask), (height, width), 1, "mask")
     image = read_picture(Path(request.prompt.image), (height, width), channels, "picture")
     return degrade.mask_out(from_bytes(image), (hole > 127).float())
+
+
+def concat_rows(model: Model, request: Request, image: Tensor) -> Tensor:
+    """The picture of `concat_image` as the network reads it, a row per seed."""
+    return concat_in_x(image, model.codec).expand(len(request.seeds), -1, -1, -1)
 
 
 def low_res_image(file: Path, model: Model) -> Tensor:

@@ -30,7 +30,14 @@ from unnoise.config.request import Request
 from unnoise.data.degrade import upscale
 from unnoise.denoiser import Denoiser, Diffusion
 from unnoise.formats.autoencoders import codec_of
-from unnoise.generate.conditions import concat_image, conditioner_of, null_condition, request_condition
+from unnoise.generate.conditions import (
+    add_control_images,
+    concat_image,
+    concat_rows,
+    conditioner_of,
+    null_condition,
+    text_and_labels,
+)
 from unnoise.generate.validate import check_guidance, check_request
 from unnoise.guidance import (
     classifier,
@@ -199,8 +206,12 @@ def prepare(model: Model | Placed, request: Request, *, start: Start | None = No
     conditioner = conditioner_of(model, guide.card if guide is not None else None)
     times = timesteps(model, request)
     own = None if cond is None or model.card.codec.kind == "latents" else cond.concat  # a picture is in pixels
-    image = concat_image(model, request) if cond is None else own
-    cond = request_condition(model, conditioner, request, cond, image)
+    image = own
+    if cond is None:
+        cond = text_and_labels(conditioner, request)
+        image = concat_image(model, request)
+        cond = replace(cond, concat=None if image is None else concat_rows(model, request, image))
+    cond = cond if cond.control else add_control_images(model, cond, request)
     check_guidance(model, cond, request, guide.card if guide is not None else None)
     null = cond if request.guidance.scale == 1 else null_condition(conditioner, request, cond)
     known = image if model.card.process.concat == "masked" else None
