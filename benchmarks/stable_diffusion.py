@@ -155,7 +155,8 @@ def peak(library: str, size: int) -> None:
     x, t, text = inputs(2, size, "cpu")
     if library == "unnoise":
         net = UNet(unet2d_condition.from_config(SETTINGS, "benchmark")).eval().requires_grad_(False)
-        pack(prepare(net, placement).to(placement.dtype))
+        pack(net.to(placement.dtype, memory_format=torch.channels_last))  # type: ignore[call-overload]
+        prepare(net, placement)
         step = _ours(net, placement)[0]
     else:
         step = theirs(network(), placement, tuned=library == "diffusers tuned")

@@ -136,6 +136,8 @@ def _packed(net: Module, placement: Placement) -> Module:
     _move(net, placement).to(placement.dtype)
     if placement.device == "cpu" and placement.channels_last:
         pack(net, exact=placement.exact)
+    if placement.device == "cpu":
+        allocator.retain()  # after packing, whose large blocks would leave holes in the heap
     return net
 
 
@@ -148,6 +150,7 @@ def prepare(net: nn.Module, placement: Placement) -> nn.Module:
     """
     if placement.device == "cpu":
         conv.disable() if placement.exact else conv.enable()
+        allocator.retain()
     return _move(net, placement)
 
 
@@ -168,5 +171,4 @@ def _move(net: nn.Module, placement: Placement) -> nn.Module:
         net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if placement.device == "cpu":
         norm.enable()
-        allocator.retain()
     return net
