@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tests.helpers.unets import SMALL, random_network
 from unnoise.acceleration import measure as module
 from unnoise.acceleration import memory
-from unnoise.acceleration.measure import PLAIN, Measured, fastest, fastest_precision, measure, variants
+from unnoise.acceleration.measure import PLAIN, Measured, fastest_precision, measure, variants
+from unnoise.acceleration.speed import fastest, waiting
 from unnoise.conditions import NOTHING, Cond
 from unnoise.denoiser import PREDICTIONS, Diffusion
 from unnoise.schedules import Cosine, LinearBeta
@@ -95,9 +96,9 @@ def test_a_batch_that_fails_is_left_out_with_the_larger_ones() -> None:
 
 def test_the_time_is_that_of_the_fastest_call() -> None:
     naps = iter([0.05, 0.01, *[0.05] * 100])
-    assert 0.01 <= fastest(lambda: time.sleep(next(naps)), "cpu", seconds=0.2) < 0.05
+    assert 0.01 <= fastest(lambda: time.sleep(next(naps)), waiting("cpu"), seconds=0.2) < 0.05
     calls: list[int] = []
-    fastest(lambda: calls.append(1), "cpu", seconds=0.0)
+    fastest(lambda: calls.append(1), waiting("cpu"), seconds=0.0)
     assert calls == [1]
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from unnoise.acceleration import allocator, memory
 from unnoise.acceleration.choices import Precision
 from unnoise.acceleration.placement import PRECISIONS, allow_tf32, best, fast_bfloat16, place
+from unnoise.acceleration.speed import fastest, waiting
 from unnoise.conditions import Cond
 from unnoise.denoiser import Diffusion
 from unnoise.io.units import duration, human
@@ -50,24 +51,6 @@ class Measured:
     memory: int | None = None  # bytes, peak: of the process on a CPU, of tensors on a GPU; None: not known
     error: float | None = None  # rms of the difference to plain / rms of plain; None without a plain call of this batch
     left_out: str = ""
-
-
-def fastest(call: Callable[[], object], device: str, *, seconds: float) -> float:
-    """Seconds of the fastest call among those that begin within `seconds`; at least one."""
-    end, best = time.perf_counter() + seconds, math.inf
-    while math.isinf(best) or time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        _synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return best
-
-
-def _synchronize(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
-    elif device.startswith("mps"):
-        torch.mps.synchronize()
 
 
 def variants(device: str) -> tuple[str, ...]:
@@ -165,7 +148,7 @@ def _one(variant: _Variant, batch: int, end: float, outputs: dict[int, Tensor]) 
     known = memory.reset_peak(device)
     mean = denoiser(x, t).mean
     left = end - time.perf_counter()
-    seconds = fastest(lambda: denoiser(x, t), device, seconds=min(REPEATED, max(left, 0.0)))
+    seconds = fastest(lambda: denoiser(x, t), waiting(device), seconds=min(REPEATED, max(left, 0.0)))
     peak = memory.peak(device) if known else None
     level = diffusion.schedule(t)
     x, mean = x.cpu().double(), mean.cpu().double()

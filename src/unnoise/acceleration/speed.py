@@ -5,6 +5,7 @@ The operation is a 3x3 convolution, 128 to 128 channels, 32x32 pixels, batch 16:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -46,24 +47,31 @@ def measure(dtype: torch.dtype, layout: torch.memory_format, device: str, *, sec
     conv: Any = torch.nn.Conv2d(channels, channels, 3, padding=1, device=device)
     conv = conv.to(dtype=dtype, memory_format=layout)
     x = torch.randn(batch, channels, size, size, device=device).to(dtype=dtype, memory_format=layout)
-    wait = (lambda: None) if device == "cpu" else torch.accelerator.synchronize
+    wait = waiting(device)
     with torch.inference_mode():
+        conv(x)
+        wait()
         best = fastest(lambda: conv(x), wait, seconds=seconds)
     work = 2 * batch * channels * channels * 9 * size * size
     name = {torch.channels_last: "channels_last"}.get(layout, "contiguous")
     return Speed(str(dtype).removeprefix("torch."), name, round(work / best / 1e12, 3))
 
 
+def waiting(device: str) -> Callable[[], None]:
+    """What waits until a device has finished its work: nothing on a CPU."""
+    return (lambda: None) if device == "cpu" else lambda: torch.accelerator.synchronize(device)
+
+
 def fastest(call: Callable[[], object], wait: Callable[[], object], *, seconds: float) -> float:
-    """The seconds of a call, in the fastest of the runs within `seconds`: other programs can only make a run slower.
+    """The seconds of a call, in the fastest of the runs that begin within `seconds`, of which there is at least one.
+
+    Other programs can only make a run slower. The first call of an operation is the caller's: it may prepare things.
 
     A GPU works on after a call has returned, and `wait` waits for it, which takes time too. So a run has as many calls
     before it waits as last RUN seconds.
     """
-    call()
-    wait()
-    best, calls, end = float("inf"), 1, time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    best, calls, end = math.inf, 1, time.perf_counter() + seconds
+    while math.isinf(best) or time.perf_counter() < end:
         start = time.perf_counter()
         for _ in range(calls):
             call()

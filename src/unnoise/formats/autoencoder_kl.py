@@ -17,6 +17,7 @@ from unnoise.formats.settings import (
     LAYERS,
     LEVELS,
     WIDTH,
+    block_attention,
     check_values,
     list_of_whole,
     numbers,
@@ -86,7 +87,7 @@ def common(data: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The fields that AutoencoderKL and VQModel have in common."""
     channels = tuple(list_of_whole(data, "block_out_channels", where, most=WIDTH, length=LEVELS))
     down, up = (
-        attention(data, key, kinds, len(channels), where)
+        block_attention(data, key, kinds, len(channels), where)
         for key, kinds in (("down_block_types", DOWN), ("up_block_types", UP))
     )
     if down != up[::-1]:
@@ -114,19 +115,6 @@ def picture_channels(data: Mapping[str, Any], where: str) -> int:
     if inputs != outputs:
         raise unsupported(where, "out_channels", outputs, f"{inputs}, the in_channels,")
     return inputs
-
-
-def attention(
-    data: Mapping[str, Any], key: str, kinds: Mapping[str, bool], levels: int, where: str
-) -> tuple[bool, ...]:
-    """Whether each block has attention. Raises UserError for a block type that is not supported."""
-    names = data[key]
-    if not isinstance(names, list | tuple) or len(names) != levels:
-        raise unsupported(where, key, names, f"a block type for each of the {levels} block_out_channels")
-    for name in names:
-        if name not in kinds:
-            raise unsupported(where, key, name, " or ".join(kinds))
-    return tuple(kinds[name] for name in names)
 
 
 def to_config(card: AutoencoderCard) -> dict[str, Any]:

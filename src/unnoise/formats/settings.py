@@ -127,3 +127,16 @@ def missing(where: str, key: str) -> UserError:
     return UserError(
         f"{where}: {key} is missing, and no tensor's shape determines it: copy the file that belongs to the weights"
     )
+
+
+def block_attention(
+    data: Mapping[str, Any], key: str, kinds: Mapping[str, bool], levels: int, where: str
+) -> tuple[bool, ...]:
+    """Whether each block has attention. Raises UserError for a block type that is not supported."""
+    names = data[key]
+    if not isinstance(names, list | tuple) or len(names) != levels:
+        raise unsupported(where, key, names, f"a block type for each of the {levels} block_out_channels")
+    for name in names:
+        if name not in kinds:
+            raise unsupported(where, key, name, " or ".join(kinds))
+    return tuple(kinds[name] for name in names)

@@ -20,6 +20,7 @@ from unnoise.formats.settings import (
     LAYERS,
     LEVELS,
     WIDTH,
+    block_attention,
     list_of_whole,
     one_for_all,
     one_or_each,
@@ -52,7 +53,7 @@ def from_config(given: Mapping[str, Any], where: str, *, time_ids: int = TIME_ID
     config = _common(data, where, time_ids)
     if data["time_embedding_dim"] not in (None, 4 * config.channels[0]):
         raise unsupported(where, "time_embedding_dim", data["time_embedding_dim"], f"null or {4 * config.channels[0]}")
-    up = _attention(data, "up_block_types", UP, len(config.channels), where)[::-1]
+    up = block_attention(data, "up_block_types", UP, len(config.channels), where)[::-1]
     if up != config.attention:
         raise UserError(
             f"{where}: down_block_types has attention at levels {list(config.attention)}, up_block_types at {list(up)} "
@@ -111,7 +112,7 @@ def _common(data: Mapping[str, Any], where: str, time_ids: int) -> UNetConfig:
     config = UNetConfig(
         channels=channels,
         blocks=one_for_all(data, "layers_per_block", levels, where, most=LAYERS),
-        attention=_attention(data, "down_block_types", DOWN, levels, where),
+        attention=block_attention(data, "down_block_types", DOWN, levels, where),
         heads=one_or_each(data, "attention_head_dim", levels, where),
         transformers=one_or_each(data, "transformer_layers_per_block", levels, where),
         groups=whole(data, "norm_num_groups", where, most=WIDTH),
@@ -154,18 +155,6 @@ def _conditions(data: Mapping[str, Any], where: str, time_ids: int) -> dict[str,
             f"addition_time_embed_dim {width} leave no room for the pooled text embedding"
         )
     return {"values": time_ids, "value_width": width, "vector": inputs - time_ids * width}
-
-
-def _attention(
-    data: Mapping[str, Any], key: str, kinds: Mapping[str, bool], levels: int, where: str
-) -> tuple[bool, ...]:
-    names = data[key]
-    if not isinstance(names, list | tuple) or len(names) != levels:
-        raise unsupported(where, key, names, f"a block type for each of the {levels} block_out_channels")
-    for name in names:
-        if name not in kinds:
-            raise unsupported(where, key, name, " or ".join(kinds))
-    return tuple(kinds[name] for name in names)
 
 
 def _checked(config: UNetConfig, where: str) -> UNetConfig:
