@@ -1,7 +1,7 @@
 """Placement: the device, dtype and memory format of a network, chosen to be fast on the machine at hand.
 
 bfloat16 where the processor multiplies it (AMX and AVX512-BF16 on a CPU, compute capability 8 on CUDA), else float32,
-unless a measurement of the network says otherwise (choices.py);
+unless another precision was measured to be faster for the network (choices.py);
 channels_last, which those kernels need; on a CPU also the compiled norm (nn/norm.py), freed memory that stays with the
 process (allocator.py), for inference packed weights (prepack.py), and for training the compiled convolution where it is
 faster (nn/conv.py). A forward pass of a U-Net in bfloat16 differs from float32 by about 1 %. `exact` is float32 by the

@@ -74,7 +74,7 @@ def _target(folder: Path | None, single_file: Path | None) -> Path:
 
 
 def _write_file(model: Model, file: Path) -> list[str]:
-    """Write a checkpoint file, and return what is said about it."""
+    """Write a checkpoint file, and return notes on it."""
     from unnoise.formats.single_file import write
 
     with asking():  # a model of another form is refused before anything is written
@@ -83,7 +83,7 @@ def _write_file(model: Model, file: Path) -> list[str]:
 
 
 def _write_folder(loaded: Model, model: Path, folder: Path, sampler: str | None) -> tuple[str, list[str]]:
-    """Write a diffusers folder; returns the sampler of its pipeline, and what is said about it."""
+    """Write a diffusers folder; returns the sampler of its pipeline, and notes on it."""
     from unnoise.formats import diffusers, draw, schedulers
 
     card = loaded.card

@@ -35,7 +35,7 @@ def autoencoder() -> AutoencoderTrainConfig:
 
 
 def shapes_autoencoder() -> AutoencoderTrainConfig:
-    """Simple shapes in 32x32, four pixels to a latent along a side: an hour on two CPU cores."""
+    """Simple shapes in 32x32, four pixels to a latent along a side."""
     return AutoencoderTrainConfig(
         name="shapes-autoencoder",
         about="ours: KL-f4 of Rombach et al. 2022 in small, with a discriminator for the last quarter",
